@@ -1,0 +1,197 @@
+// Package endpoints knows which instances serve which service.
+//
+// Consul's word is believed, but guarded: what was being served stays when
+// Consul says nothing, when a service's data can no longer be understood, and
+// when many instances vanish from the catalog at once, as they do for a token
+// that has become too weak. A [Table] takes complete observations and answers
+// with what is to be served; it remembers across restarts through a snapshot
+// on disk.
+package endpoints
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Protocol is what a service speaks, as in its lb-protocol metadata.
+type Protocol string
+
+// The protocols that are balanced.
+const (
+	GRPC  Protocol = "grpc"
+	GRPCS Protocol = "grpcs"
+	HTTP  Protocol = "http"
+	HTTPS Protocol = "https"
+	TCP   Protocol = "tcp"
+)
+
+// Protocols are all known protocols.
+var Protocols = []Protocol{GRPC, GRPCS, HTTP, HTTPS, TCP}
+
+// Family is the listener that traffic of the protocol comes in by: "grpc",
+// "http" or "tcp". Routes of one family collide, those of two do not.
+func (p Protocol) Family() string { return strings.TrimSuffix(string(p), "s") }
+
+// Status is an instance's aggregated check status, in Consul's words.
+type Status string
+
+// Consul's statuses.
+const (
+	Passing     Status = "passing"
+	Warning     Status = "warning"
+	Critical    Status = "critical"
+	Maintenance Status = "maintenance"
+)
+
+// Instance is one server of a service, as registered in Consul.
+type Instance struct {
+	ID      string `json:"id"` // Consul's service id, unique on its node
+	Node    string `json:"node"`
+	Address string `json:"address"` // IP address or host name
+	Port    int    `json:"port"`
+	Weight  int    `json:"weight"` // 1 to 65535, from Consul's weight for the status
+	Status  Status `json:"status"`
+	Version string `json:"version,omitempty"` // lb-version
+}
+
+// InRotation reports whether the instance gets traffic: passing and warning
+// do.
+func (i Instance) InRotation() bool { return i.Status == Passing || i.Status == Warning }
+
+// HostPort is the address to dial, with brackets around an IPv6 address.
+func (i Instance) HostPort() string { return net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) }
+
+// Validate says what of the instance can't be served, all at once.
+func (i Instance) Validate() error {
+	var errs []error
+	bad := func(what string, found any, want string) {
+		errs = append(errs, fmt.Errorf("instance %q: %s %q, want %s", i.ID, what, fmt.Sprint(found), want))
+	}
+	if !validAddress(i.Address) {
+		bad("address", i.Address, "an IP address or a host name")
+	}
+	if i.Port < 1 || i.Port > 65535 {
+		bad("port", i.Port, "1 to 65535")
+	}
+	if i.Weight < 1 || i.Weight > 65535 {
+		bad("weight", i.Weight, "1 to 65535")
+	}
+	if !slices.Contains([]Status{Passing, Warning, Critical, Maintenance}, i.Status) {
+		bad("status", i.Status, `"passing", "warning", "critical" or "maintenance"`)
+	}
+	return errors.Join(errs...)
+}
+
+func validAddress(s string) bool {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Zone() == ""
+	}
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Route is one way to a service; an empty field is "any".
+type Route struct {
+	Host string `json:"host,omitempty"` // lower case, "*.example.com" allowed
+	Path string `json:"path,omitempty"` // a prefix, starting with "/"
+}
+
+// String is the route for people: "example.com/api", or "*" for any host.
+func (r Route) String() string {
+	host := r.Host
+	if host == "" {
+		host = "*"
+	}
+	return host + r.Path
+}
+
+// Service is one service of the catalog with its place on the balancer.
+type Service struct {
+	Name string `json:"name"`
+	// Protocol is empty when the service is not, or no longer, to be
+	// balanced (OK is then true) or could not be understood (OK is false).
+	Protocol  Protocol   `json:"protocol,omitempty"`
+	Routes    []Route    `json:"routes,omitempty"`
+	Port      int        `json:"port,omitempty"`    // tcp: the port to listen on
+	Default   bool       `json:"default,omitempty"` // serves what no route of its family matches
+	Instances []Instance `json:"instances"`         // every registered one, sorted by Node and ID
+	// Problems is what was wrong with the service's data, a readable line
+	// each.
+	Problems []string `json:"problems,omitempty"`
+	// OK is false when no instance's metadata could be understood: the Table
+	// then keeps the last good structure.
+	OK bool `json:"ok"`
+}
+
+// Rotation is the registered instances that get traffic: passing and warning.
+func (s Service) Rotation() []Instance {
+	var in []Instance
+	for _, i := range s.Instances {
+		if i.InRotation() {
+			in = append(in, i)
+		}
+	}
+	return in
+}
+
+// State is how much an Entry can be trusted.
+type State string
+
+// The states of an Entry.
+const (
+	Fresh       State = "fresh"       // what Consul says
+	Stale       State = "stale"       // what Consul last said; it says nothing now
+	Held        State = "held"        // instances vanished and are kept in rotation
+	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
+)
+
+// Entry is a service as it is to be served.
+type Entry struct {
+	Service
+	State  State     `json:"state"`
+	Reason string    `json:"reason,omitempty"` // why it isn't fresh, for people
+	Since  time.Time `json:"since"`            // when it came into this state
+	// Held are instances that vanished from the catalog and are kept in
+	// rotation. They are not among Instances.
+	Held []Instance `json:"held,omitempty"`
+}
+
+// Rotation is the instances that get traffic, held ones included, sorted by
+// Node and ID.
+func (e Entry) Rotation() []Instance {
+	in := append(e.Service.Rotation(), e.Held...)
+	slices.SortFunc(in, compareInstances)
+	return in
+}
+
+// Served reports whether traffic has a way to the service: a protocol, and a
+// route, a port or the default place. Quarantined services without a last
+// good structure and those whose every route another service has are not.
+func (e Entry) Served() bool {
+	return e.Protocol != "" && (len(e.Routes) > 0 || e.Default || e.Port != 0)
+}
+
+func compareInstances(a, b Instance) int {
+	if c := strings.Compare(a.Node, b.Node); c != 0 {
+		return c
+	}
+	return strings.Compare(a.ID, b.ID)
+}
