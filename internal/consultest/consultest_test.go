@@ -53,9 +53,8 @@ func TestACL(t *testing.T) {
 	require.NoError(t, client.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "web"}))
 	require.Error(t, client.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "other"}))
 
-	config.Token = ""
-	client, err = api.NewClient(config)
-	require.NoError(t, err)
+	// Without any token the answer is as empty but doesn't say that it was
+	// filtered.
 	nodes, meta, err := client.Catalog().Nodes(nil)
 	require.NoError(t, err)
 	assert.Empty(t, nodes)
