@@ -1,0 +1,252 @@
+package endpoints
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// ErrSnapshot is the error of Open for a snapshot that can't be used. The
+// table that comes with it starts empty and works.
+var ErrSnapshot = errors.New("endpoint snapshot is unusable")
+
+// snapshotVersion goes up when an older lbctl could misread the file.
+const snapshotVersion = 1
+
+// snapshot is the file's content: what a Table remembers.
+type snapshot struct {
+	Version  int               `json:"version"`
+	Observed time.Time         `json:"observed,omitzero"` // the last change, not the last observation
+	Filtered bool              `json:"filtered,omitempty"`
+	Owners   map[claim]string  `json:"owners,omitempty"`
+	Services []snapshotService `json:"services"`
+}
+
+type snapshotService struct {
+	Name       string         `json:"name"`
+	Understood bool           `json:"understood"`
+	Protocol   Protocol       `json:"protocol,omitempty"`
+	Routes     []Route        `json:"routes,omitempty"`
+	Port       int            `json:"port,omitempty"`
+	Default    bool           `json:"default,omitempty"`
+	Instances  []Instance     `json:"instances,omitempty"`
+	Held       []snapshotHold `json:"held,omitempty"`
+	State      State          `json:"state"`
+	Since      time.Time      `json:"since"`
+}
+
+type snapshotHold struct {
+	Instance Instance  `json:"instance"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
+}
+
+// Open makes a table that remembers what the snapshot at path says; without
+// one it starts empty. With an empty path it keeps no snapshot.
+//
+// A snapshot that can't be understood is moved aside, to path.broken: Open
+// then returns an empty table together with an error that is ErrSnapshot. With
+// any other error there is no table.
+func Open(path string, opts Options) (*Table, error) {
+	t := newTable(path, opts)
+	if path == "" {
+		return t, nil
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read endpoint snapshot: %w", err)
+	}
+	s, err := parseSnapshot(b)
+	if err != nil {
+		broken := path + ".broken"
+		if err := os.Rename(path, broken); err != nil {
+			return nil, fmt.Errorf("move the broken endpoint snapshot aside: %w", err)
+		}
+		return t, fmt.Errorf("%w: %s: %w; starting without it, it is now %s", ErrSnapshot, path, err, broken)
+	}
+	t.restore(s)
+	return t, nil
+}
+
+// Save writes the snapshot, if it would differ from the last one. It is atomic:
+// after a crash the file is the old one or the new one.
+func (t *Table) Save() error {
+	if t.path == "" {
+		return nil
+	}
+	t.saveMu.Lock()
+	defer t.saveMu.Unlock()
+	s := t.snapshot()
+	observed := s.Observed
+	s.Observed = time.Time{} // alone it is no reason to write
+	content, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("save endpoint snapshot: %w", err)
+	}
+	if bytes.Equal(content, t.saved) {
+		return nil
+	}
+	s.Observed = observed
+	b, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return fmt.Errorf("save endpoint snapshot: %w", err)
+	}
+	if err := writeFile(t.path, append(b, '\n')); err != nil {
+		return fmt.Errorf("save endpoint snapshot: %w", err)
+	}
+	t.saved = content
+	return nil
+}
+
+func (t *Table) snapshot() snapshot {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := snapshot{
+		Version:  snapshotVersion,
+		Observed: t.observed,
+		Filtered: t.trust.Filtered,
+		Owners:   maps.Clone(t.owners),
+		Services: []snapshotService{},
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.records)) {
+		r := t.records[name]
+		ss := snapshotService{
+			Name:      name,
+			Instances: r.instances,
+			State:     r.state,
+			Since:     r.since,
+		}
+		if r.good != nil {
+			ss.Understood = true
+			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
+		}
+		for _, h := range r.held {
+			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
+		}
+		slices.SortFunc(ss.Held, func(a, b snapshotHold) int { return compareInstances(a.Instance, b.Instance) })
+		s.Services = append(s.Services, ss)
+	}
+	return s
+}
+
+// parseSnapshot is strict: what it lets through goes into nginx's
+// configuration without Consul's word for it.
+func parseSnapshot(b []byte) (snapshot, error) {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return snapshot{}, err
+	}
+	if head.Version != snapshotVersion {
+		return snapshot{}, fmt.Errorf("version %d, want %d", head.Version, snapshotVersion)
+	}
+	var s snapshot
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return snapshot{}, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return snapshot{}, errors.New("there is more after the JSON object")
+	}
+	var errs []error
+	for _, ss := range s.Services {
+		errs = append(errs, ss.validate())
+	}
+	return s, errors.Join(errs...)
+}
+
+func (ss snapshotService) validate() error {
+	var errs []error
+	if ss.Name == "" {
+		errs = append(errs, errors.New("a service without a name"))
+	}
+	if ss.Understood && !slices.Contains(Protocols, ss.Protocol) {
+		errs = append(errs, fmt.Errorf("service %q: protocol %q unknown, want one of %q", ss.Name, ss.Protocol, Protocols))
+	}
+	for _, i := range ss.Instances {
+		if err := i.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
+		}
+	}
+	for _, h := range ss.Held {
+		if err := h.Instance.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// restore fills an empty table.
+func (t *Table) restore(s snapshot) {
+	t.observed = s.Observed
+	t.trust.Filtered = s.Filtered // until somebody has looked: else the first observation would be believed
+	if s.Owners != nil {
+		t.owners = s.Owners
+	}
+	for _, ss := range s.Services {
+		r := &record{instances: ss.Instances, held: map[id]*hold{}}
+		if ss.Understood {
+			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default}
+		}
+		for _, h := range ss.Held {
+			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
+		}
+		t.records[ss.Name] = r
+	}
+	t.entries = t.compose(t.observed, nil)
+	for _, ss := range s.Services {
+		// Stale is a state of this process; what it was before goes on after
+		// the first observation.
+		r := t.records[ss.Name]
+		r.state, r.since = ss.State, ss.Since
+	}
+}
+
+// writeFile replaces path in one step, and is done when it is on disk.
+func writeFile(path string, b []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil // renamed; only its durability is not certain
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,515 @@
+package endpoints
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options tunes a Table. The zero value has the defaults.
+type Options struct {
+	// GuardShare is the share of all known instances that may vanish within
+	// GuardWindow before the guard holds them; default 0.5. With 1 or more
+	// only services that lose every instance are guarded.
+	GuardShare float64
+	// GuardWindow is what counts as "at once"; default 10 s.
+	GuardWindow time.Duration
+	// GuardHold is how long vanished instances are held at most, while
+	// Consul can be trusted; default 5 minutes.
+	GuardHold time.Duration
+}
+
+// guardMin is how many instances must be known before a share of them means
+// anything: of three, two may well leave together.
+const guardMin = 4
+
+// Trust says why Consul's answers can't be taken at their word now. The zero
+// value is full trust.
+type Trust struct {
+	// Filtered: answers are filtered by ACLs (QueryMeta's
+	// ResultsFilteredByACLs), so what is absent may just be invisible.
+	Filtered bool
+	// NoLeader: the servers have no leader, or don't answer at all.
+	NoLeader bool
+}
+
+// Table turns observations of the catalog into what is to be served. It is
+// safe for use by several goroutines.
+type Table struct {
+	opts Options
+	path string
+	dial func(ctx context.Context, address string) error
+
+	changed chan struct{}
+	wake    chan struct{}
+
+	mu       sync.Mutex
+	records  map[string]*record // by service name
+	owners   map[claim]string   // who serves a route that several may claim
+	vanished []vanishing        // within GuardWindow, and not held for sure to be gone
+	trust    Trust
+	observed time.Time
+	entries  []Entry
+
+	saveMu sync.Mutex
+	saved  []byte
+}
+
+// record is what the table remembers of one service.
+type record struct {
+	good      *structure // nil: never understood
+	instances []Instance // registered, at the last observation
+	held      map[id]*hold
+	state     State
+	since     time.Time
+}
+
+// structure is the part of a Service that its metadata gives.
+type structure struct {
+	Protocol Protocol
+	Routes   []Route
+	Port     int
+	Default  bool
+}
+
+// id names an instance within its service.
+type id struct{ node, id string }
+
+func (i Instance) key() id { return id{i.Node, i.ID} }
+
+// hold is one instance that is served though Consul doesn't list it.
+type hold struct {
+	instance Instance
+	reason   string
+	since    time.Time
+	until    time.Time // zero: restored from the snapshot, runs from the next observation
+}
+
+// vanishing is one instance that went from the rotation to nothing.
+type vanishing struct {
+	at       time.Time
+	service  string
+	instance Instance
+	replaced bool // a new instance of the service came at the same moment
+}
+
+func newTable(path string, opts Options) *Table {
+	if opts.GuardShare == 0 {
+		opts.GuardShare = 0.5
+	}
+	if opts.GuardWindow == 0 {
+		opts.GuardWindow = 10 * time.Second
+	}
+	if opts.GuardHold == 0 {
+		opts.GuardHold = 5 * time.Minute
+	}
+	return &Table{
+		opts:    opts,
+		path:    path,
+		dial:    dialTCP,
+		changed: make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
+		records: map[string]*record{},
+		owners:  map[claim]string{},
+	}
+}
+
+// Observe takes the whole catalog as seen at now and returns what is to be
+// served, sorted by name. Observations must be complete: a service that is
+// absent is taken to have no instance at all.
+//
+// Observing the same again is how time and decisions take effect: do so when
+// Changed fires and when NextDeadline has come.
+func (t *Table) Observe(now time.Time, services []Service) []Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := newObservation(services)
+	t.dropUnbalanced(o)
+	fresh := t.notice(now, o)
+	t.review(now, o)
+	t.guard(now, o, fresh)
+	t.remember(o)
+	t.observed = now
+	t.entries = t.compose(now, o)
+	return slices.Clone(t.entries)
+}
+
+// Vanishing counts the instances in rotation that an observation of services
+// would find gone from the catalog. It changes nothing: a caller who can find
+// out whether Consul's answer is filtered does so, and calls SetTrust, before
+// it lets the table observe.
+func (t *Table) Vanishing(services []Service) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := newObservation(services)
+	n := 0
+	for name, r := range t.records {
+		if s, ok := o.services[name]; ok && s.OK && s.Protocol == "" {
+			continue
+		}
+		for _, i := range r.instances {
+			if i.InRotation() && !o.has(name, i.key()) && !t.takenOver(o, name, i) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Entries is the result of the last observation, or, before the first one,
+// what the snapshot remembers, as stale.
+func (t *Table) Entries() []Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.entries)
+}
+
+// SetTrust says whether Consul can be taken at its word. While it can't,
+// nothing vanishes and no hold ends by time or by the second look; what
+// vanished within the GuardWindow before comes back. When trust returns, holds
+// run for a full GuardHold again, so that data has time to arrive.
+func (t *Table) SetTrust(now time.Time, trust Trust) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if trust == t.trust {
+		return
+	}
+	t.trust = trust
+	if trust == (Trust{}) {
+		for _, r := range t.records {
+			for _, h := range r.held {
+				h.until = now.Add(t.opts.GuardHold)
+			}
+		}
+		notify(t.wake)
+	}
+	notify(t.changed)
+}
+
+// Changed fires when the table would answer differently to the same
+// observation, because of trust, the second look or the operator.
+func (t *Table) Changed() <-chan struct{} { return t.changed }
+
+// NextDeadline is when the next hold runs out, so that the same observation
+// gives another answer; zero when none will.
+func (t *Table) NextDeadline() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var next time.Time
+	if t.trust != (Trust{}) {
+		return next
+	}
+	for _, r := range t.records {
+		for _, h := range r.held {
+			if !h.until.IsZero() && (next.IsZero() || h.until.Before(next)) {
+				next = h.until
+			}
+		}
+	}
+	return next
+}
+
+// observation is the catalog at one moment.
+type observation struct {
+	services map[string]Service
+	ids      map[string]map[id]bool
+	at       map[string][]registered // by host and port
+}
+
+type registered struct {
+	service string
+	id      id
+}
+
+func newObservation(services []Service) *observation {
+	o := &observation{
+		services: make(map[string]Service, len(services)),
+		ids:      make(map[string]map[id]bool, len(services)),
+		at:       map[string][]registered{},
+	}
+	for _, s := range services {
+		s.Instances = slices.Clone(s.Instances)
+		slices.SortFunc(s.Instances, compareInstances)
+		s.Problems = slices.Clone(s.Problems)
+		o.services[s.Name] = s
+		ids := make(map[id]bool, len(s.Instances))
+		for _, i := range s.Instances {
+			ids[i.key()] = true
+			o.at[i.HostPort()] = append(o.at[i.HostPort()], registered{s.Name, i.key()})
+		}
+		o.ids[s.Name] = ids
+	}
+	return o
+}
+
+func (o *observation) has(service string, k id) bool { return o.ids[service][k] }
+
+// dropUnbalanced forgets services that are registered but are not to be
+// balanced any longer: that is somebody's word, not a loss.
+func (t *Table) dropUnbalanced(o *observation) {
+	for name, s := range o.services {
+		if s.OK && s.Protocol == "" {
+			delete(t.records, name)
+			t.vanished = slices.DeleteFunc(t.vanished, func(v vanishing) bool { return v.service == name })
+			delete(o.services, name)
+		}
+	}
+}
+
+// notice finds what vanished since the last observation, and returns how many
+// of each service did.
+func (t *Table) notice(now time.Time, o *observation) map[string]int {
+	t.vanished = slices.DeleteFunc(t.vanished, func(v vanishing) bool {
+		return now.Sub(v.at) > t.opts.GuardWindow || o.has(v.service, v.instance.key())
+	})
+	fresh := map[string]int{}
+	for _, name := range slices.Sorted(maps.Keys(t.records)) {
+		r := t.records[name]
+		arrived := len(o.ids[name])
+		var gone []Instance
+		for _, i := range r.instances {
+			switch {
+			case o.has(name, i.key()):
+				arrived--
+			case i.InRotation() && !t.takenOver(o, name, i):
+				gone = append(gone, i)
+			}
+		}
+		for n, i := range gone {
+			t.vanished = append(t.vanished, vanishing{now, name, i, n < arrived})
+			fresh[name]++
+		}
+	}
+	return fresh
+}
+
+// takenOver reports whether a vanished instance's address belongs to another
+// now: to one of the same service under another id, or to a newcomer of any
+// service, as after a restart in which containers swapped addresses. Serving
+// it further would send traffic to the wrong service.
+func (t *Table) takenOver(o *observation, service string, i Instance) bool {
+	for _, who := range o.at[i.HostPort()] {
+		if _, balanced := o.services[who.service]; !balanced {
+			continue
+		}
+		if who.service == service && who.id != i.key() {
+			return true
+		}
+		if who.service != service && !t.knew(who) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Table) knew(who registered) bool {
+	r, ok := t.records[who.service]
+	return ok && slices.ContainsFunc(r.instances, func(i Instance) bool { return i.key() == who.id })
+}
+
+// review ends the holds that have come to their end.
+func (t *Table) review(now time.Time, o *observation) {
+	trusted := t.trust == Trust{}
+	for name, r := range t.records {
+		for k, h := range r.held {
+			if h.until.IsZero() {
+				h.until = now.Add(t.opts.GuardHold)
+			}
+			switch {
+			case o.has(name, k), t.takenOver(o, name, h.instance), trusted && !now.Before(h.until):
+				t.drop(name, k)
+			}
+		}
+	}
+}
+
+// drop ends one hold for good: the instance is gone or back, and is not
+// brought back by what vanishes next.
+func (t *Table) drop(service string, k id) {
+	delete(t.records[service].held, k)
+	t.vanished = slices.DeleteFunc(t.vanished, func(v vanishing) bool {
+		return v.service == service && v.instance.key() == k
+	})
+}
+
+// guard decides which of the vanished are held.
+func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
+	if t.trust != (Trust{}) {
+		reason := "vanished while Consul has no leader"
+		if t.trust.Filtered {
+			reason = "vanished while Consul filters its answers by ACLs; the token may be too weak"
+		}
+		t.hold(now, "", reason)
+		return
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	missing, known := t.toll(o)
+	if known >= guardMin && float64(missing) > t.opts.GuardShare*float64(known) {
+		t.hold(now, "", fmt.Sprintf("%d of %d instances vanished from the catalog at once", missing, known))
+		return
+	}
+	for name, n := range fresh {
+		if s := o.services[name]; len(s.Rotation()) == 0 {
+			reason := fmt.Sprintf("the last %d instances in rotation vanished from the catalog at once", n)
+			switch {
+			case n == 1:
+				reason = "the last instance in rotation vanished from the catalog"
+			case len(s.Instances) == 0:
+				reason = fmt.Sprintf("all %d instances vanished from the catalog at once", n)
+			}
+			t.hold(now, name, reason)
+		}
+	}
+}
+
+// toll counts what is missing, net of replacements, and what was there before
+// it went.
+func (t *Table) toll(o *observation) (missing, known int) {
+	for _, s := range o.services {
+		known += len(s.Rotation())
+	}
+	counted := map[registered]bool{}
+	for _, v := range t.vanished {
+		counted[registered{v.service, v.instance.key()}] = true
+		if !v.replaced {
+			missing++
+		}
+	}
+	for name, r := range t.records {
+		for k := range r.held {
+			if !counted[registered{name, k}] {
+				missing++
+			}
+		}
+	}
+	return missing, known + missing
+}
+
+// hold keeps what vanished lately from service, or from all for "".
+func (t *Table) hold(now time.Time, service, reason string) {
+	for _, v := range t.vanished {
+		r := t.records[v.service]
+		if r == nil {
+			continue // the rest of the service has left of its own accord since
+		}
+		k := v.instance.key()
+		if service != "" && v.service != service || r.held[k] != nil {
+			continue
+		}
+		if r.held == nil {
+			r.held = map[id]*hold{}
+		}
+		r.held[k] = &hold{v.instance, reason, now, now.Add(t.opts.GuardHold)}
+		notify(t.wake)
+	}
+}
+
+// remember keeps the observation for the next one to be compared with.
+func (t *Table) remember(o *observation) {
+	for name, s := range o.services {
+		r := t.records[name]
+		if r == nil {
+			r = &record{}
+			t.records[name] = r
+		}
+		r.instances = s.Instances
+		if s.OK {
+			r.good = &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default}
+		}
+	}
+	for name, r := range t.records {
+		if _, ok := o.services[name]; ok {
+			continue
+		}
+		r.instances = nil
+		if len(r.held) == 0 {
+			delete(t.records, name)
+		}
+	}
+}
+
+// compose makes the entries of the records; o is nil for a table that was
+// just restored.
+func (t *Table) compose(now time.Time, o *observation) []Entry {
+	entries := make([]Entry, 0, len(t.records))
+	for _, name := range slices.Sorted(maps.Keys(t.records)) {
+		r := t.records[name]
+		s := Service{Name: name, Instances: r.instances, OK: true}
+		if o != nil {
+			if seen, ok := o.services[name]; ok {
+				s = seen
+			}
+		}
+		e := Entry{Service: s, State: Fresh}
+		e.Protocol, e.Routes, e.Port, e.Default = "", nil, 0, false
+		if r.good != nil {
+			e.Protocol, e.Routes, e.Port, e.Default = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default
+		}
+		e.State, e.Reason = t.judge(r, s, o == nil)
+		if e.State != r.state || r.since.IsZero() {
+			r.state, r.since = e.State, now
+		}
+		e.Since = r.since
+		for _, h := range r.held {
+			e.Held = append(e.Held, h.instance)
+		}
+		slices.SortFunc(e.Held, compareInstances)
+		entries = append(entries, e)
+	}
+	t.settleClaims(entries)
+	return entries
+}
+
+// judge says how much a service's entry can be trusted, and why.
+func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
+	state := Fresh
+	var reasons []string
+	switch {
+	case restored:
+		state = Stale
+		reasons = append(reasons, "as of "+t.observed.Format(time.DateTime)+", from the snapshot: Consul has not answered since lbctl started")
+	case t.trust.NoLeader:
+		state = Stale
+		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")
+	}
+	if !s.OK {
+		state = Quarantined
+		why := "none of its instances has metadata that can be understood"
+		if len(s.Problems) > 0 {
+			why = s.Problems[0]
+		}
+		kept := "not served, for there is no earlier good state"
+		if r.good != nil {
+			kept = "its last good routes are kept"
+		}
+		reasons = append(reasons, kept+": "+why)
+	}
+	if len(r.held) > 0 {
+		state = Held
+		reasons = append(reasons, t.holdReason(r))
+	}
+	return state, strings.Join(reasons, "; ")
+}
+
+func (t *Table) holdReason(r *record) string {
+	var latest *hold
+	for _, h := range r.held {
+		if latest == nil || h.since.After(latest.since) || h.since.Equal(latest.since) && h.reason > latest.reason {
+			latest = h
+		}
+	}
+	return fmt.Sprintf("%s; %d kept in rotation", latest.reason, len(r.held))
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
