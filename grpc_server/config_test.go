@@ -1,0 +1,102 @@
+package main
+
+import (
+	"flag"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// environment is a LookupEnv of "NAME=value" pairs.
+func environment(pairs ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, pair := range pairs {
+			if k, v, _ := strings.Cut(pair, "="); k == name {
+				return v, true
+			}
+		}
+		return "", false
+	}
+}
+
+func TestParse(t *testing.T) {
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	defaults := config{listen: ":7777", name: host, drain: 10 * time.Second, logFormat: "text"}
+	with := func(change func(*config)) config {
+		cfg := defaults
+		change(&cfg)
+		return cfg
+	}
+	for name, test := range map[string]struct {
+		args []string
+		env  []string
+		want config
+	}{
+		"nothing set gives the defaults": {want: defaults},
+		"flags": {
+			args: []string{"-listen=:1", "-name", "x", "-delay=1s", "-notice=2s", "-drain=3s", "-log-level=debug", "-log-format=json"},
+			want: config{listen: ":1", name: "x", delay: time.Second, notice: 2 * time.Second, drain: 3 * time.Second, logLevel: slog.LevelDebug, logFormat: "json"},
+		},
+		"environment": {
+			env:  []string{"GRPC_SERVER_LISTEN=:2", "GRPC_SERVER_LOG_LEVEL=warn"},
+			want: with(func(c *config) { c.listen = ":2"; c.logLevel = slog.LevelWarn }),
+		},
+		"a flag wins over its variable": {
+			args: []string{"-name=flag"}, env: []string{"GRPC_SERVER_NAME=variable"},
+			want: with(func(c *config) { c.name = "flag" }),
+		},
+		"an empty variable is an unset one": {
+			env: []string{"GRPC_SERVER_DRAIN=", "GRPC_SERVER_NAME="}, want: defaults,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := parse(test.args, environment(test.env...))
+			require.NoError(t, err)
+			assert.Equal(t, test.want, got)
+		})
+	}
+}
+
+func TestParseReportsEveryMistake(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		env  []string
+		want []string
+	}{
+		"unknown flag":   {args: []string{"-colour=red"}, want: []string{"-colour"}},
+		"stray argument": {args: []string{"7777"}, want: []string{`"7777"`}},
+		"bad variables, all of them": {
+			env:  []string{"GRPC_SERVER_DRAIN=soon", "GRPC_SERVER_LOG_LEVEL=loud"},
+			want: []string{`GRPC_SERVER_DRAIN "soon"`, `GRPC_SERVER_LOG_LEVEL "loud"`},
+		},
+		"negative durations": {
+			args: []string{"-delay=-1s", "-notice=-2s", "-drain=-3s"},
+			want: []string{"-delay (GRPC_SERVER_DELAY) is -1s", "-notice (GRPC_SERVER_NOTICE) is -2s", "-drain (GRPC_SERVER_DRAIN) is -3s"},
+		},
+		"unknown format": {env: []string{"GRPC_SERVER_LOG_FORMAT=xml"}, want: []string{`"xml", want text or json`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(test.args, environment(test.env...))
+			for _, want := range test.want {
+				assert.ErrorContains(t, err, want)
+			}
+		})
+	}
+}
+
+func TestHelpNamesEveryFlag(t *testing.T) {
+	new(config).flags().VisitAll(func(f *flag.Flag) {
+		assert.Regexp(t, `\n  -`+f.Name+` .* `+variable(f.Name)+` `, help)
+		if f.Name != "name" {
+			assert.Regexp(t, `(?i)`+variable(f.Name)+` +`+f.DefValue+` `, help)
+		}
+	})
+	_, err := parse([]string{"--help"}, environment())
+	assert.ErrorIs(t, err, flag.ErrHelp)
+}

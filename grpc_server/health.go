@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+)
+
+// healthServer is gRPC's own health service, with watches that can be ended:
+// otherwise a single watcher holds up a graceful stop until its timeout.
+type healthServer struct {
+	*health.Server
+	ending chan struct{}
+}
+
+// newHealthServer says SERVING for the services.
+func newHealthServer(services ...string) *healthServer {
+	h := &healthServer{Server: health.NewServer(), ending: make(chan struct{})}
+	for _, service := range services {
+		h.SetServingStatus(service, healthpb.HealthCheckResponse_SERVING)
+	}
+	return h
+}
+
+// endWatches ends every watch, once its watcher knows that the service does
+// not serve. It is called once, after Shutdown.
+func (h *healthServer) endWatches() { close(h.ending) }
+
+func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	w := &watch{Health_WatchServer: stream, ctx: ctx, told: make(chan struct{})}
+	go func() {
+		for _, reached := range []chan struct{}{h.ending, w.told} {
+			select {
+			case <-reached:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel()
+	}()
+	if err := h.Server.Watch(req, w); ctx.Err() == nil || stream.Context().Err() != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the server is stopping")
+}
+
+// watch is a stream of Watch with a context of its own; told is closed once it
+// has sent anything but SERVING.
+type watch struct {
+	healthpb.Health_WatchServer
+	ctx  context.Context
+	once sync.Once
+	told chan struct{}
+}
+
+func (w *watch) Context() context.Context { return w.ctx }
+
+func (w *watch) Send(r *healthpb.HealthCheckResponse) error {
+	err := w.Health_WatchServer.Send(r)
+	if r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		w.once.Do(func() { close(w.told) })
+	}
+	return err
+}
