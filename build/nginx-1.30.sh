@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Puts an nginx 1.30 for the tests at the path named by the first argument: the
-# one of a Debian suite that has it, beside the libraries it was linked against
-# (in a folder of the same name with .d behind it), so that it runs whatever the
-# host's own libraries are. The host's nginx and package lists stay as they are.
+# one of a Debian suite that has it, as a link into a folder of the same name with
+# .d behind it, which also holds its stream module and the libraries it was linked
+# against, so that it runs whatever the host's own libraries are. The host's nginx
+# and package lists stay as they are.
 set -euo pipefail
 
-out=$(realpath -m "${1:?usage: $0 OUTPUT-FILE}")
+out=$(realpath -ms "${1:?usage: $0 OUTPUT-FILE}")
 suite=${NGINX_SUITE:-forky}
 fail() { echo "nginx 1.30: $*" >&2; exit 1; }
 
@@ -30,17 +31,18 @@ touch "$work/status" # nothing counts as installed: the libraries come along
 
 echo "nginx 1.30: fetching it and its libraries from Debian $suite"
 apt update
-(cd "$work" && apt download nginx libc6 libcrypt1 libpcre2-8-0 libssl3t64 zlib1g libzstd1)
+(cd "$work" && apt download nginx libnginx-mod-stream libc6 libcrypt1 libpcre2-8-0 libssl3t64 zlib1g libzstd1)
 
 tree=$out.d
-rm -rf "$tree" && mkdir -p "$tree/root" "$tree/lib"
+rm -rf "$tree" && mkdir -p "$tree/root" "$tree/lib" "$tree/modules"
 for deb in "$work"/*.deb; do dpkg-deb -x "$deb" "$tree/root"; done
 find "$tree/root" -regextype posix-extended -regex '.*/lib/[^/]+-linux-gnu/[^/]+\.so[^/]*' -exec cp -a -t "$tree/lib" {} +
 loader=$(find "$tree/lib" -name 'ld-linux-*.so.*' | head -n 1)
 [ -n "$loader" ] || fail "no dynamic loader in the packages of $suite"
 
-install -m 755 "$tree/root/usr/sbin/nginx" "$out.new"
-patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$tree/lib" "$out.new"
-mv "$out.new" "$out"
+find "$tree/root" -path '*/nginx/modules/*.so' -exec cp -t "$tree/modules" {} +
+install -m 755 "$tree/root/usr/sbin/nginx" "$tree/nginx"
+patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$tree/lib" "$tree/nginx"
+ln -sfn "$(basename "$tree")/nginx" "$out"
 rm -rf "$tree/root"
 echo "nginx 1.30: $("$out" -v 2>&1) at $out"
