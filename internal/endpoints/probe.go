@@ -24,11 +24,11 @@ const (
 // that only restarts could not come back. Probe runs until ctx is done and
 // returns its error; nothing is dialled while nothing is held.
 func (t *Table) Probe(ctx context.Context) error {
-	falls := map[HeldInstance]int{}
+	var looks map[probed]look
 	for {
-		falls = t.probeHeld(ctx, falls)
+		looks = t.probeHeld(ctx, looks)
 		var next <-chan time.Time
-		if len(falls) > 0 {
+		if len(looks) > 0 {
 			next = time.After(probeInterval)
 		}
 		select {
@@ -40,10 +40,23 @@ func (t *Table) Probe(ctx context.Context) error {
 	}
 }
 
-// probeHeld dials every held instance once. It returns, for those that stay,
-// how often in a row they failed.
-func (t *Table) probeHeld(ctx context.Context, before map[HeldInstance]int) map[HeldInstance]int {
-	falls := map[HeldInstance]int{}
+// probed is a held instance at the address that was dialled.
+type probed struct {
+	service string
+	id      id
+	address string
+}
+
+// look is the last dial of a held instance.
+type look struct {
+	at    time.Time
+	falls int // failures in a row, with this one
+}
+
+// probeHeld dials every held instance whose last look is long enough ago, and
+// returns the last looks at all that stay.
+func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probed]look {
+	looks := map[probed]look{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, probeAtOnce)
@@ -51,31 +64,39 @@ func (t *Table) probeHeld(ctx context.Context, before map[HeldInstance]int) map[
 		if h.Until.IsZero() {
 			continue
 		}
+		p := probed{h.Service, h.Instance.key(), h.Instance.HostPort()}
+		last, ok := before[p]
+		if ok && time.Since(last.at) < probeInterval {
+			mu.Lock()
+			looks[p] = last
+			mu.Unlock()
+			continue
+		}
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
-			n := 0
-			if err := t.dial(ctx, h.Instance.HostPort()); saysGone(err) {
-				n = before[h] + 1
+			now := look{at: time.Now()}
+			if err := t.dial(ctx, p.address); saysGone(err) {
+				now.falls = last.falls + 1
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			falls[h] = n
+			looks[p] = now
 		})
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		return falls // what failed, failed because we stop
+		return looks // what failed, failed because we stop
 	}
-	for h, n := range falls {
-		if n >= probeFall {
-			t.Release(h.Service, h.Instance.Node, h.Instance.ID)
-			delete(falls, h)
+	for p, l := range looks {
+		if l.falls >= probeFall {
+			t.Release(p.service, p.id.node, p.id.id)
+			delete(looks, p)
 		}
 	}
-	return falls
+	return looks
 }
 
 // saysGone reports whether a dial's error is about the instance, and not about

@@ -190,6 +190,14 @@ func (t *Table) SetTrust(now time.Time, trust Trust) {
 	notify(t.changed)
 }
 
+// Trust is what SetTrust said last. A table restored from a snapshot that was
+// written while answers were filtered distrusts them until told otherwise.
+func (t *Table) Trust() Trust {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.trust
+}
+
 // Changed fires when the table would answer differently to the same
 // observation, because of trust, the second look or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
@@ -318,6 +326,7 @@ func (t *Table) review(now time.Time, o *observation) {
 		for k, h := range r.held {
 			if h.until.IsZero() {
 				h.until = now.Add(t.opts.GuardHold)
+				notify(t.wake)
 			}
 			switch {
 			case o.has(name, k), t.takenOver(o, name, h.instance), trusted && !now.Before(h.until):
