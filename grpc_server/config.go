@@ -72,26 +72,24 @@ func parse(args []string, lookup func(string) (string, bool)) (config, error) {
 			return // empty is unset: compose files pass variables on so
 		}
 		if err := flags.Set(f.Name, value); err != nil {
-			problems = append(problems, fmt.Errorf("%s %q: %w", variable(f.Name), value, err))
+			problems = append(problems, fmt.Errorf("invalid value %q for variable %s: %w", value, variable(f.Name), err))
 		}
 	})
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return cfg, err
-	} else if err != nil {
+	for rest := args; ; rest = flags.Args() {
+		err := flags.Parse(rest)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, flag.ErrHelp) {
+			return cfg, err
+		}
 		problems = append(problems, err)
-	} else if flags.NArg() > 0 {
-		problems = append(problems, fmt.Errorf("unexpected argument %q: there are only flags", flags.Arg(0)))
-	}
-	for _, d := range []struct {
-		flag  string
-		value time.Duration
-	}{{"delay", cfg.delay}, {"notice", cfg.notice}, {"drain", cfg.drain}} {
-		if d.value < 0 {
-			problems = append(problems, fmt.Errorf("-%s (%s) is %v, want 0s or more", d.flag, variable(d.flag), d.value))
+		if flags.NArg() == len(rest) {
+			return cfg, errors.Join(problems...) // not even a flag: no going on after it
 		}
 	}
-	if cfg.logFormat != "text" && cfg.logFormat != "json" {
-		problems = append(problems, fmt.Errorf("-log-format (%s) is %q, want text or json", variable("log-format"), cfg.logFormat))
+	if flags.NArg() > 0 {
+		problems = append(problems, fmt.Errorf("unexpected argument %q, there are only flags", flags.Arg(0)))
 	}
 	if cfg.name == "" {
 		var err error
@@ -102,19 +100,42 @@ func parse(args []string, lookup func(string) (string, bool)) (config, error) {
 	return cfg, errors.Join(problems...)
 }
 
-// flags sets c to the defaults and returns what sets it from a command line.
-// Their text is in help, in an order that reads well.
+// flags sets c to the defaults and returns what changes it. The flags' text is
+// in help, in an order that reads well.
 func (c *config) flags() *flag.FlagSet {
+	*c = config{listen: ":7777", drain: 10 * time.Second, logFormat: "text"}
 	flags := flag.NewFlagSet("grpc_server", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints errors and help, each to its own place
-	flags.StringVar(&c.listen, "listen", ":7777", "")
-	flags.StringVar(&c.name, "name", "", "")
-	flags.DurationVar(&c.delay, "delay", 0, "")
-	flags.DurationVar(&c.notice, "notice", 0, "")
-	flags.DurationVar(&c.drain, "drain", 10*time.Second, "")
-	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "")
-	flags.StringVar(&c.logFormat, "log-format", "text", "")
+	flags.StringVar(&c.listen, "listen", c.listen, "")
+	flags.StringVar(&c.name, "name", c.name, "")
+	flags.Func("delay", "", setDuration(&c.delay))
+	flags.Func("notice", "", setDuration(&c.notice))
+	flags.Func("drain", "", setDuration(&c.drain))
+	flags.Func("log-level", "", func(s string) error {
+		if c.logLevel.UnmarshalText([]byte(s)) != nil {
+			return errors.New("want debug, info, warn or error")
+		}
+		return nil
+	})
+	flags.Func("log-format", "", func(s string) error {
+		if s != "text" && s != "json" {
+			return errors.New("want text or json")
+		}
+		c.logFormat = s
+		return nil
+	})
 	return flags
+}
+
+func setDuration(d *time.Duration) func(string) error {
+	return func(s string) error {
+		value, err := time.ParseDuration(s)
+		if err != nil || value < 0 {
+			return errors.New("want a duration such as 250ms, 10s or 1m30s")
+		}
+		*d = value
+		return nil
+	}
 }
 
 // variable is the environment variable of the flag: log-level is
