@@ -1,0 +1,226 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// drainReason is how a registrar marks the maintenance it sets. Maintenance
+// with another reason is somebody else's and stays.
+const drainReason = "registrar: draining before deregistration"
+
+// agent is the Consul agent, in the words of this package.
+type agent struct {
+	client  *api.Client
+	address string // as configured, for messages
+}
+
+// registration is what the agent is told about the instance.
+type registration struct {
+	service *api.AgentServiceRegistration
+	// local is true when the agent runs on this machine, so that what we can
+	// reach it can reach too.
+	local bool
+}
+
+func newAgent(cfg Config) (*agent, error) {
+	// The standard CONSUL_* variables: token, TLS, namespace.
+	settings := api.DefaultConfig()
+	settings.Address = cfg.ConsulAddr
+	client, err := api.NewClient(settings) // cuts the scheme off the address
+	if err != nil {
+		return nil, fmt.Errorf("connect to the Consul agent at %s: %w", cfg.ConsulAddr, err)
+	}
+	return &agent{client: client, address: cfg.ConsulAddr}, nil
+}
+
+// wanted is the entry the agent should have.
+func (a *agent) wanted(ctx context.Context, cfg Config) (registration, error) {
+	address, local, err := a.place(ctx, cfg)
+	if err != nil {
+		return registration{}, err
+	}
+	return registration{
+		local: local,
+		service: &api.AgentServiceRegistration{
+			ID:      cfg.ID,
+			Name:    cfg.Name,
+			Tags:    cfg.Tags,
+			Meta:    cfg.Meta,
+			Port:    cfg.Port,
+			Address: address,
+			Weights: &cfg.Weights,
+			Check:   cfg.Check.definition(cfg.ID, cfg.Check.target(address, cfg.Port)),
+		},
+	}, nil
+}
+
+// vouch lets the instance start as passing when the server has just answered
+// its health check. It counts only with the agent on the same machine: the way
+// from another one is not the way we tried. An instance that the agent already
+// knows keeps its status, Consul sees to that.
+func (r registration) vouch(ready bool) {
+	r.service.Check.Status = api.HealthCritical
+	if ready && r.local {
+		r.service.Check.Status = api.HealthPassing
+	}
+}
+
+// place is the address to register and whether the agent runs on this machine.
+// The address is the configured one; none with the agent on this machine, since
+// Consul then fills in the address its node advertises, which is right in a
+// container with several networks; else the address that this machine reaches
+// the agent from.
+func (a *agent) place(ctx context.Context, cfg Config) (address string, local bool, err error) {
+	source, err := a.source(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	local = source == nil || source.IsLoopback()
+	switch {
+	case cfg.Address != "":
+		return cfg.Address, local, nil
+	case local:
+		return "", local, nil
+	}
+	return source.String(), local, nil
+}
+
+// source is the address packets to the agent leave from, nil for an agent
+// behind a unix socket. Connecting UDP asks the routing table and sends nothing.
+func (a *agent) source(ctx context.Context) (net.IP, error) {
+	address := a.address
+	if strings.HasPrefix(address, "unix:") {
+		return nil, nil
+	}
+	if parsed, err := url.Parse(address); err == nil && parsed.Host != "" {
+		address = parsed.Host
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		address = net.JoinHostPort(strings.Trim(address, "[]"), "8500")
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	connection, err := new(net.Dialer).DialContext(ctx, "udp", address)
+	if err != nil {
+		return nil, fmt.Errorf("find the address to register: %w", err)
+	}
+	defer connection.Close()
+	return connection.LocalAddr().(*net.UDPAddr).IP, nil
+}
+
+func (a *agent) register(ctx context.Context, entry registration) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err := a.client.Agent().ServiceRegisterOpts(entry.service, api.ServiceRegisterOpts{}.WithContext(ctx))
+	return explain(err, entry.service.Name)
+}
+
+// difference says what of the wanted entry the agent doesn't have, and is empty
+// when all is well.
+func (a *agent) difference(ctx context.Context, entry registration) (string, error) {
+	options, cancel := bounded(ctx)
+	defer cancel()
+	want := entry.service
+	got, _, err := a.client.Agent().Service(want.ID, options)
+	if isStatus(err, http.StatusNotFound) {
+		return "the agent did not know it any more", nil
+	}
+	if err != nil {
+		return "", explain(err, want.Name)
+	}
+	checks, err := a.client.Agent().ChecksWithFilterOpts(ofService(want.ID), options)
+	if err != nil {
+		return "", explain(err, want.Name)
+	}
+
+	var changed []string
+	note := func(what string, same bool) {
+		if !same {
+			changed = append(changed, what)
+		}
+	}
+	note("name", got.Service == want.Name)
+	note("address", got.Address == want.Address)
+	note("port", got.Port == want.Port)
+	note("tags", slices.Equal(got.Tags, want.Tags))
+	note("metadata", maps.Equal(got.Meta, want.Meta))
+	note("weights", got.Weights == *want.Weights)
+	check := checks[want.Check.CheckID]
+	// The agent doesn't tell a check's definition: its notes describe it.
+	note("check", check != nil && check.ServiceID == want.ID && check.Notes == want.Check.Notes)
+	if len(changed) == 0 {
+		return "", nil
+	}
+	return "changed in the agent: " + strings.Join(changed, ", "), nil
+}
+
+func (a *agent) heartbeat(ctx context.Context, id string) error {
+	options, cancel := bounded(ctx)
+	defer cancel()
+	return a.client.Agent().UpdateTTLOpts(checkID(id), "the registrar is alive", api.HealthPassing, options)
+}
+
+func (a *agent) enterMaintenance(ctx context.Context, id string) error {
+	options, cancel := bounded(ctx)
+	defer cancel()
+	return a.client.Agent().EnableServiceMaintenanceOpts(id, drainReason, options)
+}
+
+// clearMaintenance ends the maintenance of a registrar that was killed while
+// draining, and tells whether there was one.
+func (a *agent) clearMaintenance(ctx context.Context, id string) (bool, error) {
+	options, cancel := bounded(ctx)
+	defer cancel()
+	checks, err := a.client.Agent().ChecksWithFilterOpts(ofService(id), options)
+	if err != nil {
+		return false, err
+	}
+	maintenance := checks["_service_maintenance:"+id]
+	if maintenance == nil || maintenance.Notes != drainReason {
+		return false, nil
+	}
+	return true, a.client.Agent().DisableServiceMaintenanceOpts(id, options)
+}
+
+// deregister removes the entry. One that is gone already is no error.
+func (a *agent) deregister(ctx context.Context, id string) error {
+	options, cancel := bounded(ctx)
+	defer cancel()
+	err := a.client.Agent().ServiceDeregisterOpts(id, options)
+	if isStatus(err, http.StatusNotFound) {
+		return nil
+	}
+	return err
+}
+
+func bounded(ctx context.Context) (*api.QueryOptions, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	return (&api.QueryOptions{}).WithContext(ctx), cancel
+}
+
+func ofService(id string) string { return fmt.Sprintf("ServiceID == %q", id) }
+
+func isStatus(err error, code int) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && status.Code == code
+}
+
+// explain adds the remedy to a refused token.
+func explain(err error, service string) error {
+	if isStatus(err, http.StatusForbidden) {
+		return fmt.Errorf("%w; want a token (CONSUL_HTTP_TOKEN) with the rules: service %q { policy = \"write\" } node_prefix \"\" { policy = \"read\" }", err, service)
+	}
+	return err
+}
+
+func checkID(serviceID string) string { return "service:" + serviceID }
