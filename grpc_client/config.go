@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const help = `grpc_client calls protos.Ping and says who answered.
+
+Usage:
+  grpc_client [flags]
+
+Where to
+  -port PORT           port on localhost, or on the host of -addr (default 5000)
+  -addr ADDRESS        HOST, HOST:PORT, or a gRPC target such as dns:///lb:5000
+                       or unix:/run/lb.sock (default localhost)
+  -authority NAME      host name to ask for, to choose a route by host
+
+How many
+  -n CALLS             calls in all, 0 for no bound (default 1; no bound with
+                       -duration or -stream)
+  -c WORKERS           calls at a time (default 1)
+  -interval DURATION   between the starts of a worker's calls (default 0s, one
+                       after the other; 1s with -stream)
+  -duration DURATION   start no call after this long
+  -timeout DURATION    for each answer (default 5s)
+  -connections COUNT   connections to spread the workers over (default 1)
+  -stream              each worker keeps one stream open; a call is then a
+                       message and its answer. After a failure it opens another.
+
+Output
+  -json                the summary as JSON, for one call too
+  -quiet               tell nothing on standard error while calls are made
+
+One call prints its answer. More print a summary, and meanwhile on standard
+error who answers for the first time, each code's first failure, and every
+broken stream. Ctrl-C ends the calls, not the summary.
+
+Exit codes:
+  0  every call was answered
+  1  a call failed, a stream broke, or nothing was answered
+  2  a flag is wrong
+
+JSON fields:
+  target, authority, mode (unary or stream), started, seconds
+  calls, answered, failed, calls_per_second
+  answers[]   from, calls, first, last         most calls first
+  failures[]  code, calls, example, first, last
+  latency     min_ms, p50_ms, p90_ms, p99_ms, max_ms   of answered calls;
+              null when there are none
+  streams     opened, broken                   with -stream only
+Times are RFC 3339 in UTC, codes are gRPC's names (UNAVAILABLE). Percentiles
+are exact to 1%.
+
+Examples:
+  grpc_client -port=5000                          one call
+  grpc_client -n 1000 -c 8                        who gets how many of 1000 calls?
+  grpc_client -duration 1m -interval 50ms -c 4    watch a service being scaled
+  grpc_client -stream -c 10 -duration 5m          do streams survive reloads?
+  grpc_client -authority api.example.com          a route by host
+`
+
+// config is what the flags say.
+type config struct {
+	target      string // as gRPC takes it
+	authority   string // "" for the target's own
+	calls       int    // 0 is no bound
+	workers     int
+	connections int
+	interval    time.Duration
+	duration    time.Duration // 0 is no bound
+	timeout     time.Duration
+	stream      bool
+	json        bool
+	quiet       bool
+}
+
+// parse reads args. It returns flag.ErrHelp when help is asked for, and
+// otherwise all mistakes at once.
+func parse(args []string) (config, error) {
+	cfg := config{calls: 1, workers: 1, connections: 1, timeout: 5 * time.Second}
+	var addr string
+	port := 5000
+	flags := cfg.flags(&addr, &port)
+	var problems []error
+	for rest := args; ; rest = flags.Args() {
+		err := flags.Parse(rest)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, flag.ErrHelp) {
+			return cfg, err
+		}
+		problems = append(problems, err)
+		if flags.NArg() == len(rest) {
+			return cfg, errors.Join(problems...) // not even a flag: no going on after it
+		}
+	}
+	if flags.NArg() > 0 {
+		problems = append(problems, fmt.Errorf("unexpected argument %q, there are only flags", flags.Arg(0)))
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+
+	var err error
+	if cfg.target, err = target(addr, port, given["port"]); err != nil {
+		problems = append(problems, err)
+	}
+	if !given["n"] && (cfg.stream || cfg.duration > 0) {
+		cfg.calls = 0
+	}
+	if cfg.calls > 0 {
+		cfg.workers = min(cfg.workers, cfg.calls)
+	}
+	if !given["interval"] && cfg.stream {
+		cfg.interval = time.Second
+	}
+	return cfg, errors.Join(problems...)
+}
+
+// flags returns what sets c, addr and port from a command line. The flags'
+// text is in help, in an order that reads well.
+func (c *config) flags(addr *string, port *int) *flag.FlagSet {
+	flags := flag.NewFlagSet("grpc_client", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // run prints errors and help, each to its own place
+	flags.Func("port", "", setNumber(port, 1, 65535))
+	flags.StringVar(addr, "addr", "", "")
+	flags.StringVar(&c.authority, "authority", "", "")
+	flags.Func("n", "", setNumber(&c.calls, 0, math.MaxInt32))
+	flags.Func("c", "", setNumber(&c.workers, 1, 100_000))
+	flags.Func("connections", "", setNumber(&c.connections, 1, 10_000))
+	flags.Func("interval", "", setDuration(&c.interval, 0))
+	flags.Func("duration", "", setDuration(&c.duration, 1))
+	flags.Func("timeout", "", setDuration(&c.timeout, 1))
+	flags.BoolVar(&c.stream, "stream", false, "")
+	flags.BoolVar(&c.json, "json", false, "")
+	flags.BoolVar(&c.quiet, "quiet", false, "")
+	return flags
+}
+
+func setNumber(n *int, least, most int) func(string) error {
+	return func(s string) error {
+		value, err := strconv.Atoi(s)
+		if err != nil || value < least || value > most {
+			return fmt.Errorf("want a whole number from %d to %d", least, most)
+		}
+		*n = value
+		return nil
+	}
+}
+
+func setDuration(d *time.Duration, least time.Duration) func(string) error {
+	return func(s string) error {
+		value, err := time.ParseDuration(s)
+		if err != nil || value < least {
+			return errors.New("want a duration such as 250ms, 10s or 1m30s")
+		}
+		*d = value
+		return nil
+	}
+}
+
+// target puts -addr and -port together. The port goes with a host only.
+func target(addr string, port int, portGiven bool) (string, error) {
+	if addr == "" {
+		addr = "localhost"
+	}
+	whole := strings.Contains(addr, "://") || strings.HasPrefix(addr, "unix:")
+	if !whole {
+		if host, p, err := net.SplitHostPort(addr); err == nil {
+			if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
+				return "", fmt.Errorf("invalid value %q for flag -addr: port %q, want a whole number from 1 to 65535", addr, p)
+			}
+			if host == "" {
+				addr = "localhost" + addr // ":5000", as servers write it
+			}
+			whole = true
+		}
+	}
+	if whole && portGiven {
+		return "", fmt.Errorf("-addr %q says it all, leave out -port %d", addr, port)
+	}
+	if whole {
+		return addr, nil
+	}
+	return net.JoinHostPort(strings.Trim(addr, "[]"), strconv.Itoa(port)), nil
+}

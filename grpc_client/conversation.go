@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"lbctl/protos"
+)
+
+var errTimeout = errors.New("no answer in time")
+
+// conversation exchanges messages over one stream, and opens another when it
+// broke. It is used by one goroutine.
+type conversation struct {
+	client  protos.PingClient
+	timeout time.Duration // for each answer, and for a good end
+	rec     *recorder
+
+	stream  protos.Ping_StreamClient // nil when there is none
+	ctx     context.Context          // the stream's
+	cancel  context.CancelCauseFunc
+	opened  time.Time
+	answers int // over this stream
+}
+
+// exchange sends a message and waits for its answer. After an error the stream
+// is gone.
+func (c *conversation) exchange() (string, error) {
+	if c.stream == nil {
+		c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	}
+	var answer *protos.PingMessage
+	err := c.inTime(func() (err error) {
+		if c.stream == nil {
+			if c.stream, err = c.client.Stream(c.ctx); err != nil {
+				return err
+			}
+			c.opened, c.answers = time.Now(), 0
+			c.rec.streamOpened()
+		}
+		// io.EOF says that the stream is over: then Recv knows why.
+		if err := c.stream.Send(request()); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		answer, err = c.stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return status.Error(codes.Unknown, "the server ended the stream")
+		}
+		return err
+	})
+	if err != nil {
+		c.drop(err)
+		return "", err
+	}
+	c.answers++
+	return answer.GetGreeting(), nil
+}
+
+// close ends the stream, if there is one; not ending well is breaking too.
+func (c *conversation) close() {
+	if c.stream == nil {
+		return
+	}
+	c.drop(c.inTime(func() error {
+		if err := c.stream.CloseSend(); err != nil {
+			return err
+		}
+		switch _, err := c.stream.Recv(); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err == nil:
+			return status.Error(codes.Unknown, "the server answered without being asked")
+		default:
+			return err
+		}
+	}))
+}
+
+// inTime does f, whose error is DEADLINE_EXCEEDED when it takes longer than
+// the timeout. A stream's own deadline would be one for the whole stream.
+func (c *conversation) inTime(f func() error) error {
+	timer := time.AfterFunc(c.timeout, func() { c.cancel(errTimeout) })
+	err := f()
+	if !timer.Stop() {
+		return status.Errorf(codes.DeadlineExceeded, "%v: %v", errTimeout, c.timeout)
+	}
+	return err
+}
+
+// drop forgets the stream, which broke if there is an error.
+func (c *conversation) drop(err error) {
+	if err != nil && c.stream != nil {
+		c.rec.streamBroke(time.Since(c.opened), c.answers, err)
+	}
+	c.cancel(nil)
+	c.stream = nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"lbctl/protos"
+)
+
+// load makes the calls of cfg and returns what came of them. It starts no call
+// once ctx is done; those in flight go on until they are answered or time out.
+// It fails only when cfg's target is none; a call that fails is in the report.
+func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
+	clients := make([]protos.PingClient, cfg.connections)
+	for i := range clients {
+		conn, err := dial(cfg)
+		if err != nil {
+			return report{}, fmt.Errorf("target %q: %w", cfg.target, err)
+		}
+		defer conn.Close()
+		clients[i] = protos.NewPingClient(conn)
+	}
+	if cfg.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cfg.duration)
+		defer cancel()
+	}
+
+	rec := newRecorder(cfg, events)
+	var taken atomic.Int64
+	take := func() bool { return cfg.calls == 0 || taken.Add(1) <= int64(cfg.calls) }
+	var workers sync.WaitGroup
+	for i := range cfg.workers {
+		w := worker{
+			client: clients[i%len(clients)],
+			cfg:    cfg,
+			rec:    rec,
+			// Workers take turns within an interval: an even load, not a burst.
+			start: rec.started.Add(cfg.interval * time.Duration(i) / time.Duration(cfg.workers)),
+		}
+		workers.Go(func() { w.run(ctx, take) })
+	}
+	workers.Wait()
+	return rec.report(time.Now()), nil
+}
+
+// dial returns a connection that is made with the first call.
+func dial(cfg config) (*grpc.ClientConn, error) {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), // the balancer is what is asked, never a web proxy before it
+		grpc.WithConnectParams(grpc.ConnectParams{
+			// gRPC's own back-off grows to two minutes: the outage measured
+			// would be the client's.
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+	}
+	if cfg.authority != "" {
+		opts = append(opts, grpc.WithAuthority(cfg.authority))
+	}
+	return grpc.NewClient(cfg.target, opts...)
+}
+
+// worker makes one call at a time.
+type worker struct {
+	client protos.PingClient
+	cfg    config
+	rec    *recorder
+	start  time.Time // of the first call
+}
+
+func (w *worker) run(ctx context.Context, take func() bool) {
+	call := w.unary
+	if w.cfg.stream {
+		c := &conversation{client: w.client, timeout: w.cfg.timeout, rec: w.rec}
+		defer c.close()
+		call = c.exchange
+	}
+	for next := w.start; sleepUntil(ctx, next) && take(); {
+		begun := time.Now()
+		answer, err := call()
+		w.rec.call(begun, time.Since(begun), answer, err)
+		// Late calls are not made up for: they would come as a burst.
+		next = later(next.Add(w.cfg.interval), time.Now())
+	}
+}
+
+func (w *worker) unary() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.timeout)
+	defer cancel()
+	answer, err := w.client.SayHello(ctx, request())
+	return answer.GetGreeting(), err
+}
+
+func request() *protos.PingMessage {
+	return &protos.PingMessage{Greeting: "Hello from grpc_client."}
+}
+
+// sleepUntil reports whether t came before the end of ctx.
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	d := time.Until(t)
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
