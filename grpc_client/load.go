@@ -44,7 +44,7 @@ func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 			cfg:    cfg,
 			rec:    rec,
 			// Workers take turns within an interval: an even load, not a burst.
-			start: rec.started.Add(cfg.interval * time.Duration(i) / time.Duration(cfg.workers)),
+			start: rec.started.Add(cfg.interval / time.Duration(cfg.workers) * time.Duration(i)),
 		}
 		workers.Go(func() { w.run(ctx, take) })
 	}
