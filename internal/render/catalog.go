@@ -1,0 +1,308 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"lbctl/internal/endpoints"
+)
+
+// Catalog is what templates are given of Consul, from the function catalog:
+// ordered, free of conflicts, and with every value validated. A configuration
+// that writes it out as it stands is a valid one.
+type Catalog struct {
+	GRPC, HTTP Frontend
+	TCP        []TCPService // those with an instance to send to, by port
+	// Services is every balanced service, by name, with all that is known of
+	// it; the fields above are made from it.
+	Services []endpoints.Entry
+}
+
+// Frontend is everything that comes in by one listener.
+type Frontend struct {
+	Upstreams []Upstream // those with an instance, by name
+	Hosts     []Host     // the first is the one for any other host
+}
+
+// Upstream is the instances of one service that get traffic. It has one at
+// least: nginx refuses empty ones.
+type Upstream struct {
+	Name    string // of letters, digits, "-" and "_"; unique
+	Service string
+	Servers []Server
+}
+
+// ZoneKiB is how much shared memory nginx needs for the upstream's state.
+func (u Upstream) ZoneKiB() int { return 64 * (1 + len(u.Servers)/32) }
+
+// Server is one instance, in nginx's words.
+type Server struct {
+	Address string // "10.0.0.1:7777", "[fd00::1]:7777"
+	Weight  int    // 1 to 65535
+}
+
+// Host is one virtual host.
+type Host struct {
+	Name      string     // "example.com", "*.example.com", "_" for any other
+	Default   bool       // the one for any other
+	Locations []Location // longest path first; the last one is "/"
+}
+
+// Location is one way to a service.
+type Location struct {
+	Path     string // "/api/" for what is below, "/api" when Exact
+	Exact    bool   // matches Path alone, not what is below it
+	Service  string // empty: nobody serves this
+	Protocol endpoints.Protocol
+	Upstream string // empty: the service has no instance that gets traffic
+}
+
+// TCPService is one service on a port of its own.
+type TCPService struct {
+	Listen   string // "0.0.0.0:6379"
+	Upstream Upstream
+}
+
+// addresses gives the IP addresses of an instance's address, which may be a
+// host name; none when it isn't known.
+type addresses func(address string) []string
+
+// newCatalog lays out the entries of an endpoints.Table for nginx. The problems
+// it returns are with subject and message only.
+func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses) (Catalog, []Problem) {
+	b := builder{
+		settings:  settings,
+		resolve:   resolve,
+		upstreams: map[string]Upstream{},
+		names:     map[string]bool{},
+		claims:    map[claim]string{},
+	}
+	c := Catalog{Services: entries}
+	grpc, http := routing{}, routing{}
+	for _, e := range entries {
+		switch e.Protocol.Family() {
+		case "grpc":
+			b.route(grpc, e)
+		case "http":
+			b.route(http, e)
+		case "tcp":
+			if tcp, ok := b.tcp(e); ok {
+				c.TCP = append(c.TCP, tcp)
+			}
+		}
+	}
+	c.GRPC = b.frontend("grpc", grpc, entries)
+	c.HTTP = b.frontend("http", http, entries)
+	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
+	return c, b.problems
+}
+
+type builder struct {
+	settings  Settings
+	resolve   addresses
+	upstreams map[string]Upstream // by service
+	names     map[string]bool     // of upstreams, in lower case
+	claims    map[claim]string    // who has what
+	problems  []Problem
+}
+
+// claim is a place that one service only can have.
+type claim struct {
+	family string
+	route  endpoints.Route
+	port   int
+}
+
+// routing is the routes of one listener: host, path, who serves it.
+type routing map[string]map[string]Location
+
+func (b *builder) problem(e endpoints.Entry, format string, args ...any) {
+	b.problems = append(b.problems, Problem{Subject: serviceSubject(e.Name), Message: fmt.Sprintf(format, args...)})
+}
+
+// take is the last line of defence: an endpoints.Table has settled conflicts
+// already, but nginx would refuse a configuration with one.
+func (b *builder) take(e endpoints.Entry, c claim, what string) bool {
+	owner, taken := b.claims[c]
+	if taken && owner != e.Name {
+		b.problem(e, "%s is already served by service %q", what, owner)
+		return false
+	}
+	b.claims[c] = e.Name
+	return !taken
+}
+
+func (b *builder) route(to routing, e endpoints.Entry) {
+	family := e.Protocol.Family()
+	routes := e.Routes
+	if e.Default {
+		routes = append(slices.Clone(routes), endpoints.Route{})
+	}
+	if len(routes) == 0 {
+		return
+	}
+	l := Location{Service: e.Name, Protocol: e.Protocol}
+	if u, ok := b.upstream(e); ok {
+		l.Upstream = u.Name
+	}
+	for _, r := range routes {
+		r.Path = strings.TrimSuffix(r.Path, "/")
+		if !b.take(e, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
+			continue
+		}
+		if to[r.Host] == nil {
+			to[r.Host] = map[string]Location{}
+		}
+		to[r.Host][r.Path] = l
+	}
+}
+
+func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
+	if e.Port == 0 {
+		return TCPService{}, false
+	}
+	if !b.settings.HasStream() {
+		b.problem(e, "it is plain TCP, and this nginx has no stream module: install it (Debian: libnginx-mod-stream)")
+		return TCPService{}, false
+	}
+	if !b.take(e, claim{family: "tcp", port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
+		return TCPService{}, false
+	}
+	u, ok := b.upstream(e)
+	return TCPService{Listen: b.settings.tcpListen(e.Port), Upstream: u}, ok
+}
+
+// upstream makes the service's upstream, once; false when it would be empty.
+func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
+	var servers []Server
+	for _, i := range e.Rotation() {
+		found := b.resolve(i.Address)
+		if len(found) == 0 {
+			b.problem(e, "instance %q: address %q can't be resolved: it gets no traffic", shorten(i.ID), i.Address)
+		}
+		for _, address := range found {
+			i.Address = address
+			servers = append(servers, Server{Address: i.HostPort(), Weight: i.Weight})
+		}
+	}
+	// Registered twice is still one server.
+	slices.SortStableFunc(servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
+	servers = slices.CompactFunc(servers, func(x, y Server) bool { return x.Address == y.Address })
+	if len(servers) == 0 {
+		return Upstream{}, false
+	}
+	// nginx compares names of upstreams without case, Consul's differ by it.
+	name := string(e.Protocol) + "-" + e.Name
+	for n := 2; b.names[strings.ToLower(name)]; n++ {
+		name = fmt.Sprintf("%s-%s-%d", e.Protocol, e.Name, n)
+	}
+	b.names[strings.ToLower(name)] = true
+	u := Upstream{Name: name, Service: e.Name, Servers: servers}
+	b.upstreams[e.Name] = u
+	return u, true
+}
+
+func (b *builder) frontend(family string, r routing, entries []endpoints.Entry) Frontend {
+	var f Frontend
+	for _, e := range entries {
+		if u, ok := b.upstreams[e.Name]; ok && e.Protocol.Family() == family {
+			f.Upstreams = append(f.Upstreams, u)
+		}
+	}
+	if r[""] == nil {
+		r[""] = map[string]Location{}
+	}
+	for name := range r {
+		h := Host{Name: name, Locations: locations(r.paths(name))}
+		if name == "" {
+			h.Name, h.Default = "_", true
+		}
+		f.Hosts = append(f.Hosts, h)
+	}
+	slices.SortFunc(f.Hosts, func(x, y Host) int {
+		if x.Default != y.Default {
+			if x.Default {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+	return f
+}
+
+// paths is what a host serves. Its own routes come first; where none of them
+// matches, those of the wildcards it falls under, the longest first, and at
+// last those for any host. nginx picks one virtual host and stays with it, so
+// each has to have the others' routes that are left to it.
+func (r routing) paths(host string) map[string]Location {
+	paths := map[string]Location{}
+	for _, h := range wider(host) {
+		own := map[string]Location{}
+		for path, l := range r[h] {
+			if !covered(paths, path) {
+				own[path] = l
+			}
+		}
+		for path, l := range own {
+			paths[path] = l
+		}
+	}
+	return paths
+}
+
+// wider is the host itself, the wildcards that match it, and "" for any.
+func wider(host string) []string {
+	if host == "" {
+		return []string{""}
+	}
+	hosts := []string{host}
+	rest := strings.TrimPrefix(host, "*.")
+	for host := rest; ; {
+		_, parent, ok := strings.Cut(host, ".")
+		if !ok {
+			break
+		}
+		hosts = append(hosts, "*."+parent)
+		host = parent
+	}
+	return append(hosts, "")
+}
+
+// covered reports whether path is at or below one of paths.
+func covered(paths map[string]Location, path string) bool {
+	for {
+		if _, ok := paths[path]; ok {
+			return true
+		}
+		slash := strings.LastIndexByte(path, '/')
+		if slash < 0 {
+			return false
+		}
+		path = path[:slash]
+	}
+}
+
+// locations writes path prefixes in nginx's terms: a prefix ends at a "/", so
+// each but the last is two locations, itself and what is below.
+func locations(paths map[string]Location) []Location {
+	if _, ok := paths[""]; !ok {
+		paths[""] = Location{}
+	}
+	all := make([]Location, 0, 2*len(paths))
+	for path, l := range paths {
+		if path != "" {
+			l.Path, l.Exact = path, true
+			all = append(all, l)
+		}
+		l.Path, l.Exact = path+"/", false
+		all = append(all, l)
+	}
+	slices.SortFunc(all, func(x, y Location) int {
+		return cmp.Or(cmp.Compare(len(y.Path), len(x.Path)), strings.Compare(x.Path, y.Path))
+	})
+	return all
+}

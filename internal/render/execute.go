@@ -1,0 +1,192 @@
+package render
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	gotemplate "text/template"
+	"text/template/parse"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul-template/template"
+)
+
+// rendering is one pass of all templates.
+type rendering struct {
+	files map[string][]byte
+	// needs is what the templates asked Consul for by consul-template's own
+	// functions; missing is the part of it that has not arrived. While any is
+	// missing, files are made of empty answers and are not to be used.
+	needs   map[string]dependency.Dependency
+	missing []string
+	// problems are the templates that failed; files has none of them.
+	problems []Problem
+}
+
+// execute renders every template of the set from what is in the brain.
+func execute(set templateSet, funcs gotemplate.FuncMap, brain *template.Brain) rendering {
+	r := rendering{files: make(map[string][]byte, len(set)), needs: map[string]dependency.Dependency{}}
+	for _, name := range set.names() {
+		result, err := executeOne(set[name], funcs, brain)
+		if err != nil {
+			r.problems = append(r.problems, Problem{Subject: "template " + name, Message: templateError(err)})
+			// It may have failed on the empty answer to a query that nobody
+			// has sent yet, and would never come to ask.
+			for _, query := range literalQueries(set[name]) {
+				if result, err := executeOne(query, funcs, brain); err == nil {
+					r.note(result)
+				}
+			}
+			continue
+		}
+		r.note(result)
+		r.files[strings.TrimSuffix(name, suffix)] = result.Output
+	}
+	return r
+}
+
+func (r *rendering) note(result *template.ExecuteResult) {
+	for _, d := range result.Used.List() {
+		r.needs[d.String()] = d
+	}
+	for _, d := range result.Missing.List() {
+		r.missing = append(r.missing, d.String())
+	}
+}
+
+func executeOne(contents string, funcs gotemplate.FuncMap, brain *template.Brain) (result *template.ExecuteResult, err error) {
+	if contents == "" { // which consul-template takes for a mistake
+		return &template.ExecuteResult{Used: &dependency.Set{}, Missing: &dependency.Set{}}, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	t, err := template.NewTemplate(&template.NewTemplateInput{Contents: contents, ExtFuncMap: funcs})
+	if err != nil {
+		return nil, err
+	}
+	return t.Execute(&template.ExecuteInput{Brain: brain})
+}
+
+var (
+	errorPlace  = regexp.MustCompile(`^(?:parse|execute): template: :(\d+)(?::\d+)?: (?:executing "" )?`)
+	errorPlaces = regexp.MustCompile(`template: :(\d+)(?::\d+)?: (?:executing "" )?`)
+)
+
+// templateError is an error of consul-template in words that say where: its
+// templates have no name, ours have.
+func templateError(err error) string {
+	text := errorPlace.ReplaceAllString(err.Error(), "line $1: ")
+	text = errorPlaces.ReplaceAllString(text, "line $1: ")
+	return strings.ReplaceAll(text, "\n", " ")
+}
+
+// queryFunctions are consul-template's functions that ask Consul.
+var queryFunctions = []string{
+	"caLeaf", "caRoots", "connect", "datacenters", "exportedServices", "file", "key", "keyExists",
+	"keyOrDefault", "ls", "node", "nodes", "partitions", "peerings", "service", "services", "tree",
+}
+
+// literalQueries finds the calls of query functions in a template that have
+// nothing but literal arguments, and makes a template of each.
+func literalQueries(contents string) []string {
+	t := parse.New("")
+	t.Mode = parse.SkipFuncCheck
+	trees := map[string]*parse.Tree{}
+	if _, err := t.Parse(contents, "", "", trees); err != nil {
+		return nil // its error was reported by executing it
+	}
+	queries := map[string]bool{}
+	var visit func(parse.Node)
+	visitPipe := func(p *parse.PipeNode) {
+		if p == nil {
+			return
+		}
+		for n, command := range p.Cmds {
+			for _, arg := range command.Args {
+				visit(arg)
+			}
+			if n == 0 && isLiteralQuery(command) {
+				queries["{{$_ := "+command.String()+"}}"] = true
+			}
+		}
+	}
+	visitBranch := func(b parse.BranchNode) {
+		visitPipe(b.Pipe)
+		visit(b.List)
+		visit(b.ElseList)
+	}
+	visit = func(node parse.Node) {
+		switch n := node.(type) {
+		case *parse.ListNode:
+			if n != nil {
+				for _, child := range n.Nodes {
+					visit(child)
+				}
+			}
+		case *parse.ActionNode:
+			visitPipe(n.Pipe)
+		case *parse.PipeNode:
+			visitPipe(n)
+		case *parse.ChainNode:
+			visit(n.Node)
+		case *parse.TemplateNode:
+			visitPipe(n.Pipe)
+		case *parse.IfNode:
+			visitBranch(n.BranchNode)
+		case *parse.RangeNode:
+			visitBranch(n.BranchNode)
+		case *parse.WithNode:
+			visitBranch(n.BranchNode)
+		}
+	}
+	for _, tree := range trees {
+		visit(tree.Root)
+	}
+	return slices.Sorted(maps.Keys(queries))
+}
+
+func isLiteralQuery(command *parse.CommandNode) bool {
+	function, ok := command.Args[0].(*parse.IdentifierNode)
+	if !ok || !slices.Contains(queryFunctions, function.Ident) {
+		return false
+	}
+	for _, arg := range command.Args[1:] {
+		if _, ok := arg.(*parse.StringNode); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+var generationInclude = regexp.MustCompile(`(?m)^[^#\n]*\binclude\s+["']?` + regexp.QuoteMeta(generationFile) + `["']?\s*;`)
+
+// checkFiles says what is missing in the rendered files for them to be a
+// configuration at all.
+func checkFiles(files map[string][]byte) error {
+	main, ok := files[strings.TrimSuffix(mainTemplate, suffix)]
+	if !ok {
+		return errors.New("there is no " + mainTemplate)
+	}
+	if generationInclude.Match(main) {
+		return nil
+	}
+	return fmt.Errorf("it renders to a file without \"include %s;\", want that line in http{}: without it nobody can see which configuration nginx serves", generationFile)
+}
+
+// hash is the same for the same files only.
+func hash(files map[string][]byte) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(h, "%d %s %d ", len(name), name, len(files[name]))
+		h.Write(files[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

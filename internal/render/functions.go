@@ -1,0 +1,67 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"text/template"
+)
+
+// functions are those that templates have beside consul-template's own. They
+// are pure: the same catalog and settings give the same text.
+func functions(catalog Catalog, settings Settings) template.FuncMap {
+	m := template.FuncMap{
+		"catalog":  func() Catalog { return catalog },
+		"settings": func() Settings { return settings },
+		"quote":    quote,
+		"nginxAtLeast": func(version string) (bool, error) {
+			return versionAtLeast(settings.NginxVersion, version)
+		},
+	}
+	for name, why := range refused {
+		m[name] = func(...any) (any, error) { return nil, fmt.Errorf("%s can't be used here: %s", name, why) }
+	}
+	return m
+}
+
+// refused are functions of consul-template that would do harm.
+var refused = map[string]string{
+	"secret":           noVault,
+	"secrets":          noVault,
+	"pkiCert":          noVault,
+	"nomadServices":    noNomad,
+	"nomadService":     noNomad,
+	"nomadVar":         noNomad,
+	"nomadVarList":     noNomad,
+	"nomadVarListSafe": noNomad,
+	"nomadVarExists":   noNomad,
+	"plugin":           "a template runs no commands",
+	"writeToFile":      "a template renders to the file of its name only",
+	"safeLs":           "it waits for ever for a key that isn't there; use ls",
+	"safeTree":         "it waits for ever for a key that isn't there; use tree",
+}
+
+const (
+	noVault = "lbctl talks to Consul only, not to Vault"
+	noNomad = "lbctl talks to Consul only, not to Nomad"
+)
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@*+~=-]+$`)
+
+// quote writes a value as one word of nginx's configuration: as it is when it
+// is a plain word, else in double quotes. It refuses control characters, and
+// "$", which nginx takes for a variable and has no way to escape.
+func quote(value any) (string, error) {
+	s := fmt.Sprint(value)
+	if plainWord.MatchString(s) {
+		return s, nil
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return "", fmt.Errorf("quote %q: nginx can't be given control characters", s)
+	}
+	if strings.Contains(s, "$") {
+		return "", errors.New("quote " + fmt.Sprintf("%q", s) + `: nginx has no way to write a "$" that is not a variable`)
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, nil
+}

@@ -1,0 +1,212 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/endpoints"
+)
+
+const (
+	monitorInterval = 2 * time.Second
+	monitorTimeout  = 2 * time.Second
+	// maxLastContact is how long a server may not have heard from the leader
+	// for its word to count.
+	maxLastContact = 10 * time.Second
+	// maxLooks bounds the direct looks after services vanished.
+	maxLooks = 10
+
+	anonymousToken = "00000000-0000-0000-0000-000000000002"
+)
+
+// monitor knows whether Consul can be taken at its word. Blocking queries
+// can't tell: without a leader they just hang, and with a token that has
+// become too weak they give empty lists.
+type monitor struct {
+	client *api.Client
+	token  string
+	table  *endpoints.Table
+	logger *slog.Logger
+	// unfiltered fires when answers were filtered and no longer are.
+	unfiltered chan struct{}
+
+	mu            sync.Mutex
+	status        ConsulStatus
+	trust         endpoints.Trust
+	filteredSince time.Time
+}
+
+func newMonitor(config *api.Config, table *endpoints.Table, logger *slog.Logger) (*monitor, error) {
+	c := *config
+	client, err := api.NewClient(&c)
+	if err != nil {
+		return nil, fmt.Errorf("make a Consul client: %w", err)
+	}
+	m := &monitor{
+		client:     client,
+		token:      c.Token, // NewClient put in what the environment has
+		table:      table,
+		logger:     logger,
+		unfiltered: make(chan struct{}, 1),
+		status:     ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
+		trust:      table.Trust(),
+	}
+	if m.trust.Filtered {
+		m.filteredSince = time.Now()
+	}
+	return m, nil
+}
+
+// run asks every two seconds.
+func (m *monitor) run(ctx context.Context) error {
+	ticker := time.NewTicker(monitorInterval)
+	defer ticker.Stop()
+	for {
+		m.check(ctx)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+func (m *monitor) check(ctx context.Context) {
+	reachable, leader, err := m.ask(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	m.mu.Lock()
+	old := m.status
+	m.status.Reachable, m.status.Leader, m.status.LastError = reachable, leader, ""
+	if err != nil {
+		m.status.LastError = err.Error()
+	}
+	changed := old.Since.IsZero() || old.Reachable != reachable || (old.Leader == "") != (leader == "")
+	if changed {
+		m.status.Since = time.Now()
+	}
+	filtered := m.trust.Filtered
+	m.mu.Unlock()
+
+	if changed && err != nil {
+		m.logger.Warn("Consul is away", "address", old.Address, "error", err)
+	} else if changed && !old.Since.IsZero() {
+		m.logger.Info("Consul is back", "address", old.Address, "leader", leader)
+	}
+	m.setTrust(func(t *endpoints.Trust) { t.NoLeader = leader == "" })
+	if filtered && err == nil {
+		m.look(ctx, heldServices(m.table))
+	}
+}
+
+// ask finds out whether the agent answers and who leads.
+func (m *monitor) ask(ctx context.Context) (reachable bool, leader string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	defer cancel()
+	options := (&api.QueryOptions{AllowStale: true}).WithContext(ctx)
+	leader, err = m.client.Status().LeaderWithQueryOptions(options)
+	if err != nil {
+		var answer api.StatusError
+		if errors.As(err, &answer) {
+			return true, "", fmt.Errorf("Consul has no leader: %s", strings.TrimSpace(answer.Body))
+		}
+		return false, "", fmt.Errorf("Consul at %s does not answer: %w", m.status.Address, err)
+	}
+	if leader == "" {
+		return true, "", errors.New("Consul has no leader: most of its servers are down or can't reach each other")
+	}
+	_, meta, err := m.client.Health().Service("consul", "", false, options)
+	switch {
+	case err != nil:
+		return true, "", fmt.Errorf("Consul does not answer queries: %w", err)
+	case meta.LastContact > maxLastContact:
+		return true, "", fmt.Errorf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
+	}
+	return true, leader, nil
+}
+
+// look asks directly whether Consul filters what it says about the services,
+// and lets the table know.
+func (m *monitor) look(ctx context.Context, services []string) {
+	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	defer cancel()
+	filtered, err := m.filtered(ctx, services[:min(len(services), maxLooks)])
+	if err != nil {
+		return // it knows no more than before; the error shows up in ask
+	}
+	if was := m.setTrust(func(t *endpoints.Trust) { t.Filtered = filtered }); was.Filtered && !filtered {
+		m.logger.Info("Consul no longer filters its answers by ACLs")
+		notify(m.unfiltered)
+	} else if !was.Filtered && filtered {
+		m.logger.Warn("Consul filters its answers by ACLs: the token is too weak", "services", services)
+	}
+}
+
+func (m *monitor) filtered(ctx context.Context, services []string) (bool, error) {
+	options := (&api.QueryOptions{}).WithContext(ctx)
+	for _, name := range services {
+		_, meta, err := m.client.Health().Service(name, "", false, options)
+		if err != nil {
+			return false, err
+		}
+		if meta.ResultsFilteredByACLs {
+			return true, nil
+		}
+	}
+	// Whoever sees anything, sees what it is about: Consul itself is a service.
+	all, meta, err := m.client.Catalog().Services(options)
+	if err != nil || len(all) > 0 {
+		return false, err
+	}
+	if meta.ResultsFilteredByACLs || m.token != "" {
+		return meta.ResultsFilteredByACLs, nil
+	}
+	// Those without a token are not told that anything is filtered.
+	self, _, err := m.client.ACL().TokenReadSelf(options)
+	var answer api.StatusError
+	if errors.As(err, &answer) {
+		return !strings.Contains(answer.Body, "ACL support disabled"), nil
+	}
+	return err == nil && self.AccessorID == anonymousToken, err
+}
+
+func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	was = m.trust
+	change(&m.trust)
+	switch {
+	case !m.trust.Filtered:
+		m.filteredSince = time.Time{}
+	case !was.Filtered:
+		m.filteredSince = time.Now()
+	}
+	m.table.SetTrust(time.Now(), m.trust)
+	return was
+}
+
+// current is the status, and since when answers are filtered: zero when they
+// are not.
+func (m *monitor) current() (ConsulStatus, time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status, m.filteredSince
+}
+
+func heldServices(table *endpoints.Table) []string {
+	var names []string
+	for _, h := range table.Held() {
+		if len(names) == 0 || names[len(names)-1] != h.Service {
+			names = append(names, h.Service)
+		}
+	}
+	return names
+}

@@ -1,0 +1,176 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// maxWorkerConnections is what a worker sets memory aside for: some 7 MiB.
+const maxWorkerConnections = 16384
+
+// Settings is what templates need to know that is not in Consul. They get it
+// from the function settings.
+type Settings struct {
+	GRPCListen string // address and port for gRPC; default "0.0.0.0:5000"
+	HTTPListen string // address and port for HTTP; default "0.0.0.0:8080"
+	Workers    int    // worker processes; default the cores this process may use
+	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
+	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
+	User       string // who the workers run as; empty without root, where nginx could not change it
+	// NginxVersion is the version of the nginx that gets the configuration,
+	// for example "1.30.6".
+	NginxVersion string
+	// StreamModule is the path of nginx's stream module, empty when it is
+	// built in, "-" when there is none: TCP services are then not served.
+	StreamModule string
+}
+
+// RunFile is the path of a file in the run directory.
+func (s Settings) RunFile(name string) string { return filepath.Join(s.RunDir, name) }
+
+// WorkerConnections is how many connections a worker may have, to clients and
+// to instances together.
+func (s Settings) WorkerConnections() int { return min(maxWorkerConnections, s.OpenFiles) }
+
+// LoadStream reports whether the stream module has to be loaded.
+func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream() }
+
+// HasStream reports whether nginx can serve plain TCP.
+func (s Settings) HasStream() bool { return s.StreamModule != "-" }
+
+// tcpListen is where a TCP service listens: beside the gRPC listener.
+func (s Settings) tcpListen(port int) string {
+	host, _, _ := net.SplitHostPort(s.GRPCListen)
+	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+var (
+	versionPattern = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+	userPattern    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+)
+
+// complete fills in the defaults, and says all that is wrong.
+func (s Settings) complete() (Settings, error) {
+	if s.GRPCListen == "" {
+		s.GRPCListen = "0.0.0.0:5000"
+	}
+	if s.HTTPListen == "" {
+		s.HTTPListen = "0.0.0.0:8080"
+	}
+	if s.Workers == 0 {
+		s.Workers = runtime.GOMAXPROCS(0)
+	}
+	if s.OpenFiles == 0 {
+		s.OpenFiles = openFilesLimit()
+	}
+	var errs []error
+	bad := func(what string, found any, want string) {
+		errs = append(errs, fmt.Errorf("%s %q, want %s", what, fmt.Sprint(found), want))
+	}
+	grpc, err := listenPort(s.GRPCListen)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("gRPC listen address: %w", err))
+	}
+	http, err := listenPort(s.HTTPListen)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("HTTP listen address: %w", err))
+	}
+	if grpc != 0 && grpc == http {
+		errs = append(errs, fmt.Errorf("gRPC listen address %q and HTTP listen address %q have the same port, want two", s.GRPCListen, s.HTTPListen))
+	}
+	if s.Workers < 1 || s.Workers > 1024 {
+		bad("workers", s.Workers, "1 to 1024")
+	}
+	if s.OpenFiles < 64 {
+		bad("open files", s.OpenFiles, "64 or more")
+	}
+	for what, path := range map[string]string{"run directory": s.RunDir, "stream module": s.StreamModule} {
+		if what == "stream module" && !s.LoadStream() {
+			continue
+		}
+		if _, err := quote(path); err != nil || !filepath.IsAbs(path) {
+			bad(what, path, `an absolute path without "$" and control characters`)
+		}
+	}
+	if s.User != "" && !userPattern.MatchString(s.User) {
+		bad("user", s.User, "the name of a user")
+	}
+	if !versionPattern.MatchString(s.NginxVersion) {
+		bad("nginx version", s.NginxVersion, `three numbers like "1.30.6"`)
+	}
+	return s, errors.Join(errs...)
+}
+
+// ports are those that no TCP service can have.
+func (s Settings) ports() []int {
+	var ports []int
+	for _, listen := range []string{s.GRPCListen, s.HTTPListen} {
+		if port, err := listenPort(listen); err == nil {
+			ports = append(ports, port)
+		}
+	}
+	return ports
+}
+
+func listenPort(address string) (int, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, fmt.Errorf("%q, want ADDRESS:PORT like \"0.0.0.0:5000\"", address)
+	}
+	if net.ParseIP(host) == nil {
+		return 0, fmt.Errorf("%q has the address %q, want an IP address", address, host)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 1 || n > 65535 {
+		return 0, fmt.Errorf("%q has the port %q, want 1 to 65535", address, port)
+	}
+	return n, nil
+}
+
+func openFilesLimit() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024 // what every system allows
+	}
+	return int(min(limit.Max, 1<<20))
+}
+
+// versionAtLeast compares dotted versions number by number.
+func versionAtLeast(version, wanted string) (bool, error) {
+	v, err := versionNumbers(version)
+	if err != nil {
+		return false, err
+	}
+	w, err := versionNumbers(wanted)
+	if err != nil {
+		return false, err
+	}
+	for n := range w {
+		if v[n] != w[n] {
+			return v[n] > w[n], nil
+		}
+	}
+	return true, nil
+}
+
+func versionNumbers(version string) ([3]int, error) {
+	var numbers [3]int
+	if !versionPattern.MatchString(version) {
+		return numbers, fmt.Errorf("version %q, want three numbers like \"1.25.1\"", version)
+	}
+	for n, part := range strings.Split(version, ".") {
+		number, err := strconv.Atoi(part)
+		if err != nil {
+			return numbers, fmt.Errorf("version %q: %w", version, err)
+		}
+		numbers[n] = number
+	}
+	return numbers, nil
+}

@@ -1,0 +1,634 @@
+// Package render makes nginx's configuration of Consul's catalog and templates,
+// with consul-template inside.
+//
+// A [Source] watches Consul, lets an [endpoints.Table] judge what it hears,
+// executes all templates in one pass and gives the result as a value: nothing
+// here touches a file that nginx reads. What can't be understood is a [Problem]
+// and holds back itself alone; a template that fails means no configuration, so
+// that the last good one stays.
+//
+// It runs a loop of its own over consul-template's Watcher, Brain and Template
+// instead of its Runner, which gives up after five minutes without Consul, ends
+// at the first template error, and can't be told what is complete.
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul-template/template"
+	"github.com/hashicorp/consul/api"
+	"golang.org/x/sync/errgroup"
+
+	"lbctl/internal/endpoints"
+)
+
+const (
+	// firstAnswers is how long the first pass waits for services that Consul
+	// lists but says nothing about, before it goes on without.
+	firstAnswers = 10 * time.Second
+	// answerPatience is how long an answer may take before it is worth a word.
+	answerPatience = 2 * time.Second
+	// templatesInterval is how often the templates directory is read.
+	templatesInterval = time.Second
+)
+
+// Options says what a Source works with. Settings are required.
+type Options struct {
+	Settings Settings
+	// Consul is how to reach Consul; default what the environment says in
+	// CONSUL_HTTP_ADDR and the other variables of Consul's own commands.
+	Consul *api.Config
+	// TemplatesDir has templates that replace and add to the embedded ones;
+	// default none.
+	TemplatesDir string
+	// Table judges what Consul says; default one without a snapshot.
+	Table *endpoints.Table
+	// ReservedPorts are those that lb-port can't have, beside the listeners'.
+	ReservedPorts []int
+	// Logger gets what changes; default none. consul-template's log, and with
+	// it whatever else is written with package log, goes there too, so it
+	// must not be slog's original default, which writes to package log.
+	Logger *slog.Logger
+}
+
+// Configuration is a rendered configuration. Its receiver must not change it.
+type Configuration struct {
+	// Files are the contents by slash path relative to the generation's
+	// directory; "nginx.conf" is the main one.
+	Files map[string][]byte
+	// Hash is the SHA-256 over names and contents, in hexadecimal.
+	Hash string
+	// Entries are the services it was made from, by name.
+	Entries []endpoints.Entry
+	// Problems are what is wrong with the input, though this configuration is
+	// good.
+	Problems []Problem
+}
+
+// Source gives a Configuration whenever Consul or a template changes.
+type Source struct {
+	opts     Options
+	table    *endpoints.Table
+	names    *names
+	monitor  *monitor
+	watches  *watches
+	logger   *slog.Logger
+	reserved []int
+
+	updates chan Configuration
+	refresh chan struct{}
+
+	// The loop's own.
+	set      templateSet
+	parsed   map[string]endpoints.Service // what Consul says, by service
+	unheard  time.Time                    // when a service was first found without an answer
+	observed bool
+	latest   Configuration
+
+	// failures gives template errors to Once.
+	failures chan []Problem
+
+	mu         sync.Mutex
+	waiting    ledger // what a configuration waits for
+	catalog    ledger // names in the catalog that can't be asked for
+	services   ledger // what is wrong with services
+	templates  ledger // templates that failed
+	files      ledger // what can't be read or written here
+	missing    ledger // what templates asked for and have not got
+	lastRender time.Time
+}
+
+// New checks the options and reads the templates. Consul is not asked yet.
+func New(opts Options) (*Source, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	settings, err := opts.Settings.complete()
+	if err != nil {
+		return nil, err
+	}
+	opts.Settings = settings
+	set, err := loadTemplates(opts.TemplatesDir)
+	if err != nil {
+		return nil, err
+	}
+	config := api.DefaultConfig()
+	if opts.Consul != nil {
+		copied := *opts.Consul
+		config = &copied
+		if config.Address == "" {
+			config.Address = api.DefaultConfig().Address
+		}
+	}
+	if opts.Table == nil {
+		if opts.Table, err = endpoints.Open("", endpoints.Options{}); err != nil {
+			return nil, err
+		}
+	}
+	bridgeLog(opts.Logger)
+	monitor, err := newMonitor(config, opts.Table, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	watches, err := newWatches(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{
+		opts:     opts,
+		table:    opts.Table,
+		names:    newNames(),
+		monitor:  monitor,
+		watches:  watches,
+		logger:   opts.Logger,
+		reserved: append(settings.ports(), opts.ReservedPorts...),
+		updates:  make(chan Configuration, 1),
+		refresh:  make(chan struct{}, 1),
+		set:      set,
+		parsed:   map[string]endpoints.Service{},
+		failures: make(chan []Problem, 1),
+	}, nil
+}
+
+// Updates gives each new Configuration; of several that were not taken, the
+// latest.
+func (s *Source) Updates() <-chan Configuration { return s.updates }
+
+// Refresh has the templates executed again with what is known.
+func (s *Source) Refresh() { notify(s.refresh) }
+
+// Accept is the operator's word that what vanished is gone. It returns how many
+// instances were held.
+func (s *Source) Accept() int { return s.table.Accept() }
+
+// Status is how it stands. It may be called at any time, also before Run.
+func (s *Source) Status() Status {
+	now := time.Now()
+	consul, filtered := s.monitor.current()
+	queryFailed, queryFailedSince := s.watches.lastError(now)
+	var problems []Problem
+	switch {
+	case consul.LastError != "" && !consul.Since.IsZero():
+		problems = append(problems, Problem{Subject: "consul", Message: consul.LastError, Since: consul.Since})
+	case queryFailed != nil:
+		message := queryError(queryFailed)
+		problems = append(problems, Problem{Subject: "consul", Message: message, Since: queryFailedSince})
+		consul.LastError = message
+	}
+	if !filtered.IsZero() {
+		problems = append(problems, Problem{
+			Subject: "consul",
+			Message: "Consul filters its answers by ACLs, so what is missing in them may be there: the token is too weak, it needs service:read and node:read",
+			Since:   filtered,
+		})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.services.problems, s.templates.problems, s.files.problems)
+	for _, p := range s.missing.problems {
+		if now.Sub(p.Since) > answerPatience {
+			problems = append(problems, p)
+		}
+	}
+	return Status{
+		Consul:     consul,
+		Problems:   problems,
+		LastRender: s.lastRender,
+		Entries:    s.table.Entries(),
+	}
+}
+
+func queryError(err error) string {
+	text := strings.TrimSpace(err.Error())
+	if strings.Contains(text, "too many concurrent connections") || strings.HasSuffix(text, "EOF") {
+		text += " (there is one connection for every service: is limits.http_max_conns_per_client of the Consul agent high enough?)"
+	}
+	return "a query fails and is tried again: " + text
+}
+
+// Run watches Consul until ctx is done; it returns nil then. It can run once.
+func (s *Source) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	sets := make(chan templateSet, 1)
+	save := make(chan struct{}, 1)
+	g.Go(func() error { return s.watches.drain(ctx) })
+	g.Go(func() error { return s.monitor.run(ctx) })
+	g.Go(func() error { return s.names.run(ctx) })
+	g.Go(func() error { return s.table.Probe(ctx) })
+	g.Go(func() error { return s.saveTable(ctx, save) })
+	if s.opts.TemplatesDir != "" {
+		g.Go(func() error { return s.readTemplates(ctx, sets) })
+	}
+	g.Go(func() error {
+		defer s.watches.stop()
+		return s.loop(ctx, sets, save)
+	})
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// loop owns what Consul says and the templates.
+func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- struct{}) error {
+	catalog, err := dependency.NewCatalogServicesQuery("")
+	if err != nil {
+		return err
+	}
+	if err := s.watches.add(catalog); err != nil {
+		return err
+	}
+	s.setWaiting(waitingForCatalog)
+	for {
+		var deadline <-chan time.Time
+		if at := s.nextDeadline(); !at.IsZero() {
+			deadline = time.After(time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case view := <-s.watches.watcher.DataCh():
+			s.receive(s.watches.receive(view))
+		case <-s.monitor.unfiltered:
+			if err := s.watches.restart(newQuery); err != nil {
+				return err
+			}
+		case s.set = <-sets:
+		case <-s.table.Changed():
+		case <-s.names.changed:
+		case <-s.refresh:
+		case <-deadline:
+		}
+		// Many answers come at once: one pass is enough for them.
+		for drained := false; !drained; {
+			select {
+			case view := <-s.watches.watcher.DataCh():
+				s.receive(s.watches.receive(view))
+			default:
+				drained = true
+			}
+		}
+		if err := s.follow(catalog); err != nil {
+			return err
+		}
+		if !s.observe(ctx) {
+			continue
+		}
+		notify(save)
+		if err := s.render(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// nextDeadline is when time alone changes something: a hold runs out, or the
+// first pass has waited enough. Zero is never.
+func (s *Source) nextDeadline() time.Time {
+	at := s.table.NextDeadline()
+	if !s.observed && !s.unheard.IsZero() {
+		if first := s.unheard.Add(firstAnswers); at.IsZero() || first.Before(at) {
+			return first
+		}
+	}
+	return at
+}
+
+// receive takes note of an answer to a query.
+func (s *Source) receive(query string, wanted bool) {
+	if name, ok := serviceOf(query); ok && wanted {
+		delete(s.parsed, name)
+	}
+}
+
+// follow watches the services that are in the catalog, and no others.
+func (s *Source) follow(catalog dependency.Dependency) error {
+	data, ok := s.watches.brain.Recall(catalog)
+	if !ok {
+		return nil
+	}
+	listed, _ := data.([]*dependency.CatalogSnippet)
+	var problems []Problem
+	wanted := map[string]bool{catalog.String(): true}
+	for _, snippet := range listed {
+		if snippet.Name == "consul" {
+			continue
+		}
+		if !namePattern.MatchString(snippet.Name) {
+			problems = append(problems, Problem{
+				Subject: serviceSubject(snippet.Name),
+				Message: `it isn't balanced: its name has other characters than letters, digits, "-" and "_", or more than 255`,
+			})
+			continue
+		}
+		query := queryOf(snippet.Name)
+		wanted[query] = true
+		if s.watches.own[query] != nil {
+			continue
+		}
+		d, err := newQuery(query)
+		if err != nil {
+			problems = append(problems, Problem{Subject: serviceSubject(snippet.Name), Message: err.Error()})
+			continue
+		}
+		if err := s.watches.add(d); err != nil {
+			return err
+		}
+	}
+	for query := range s.watches.own {
+		if wanted[query] {
+			continue
+		}
+		s.watches.remove(query)
+		if name, ok := serviceOf(query); ok {
+			delete(s.parsed, name)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logNew("service left out", s.catalog.set(time.Now(), problems))
+	return nil
+}
+
+const (
+	queryPrefix = "health.service("
+	querySuffix = "|any)"
+)
+
+// queryOf is what consul-template calls the query for all instances of a
+// service.
+func queryOf(service string) string { return queryPrefix + service + querySuffix }
+
+func serviceOf(query string) (string, bool) {
+	name, ok := strings.CutPrefix(query, queryPrefix)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(name, querySuffix)
+}
+
+// newQuery makes one of the loop's own queries, by its name.
+func newQuery(name string) (dependency.Dependency, error) {
+	if service, ok := serviceOf(name); ok {
+		return dependency.NewHealthServiceQuery(service + "|any")
+	}
+	return dependency.NewCatalogServicesQuery("")
+}
+
+var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
+
+// observe lets the table see the catalog, when it is complete; false when
+// there is nothing to make a configuration of.
+func (s *Source) observe(ctx context.Context) bool {
+	seen, unheard := s.seen()
+	if seen == nil {
+		s.setWaiting(waitingForCatalog)
+		return false
+	}
+	if len(unheard) > 0 && !s.observed {
+		if s.unheard.IsZero() {
+			s.unheard = time.Now()
+		}
+		if time.Since(s.unheard) < firstAnswers {
+			return false
+		}
+		// They are not gone, only unknown: what is remembered of them stays.
+		for _, e := range s.table.Entries() {
+			if slices.Contains(unheard, e.Name) {
+				seen = append(seen, e.Service)
+			}
+		}
+	}
+	if len(seen) == 0 || s.table.Vanishing(seen) > 0 {
+		s.monitor.look(ctx, s.lost(seen))
+	}
+	entries := s.table.Observe(time.Now(), seen)
+	s.observed = true
+	var waiting []Problem
+	if len(unheard) > 0 {
+		waiting = []Problem{{Subject: "consul", Message: fmt.Sprintf(
+			"no answer yet about %d services, among them %q: is limits.http_max_conns_per_client of the Consul agent high enough?", len(unheard), unheard[0])}}
+	}
+	s.setWaiting(waiting)
+	// An empty catalog for a token that may see nothing says nothing.
+	return len(entries) > 0 || !s.table.Trust().Filtered
+}
+
+func (s *Source) setWaiting(problems []Problem) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting.set(time.Now(), problems)
+}
+
+// seen is what Consul says: nil before it has said anything, and without those
+// services, unheard, that it lists but has not said anything about. A service
+// that it says has no instance is left out: it is about to leave the list.
+func (s *Source) seen() (services []endpoints.Service, unheard []string) {
+	services = []endpoints.Service{}
+	for query, d := range s.watches.own {
+		data, answered := s.watches.brain.Recall(d)
+		name, isService := serviceOf(query)
+		switch {
+		case !isService && !answered:
+			return nil, nil
+		case !isService:
+		case !answered:
+			unheard = append(unheard, name)
+		default:
+			if _, ok := s.parsed[name]; !ok {
+				registered, _ := data.([]*dependency.HealthService)
+				s.parsed[name] = parseService(name, registered, s.reserved)
+			}
+			if service := s.parsed[name]; service.Name != "" {
+				services = append(services, service)
+			}
+		}
+	}
+	slices.SortFunc(services, func(a, b endpoints.Service) int { return strings.Compare(a.Name, b.Name) })
+	slices.Sort(unheard)
+	return services, unheard
+}
+
+// lost names the services that have instances in rotation fewer than before.
+func (s *Source) lost(seen []endpoints.Service) []string {
+	rotation := make(map[string]int, len(seen))
+	for _, service := range seen {
+		rotation[service.Name] = len(service.Rotation())
+	}
+	var names []string
+	for _, e := range s.table.Entries() {
+		if len(e.Rotation()) > rotation[e.Name] {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+// render executes the templates, and publishes what they give.
+func (s *Source) render(ctx context.Context) error {
+	entries := s.table.Entries()
+	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.watches.brain)
+	if err := s.watches.setNative(r.needs, len(r.problems) == 0); err != nil {
+		return err
+	}
+	good := len(r.problems) == 0 && len(r.missing) == 0
+
+	now := time.Now()
+	s.mu.Lock()
+	s.logNew("service has a problem", s.services.set(now, problems))
+	s.missing.set(now, missingProblems(r.missing))
+	if len(r.missing) == 0 { // else they may have failed on empty answers only
+		s.logNew("template failed", s.templates.set(now, r.problems))
+	}
+	if good {
+		s.lastRender = now
+	}
+	c := Configuration{Files: r.files, Entries: entries, Problems: s.services.problems}
+	s.mu.Unlock()
+
+	switch {
+	case good:
+	case len(r.missing) == 0:
+		latest(s.failures, r.problems)
+		return nil
+	default:
+		return nil
+	}
+	c.Hash = hash(c.Files)
+	if !reflect.DeepEqual(c, s.latest) {
+		s.latest = c
+		latest(s.updates, c)
+	}
+	return nil
+}
+
+// latest puts a value in a channel with room for one, in place of what nobody
+// has taken.
+func latest[T any](c chan T, value T) {
+	select {
+	case <-c:
+	default:
+	}
+	c <- value
+}
+
+func (s *Source) logNew(message string, news []Problem) {
+	for _, p := range news {
+		s.logger.Warn(message, "subject", p.Subject, "problem", p.Message)
+	}
+}
+
+func missingProblems(queries []string) []Problem {
+	var problems []Problem
+	for _, query := range queries {
+		problems = append(problems, Problem{
+			Subject: "templates",
+			Message: fmt.Sprintf("a template waits for Consul's answer to %s: is it there, and may the token read it?", query),
+		})
+	}
+	return problems
+}
+
+// renderEntries executes the templates. The problems are those of the services;
+// they and the rendering's own are not dated yet.
+func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain) (rendering, []Problem) {
+	var addresses []string
+	for _, e := range entries {
+		for _, i := range e.Rotation() {
+			addresses = append(addresses, i.Address)
+		}
+	}
+	names.want(ctx, addresses)
+	catalog, problems := newCatalog(entries, settings, names.addresses)
+	r := execute(set, functions(catalog, settings), brain)
+	if len(r.problems) == 0 && len(r.missing) == 0 {
+		if err := checkFiles(r.files); err != nil {
+			r.problems = []Problem{{Subject: "template " + mainTemplate, Message: err.Error()}}
+		}
+	}
+	return r, append(serviceProblems(entries), problems...)
+}
+
+// serviceProblems is what the table and the parser found.
+func serviceProblems(entries []endpoints.Entry) []Problem {
+	var problems []Problem
+	for _, e := range entries {
+		for _, message := range e.Problems {
+			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: message})
+		}
+		if e.State == endpoints.Held || e.State == endpoints.Quarantined {
+			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: string(e.State) + ": " + e.Reason})
+		}
+	}
+	return problems
+}
+
+// saveTable writes the table's snapshot after each observation, beside the
+// loop, for a disk may be slow.
+func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-save:
+		}
+		s.setFiles("endpoints", s.table.Save())
+	}
+}
+
+// readTemplates sends the set of templates whenever it has changed on disk.
+func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) error {
+	last := s.set
+	ticker := time.NewTicker(templatesInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		set, err := loadTemplates(s.opts.TemplatesDir)
+		if err != nil {
+			err = fmt.Errorf("%w; the templates that were read last are used", err)
+		}
+		s.setFiles("templates", err)
+		if err != nil || maps.Equal(set, last) {
+			continue
+		}
+		s.logger.Info("templates changed", "directory", s.opts.TemplatesDir)
+		last = set
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case sets <- set:
+		}
+	}
+}
+
+// setFiles says how it went with the files of subject.
+func (s *Source) setFiles(subject string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	problems := slices.DeleteFunc(slices.Clone(s.files.problems), func(p Problem) bool { return p.Subject == subject })
+	if err != nil {
+		problems = append(problems, Problem{Subject: subject, Message: err.Error()})
+	}
+	s.logNew("files", s.files.set(time.Now(), problems))
+}
+
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,86 @@
+package render
+
+import (
+	"strconv"
+	"time"
+
+	"lbctl/internal/endpoints"
+)
+
+// Problem is something wrong with the input, in words for people.
+type Problem struct {
+	// Subject is what has the problem: "service hello_server", "template
+	// nginx.conf.ctmpl", "consul".
+	Subject string `json:"subject"`
+	Message string `json:"message"`
+	// Since is when it was first seen.
+	Since time.Time `json:"since"`
+}
+
+// serviceSubject names a service in a Problem; a strange name is quoted.
+func serviceSubject(name string) string {
+	if namePattern.MatchString(name) {
+		return "service " + name
+	}
+	return "service " + strconv.Quote(shorten(name))
+}
+
+// Status is how it stands between Consul and the templates.
+type Status struct {
+	Consul ConsulStatus `json:"consul"`
+	// Problems are all there are: Consul's, the services' and the templates'.
+	Problems []Problem `json:"problems,omitempty"`
+	// LastRender is when the templates last gave a configuration; zero when
+	// they haven't.
+	LastRender time.Time `json:"last_render,omitzero"`
+	// Entries are the services as they are to be served, by name.
+	Entries []endpoints.Entry `json:"entries,omitempty"`
+}
+
+// ConsulStatus is what is known of Consul.
+type ConsulStatus struct {
+	Address string `json:"address"` // "127.0.0.1:8500"
+	// Reachable is whether the agent answers.
+	Reachable bool `json:"reachable"`
+	// Leader is the leading server's address, empty when there is none:
+	// Consul then answers from memory, and changes wait.
+	Leader string `json:"leader,omitempty"`
+	// Since is since when it has been so.
+	Since time.Time `json:"since,omitzero"`
+	// LastError is what is wrong, empty when nothing is.
+	LastError string `json:"last_error,omitempty"`
+}
+
+// ledger is a list of problems that remembers when each was first seen. The
+// zero value is empty.
+type ledger struct{ problems []Problem }
+
+// set replaces the list, and returns what was not in it before.
+func (l *ledger) set(now time.Time, problems []Problem) (news []Problem) {
+	seen := make(map[Problem]time.Time, len(l.problems))
+	for _, p := range l.problems {
+		since := p.Since
+		p.Since = time.Time{}
+		seen[p] = since
+	}
+	var dated []Problem
+	listed := make(map[Problem]bool, len(problems))
+	for _, p := range problems {
+		p.Since = time.Time{}
+		if listed[p] {
+			continue
+		}
+		listed[p] = true
+		since, old := seen[p]
+		if !old {
+			since = now
+		}
+		p.Since = since
+		dated = append(dated, p)
+		if !old {
+			news = append(news, p)
+		}
+	}
+	l.problems = dated
+	return news
+}

@@ -1,0 +1,78 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"lbctl/templates"
+)
+
+const (
+	suffix = ".ctmpl"
+	// mainTemplate renders to the file nginx is started with.
+	mainTemplate = "nginx.conf" + suffix
+	// generationFile is written by the store of generations, not by a template.
+	generationFile = "generation.conf"
+)
+
+// templateSet is the templates in use: contents by slash path, with suffix.
+type templateSet map[string]string
+
+// names is the order of rendering.
+func (s templateSet) names() []string { return slices.Sorted(maps.Keys(s)) }
+
+// loadTemplates reads the templates: the embedded ones, and over them those of
+// dir, which replace and add by name. An empty dir is none.
+func loadTemplates(dir string) (templateSet, error) {
+	set := templateSet{}
+	if err := set.add(templates.FS); err != nil {
+		return nil, fmt.Errorf("read the embedded templates: %w", err)
+	}
+	if dir == "" {
+		return set, nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the templates directory: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("templates directory %q is a file, want a directory with *%s files", dir, suffix)
+	}
+	if err := set.add(os.DirFS(dir)); err != nil {
+		return nil, fmt.Errorf("read the templates directory %q: %w", dir, err)
+	}
+	return set, nil
+}
+
+func (s templateSet) add(from fs.FS) error {
+	return fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		hidden := strings.HasPrefix(path.Base(name), ".") && name != "."
+		if entry.IsDir() {
+			if hidden {
+				return fs.SkipDir // .git, or the ..data of a Kubernetes mount
+			}
+			return nil
+		}
+		if hidden || !strings.HasSuffix(name, suffix) {
+			return nil
+		}
+		if target := strings.TrimSuffix(name, suffix); target == generationFile || target == "generation.json" {
+			return errors.New("template " + name + " would take the place of a file that lbctl writes itself, want another name")
+		}
+		content, err := fs.ReadFile(from, name)
+		if err != nil {
+			return err
+		}
+		s[name] = string(content)
+		return nil
+	})
+}
