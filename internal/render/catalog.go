@@ -3,6 +3,7 @@ package render
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +54,7 @@ type Host struct {
 
 // Location is one way to a service.
 type Location struct {
-	Path     string // "/api/" for what is below, "/api" when Exact
+	Path     string // "/api" when Exact, "/api/" for what is below
 	Exact    bool   // matches Path alone, not what is below it
 	Service  string // empty: nobody serves this
 	Protocol endpoints.Protocol
@@ -216,7 +217,7 @@ func (b *builder) frontend(family string, r routing, entries []endpoints.Entry) 
 		r[""] = map[string]Location{}
 	}
 	for name := range r {
-		h := Host{Name: name, Locations: locations(r.paths(name))}
+		h := Host{Name: name, Locations: locations(family, r.paths(name))}
 		if name == "" {
 			h.Name, h.Default = "_", true
 		}
@@ -247,9 +248,7 @@ func (r routing) paths(host string) map[string]Location {
 				own[path] = l
 			}
 		}
-		for path, l := range own {
-			paths[path] = l
-		}
+		maps.Copy(paths, own)
 	}
 	return paths
 }
@@ -287,22 +286,27 @@ func covered(paths map[string]Location, path string) bool {
 }
 
 // locations writes path prefixes in nginx's terms: a prefix ends at a "/", so
-// each but the last is two locations, itself and what is below.
-func locations(paths map[string]Location) []Location {
+// each but the last is two locations, itself and what is below. Calls of gRPC
+// are all of the form /package.Service/Method, so there one is enough.
+func locations(family string, paths map[string]Location) []Location {
+	prefixes := slices.SortedFunc(maps.Keys(paths), func(x, y string) int {
+		return cmp.Or(cmp.Compare(len(y), len(x)), strings.Compare(x, y))
+	})
 	if _, ok := paths[""]; !ok {
-		paths[""] = Location{}
+		prefixes = append(prefixes, "")
 	}
-	all := make([]Location, 0, 2*len(paths))
-	for path, l := range paths {
-		if path != "" {
-			l.Path, l.Exact = path, true
+	var all []Location
+	for _, prefix := range prefixes {
+		segments := strings.Count(prefix, "/")
+		l := paths[prefix]
+		if segments > 0 && (family != "grpc" || segments == 2) {
+			l.Path, l.Exact = prefix, true
 			all = append(all, l)
 		}
-		l.Path, l.Exact = path+"/", false
-		all = append(all, l)
+		if family != "grpc" || segments < 2 {
+			l.Path, l.Exact = prefix+"/", false
+			all = append(all, l)
+		}
 	}
-	slices.SortFunc(all, func(x, y Location) int {
-		return cmp.Or(cmp.Compare(len(y.Path), len(x.Path)), strings.Compare(x.Path, y.Path))
-	})
 	return all
 }

@@ -118,7 +118,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	m := metadata{instance: shorten(r.ID)}
 	var errs []error
 	bad := func(key, found, want string) {
-		errs = append(errs, fmt.Errorf("instance %q: %s %q, want %s", m.instance, key, shorten(found), want))
+		errs = append(errs, fmt.Errorf("%s %q, want %s", key, shorten(found), want))
 	}
 
 	m.balanced = slices.Contains(r.Tags, tagGRPC) || slices.Contains(r.Tags, tagHTTP)
@@ -140,7 +140,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 			bad(keyProtocol, protocol, fmt.Sprintf("one of %q", endpoints.Protocols))
 		}
 	case slices.Contains(r.Tags, tagGRPC) && slices.Contains(r.Tags, tagHTTP):
-		errs = append(errs, fmt.Errorf("instance %q: it has both tags, %q and %q, want one of them or %s", m.instance, tagGRPC, tagHTTP, keyProtocol))
+		errs = append(errs, fmt.Errorf("it has both tags, %q and %q, want one of them or %s", tagGRPC, tagHTTP, keyProtocol))
 	case slices.Contains(r.Tags, tagGRPC):
 		p = endpoints.GRPC
 	case slices.Contains(r.Tags, tagHTTP):
@@ -148,8 +148,8 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	case port != "":
 		p = endpoints.TCP
 	default:
-		errs = append(errs, fmt.Errorf("instance %q: neither %s nor one of the tags %q and %q says what it speaks, want one of them",
-			m.instance, keyProtocol, tagGRPC, tagHTTP))
+		errs = append(errs, fmt.Errorf("neither %s nor one of the tags %q and %q says what it speaks, want one of them",
+			keyProtocol, tagGRPC, tagHTTP))
 	}
 
 	hostList, err := splitList(hosts, parseHost)
@@ -161,12 +161,12 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 		bad(keyPath, paths, err.Error())
 	}
 	if len(hostList)*len(pathList) > maxRoutes {
-		errs = append(errs, fmt.Errorf("instance %q: %d hosts in %s and %d paths in %s make %d routes, want at most %d",
-			m.instance, len(hostList), keyHost, len(pathList), keyPath, len(hostList)*len(pathList), maxRoutes))
+		errs = append(errs, fmt.Errorf("%d hosts in %s and %d paths in %s make %d routes, want at most %d",
+			len(hostList), keyHost, len(pathList), keyPath, len(hostList)*len(pathList), maxRoutes))
 	}
 	switch {
 	case p == endpoints.TCP && (hosts != "" || paths != ""):
-		errs = append(errs, fmt.Errorf("instance %q: %s %q can't be routed by %s or %s, want %s", m.instance, keyProtocol, p, keyHost, keyPath, keyPort))
+		errs = append(errs, fmt.Errorf("%s %q can't be routed by %s or %s, want %s", keyProtocol, p, keyHost, keyPath, keyPort))
 	case p == endpoints.TCP:
 		m.port, err = strconv.Atoi(port)
 		if err != nil || m.port < 1024 || m.port > 65535 || slices.Contains(reserved, m.port) {
@@ -179,7 +179,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 		bad(keyVersion, version, `1 to 64 letters, digits, ".", "_" or "-"`)
 	}
 	if len(errs) > 0 {
-		return metadata{instance: m.instance, balanced: true}, joinLines(errs)
+		return metadata{instance: m.instance, balanced: true}, fmt.Errorf("instance %q: %w", m.instance, joinLines(errs))
 	}
 
 	m.protocol, m.version = p, version

@@ -551,7 +551,7 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 	names.want(ctx, addresses)
 	catalog, problems := newCatalog(entries, settings, names.addresses)
 	r := execute(set, functions(catalog, settings), brain)
-	if len(r.problems) == 0 && len(r.missing) == 0 {
+	if len(r.problems) == 0 {
 		if err := checkFiles(r.files); err != nil {
 			r.problems = []Problem{{Subject: "template " + mainTemplate, Message: err.Error()}}
 		}
@@ -563,11 +563,15 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 func serviceProblems(entries []endpoints.Entry) []Problem {
 	var problems []Problem
 	for _, e := range entries {
-		for _, message := range e.Problems {
-			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: message})
-		}
+		reason := ""
 		if e.State == endpoints.Held || e.State == endpoints.Quarantined {
-			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: string(e.State) + ": " + e.Reason})
+			reason = string(e.State) + ": " + e.Reason
+			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
+		}
+		for _, message := range e.Problems {
+			if !strings.Contains(reason, message) { // it is the reason
+				problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: message})
+			}
 		}
 	}
 	return problems

@@ -1,0 +1,303 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginxtest"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// registration is one instance as Consul tells of it.
+func registration(service, id, address string, port int, change ...func(*dependency.HealthService)) *dependency.HealthService {
+	r := &dependency.HealthService{
+		Node:        "node-1",
+		Address:     address,
+		ID:          id,
+		Name:        service,
+		Port:        port,
+		Status:      dependency.HealthPassing,
+		Weights:     api.AgentWeights{Passing: 1, Warning: 1},
+		ServiceMeta: map[string]string{},
+	}
+	for _, c := range change {
+		c(r)
+	}
+	return r
+}
+
+func tags(tags ...string) func(*dependency.HealthService) {
+	return func(r *dependency.HealthService) { r.Tags = append(r.Tags, tags...) }
+}
+
+func meta(pairs ...string) func(*dependency.HealthService) {
+	return func(r *dependency.HealthService) {
+		for n := 0; n < len(pairs); n += 2 {
+			r.ServiceMeta[pairs[n]] = pairs[n+1]
+		}
+	}
+}
+
+func status(status string) func(*dependency.HealthService) {
+	return func(r *dependency.HealthService) { r.Status = status }
+}
+
+func weights(passing, warning int) func(*dependency.HealthService) {
+	return func(r *dependency.HealthService) { r.Weights = api.AgentWeights{Passing: passing, Warning: warning} }
+}
+
+func onNode(node string) func(*dependency.HealthService) {
+	return func(r *dependency.HealthService) { r.Node = node }
+}
+
+// parseAll makes services of registrations.
+func parseAll(registrations ...*dependency.HealthService) []endpoints.Service {
+	byName := map[string][]*dependency.HealthService{}
+	for _, r := range registrations {
+		byName[r.Name] = append(byName[r.Name], r)
+	}
+	var services []endpoints.Service
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		services = append(services, parseService(name, byName[name], []int{5000, 8080, 9119}))
+	}
+	return services
+}
+
+// testSettings are the same on every machine.
+func testSettings(nginxVersion string) Settings {
+	return Settings{
+		GRPCListen:   "0.0.0.0:5000",
+		HTTPListen:   "0.0.0.0:8080",
+		Workers:      2,
+		OpenFiles:    65536,
+		RunDir:       "/var/lib/lbctl/run",
+		NginxVersion: nginxVersion,
+	}
+}
+
+// testNames resolves db.example and nothing else.
+func testNames() *names {
+	n := newNames()
+	n.lookup = func(_ context.Context, host string) ([]string, error) {
+		if host == "db.example" {
+			return []string{"10.0.9.2", "10.0.9.1"}, nil
+		}
+		return nil, errors.New("no such host")
+	}
+	return n
+}
+
+// scenarios are catalogs that between them reach every branch of the templates.
+var scenarios = []struct {
+	name          string
+	registrations []*dependency.HealthService
+	settings      func(*Settings)
+	nginx         []string // default 1.30.6 only
+}{
+	{name: "empty", nginx: []string{"1.22.1", "1.26.3", "1.30.6"}},
+	{
+		name: "one-grpc-service",
+		registrations: []*dependency.HealthService{
+			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server")),
+			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), weights(3, 1)),
+			registration("hello_server", "hello-3", "fd00::3", 7777, tags("grpc_server"), weights(3, 2), status("warning")),
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
+		name: "hosts-and-paths",
+		registrations: []*dependency.HealthService{
+			registration("any", "any-1", "10.0.1.1", 80, tags("http_server")),
+			registration("api", "api-1", "10.0.2.1", 80, meta("lb-protocol", "http", "lb-path", "/api,/v2/api/")),
+			registration("shop", "shop-1", "10.0.3.1", 443, meta("lb-protocol", "https", "lb-host", "shop.example.com, www.shop.example.com")),
+			registration("shop-cart", "cart-1", "10.0.4.1", 80, meta("lb-protocol", "http", "lb-host", "shop.example.com", "lb-path", "/cart")),
+			registration("wild", "wild-1", "10.0.5.1", 80, meta("lb-protocol", "http", "lb-host", "*.example.com", "lb-path", "/w")),
+			registration("ping", "ping-1", "10.0.6.1", 7777, meta("lb-protocol", "grpc", "lb-path", "/protos.Ping")),
+			registration("ping-stream", "ping-stream-1", "10.0.7.1", 7777, meta("lb-protocol", "grpc", "lb-path", "/protos.Ping/SayHelloStream")),
+			registration("secure", "secure-1", "10.0.8.1", 7443, meta("lb-protocol", "grpcs", "lb-host", "secure.example.com")),
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
+		name: "tcp",
+		registrations: []*dependency.HealthService{
+			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
+			registration("cache", "cache-2", "10.0.0.2", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
+			registration("down", "down-1", "10.0.0.3", 5432, meta("lb-port", "5432"), status("critical")),
+		},
+	},
+	{
+		name: "tcp-without-stream-module",
+		registrations: []*dependency.HealthService{
+			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
+		},
+		settings: func(s *Settings) { s.StreamModule = "-" },
+	},
+	{
+		name: "root-and-modules",
+		settings: func(s *Settings) {
+			s.User = "www-data"
+			s.StreamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
+			s.GRPCListen, s.HTTPListen = "[::]:5000", "127.0.0.1:80"
+			s.RunDir = "/run/load balancer"
+			s.OpenFiles = 1024
+		},
+	},
+	{
+		name: "nobody-healthy",
+		registrations: []*dependency.HealthService{
+			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), status("maintenance")),
+			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), status("critical")),
+			registration("web", "web-1", "10.0.0.3", 80, meta("lb-protocol", "http", "lb-path", "/web"), status("critical")),
+		},
+	},
+	{
+		name: "bad-metadata",
+		registrations: []*dependency.HealthService{
+			registration("good", "good-1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/good")),
+			registration("good", "good-2", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/good;}")),
+			registration("worse", "worse-1", "10.0.0.3", 80, meta("lb-protocol", "gopher", "lb-host", "a b", "lb-path", "x", "lb-version", "{}", "lb-port", "no")),
+			registration("address", "address-1", "10.0.0.4; }", 80, tags("grpc_server")),
+			registration("named", "named-1", "db.example", 80, meta("lb-protocol", "http", "lb-path", "/named")),
+			registration("named", "named-2", "nowhere.example", 80, meta("lb-protocol", "http", "lb-path", "/named")),
+			registration("Web", "upper", "10.0.0.5", 80, meta("lb-protocol", "http", "lb-path", "/upper")),
+			registration("web", "lower", "10.0.0.6", 80, meta("lb-protocol", "http", "lb-path", "/lower")),
+			registration("twice", "twice-1", "10.0.0.7", 80, meta("lb-protocol", "http", "lb-path", "/good")),
+			registration("not-ours", "not-ours-1", "anything goes", 0),
+		},
+	},
+}
+
+func TestGoldenConfigurations(t *testing.T) {
+	for _, sc := range scenarios {
+		versions := sc.nginx
+		if versions == nil {
+			versions = []string{"1.30.6"}
+		}
+		for _, version := range versions {
+			name := sc.name + "-nginx-" + version
+			t.Run(name, func(t *testing.T) {
+				settings := testSettings(version)
+				if sc.settings != nil {
+					sc.settings(&settings)
+				}
+				c, err := offline(Options{Settings: settings}, parseAll(sc.registrations...), testNames())
+				require.NoError(t, err)
+				golden(t, filepath.Join("testdata", name+".golden"), text(c))
+			})
+		}
+	}
+}
+
+// text is a configuration to read: the problems, and what differs from
+// scenario to scenario of the files.
+func text(c Configuration) string {
+	var b strings.Builder
+	for _, p := range c.Problems {
+		fmt.Fprintf(&b, "problem: %s: %s\n", p.Subject, p.Message)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+		fmt.Fprintf(&b, "==> %s <==\n%s", name, c.Files[name])
+	}
+	return b.String()
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "run go test with -update to make it")
+	assert.Equal(t, string(want), got, "run go test with -update if %s is to change", path)
+}
+
+// streamModule finds what an nginx needs for TCP.
+func streamModule(t *testing.T, binary nginxtest.Binary) string {
+	t.Helper()
+	out, err := exec.Command(binary.Path, "-V").CombinedOutput()
+	require.NoError(t, err)
+	if strings.Contains(string(out), "--with-stream ") {
+		return ""
+	}
+	for flag := range strings.FieldsSeq(string(out)) {
+		if dir, ok := strings.CutPrefix(flag, "--modules-path="); ok && binary.Path != "" {
+			module := filepath.Join(dir, "ngx_stream_module.so")
+			if _, err := os.Stat(module); err == nil && nginxLoads(t, binary, module) {
+				return module
+			}
+		}
+	}
+	return "-"
+}
+
+func nginxLoads(t *testing.T, binary nginxtest.Binary, module string) bool {
+	dir := nginxtest.Dir(t)
+	conf := filepath.Join(dir, "nginx.conf")
+	require.NoError(t, os.WriteFile(conf, []byte("load_module "+module+";\nerror_log stderr;\npid nginx.pid;\nevents {}\n"), 0o644))
+	return exec.Command(binary.Path, "-t", "-p", dir, "-c", conf).Run() == nil
+}
+
+// write puts a configuration where nginx can be started with it, and returns
+// the main file.
+func write(t *testing.T, dir string, c Configuration) string {
+	t.Helper()
+	for name, content := range c.Files {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, content, 0o644))
+	}
+	generation := fmt.Sprintf("server { listen unix:%s/generation.sock; return 200 \"1\\n\"; }\n", dir)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "generation.conf"), []byte(generation), 0o644))
+	return filepath.Join(dir, "nginx.conf")
+}
+
+// checkWithNginx has nginx test a configuration rendered for its own version.
+func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.Service, change func(*Settings)) {
+	t.Helper()
+	dir := nginxtest.Dir(t)
+	settings := testSettings(binary.Version)
+	settings.StreamModule = streamModule(t, binary)
+	if change != nil {
+		module := settings.StreamModule
+		change(&settings)
+		settings.StreamModule = module
+	}
+	settings.RunDir = dir
+	// nginx opens the ports of TCP services while it tests.
+	settings.GRPCListen = fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))
+	settings.HTTPListen = fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))
+	c, err := offline(Options{Settings: settings}, services, testNames())
+	require.NoError(t, err)
+	conf := write(t, dir, c)
+	out, err := exec.Command(binary.Path, "-e", filepath.Join(dir, "error.log"), "-t", "-c", conf).CombinedOutput()
+	require.NoError(t, err, "%s\n%s", out, text(c))
+	assert.NotContains(t, string(out), "[warn]", "%s", text(c))
+}
+
+func TestNginxTakesEveryConfiguration(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		for _, sc := range scenarios {
+			t.Run(sc.name, func(t *testing.T) {
+				checkWithNginx(t, binary, parseAll(sc.registrations...), sc.settings)
+			})
+		}
+	})
+}
