@@ -1,0 +1,44 @@
+package controller
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"lbctl/internal/endpoints"
+)
+
+func TestChanges(t *testing.T) {
+	type es []endpoints.Entry
+	moved := entry("hello", 2)
+	moved.Instances[0].Weight = 5
+	routed := entry("hello", 2)
+	routed.Routes = nil
+	routed.Default = true
+	held := entry("hello", 1)
+	held.Held = entry("hello", 2).Instances[1:]
+	unserved := entry("hello", 2)
+	unserved.Protocol = ""
+	tests := []struct {
+		name          string
+		before, after es
+		want          string
+	}{
+		{"more instances", es{entry("hello", 1)}, es{entry("hello", 5)}, "hello +4"},
+		{"several services", es{entry("api", 2), entry("hello", 1)}, es{entry("api", 1), entry("hello", 5)}, "api -1, hello +4"},
+		{"a new service and one that is gone", es{entry("a", 1)}, es{entry("b", 2)}, "service a gone -1, new service b +2"},
+		{"a service without instances", nil, es{entry("a", 0)}, "new service a"},
+		{"another weight", es{entry("hello", 2)}, es{moved}, "hello 1 changed"},
+		{"another route", es{entry("hello", 2)}, es{routed}, "hello routes"},
+		{"held instances are in rotation", es{entry("hello", 2)}, es{held}, "structure"},
+		{"a service that can't be served is none", es{entry("hello", 2)}, es{unserved}, "service hello gone -2"},
+		{"nothing that entries tell", es{entry("hello", 2)}, es{entry("hello", 2)}, "structure"},
+		{"many services", nil, es{entry("a", 1), entry("b", 1), entry("c", 1), entry("d", 1), entry("e", 1), entry("f", 1)},
+			"new service a +1, new service b +1, new service c +1, new service d +1, and 2 services more"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			assert.Equal(t, tt.want, changes(tt.before, tt.after))
+		})
+	}
+}

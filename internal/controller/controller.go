@@ -1,0 +1,181 @@
+// Package controller is the daemon's one loop: it moves nginx to the newest
+// configuration, knows what nginx serves, and says so.
+//
+// One goroutine owns the state. A change after quiet is applied at once, those
+// that follow settle first; one apply is in flight, and of what comes meanwhile
+// only the latest counts. What nginx does not take is tried again, what drifts
+// is put right, and what an operator rolled back to stays until resumed.
+package controller
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// Source is where configurations come from.
+type Source interface {
+	// Updates delivers complete configurations, the latest only.
+	Updates() <-chan render.Configuration
+	Status() render.Status
+}
+
+// Server is what serves them.
+type Server interface {
+	// Apply stores, tests and activates files as a new generation. Whatever
+	// fails, what was served before still is, unless the error says otherwise.
+	// ctx ends it only while nothing has been changed.
+	Apply(ctx context.Context, files map[string][]byte, note nginx.Note) (nginx.Generation, error)
+	// Activate moves to an earlier generation, under the same promises.
+	Activate(ctx context.Context, number int) (nginx.Generation, error)
+	// Serving asks which generation answers now.
+	Serving(ctx context.Context) (int, error)
+	// Current is the generation that is to be served; its Number is 0 before
+	// the first.
+	Current() (nginx.Generation, error)
+	Generations() ([]nginx.Generation, error)
+	// Files is what Apply was given for a generation.
+	Files(number int) (map[string][]byte, error)
+	Processes() (nginx.Processes, error)
+	Build() nginx.Build
+}
+
+// Options are the loop's. StateDir is required.
+type Options struct {
+	StateDir string // of history.jsonl and frozen.json
+	Version  string // lbctl's, for Status
+
+	// SettleMin is how long changes must pause before they are applied, when
+	// they don't come after quiet; default 200 ms.
+	SettleMin time.Duration
+	// SettleMax is how long changes that never pause wait at most; default
+	// 2 s. Half of it without an apply is quiet: the next change goes at
+	// once.
+	SettleMax time.Duration
+	// RetryMin and RetryMax bound the pause before a configuration that
+	// failed is tried again; it doubles each time. Default 1 s and 1 min.
+	RetryMin, RetryMax time.Duration
+	// CheckEvery is how often the loop looks whether nginx serves what it
+	// should; default 5 s, once a second while nginx does not answer.
+	CheckEvery time.Duration
+
+	Logger *slog.Logger // default slog.Default()
+}
+
+// Controller runs the loop, and answers for it.
+type Controller struct {
+	opts     Options
+	source   Source
+	server   Server
+	started  time.Time
+	commands chan func(*loop)
+	ended    chan struct{}
+	history  history
+
+	mu   sync.Mutex
+	view view
+}
+
+// Bounds of what the loop waits for.
+const (
+	applyTimeout = time.Minute // nginx has shorter ones of its own
+	askTimeout   = 2 * time.Second
+)
+
+// New makes a controller; nothing happens before Run.
+func New(opts Options, source Source, server Server) *Controller {
+	def := func(d *time.Duration, to time.Duration) {
+		if *d == 0 {
+			*d = to
+		}
+	}
+	def(&opts.SettleMin, 200*time.Millisecond)
+	def(&opts.SettleMax, 2*time.Second)
+	def(&opts.RetryMin, time.Second)
+	def(&opts.RetryMax, time.Minute)
+	def(&opts.CheckEvery, 5*time.Second)
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	return &Controller{
+		opts:     opts,
+		source:   source,
+		server:   server,
+		started:  time.Now(),
+		commands: make(chan func(*loop)),
+		ended:    make(chan struct{}),
+		history:  history{path: opts.historyPath()},
+	}
+}
+
+// Run is the loop. It returns nil when ctx is done and the apply in flight, if
+// any, is over; an error only when the state directory can't be read at the
+// start. It is called once.
+func (c *Controller) Run(ctx context.Context) error {
+	defer close(c.ended)
+	l, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	l.run()
+	return nil
+}
+
+// History is what happened, the newest first; the last thousand events, across
+// restarts.
+func (c *Controller) History() []Event { return c.history.newestFirst() }
+
+// errEnded is what commands get from a loop that doesn't run any more.
+var errEnded = errors.New("lbctl is stopping")
+
+// Rollback moves nginx to generation number and pins it there: what Consul says
+// is shown as pending until Resume, across restarts too. When nginx refuses, all
+// stays as it was. The work goes on when ctx ends first.
+func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation, error) {
+	type result struct {
+		generation nginx.Generation
+		err        error
+	}
+	results := make(chan result, 1)
+	r, err := command(ctx, c, results, func(l *loop) {
+		l.rollback(number, func(g nginx.Generation, err error) { results <- result{g, err} })
+	})
+	return r.generation, errors.Join(err, r.err)
+}
+
+// Resume ends what Rollback began: the pending configuration is applied. It does
+// nothing when nothing is pinned.
+func (c *Controller) Resume(ctx context.Context) error {
+	results := make(chan error, 1)
+	resumeErr, err := command(ctx, c, results, func(l *loop) { results <- l.resume() })
+	return errors.Join(err, resumeErr)
+}
+
+// command has the loop do something, and waits for what comes of it.
+func command[T any](ctx context.Context, c *Controller, results <-chan T, do func(*loop)) (result T, err error) {
+	select {
+	case c.commands <- do:
+	case <-c.ended:
+		return result, errEnded
+	case <-ctx.Done():
+		return result, ctx.Err()
+	}
+	select {
+	case result = <-results:
+		return result, nil
+	case <-c.ended:
+		select {
+		case result = <-results: // the loop's last act
+			return result, nil
+		default:
+			return result, errEnded
+		}
+	case <-ctx.Done():
+		return result, ctx.Err()
+	}
+}

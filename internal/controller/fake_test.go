@@ -1,0 +1,270 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// fakeServer is an nginx in memory: generations, and what is served.
+type fakeServer struct {
+	mu          sync.Mutex
+	generations []nginx.Generation
+	files       map[int]map[string][]byte
+	current     int
+	serving     int
+	down        error         // what Serving answers
+	takes       time.Duration // Apply and Activate
+	fail        func(hash string) error
+	applied     []appliedAt
+	activated   []int
+	flying      int
+	mostFlying  int
+}
+
+type appliedAt struct {
+	hash string
+	at   time.Duration // since the epoch of the bubble
+}
+
+var bubbleEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func newFakeServer() *fakeServer { return &fakeServer{files: map[int]map[string][]byte{}} }
+
+func (s *fakeServer) begin() {
+	s.mu.Lock()
+	s.flying++
+	s.mostFlying = max(s.mostFlying, s.flying)
+	takes := s.takes
+	s.mu.Unlock()
+	time.Sleep(takes)
+	s.mu.Lock()
+	s.flying--
+}
+
+func (s *fakeServer) Apply(_ context.Context, files map[string][]byte, note nginx.Note) (nginx.Generation, error) {
+	start := time.Since(bubbleEpoch)
+	s.begin()
+	defer s.mu.Unlock()
+	s.applied = append(s.applied, appliedAt{note.Hash, start})
+	var err error
+	if s.fail != nil {
+		err = s.fail(note.Hash)
+	}
+	if err != nil && kindOf(err) != NginxDown {
+		return nginx.Generation{}, err
+	}
+	g := nginx.Generation{Number: len(s.generations) + 1, Created: time.Now(), Served: time.Now(), Note: note}
+	s.generations = append(s.generations, g)
+	s.files[g.Number] = maps.Clone(files)
+	s.current = g.Number
+	if err == nil {
+		s.serving = g.Number
+	}
+	return g, err
+}
+
+func (s *fakeServer) Activate(_ context.Context, n int) (nginx.Generation, error) {
+	s.begin()
+	defer s.mu.Unlock()
+	s.activated = append(s.activated, n)
+	g := s.generations[n-1]
+	if s.fail != nil {
+		if err := s.fail(g.Hash); err != nil {
+			return nginx.Generation{}, err
+		}
+	}
+	s.current, s.serving = n, n
+	return g, nil
+}
+
+func (s *fakeServer) Serving(context.Context) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serving, s.down
+}
+
+func (s *fakeServer) Current() (nginx.Generation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == 0 {
+		return nginx.Generation{}, nil
+	}
+	return s.generations[s.current-1], nil
+}
+
+func (s *fakeServer) Generations() ([]nginx.Generation, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Clone(s.generations)
+	slices.Reverse(all)
+	return all, nil
+}
+
+func (s *fakeServer) Files(n int) (map[string][]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	files, ok := s.files[n]
+	if !ok {
+		return nil, fmt.Errorf("generation %d: %w", n, fs.ErrNotExist)
+	}
+	return maps.Clone(files), nil
+}
+
+func (s *fakeServer) Processes() (nginx.Processes, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down != nil {
+		return nginx.Processes{}, nginx.ErrNotRunning
+	}
+	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2)}, nil
+}
+
+func (s *fakeServer) Build() nginx.Build { return nginx.Build{Version: "1.30.6"} }
+
+// with changes the fake under its lock.
+func (s *fakeServer) with(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *fakeServer) hashes() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var hs []string
+	for _, a := range s.applied {
+		hs = append(hs, a.hash)
+	}
+	return hs
+}
+
+type fakeSource struct {
+	updates chan render.Configuration
+	mu      sync.Mutex
+	status  render.Status
+}
+
+func newFakeSource() *fakeSource {
+	return &fakeSource{
+		updates: make(chan render.Configuration, 1),
+		status:  render.Status{Consul: render.ConsulStatus{Reachable: true, Leader: "10.0.0.1:8300", Since: time.Now()}},
+	}
+}
+
+func (s *fakeSource) Updates() <-chan render.Configuration { return s.updates }
+
+func (s *fakeSource) Status() render.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// say delivers a configuration: hash is also its only file's content.
+func (s *fakeSource) say(hash string, entries ...endpoints.Entry) {
+	cfg := render.Configuration{
+		Hash:    hash,
+		Files:   map[string][]byte{"nginx.conf": []byte(hash)},
+		Entries: entries,
+	}
+	for {
+		select {
+		case s.updates <- cfg:
+			return
+		default:
+		}
+		select {
+		case <-s.updates:
+		default:
+		}
+	}
+}
+
+// entry is a gRPC service with so many instances.
+func entry(name string, instances int) endpoints.Entry {
+	e := endpoints.Entry{State: endpoints.Fresh}
+	e.Name, e.Protocol, e.Routes, e.OK = name, endpoints.GRPC, []endpoints.Route{{Path: "/" + name}}, true
+	for n := range instances {
+		e.Instances = append(e.Instances, endpoints.Instance{
+			ID: fmt.Sprint(name, "-", n), Node: "n", Address: "10.0.0.1", Port: 7000 + n, Weight: 1, Status: endpoints.Passing,
+		})
+	}
+	return e
+}
+
+// rig is a controller with its fakes, in a bubble.
+type rig struct {
+	*testing.T
+	dir    string
+	server *fakeServer
+	source *fakeSource
+	c      *Controller
+	log    bytes.Buffer
+	end    func()
+}
+
+// bubble runs test with a controller that runs.
+func bubble(t *testing.T, test func(r *rig)) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{T: t, dir: dir, server: newFakeServer(), source: newFakeSource()}
+		r.run()
+		defer func() { r.end() }()
+		test(r)
+	})
+}
+
+func (r *rig) run() {
+	r.c = New(Options{StateDir: r.dir, Version: "test", Logger: slog.New(slog.NewTextHandler(&r.log, nil))}, r.source, r.server)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.c.Run(ctx) }()
+	r.end = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(r, <-done)
+	})
+	synctest.Wait()
+}
+
+// restart is another process with the same state directory and nginx, which
+// has heard nothing from Consul yet.
+func (r *rig) restart() {
+	r.end()
+	r.source = newFakeSource()
+	r.run()
+}
+
+func (r *rig) say(hash string, entries ...endpoints.Entry) {
+	r.source.say(hash, entries...)
+	synctest.Wait()
+}
+
+func (r *rig) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (r *rig) status() Status { return r.c.Status(r.Context()) }
+
+// events is the history, oldest first, as "applied 1".
+func (r *rig) events() []string {
+	var es []string
+	for _, e := range slices.Backward(r.c.History()) {
+		es = append(es, fmt.Sprintf("%s %d", e.Kind, e.Generation))
+	}
+	return es
+}

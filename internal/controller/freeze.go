@@ -1,0 +1,137 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"lbctl/internal/nginx"
+)
+
+// Freeze is an operator's rollback: a generation that stays until resumed.
+type Freeze struct {
+	Generation int       `json:"generation"`
+	Since      time.Time `json:"since"`
+}
+
+func (o Options) freezePath() string { return filepath.Join(o.StateDir, "frozen.json") }
+
+// rollback moves to a generation and pins it. The pin is on disk first: a crash
+// in between then ends where the operator wanted to be.
+func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
+	target, ok := l.find(number)
+	if !ok {
+		reply(nginx.Generation{}, fmt.Errorf("generation %d is not on disk, see 'lbctl history'", number))
+		return
+	}
+	before, from, began := l.frozen, l.current.Number, time.Now()
+	if err := l.pin(&Freeze{Generation: number, Since: began}); err != nil {
+		reply(nginx.Generation{}, err)
+		return
+	}
+	event := Event{Kind: RolledBackByOperator, Generation: number, From: from, Reason: "an operator asked for it"}
+	if number == from {
+		l.record(event, began)
+		reply(l.current, nil)
+		return
+	}
+	l.work(fmt.Sprintf("nginx is being moved to generation %d", number), func(ctx context.Context) func() {
+		g, err := l.server.Activate(ctx, number)
+		return func() {
+			if err == nil {
+				l.become(g, nil, nil)
+				l.trouble, l.down = nil, nil
+				l.record(event, began)
+				reply(g, nil)
+				return
+			}
+			l.reread()
+			if errors.Is(err, nginx.ErrNotRunning) && l.current.Number == number {
+				event.Reason += "; " + err.Error()
+				l.record(event, began)
+				reply(target, fmt.Errorf("generation %d is pinned, and taken as soon as nginx runs: %w", number, err))
+				return
+			}
+			err = errors.Join(err, l.pin(before))
+			if !l.givenUp(err) {
+				l.record(Event{Kind: kindOf(err), Generation: l.current.Number, From: from, Reason: "an operator's rollback: " + err.Error()}, began)
+			}
+			reply(nginx.Generation{}, err)
+		}
+	})
+}
+
+// resume follows Consul again.
+func (l *loop) resume() error {
+	if l.frozen == nil {
+		return nil
+	}
+	pinned := l.frozen.Generation
+	if err := l.pin(nil); err != nil {
+		return err
+	}
+	l.settle.hurry()
+	l.record(Event{Kind: Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, time.Now())
+	return nil
+}
+
+// pin makes f, or nothing, the pinned generation, on disk first.
+func (l *loop) pin(f *Freeze) error {
+	if err := writeFreeze(l.opts.freezePath(), f); err != nil {
+		return fmt.Errorf("pin generation: %w", err)
+	}
+	l.frozen = f
+	return nil
+}
+
+func readFreeze(path string) (*Freeze, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what is pinned: %w", err)
+	}
+	var f Freeze
+	if err := json.Unmarshal(b, &f); err != nil || f.Generation < 1 {
+		return nil, fmt.Errorf("%s: want {\"generation\": N, \"since\": TIME}, found %.80q; remove it to follow Consul again", path, b)
+	}
+	return &f, nil
+}
+
+func writeFreeze(path string, f *Freeze) error {
+	if f == nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, append(b, '\n'))
+}
+
+// replaceFile writes a file in one step, and is done when it is on disk.
+func replaceFile(path string, b []byte) error {
+	next := path + ".new"
+	f, err := os.Create(next)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(next, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(next))
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"lbctl/internal/nginx"
+)
+
+// Kind is what happened.
+type Kind string
+
+// The kinds of an Event.
+const (
+	Applied              Kind = "applied"     // nginx serves a new generation
+	Rejected             Kind = "rejected"    // nginx -t refused a configuration
+	RolledBack           Kind = "rolled_back" // nginx did not take a generation, and serves the one before
+	NoWayBack            Kind = "no_way_back" // nor does it serve the one before
+	Failed               Kind = "failed"      // anything else: the disk, a timeout
+	NginxDown            Kind = "nginx_down"
+	NginxUp              Kind = "nginx_up"
+	Drift                Kind = "drift"    // something else than us changed what nginx serves or its files
+	RolledBackByOperator Kind = "rollback" // an operator's rollback
+	Resumed              Kind = "resume"   // an operator's resume
+)
+
+// kindOf is what a failed apply is in the history.
+func kindOf(err error) Kind {
+	switch {
+	case errors.Is(err, nginx.ErrDegraded):
+		return NoWayBack
+	case errors.Is(err, nginx.ErrRejected):
+		return Rejected
+	case errors.Is(err, nginx.ErrRolledBack):
+		return RolledBack
+	case errors.Is(err, nginx.ErrNotRunning):
+		return NginxDown
+	default:
+		return Failed
+	}
+}
+
+// Event is one thing that happened. A failure that repeats is there once.
+type Event struct {
+	Time        time.Time `json:"time"` // when it was over
+	Kind        Kind      `json:"kind"`
+	Generation  int       `json:"generation"`             // the current one after it
+	From        int       `json:"from,omitempty"`         // the current one before it
+	TookSeconds float64   `json:"took_seconds,omitempty"` // for nginx_up: how long it was down
+	Change      string    `json:"change,omitempty"`       // "hello_server +1"
+	Reason      string    `json:"reason,omitempty"`
+}
+
+func (e Event) log(logger *slog.Logger) {
+	args := []any{"generation", e.Generation, "took", time.Duration(e.TookSeconds * float64(time.Second)).Round(time.Millisecond)}
+	if e.Change != "" {
+		args = append(args, "change", e.Change)
+	}
+	if e.Reason != "" {
+		args = append(args, "reason", e.Reason)
+	}
+	switch e.Kind {
+	case Applied:
+		logger.Info("configuration applied", args...)
+	case NginxUp:
+		logger.Info("nginx answers again", args...)
+	case RolledBackByOperator:
+		logger.Info("rolled back by an operator", args...)
+	case Resumed:
+		logger.Info("resumed by an operator", args...)
+	case NginxDown:
+		logger.Warn("nginx does not answer", args...)
+	case Drift:
+		logger.Warn("drift put right", args...)
+	default:
+		logger.Error("configuration not applied", append(args, "outcome", e.Kind)...)
+	}
+}
+
+// The history keeps its last events; the file may grow to somewhat more between
+// two rewrites.
+const (
+	historyKeep  = 1000
+	historySlack = 200
+)
+
+func (o Options) historyPath() string { return filepath.Join(o.StateDir, "history.jsonl") }
+
+// history is the last events, in memory and as a file with one JSON object a
+// line.
+type history struct {
+	path string
+
+	mu     sync.Mutex
+	events []Event
+	lines  int // in the file
+}
+
+// load reads the file. A line that is no event is skipped: a crash may have cut
+// the last one short.
+func (h *history) load() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b, err := os.ReadFile(h.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read history: %w", err)
+	}
+	broken := false
+	for line := range bytes.Lines(b) {
+		h.lines++
+		var e Event
+		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &e) != nil {
+			broken = true
+			continue
+		}
+		h.events = append(h.events, e)
+	}
+	if broken {
+		return h.rewrite()
+	}
+	return nil
+}
+
+func (h *history) add(e Event) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, e)
+	if h.lines++; h.lines > historyKeep+historySlack {
+		return h.rewrite()
+	}
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(h.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+// rewrite makes the file what is to be kept.
+func (h *history) rewrite() error {
+	h.events = slices.Clone(h.events[max(0, len(h.events)-historyKeep):])
+	var b bytes.Buffer
+	for _, e := range h.events {
+		line, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		b.Write(append(line, '\n'))
+	}
+	h.lines = len(h.events)
+	return replaceFile(h.path, b.Bytes())
+}
+
+func (h *history) newestFirst() []Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	events := slices.Clone(h.events[max(0, len(h.events)-historyKeep):])
+	slices.Reverse(events)
+	return events
+}

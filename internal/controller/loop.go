@@ -1,0 +1,510 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// loop is the state that one goroutine owns. What takes time runs in a
+// goroutine of its own and hands back a function for the loop to call.
+type loop struct {
+	*Controller
+	ctx context.Context // Run's
+
+	current nginx.Generation
+	since   time.Time             // when nginx came to serve it
+	files   map[string][]byte     // what current's files must be; nil: not known
+	entries []endpoints.Entry     // what current was made from; nil: not known
+	latest  *render.Configuration // what Consul says; nil: nothing yet
+	frozen  *Freeze
+
+	settle  settle
+	failure *failure // of latest
+	trouble *failure // of putting right what drifted
+	down    *failure // nginx does not answer
+	last    *LastApply
+
+	busy    string // what is in flight, in words; "" for nothing
+	applied string // hash of the configuration in flight, if one is
+	results chan func()
+
+	checking  bool
+	nextCheck time.Time
+	epoch     int // goes up with everything that makes a check's answer old
+	checks    chan func()
+}
+
+// failure is something that did not work, and when it is tried again.
+type failure struct {
+	hash     string
+	err      error
+	since    time.Time
+	attempts int
+	next     time.Time
+}
+
+// load reads what an earlier process left.
+func (c *Controller) load(ctx context.Context) (*loop, error) {
+	if err := c.history.load(); err != nil {
+		return nil, err
+	}
+	frozen, err := readFreeze(c.opts.freezePath())
+	if err != nil {
+		return nil, err
+	}
+	current, err := c.server.Current()
+	if err != nil {
+		return nil, fmt.Errorf("find the current generation: %w", err)
+	}
+	l := &loop{
+		Controller: c,
+		ctx:        ctx,
+		frozen:     frozen,
+		settle:     settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
+		results:    make(chan func(), 1),
+		checks:     make(chan func(), 1),
+	}
+	l.become(current, nil, nil)
+	if !current.Served.IsZero() {
+		l.since = current.Served
+	}
+	if frozen != nil && frozen.Generation != current.Number {
+		// The process ended in the middle of a rollback: the first check
+		// finishes it.
+		if g, ok := l.find(frozen.Generation); ok {
+			l.become(g, nil, nil)
+		} else {
+			l.opts.Logger.Warn("pinned generation is gone, the current one is pinned instead", "pinned", frozen.Generation, "generation", current.Number)
+			l.frozen = &Freeze{Generation: current.Number, Since: frozen.Since}
+		}
+	}
+	return l, nil
+}
+
+func (l *loop) run() {
+	l.opts.Logger.Info("controller started", "generation", l.current.Number, "frozen", l.frozen != nil)
+	updates, ending := l.source.Updates(), l.ctx.Done()
+	for {
+		now := time.Now()
+		if ending != nil {
+			l.start(now)
+		} else if l.busy == "" && !l.checking {
+			return
+		}
+		l.publish()
+
+		commands := l.commands
+		if l.busy != "" || ending == nil {
+			commands = nil
+		}
+		var timer <-chan time.Time
+		if wake := l.wake(); ending != nil && !wake.IsZero() {
+			timer = time.After(wake.Sub(now))
+		}
+		select {
+		case <-ending:
+			ending, updates = nil, nil
+		case cfg, ok := <-updates:
+			if !ok {
+				updates = nil
+				continue
+			}
+			l.update(cfg)
+		case do := <-commands:
+			do(l)
+		case finish := <-l.results:
+			l.busy, l.applied = "", ""
+			finish()
+		case finish := <-l.checks:
+			l.checking = false
+			finish()
+		case <-timer:
+		}
+	}
+}
+
+// start begins what is due.
+func (l *loop) start(now time.Time) {
+	if l.busy != "" {
+		return
+	}
+	if at, ok := l.due(); ok && !now.Before(at) {
+		l.apply(now)
+		return
+	}
+	if !l.checking && !now.Before(l.nextCheck) {
+		l.check(now)
+	}
+}
+
+// wake is when start has something to do, if nothing else happens.
+func (l *loop) wake() time.Time {
+	var next time.Time
+	soonest := func(t time.Time) {
+		if next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	if l.busy == "" {
+		if at, ok := l.due(); ok {
+			soonest(at)
+		}
+		if !l.checking {
+			soonest(l.nextCheck)
+		}
+	}
+	return next
+}
+
+// due is when the latest configuration is to be applied, if it is at all.
+func (l *loop) due() (time.Time, bool) {
+	if l.frozen != nil || l.latest == nil || l.latest.Hash == l.current.Hash {
+		return time.Time{}, false
+	}
+	if l.failure != nil {
+		return l.failure.next, true
+	}
+	return l.settle.due(), true
+}
+
+// update takes what Consul says now.
+func (l *loop) update(cfg render.Configuration) {
+	now := time.Now()
+	if l.latest == nil || l.latest.Hash != cfg.Hash {
+		if l.failure != nil {
+			l.failure = nil
+			l.settle.hurry() // nothing better is being served than before it failed
+		}
+		l.settle.change(now)
+	}
+	l.latest = &cfg
+	if cfg.Hash == l.current.Hash {
+		l.files, l.entries = cfg.Files, cfg.Entries
+		if l.applied == "" {
+			l.settle.reset()
+		}
+	}
+}
+
+// work runs do beside the loop. When the daemon ends it is given up where
+// nothing has been changed yet, and waited for where something has: that is the
+// Server's promise.
+func (l *loop) work(what string, do func(context.Context) func()) {
+	l.busy = what
+	l.epoch++
+	go func() {
+		ctx, cancel := context.WithTimeout(l.ctx, applyTimeout)
+		defer cancel()
+		l.results <- do(ctx)
+	}()
+}
+
+// apply moves nginx to the latest configuration.
+func (l *loop) apply(now time.Time) {
+	cfg := *l.latest
+	note := nginx.Note{Hash: cfg.Hash, Reason: "Consul or a template changed", Change: l.change()}
+	note.Services, note.Instances = count(cfg.Entries)
+	switch {
+	case l.failure != nil:
+		note.Reason = fmt.Sprintf("tried again, attempt %d", l.failure.attempts+1)
+	case l.current.Number == 0:
+		note.Reason = "the first configuration"
+	}
+	l.settle.start(now)
+	l.applied = cfg.Hash
+	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
+		g, err := l.server.Apply(ctx, cfg.Files, note)
+		return func() { l.finish(cfg, note, now, g, err) }
+	})
+}
+
+// finish takes what came of apply.
+func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, g nginx.Generation, err error) {
+	now := time.Now()
+	before := l.current.Number
+	if l.latest.Hash != cfg.Hash {
+		l.settle.resume(now)
+	}
+	if err == nil {
+		l.become(g, cfg.Files, cfg.Entries)
+		l.failure, l.trouble, l.down = nil, nil, nil
+		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
+		return
+	}
+	if l.givenUp(err) {
+		return
+	}
+	l.reread()
+	event := Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
+	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
+		// Nothing is wrong with the configuration: nginx takes it when it
+		// comes back.
+		l.files, l.entries = cfg.Files, cfg.Entries
+		l.failure = nil
+		if l.down == nil {
+			l.down = &failure{since: now}
+		}
+		l.down.err, l.down.attempts = err, 2 // it knows more than the next checks will
+		l.record(event, began)
+		return
+	}
+	again := l.failure
+	if again == nil || again.hash != cfg.Hash {
+		again = &failure{hash: cfg.Hash, since: now}
+	}
+	known := again.err != nil && kindOf(again.err) == event.Kind
+	again.err = err
+	again.delay(now, l.opts)
+	l.last = &LastApply{At: began, TookSeconds: now.Sub(began).Seconds(), Generation: l.current.Number, Outcome: event.Kind}
+	if l.latest.Hash == cfg.Hash {
+		l.failure = again
+	} else {
+		l.settle.hurry()
+	}
+	if known {
+		l.opts.Logger.Debug("configuration failed again", "attempts", again.attempts, "reason", err)
+		return // once is enough for the history
+	}
+	l.record(event, began)
+}
+
+// givenUp reports whether work failed only because the daemon ends.
+func (l *loop) givenUp(err error) bool { return l.ctx.Err() != nil && errors.Is(err, context.Canceled) }
+
+// delay sets when a failure is tried again.
+func (f *failure) delay(now time.Time, opts Options) {
+	pause := opts.RetryMin << min(f.attempts, 16)
+	f.attempts++
+	f.next = now.Add(min(pause, opts.RetryMax))
+}
+
+// become makes g the generation that nginx is to serve.
+func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
+	l.current, l.files, l.entries = g, files, entries
+	l.since = time.Now()
+	l.epoch++
+	l.nextCheck = time.Now()
+	if g.Number == 0 {
+		return
+	}
+	if files == nil {
+		// When they can't be read, the next check says so.
+		l.files, _ = l.server.Files(g.Number)
+	}
+}
+
+// reread takes the current generation from the disk, after something failed.
+func (l *loop) reread() {
+	current, err := l.server.Current()
+	if err != nil {
+		l.opts.Logger.Error("current generation is unknown", "error", err)
+		return
+	}
+	if current.Number != l.current.Number {
+		l.become(current, nil, nil)
+	}
+}
+
+func (l *loop) find(number int) (nginx.Generation, bool) {
+	all, err := l.server.Generations()
+	if err != nil {
+		return nginx.Generation{}, false
+	}
+	n := slices.IndexFunc(all, func(g nginx.Generation) bool { return g.Number == number })
+	if n < 0 {
+		return nginx.Generation{}, false
+	}
+	return all[n], true
+}
+
+// change says what applying latest would change.
+func (l *loop) change() string {
+	if l.entries == nil {
+		services, instances := count(l.latest.Entries)
+		if l.current.Number == 0 {
+			return fmt.Sprintf("%s, %s", plural(services, "service"), plural(instances, "instance"))
+		}
+		return fmt.Sprintf("%s, %s; before %d and %d", plural(services, "service"), plural(instances, "instance"), l.current.Services, l.current.Instances)
+	}
+	return changes(l.entries, l.latest.Entries)
+}
+
+// check looks whether nginx serves the current generation, and whether its files
+// are what they were.
+func (l *loop) check(now time.Time) {
+	l.nextCheck = now.Add(l.opts.CheckEvery)
+	if l.current.Number == 0 {
+		return
+	}
+	l.checking = true
+	epoch, want := l.epoch, l.current.Number
+	go func() {
+		s := l.look(want)
+		l.checks <- func() {
+			if epoch == l.epoch && l.ctx.Err() == nil {
+				l.judge(s)
+			}
+		}
+	}()
+}
+
+// sight is what a check saw.
+type sight struct {
+	serving    int
+	servingErr error
+	current    int
+	files      map[string][]byte
+	filesErr   error
+}
+
+func (l *loop) look(want int) (s sight) {
+	for range 3 {
+		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
+		s.serving, s.servingErr = l.server.Serving(asking)
+		cancel()
+		if s.servingErr != nil || s.serving == want {
+			break
+		}
+		select { // an old worker may have taken the question
+		case <-l.ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	s.current = want
+	if current, err := l.server.Current(); err == nil {
+		s.current = current.Number
+	}
+	s.files, s.filesErr = l.server.Files(want)
+	return s
+}
+
+// judge takes what a check saw, and puts right what is wrong.
+func (l *loop) judge(s sight) {
+	now := time.Now()
+	if s.servingErr != nil {
+		l.nextCheck = now.Add(min(time.Second, l.opts.CheckEvery))
+		if l.down == nil {
+			l.down = &failure{err: s.servingErr, since: now}
+		}
+		if l.down.attempts++; l.down.attempts == 2 { // a restart takes less
+			l.record(Event{Kind: NginxDown, Generation: l.current.Number, Reason: s.servingErr.Error()}, l.down.since)
+		}
+		return
+	}
+	if l.down != nil {
+		if l.down.attempts >= 2 {
+			l.record(Event{Kind: NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)
+			l.since = now
+		}
+		l.down = nil
+	}
+	drift := ""
+	want := l.current.Number
+	if changed := l.changedFiles(s); len(changed) > 0 {
+		drift = fmt.Sprintf("files of generation %d were changed on disk: %s", want, strings.Join(changed, ", "))
+	}
+	if s.current != want {
+		drift = fmt.Sprintf("current pointed to generation %d, want %d", s.current, want)
+	}
+	if s.serving != want {
+		drift = fmt.Sprintf("nginx served generation %d, want %d", s.serving, want)
+	}
+	if drift == "" {
+		l.trouble = nil
+		return
+	}
+	if l.trouble == nil || !now.Before(l.trouble.next) {
+		l.repair(drift, len(l.changedFiles(s)) > 0, now)
+	}
+}
+
+// changedFiles is the names of current's files that are not what they were.
+func (l *loop) changedFiles(s sight) []string {
+	if l.files == nil {
+		return nil
+	}
+	if s.filesErr != nil {
+		return []string{s.filesErr.Error()}
+	}
+	var changed []string
+	for name, content := range l.files {
+		if found, ok := s.files[name]; !ok || !bytes.Equal(found, content) {
+			changed = append(changed, name)
+		}
+	}
+	for name := range maps.Keys(s.files) {
+		if _, ok := l.files[name]; !ok {
+			changed = append(changed, name)
+		}
+	}
+	slices.Sort(changed)
+	return changed
+}
+
+// repair brings nginx back to the current generation: by its number, or, when
+// its files are not what they were, by a new generation with the same content.
+func (l *loop) repair(drift string, rewrite bool, now time.Time) {
+	want, note, files := l.current.Number, l.current.Note, l.files
+	note.Reason, note.Change = drift, ""
+	l.work("what drifted is being put right", func(ctx context.Context) func() {
+		var g nginx.Generation
+		var err error
+		if rewrite {
+			g, err = l.server.Apply(ctx, files, note)
+		} else {
+			g, err = l.server.Activate(ctx, want)
+		}
+		return func() { l.repaired(drift, now, g, err) }
+	})
+}
+
+func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, err error) {
+	now := time.Now()
+	if err == nil {
+		before := l.current.Number
+		l.become(g, l.files, l.entries)
+		l.trouble = nil
+		if l.frozen != nil && g.Number != l.frozen.Generation {
+			l.pin(&Freeze{Generation: g.Number, Since: l.frozen.Since})
+		}
+		l.record(Event{Kind: Drift, Generation: g.Number, From: before, Reason: drift}, began)
+		return
+	}
+	if l.givenUp(err) {
+		return
+	}
+	again := l.trouble
+	if again == nil {
+		again = &failure{since: now}
+		l.record(Event{Kind: Drift, Generation: l.current.Number, Reason: fmt.Sprintf("%s; putting it right failed: %v", drift, err)}, began)
+	}
+	again.err = fmt.Errorf("%s; putting it right failed: %w", drift, err)
+	again.delay(now, l.opts)
+	l.trouble = again
+}
+
+// record remembers what happened, and logs it. The time is now; began says how
+// long it took.
+func (l *loop) record(e Event, began time.Time) {
+	e.Time = time.Now()
+	e.TookSeconds = e.Time.Sub(began).Seconds()
+	switch e.Kind {
+	case NginxUp, NginxDown, Drift, Resumed:
+	default:
+		l.last = &LastApply{At: began, TookSeconds: e.TookSeconds, Generation: e.Generation, Outcome: e.Kind}
+	}
+	if err := l.history.add(e); err != nil {
+		l.opts.Logger.Warn("history not written", "error", err)
+	}
+	e.log(l.opts.Logger)
+}

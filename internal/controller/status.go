@@ -1,0 +1,365 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// State is how it stands, in a word.
+type State string
+
+// The states of a Status.
+const (
+	Starting State = "starting" // there is no configuration to serve or compare with yet
+	Serving  State = "serving"  // nginx serves what Consul says
+	Pending  State = "pending"  // a change is on its way
+	Degraded State = "degraded" // something is wrong; the last good configuration is served
+	Frozen   State = "frozen"   // an operator's rollback is served
+	Down     State = "down"     // nginx does not answer
+)
+
+// Status is everything there is to know at a glance. Its JSON is what `lbctl
+// status -o json` prints; fields are added to it, never renamed.
+type Status struct {
+	State State `json:"state"`
+	// Summary is the state in one sentence for people, with the reason when
+	// something is wrong.
+	Summary   string              `json:"summary"`
+	Version   string              `json:"version"` // lbctl's
+	Started   time.Time           `json:"started"` // lbctl
+	Nginx     Nginx               `json:"nginx"`
+	Consul    render.ConsulStatus `json:"consul"`
+	Services  int                 `json:"services"`  // that are served
+	Instances int                 `json:"instances"` // that get traffic
+	Pending   *PendingChange      `json:"pending,omitempty"`
+	Frozen    *Freeze             `json:"frozen,omitempty"`
+	Problems  []render.Problem    `json:"problems,omitempty"`
+	LastApply *LastApply          `json:"last_apply,omitempty"` // of this process; failed ones too
+}
+
+// Nginx is what serves.
+type Nginx struct {
+	Version    string    `json:"version"`
+	Running    bool      `json:"running"`        // its master process is there
+	PID        int       `json:"pid,omitempty"`  // of the master
+	Generation int       `json:"generation"`     // that answers; 0 when none does
+	Since      time.Time `json:"since,omitzero"` // when it came to serve it
+	Workers    int       `json:"workers"`
+	OldWorkers int       `json:"old_workers"` // still busy with connections from before a reload
+}
+
+// PendingChange is what Consul says and nginx doesn't serve.
+type PendingChange struct {
+	Since  time.Time `json:"since"`
+	Change string    `json:"change"` // "hello_server +1"
+	Reason string    `json:"reason"` // why it isn't served yet
+}
+
+// LastApply is the last time nginx was given a configuration.
+type LastApply struct {
+	At          time.Time `json:"at"`
+	TookSeconds float64   `json:"took_seconds"`
+	Generation  int       `json:"generation"` // the current one after it
+	Outcome     Kind      `json:"outcome"`
+}
+
+// view is what the loop shows of its state.
+type view struct {
+	current   nginx.Generation
+	since     time.Time
+	services  int
+	instances int
+	known     bool   // Consul has said something
+	busy      string // what is in flight, in words
+	pending   *PendingChange
+	frozen    *Freeze
+	failure   *failure
+	trouble   *failure
+	down      *failure
+	last      *LastApply
+}
+
+// publish shows the state to Status.
+func (l *loop) publish() {
+	v := view{
+		current:   l.current,
+		since:     l.since,
+		services:  l.current.Services,
+		instances: l.current.Instances,
+		known:     l.latest != nil,
+		busy:      l.busy,
+		pending:   l.pendingChange(),
+		frozen:    copied(l.frozen),
+		failure:   copied(l.failure),
+		trouble:   copied(l.trouble),
+		down:      copied(l.down),
+		last:      copied(l.last),
+	}
+	if l.entries != nil {
+		v.services, v.instances = count(l.entries)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.view = v
+}
+
+func copied[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+func (l *loop) pendingChange() *PendingChange {
+	if l.latest == nil || l.latest.Hash == l.current.Hash {
+		return nil
+	}
+	p := &PendingChange{Since: l.settle.first, Change: l.change()}
+	switch {
+	case l.busy != "":
+		p.Reason = l.busy
+	case l.frozen != nil:
+		p.Reason = fmt.Sprintf("generation %d is pinned", l.frozen.Generation)
+	case l.failure != nil:
+		p.Reason = fmt.Sprintf("%s; tried again at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
+	default:
+		p.Reason = "changes settle first"
+	}
+	if l.failure != nil {
+		p.Since = l.failure.since
+	}
+	if p.Since.IsZero() {
+		p.Since = l.since
+	}
+	return p
+}
+
+// verdict is what became of a configuration.
+func verdict(err error) string {
+	switch kindOf(err) {
+	case Rejected:
+		return "nginx refused it"
+	case RolledBack:
+		return "nginx did not take it"
+	case NoWayBack:
+		return "nginx did not take it, nor the one before"
+	default:
+		return "it could not be applied"
+	}
+}
+
+// Status says how it stands now: it asks nginx, and waits for its answer for at
+// most two seconds.
+func (c *Controller) Status(ctx context.Context) Status {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	serving, servingErr := c.server.Serving(asking)
+	v := c.shown()
+	for range 2 {
+		if servingErr != nil || serving == v.current.Number || v.busy != "" {
+			break
+		}
+		// The change may just be over: old workers answer for a moment.
+		time.Sleep(150 * time.Millisecond)
+		serving, servingErr = c.server.Serving(asking)
+		v = c.shown()
+	}
+	processes, processesErr := c.server.Processes()
+	source := c.source.Status()
+
+	s := Status{
+		Version: c.opts.Version,
+		Started: c.started,
+		Nginx: Nginx{
+			Version:    c.server.Build().Version,
+			Running:    processesErr == nil,
+			PID:        processes.Master.PID,
+			Workers:    len(processes.Workers),
+			OldWorkers: len(processes.OldWorkers),
+		},
+		Consul:    source.Consul,
+		Services:  v.services,
+		Instances: v.instances,
+		Pending:   v.pending,
+		Frozen:    v.frozen,
+		LastApply: v.last,
+	}
+	if servingErr == nil {
+		s.Nginx.Generation = serving
+		if serving == v.current.Number {
+			s.Nginx.Since = v.since
+			if processes.Master.Started.After(v.since) {
+				s.Nginx.Since = processes.Master.Started
+			}
+		}
+	}
+	s.Problems = append(v.problems(serving, servingErr, s.Nginx.Running), source.Problems...)
+	s.State, s.Summary = v.summarize(time.Now(), serving, servingErr, source, s.Problems)
+	return s
+}
+
+func (c *Controller) shown() view {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.view
+}
+
+// problems are the loop's own; the source has others.
+func (v view) problems(serving int, servingErr error, running bool) []render.Problem {
+	var ps []render.Problem
+	if servingErr != nil && v.current.Number > 0 {
+		p := render.Problem{Subject: "nginx", Message: v.noAnswer(servingErr)}
+		if running {
+			p.Message += "; its master process runs"
+		}
+		if v.down != nil {
+			p.Since = v.down.since
+		}
+		ps = append(ps, p)
+	}
+	for _, f := range []*failure{v.failure, v.trouble} {
+		if f == nil {
+			continue
+		}
+		ps = append(ps, render.Problem{
+			Subject: "nginx",
+			Message: fmt.Sprintf("%s (%s, again at %s)", f.err, plural(f.attempts, "attempt"), f.next.Format(time.TimeOnly)),
+			Since:   f.since,
+		})
+	}
+	return ps
+}
+
+// summarize finds the state and puts it in a sentence. The worst comes first.
+func (v view) summarize(now time.Time, serving int, servingErr error, source render.Status, problems []render.Problem) (State, string) {
+	away := consulAway(source.Consul, now)
+	if v.current.Number == 0 {
+		switch {
+		case v.failure != nil:
+			return Degraded, "nginx serves nothing yet, for the first configuration failed: " + v.failure.err.Error()
+		case away != "" && !v.known:
+			return Starting, "nginx serves nothing yet: " + away
+		case len(problems) > 0:
+			return Starting, "nginx serves nothing yet: " + quote(problems)
+		default:
+			return Starting, "nginx serves nothing yet: the first configuration is on its way"
+		}
+	}
+	if servingErr != nil {
+		return Down, v.noAnswer(servingErr)
+	}
+	serves := fmt.Sprintf("nginx serves generation %d", serving)
+	since := serves + " of " + clock(v.since, now)
+	if serving != v.current.Number && v.busy == "" {
+		why := "; that is noticed within seconds and put right"
+		if v.trouble != nil {
+			why = ": " + oneLine(v.trouble.err)
+		}
+		return Degraded, fmt.Sprintf("%s instead of %d%s", serves, v.current.Number, why)
+	}
+	switch {
+	case v.frozen != nil:
+		waits := ""
+		if v.pending != nil {
+			waits = "; a change waits (" + v.pending.Change + ")"
+		}
+		return Frozen, fmt.Sprintf("%s, pinned by a rollback at %s%s; 'lbctl resume' follows Consul again", serves, clock(v.frozen.Since, now), waits)
+	case v.failure != nil:
+		return Degraded, fmt.Sprintf("%s; a newer configuration is not served, %s: %s", since, verdict(v.failure.err), oneLine(v.failure.err))
+	case v.trouble != nil:
+		return Degraded, fmt.Sprintf("%s; %s", serves, oneLine(v.trouble.err))
+	case v.pending == nil && v.busy != "":
+		return Pending, serves + "; " + v.busy
+	case v.pending != nil:
+		return Pending, fmt.Sprintf("%s; a change is on its way (%s)", serves, v.pending.Change)
+	case away != "":
+		return Degraded, fmt.Sprintf("%s, the last that Consul said; %s", since, away)
+	case !v.known && len(problems) > 0:
+		return Degraded, fmt.Sprintf("%s, made before lbctl started; %s", since, quote(problems))
+	case !v.known:
+		return Starting, fmt.Sprintf("%s, made before lbctl started; Consul's answer is on its way", since)
+	}
+	if bad := grave(source, problems); len(bad) > 0 {
+		return Degraded, fmt.Sprintf("%s, which is not quite what Consul says; %s", serves, quote(bad))
+	}
+	if len(problems) > 0 {
+		return Serving, fmt.Sprintf("%s, which is what Consul says, as far as it can be understood; %s", serves, quote(problems))
+	}
+	return Serving, serves + ", which is what Consul says"
+}
+
+// consulAway says what is wrong with Consul, "" when nothing is.
+func consulAway(s render.ConsulStatus, now time.Time) string {
+	if s.Since.IsZero() || s.Reachable && s.Leader != "" {
+		return "" // not asked yet, or well
+	}
+	what := "Consul does not answer"
+	switch {
+	case s.LastError != "":
+		what = strings.ReplaceAll(s.LastError, "\n", "; ")
+	case s.Reachable:
+		what = "Consul has no leader"
+	}
+	return fmt.Sprintf("%s (since %s)", what, clock(s.Since, now))
+}
+
+// grave are the problems that keep something back: those of templates and of
+// services that aren't served as Consul has them.
+func grave(source render.Status, problems []render.Problem) []render.Problem {
+	var bad []render.Problem
+	for _, e := range source.Entries {
+		if e.State != endpoints.Fresh {
+			bad = append(bad, render.Problem{Subject: "service " + e.Name, Message: e.Reason, Since: e.Since})
+		}
+	}
+	for _, p := range problems {
+		if !strings.HasPrefix(p.Subject, "service ") {
+			bad = append(bad, p)
+		}
+	}
+	return bad
+}
+
+// quote is the first problem, and how many more there are.
+func quote(ps []render.Problem) string {
+	s := ps[0].Subject + ": " + strings.ReplaceAll(ps[0].Message, "\n", "; ")
+	if more := len(ps) - 1; more > 0 {
+		s += fmt.Sprintf(" (and %s)", plural(more, "more problem"))
+	}
+	return s
+}
+
+// noAnswer says why nginx does not answer. What its last apply found out says
+// more than a question that failed.
+func (v view) noAnswer(err error) string {
+	if v.down != nil {
+		err = v.down.err
+	}
+	said := oneLine(err)
+	if !errors.Is(err, nginx.ErrNotRunning) {
+		said = "nginx does not answer: " + said
+	}
+	if strings.HasPrefix(said, "generation ") {
+		return said
+	}
+	return fmt.Sprintf("%s; generation %d is ready for it", said, v.current.Number)
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// clock is the time of day, with the date unless it is today.
+func clock(t, now time.Time) string {
+	t, now = t.Local(), now.Local()
+	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
