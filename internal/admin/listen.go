@@ -1,0 +1,47 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"syscall"
+)
+
+// ListenUnix listens on a unix socket that only the daemon's own user can use.
+// A socket that is there already is taken for one left behind and removed: the
+// caller holds the lock that says no other daemon runs.
+func ListenUnix(path string) (net.Listener, error) {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("listen on %s: a file that is no socket is in the way; remove it, or choose another --run-dir", path)
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("listen on %s: remove the socket left behind: %w", path, err)
+		}
+	}
+	// The mode has to be right from the start, not a moment later.
+	mask := syscall.Umask(0o177)
+	listener, err := net.Listen("unix", path)
+	syscall.Umask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return listener, nil
+}
+
+// ListenTCP listens on an address such as "127.0.0.1:9119".
+func ListenTCP(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: another process has the port; choose another one with --admin or LBCTL_ADMIN, or \"none\"", address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return listener, nil
+}

@@ -1,0 +1,440 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"lbctl/internal/controller"
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+)
+
+// A Controller is what the API asks and tells of the daemon's loop.
+type Controller interface {
+	Status(ctx context.Context) controller.Status
+	History() []controller.Event
+	Rollback(ctx context.Context, number int) (nginx.Generation, error)
+	Resume(ctx context.Context) error
+}
+
+// Services is the endpoint table, as the API sees it.
+type Services interface {
+	Entries() []endpoints.Entry
+	Accept() int
+}
+
+// Generations are nginx's configurations on disk.
+type Generations interface {
+	Current() (nginx.Generation, error)
+	Generations() ([]nginx.Generation, error)
+	Files(number int) (map[string][]byte, error)
+	Serving(ctx context.Context) (int, error)
+}
+
+// A Server is the daemon's HTTP API.
+type Server struct {
+	Controller  Controller
+	Services    Services
+	Generations Generations
+	Logger      *slog.Logger
+}
+
+// Limits of what a client can make the daemon wait for or hold.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = 10 * time.Second
+	idleTimeout   = time.Minute
+	maxHeader     = 16 << 10
+	maxBody       = 16 << 10
+)
+
+// rollTimeout is the longest a rollback may take; it goes on when the client
+// has gone away, since half a rollback is none.
+const rollTimeout = actTimeout - 5*time.Second
+
+// Run answers on the listeners, on unix sockets everything, elsewhere only what
+// changes nothing, until ctx is done; requests under way are then given a
+// second. It closes the listeners.
+func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, listener := range listeners {
+		handler := s.Handler()
+		if listener.Addr().Network() != "unix" {
+			handler = readOnly(handler)
+		}
+		server := &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: headerTimeout,
+			ReadTimeout:       readTimeout,
+			WriteTimeout:      actTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeader,
+			ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
+		}
+		group.Go(func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve the admin API on %s: %w", listener.Addr(), err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if server.Shutdown(last) != nil {
+				_ = server.Close() // a client that hangs does not keep the daemon
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// readOnly refuses what would change something, and says where it can be done.
+func readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			fail(w, http.StatusForbidden, errors.New("the HTTP address only answers questions: "+
+				"run the command where the daemon runs, as its user, so that it goes over the unix socket "+
+				"(docker-compose exec load-balancer lbctl ...)"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Handler is the whole API.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, s.Controller.Status(r.Context()))
+	})
+	mux.HandleFunc("GET /v1/services", s.services)
+	mux.HandleFunc("GET /v1/services/{name}", s.service)
+	mux.HandleFunc("GET /v1/history", s.history)
+	mux.HandleFunc("GET /v1/generations", s.generations)
+	mux.HandleFunc("GET /v1/generations/{number}", s.generation)
+	mux.HandleFunc("GET /v1/diff", s.diff)
+	mux.HandleFunc("POST /v1/rollback", s.rollback)
+	mux.HandleFunc("POST /v1/resume", s.resume)
+	mux.HandleFunc("POST /v1/accept", s.accept)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { line(w, http.StatusOK, "lbctl runs") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		handler, pattern := mux.Handler(r)
+		if pattern == "" { // the mux's own answers are no JSON
+			s.unknown(w, r, handler)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// unknown answers a path or a method that the API does not have.
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request, refuse http.Handler) {
+	probe := &recorder{header: http.Header{}}
+	refuse.ServeHTTP(probe, r)
+	if probe.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", probe.header.Get("Allow"))
+		fail(w, http.StatusMethodNotAllowed, fmt.Errorf("%s takes %s, not %s", r.URL.Path, probe.header.Get("Allow"), r.Method))
+		return
+	}
+	fail(w, http.StatusNotFound, fmt.Errorf("there is nothing at %s; try /v1/status", r.URL.Path))
+}
+
+type recorder struct {
+	header http.Header
+	status int
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+
+func (s *Server) services(w http.ResponseWriter, _ *http.Request) {
+	services := []Service{}
+	for _, entry := range s.Services.Entries() {
+		services = append(services, serviceOf(entry))
+	}
+	answer(w, services)
+}
+
+func (s *Server) service(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	var names []string
+	for _, entry := range s.Services.Entries() {
+		if entry.Name == name {
+			answer(w, serviceOf(entry))
+			return
+		}
+		names = append(names, entry.Name)
+	}
+	known := "no service is balanced"
+	if len(names) > 0 {
+		known = "balanced are " + listed(names)
+	}
+	fail(w, http.StatusNotFound, fmt.Errorf("no balanced service %q; %s", name, known))
+}
+
+// listed is up to ten names.
+func listed(names []string) string {
+	const most = 10
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (s *Server) history(w http.ResponseWriter, _ *http.Request) {
+	answer(w, append([]controller.Event{}, s.Controller.History()...))
+}
+
+func (s *Server) generations(w http.ResponseWriter, _ *http.Request) {
+	all, current, err := s.all()
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	result := []Generation{}
+	for _, generation := range all {
+		result = append(result, Generation{Generation: generation, Current: generation.Number == current})
+	}
+	answer(w, result)
+}
+
+// all is every generation on disk, newest first, and the current one's number,
+// 0 when there is none yet.
+func (s *Server) all() ([]nginx.Generation, int, error) {
+	all, err := s.Generations.Generations()
+	if err != nil {
+		return nil, 0, err
+	}
+	current, err := s.Generations.Current()
+	return all, current.Number, err
+}
+
+func (s *Server) generation(w http.ResponseWriter, r *http.Request) {
+	number, err := numberOf("generation", r.PathValue("number"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	all, current, err := s.all()
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	found, err := find(all, number)
+	if err != nil {
+		fail(w, http.StatusNotFound, err)
+		return
+	}
+	files, err := s.Generations.Files(number)
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	result := Generation{Generation: found, Current: number == current, Files: map[string]string{}}
+	for name, content := range files {
+		result.Files[name] = string(content)
+	}
+	answer(w, result)
+}
+
+func find(all []nginx.Generation, number int) (nginx.Generation, error) {
+	i := slices.IndexFunc(all, func(g nginx.Generation) bool { return g.Number == number })
+	if i >= 0 {
+		return all[i], nil
+	}
+	if len(all) == 0 {
+		return nginx.Generation{}, errors.New("there is no generation yet")
+	}
+	return nginx.Generation{}, fmt.Errorf("there is no generation %d on disk; want one of %d to %d, see 'lbctl history'",
+		number, all[len(all)-1].Number, all[0].Number)
+}
+
+// before is the newest generation older than number that nginx has served: one
+// that it refused is nothing to go back to.
+func before(all []nginx.Generation, number int) (nginx.Generation, error) {
+	if number == 0 {
+		return nginx.Generation{}, errors.New("there is no generation yet")
+	}
+	for _, generation := range all {
+		if generation.Number < number && !generation.Served.IsZero() {
+			return generation, nil
+		}
+	}
+	return nginx.Generation{}, fmt.Errorf("there is no generation before %d on disk that nginx has served", number)
+}
+
+func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
+	var numbers [2]int
+	for i, name := range []string{"from", "to"} {
+		given := r.URL.Query().Get(name)
+		if given == "" {
+			continue
+		}
+		number, err := strconv.Atoi(given)
+		if err != nil || number < 0 {
+			fail(w, http.StatusBadRequest, fmt.Errorf("%s %q: want a generation's number", name, given))
+			return
+		}
+		numbers[i] = number
+	}
+	from, to := numbers[0], numbers[1]
+	all, current, err := s.all()
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	if to == 0 {
+		to = current
+	}
+	if from == 0 {
+		older, err := before(all, to)
+		if err != nil {
+			fail(w, http.StatusNotFound, err)
+			return
+		}
+		from = older.Number
+	}
+	var files [2]map[string][]byte
+	for i, number := range []int{from, to} {
+		if _, err := find(all, number); err != nil {
+			fail(w, http.StatusNotFound, err)
+			return
+		}
+		if files[i], err = s.Generations.Files(number); err != nil {
+			fail(w, http.StatusInternalServerError, err)
+			return
+		}
+	}
+	answer(w, diffOf(from, to, files[0], files[1]))
+}
+
+func (s *Server) rollback(w http.ResponseWriter, r *http.Request) {
+	var request RollbackRequest
+	if !take(w, r, &request) {
+		return
+	}
+	all, current, err := s.all()
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	target := nginx.Generation{}
+	if request.Generation == 0 {
+		target, err = before(all, current)
+	} else {
+		target, err = find(all, request.Generation)
+	}
+	if err != nil {
+		fail(w, http.StatusNotFound, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), rollTimeout)
+	defer cancel()
+	active, err := s.Controller.Rollback(ctx, target.Number)
+	if err != nil {
+		fail(w, http.StatusConflict, err)
+		return
+	}
+	answer(w, Rolled{From: current, Generation: Generation{Generation: active, Current: true}})
+}
+
+func (s *Server) resume(w http.ResponseWriter, r *http.Request) {
+	var nothing struct{}
+	if !take(w, r, &nothing) {
+		return
+	}
+	var result Resumed
+	if frozen := s.Controller.Status(r.Context()).Frozen; frozen != nil {
+		result.Frozen = frozen.Generation
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), rollTimeout)
+	defer cancel()
+	if err := s.Controller.Resume(ctx); err != nil {
+		fail(w, http.StatusConflict, err)
+		return
+	}
+	answer(w, result)
+}
+
+func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
+	var nothing struct{}
+	if take(w, r, &nothing) {
+		answer(w, Accepted{Released: s.Services.Accept()})
+	}
+}
+
+// ready tells whether nginx answers at all, from whichever generation: what
+// Consul's check of nginx and a container's health check want to know.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	number, err := s.Generations.Serving(ctx)
+	if err != nil {
+		line(w, http.StatusServiceUnavailable, fmt.Sprintf("nginx does not answer: %v", err))
+		return
+	}
+	line(w, http.StatusOK, fmt.Sprintf("nginx serves generation %d", number))
+}
+
+func numberOf(what, given string) (int, error) {
+	number, err := strconv.Atoi(given)
+	if err != nil || number < 1 {
+		return 0, fmt.Errorf("%s %q: want a number from 1 up", what, given)
+	}
+	return number, nil
+}
+
+// take reads a request's JSON strictly; an empty body is the zero request. It
+// answers the client itself when that fails.
+func take(w http.ResponseWriter, r *http.Request, into any) bool {
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the request is larger than %d bytes", tooLarge.Limit))
+			return false
+		}
+		fail(w, http.StatusBadRequest, fmt.Errorf("the request is not the JSON that was expected: %w", err))
+		return false
+	}
+	return true
+}
+
+func answer(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(value) // a client that has gone away needs no answer
+}
+
+func fail(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(errorAnswer{Error: err.Error()})
+}
+
+func line(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}

@@ -1,0 +1,221 @@
+// Package cli is lbctl's command line: the daemon, and the commands that ask it
+// and tell it what to do. A command is one file: an options struct, a
+// constructor that fills it from flags, and a run function that does the work
+// and writes results to the standard output; everything else goes to the
+// standard error. exit.go has the exit codes.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// A System is what a command line has of the world around it.
+type System struct {
+	Args     []string // without the program's name
+	Out, Err io.Writer
+	Environ  []string // NAME=value
+	Terminal Terminal // what Out can show
+	// Now is the clock of what is shown; its time zone is the one that times
+	// are shown in.
+	Now func() time.Time
+}
+
+// Main runs one command line until it is done or ctx is, and returns the exit
+// code of the process.
+func Main(ctx context.Context, system System) int {
+	root := newRootCmd(&factory{
+		out:      system.Out,
+		err:      system.Err,
+		environ:  system.Environ,
+		terminal: system.Terminal,
+		now:      system.Now,
+	})
+	root.SetArgs(system.Args)
+	root.SetOut(system.Out)
+	root.SetErr(system.Err)
+	err := root.ExecuteContext(ctx)
+	printError(system.Err, err)
+	return exitCode(err)
+}
+
+// A factory is what constructors of commands take from.
+type factory struct {
+	out, err io.Writer
+	environ  []string
+	terminal Terminal
+	now      func() time.Time
+}
+
+const rootHelp = `lbctl keeps nginx serving what Consul says.
+
+Services register themselves in Consul; lbctl renders nginx's configuration from
+them, tests it, reloads nginx, proves that nginx answers from the new
+configuration, and goes back to the last good one where it does not. Each
+configuration that nginx has served is a numbered generation on disk.
+
+'lbctl run' is the daemon. The other commands ask it, over its unix socket or
+over HTTP, or work without it (render, check).`
+
+const rootExample = `  lbctl status                 what nginx serves, and whether that is what Consul says
+  lbctl status --wait 60s      block until it is
+  lbctl services               each service, its routes and its instances
+  lbctl services hello_server  one service's instances, and why one gets no traffic
+  lbctl history                what happened, newest first
+  lbctl diff                   what the last change did to nginx's configuration
+  lbctl rollback               back to the generation before, and stay there
+  lbctl resume                 follow Consul again
+  lbctl check --templates DIR  do these templates make configurations nginx takes?`
+
+const rootUsage = `{{with .Long}}{{.}}
+
+{{else}}{{with .Short}}{{.}}.
+
+{{end}}{{end}}Usage:
+
+{{- if .HasParent}}
+  {{.UseLine}}{{else}}
+  lbctl COMMAND [flags]{{end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}
+{{- $commands := .Commands}}
+{{- range $group := .Groups}}
+
+{{.Title}}
+{{- range $commands}}{{if eq .GroupID $group.ID}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}
+{{- if and .HasParent .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsagesWrapped 100 | trimTrailingWhitespaces}}{{end}}
+{{- if not .HasParent}}
+
+Exit codes:
+  0  done, and all is as it should be
+  1  the command could not do its work
+  2  wrong usage: nothing was done
+  3  there is an answer, and it is not what it should be
+  4  no daemon answered
+
+Use "lbctl COMMAND --help" for a command's flags and what it does.{{end}}
+`
+
+func init() { cobra.EnableCommandSorting = false } // the order they are added in is for reading
+
+// The groups that lbctl's help lists commands in.
+const (
+	groupSee    = "see"
+	groupChange = "change"
+	groupRun    = "run"
+	groupMore   = "more"
+)
+
+func newRootCmd(f *factory) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "lbctl",
+		Long:          rootHelp,
+		Example:       rootExample,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return noCommand(cmd, args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetUsageTemplate(rootUsage)
+	root.SetHelpTemplate(`{{.UsageString}}`)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{command: cmd.CommandPath(), mistakes: []error{err}}
+	})
+	root.AddGroup(
+		&cobra.Group{ID: groupSee, Title: "See:"},
+		&cobra.Group{ID: groupChange, Title: "Change:"},
+		&cobra.Group{ID: groupRun, Title: "Run and prepare:"},
+		&cobra.Group{ID: groupMore, Title: "More:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	add(groupSee, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f))
+	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f))
+	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f))
+	add(groupMore, newVersionCmd(f), newCompletionCmd(f))
+	help := newHelpCmd()
+	help.GroupID = groupMore
+	root.SetHelpCommand(help)
+	return root
+}
+
+// newHelpCmd is cobra's help command, except that it fails for what it does not
+// know.
+func newHelpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print help about a command",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			for _, command := range cmd.Root().Commands() {
+				if command.IsAvailableCommand() && len(args) == 0 {
+					names = append(names, cobra.CompletionWithDesc(command.Name(), command.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			command, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return noCommand(cmd.Root(), args[0])
+			}
+			command.InitDefaultHelpFlag()
+			return command.Help()
+		},
+	}
+}
+
+func noCommand(root *cobra.Command, name string) error {
+	hint := ""
+	if similar := root.SuggestionsFor(name); len(similar) > 0 {
+		hint = fmt.Sprintf("Did you mean %q?", similar[0])
+	}
+	return &usageError{command: root.CommandPath(), mistakes: []error{fmt.Errorf("there is no command %q", name)}, hint: hint}
+}
+
+// atMost is the check of a command that takes up to n arguments, named so that
+// the error can say what was expected.
+func atMost(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= n {
+			return nil
+		}
+		wanted := "no arguments"
+		if n > 0 {
+			wanted = "at most " + what
+		}
+		return &usageError{
+			command:  cmd.CommandPath(),
+			mistakes: []error{fmt.Errorf("%s takes %s, got %s", cmd.CommandPath(), wanted, quoteAll(args))},
+		}
+	}
+}
+
+func quoteAll(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = fmt.Sprintf("%q", word)
+	}
+	return strings.Join(quoted, " ")
+}

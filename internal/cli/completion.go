@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/admin"
+)
+
+const completionHelp = `Print a script that completes lbctl's commands, flags, generations and services.
+Generations and services are those of the daemon that the command line names.
+
+  bash        lbctl completion bash > /etc/bash_completion.d/lbctl
+  zsh         lbctl completion zsh > "${fpath[1]}/_lbctl"
+  fish        lbctl completion fish > ~/.config/fish/completions/lbctl.fish
+  powershell  lbctl completion powershell | Out-String | Invoke-Expression`
+
+var shells = []string{"bash", "zsh", "fish", "powershell"}
+
+type completionOptions struct {
+	Out   io.Writer
+	Root  *cobra.Command
+	Shell string
+}
+
+func newCompletionCmd(f *factory) *cobra.Command {
+	opts := &completionOptions{Out: f.out}
+	cmd := &cobra.Command{
+		Use:       "completion SHELL",
+		Short:     "Print a completion script for bash, zsh, fish or powershell",
+		Long:      completionHelp,
+		ValidArgs: shells,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && cobra.OnlyValidArgs(cmd, args) == nil {
+				return nil
+			}
+			return &usageError{
+				command:  cmd.CommandPath(),
+				mistakes: []error{fmt.Errorf("lbctl completion takes one of bash, zsh, fish, powershell, got %s", orNothing(quoteAll(args)))},
+			}
+		},
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		opts.Root, opts.Shell = cmd.Root(), args[0]
+		return runCompletion(cmd.Context(), opts)
+	}
+	return cmd
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}
+
+func runCompletion(_ context.Context, opts *completionOptions) error {
+	switch opts.Shell {
+	case "bash":
+		return opts.Root.GenBashCompletionV2(opts.Out, true)
+	case "zsh":
+		return opts.Root.GenZshCompletion(opts.Out)
+	case "fish":
+		return opts.Root.GenFishCompletion(opts.Out, true)
+	default:
+		return opts.Root.GenPowerShellCompletionWithDesc(opts.Out)
+	}
+}
+
+// completeTimeout is how long a person who pressed Tab waits for a daemon.
+const completeTimeout = time.Second
+
+// completeServices completes up to one argument with services' names.
+func completeServices(at *daemonAt) cobra.CompletionFunc {
+	return complete(at, 1, func(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
+		services, err := client.Services(ctx)
+		var names []cobra.Completion
+		for _, service := range services {
+			names = append(names, cobra.CompletionWithDesc(service.Name,
+				fmt.Sprintf("%s, %d of %d instances in rotation", service.Protocol, service.InRotation, service.Registered)))
+		}
+		return names, err
+	})
+}
+
+// completeGenerations completes up to most arguments with generations' numbers,
+// newest first.
+func completeGenerations(f *factory, at *daemonAt, most int) cobra.CompletionFunc {
+	return complete(at, most, func(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
+		generations, err := client.Generations(ctx)
+		var numbers []cobra.Completion
+		for _, generation := range generations {
+			what := clock(generation.Created, f.now())
+			if generation.Current {
+				what += ", current"
+			}
+			numbers = append(numbers, cobra.CompletionWithDesc(fmt.Sprint(generation.Number), what+"  "+generation.Change))
+		}
+		return numbers, err
+	})
+}
+
+func complete(at *daemonAt, most int, list func(context.Context, *admin.Client) ([]cobra.Completion, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx := cmd.Context()
+		if ctx == nil { // cobra gives none while it completes
+			ctx = context.Background()
+		}
+		ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+		defer cancel()
+		if err := at.flags.finish(); err != nil { // cobra does not run PreRunE then
+			return nil, cobra.ShellCompDirectiveError
+		}
+		client, err := at.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		found, err := list(ctx, client)
+		if err != nil {
+			cobra.CompDebugln(err.Error(), false)
+		}
+		return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	}
+}

@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"lbctl/internal/admin"
+)
+
+const defaultStateDir = "/var/lib/lbctl"
+
+// A daemonAt says where the daemon is that a command asks.
+type daemonAt struct {
+	flags    *flags
+	addr     string
+	stateDir string
+	runDir   string
+}
+
+func daemonFlags(flags *flags) *daemonAt {
+	at := &daemonAt{flags: flags}
+	define(flags, &at.addr, "addr", "LBCTL_ADDR", "URL",
+		"ask the daemon at http://HOST:PORT or unix:///PATH (default its socket, else http://127.0.0.1:9119)",
+		"", parseText)
+	directoryFlags(flags, &at.stateDir, &at.runDir)
+	return at
+}
+
+// directoryFlags are the ones that the daemon and the commands that look for
+// its socket share.
+func directoryFlags(flags *flags, stateDir, runDir *string) {
+	define(flags, stateDir, "state-dir", "LBCTL_STATE_DIR", "DIR",
+		"where the daemon keeps generations and history", defaultStateDir, parseDirectory)
+	define(flags, runDir, "run-dir", "LBCTL_RUN_DIR", "DIR",
+		"where its sockets are (default STATE-DIR/run)", "", parseDirectory)
+}
+
+// client asks where it was told to. Told nothing it tries the socket of a
+// daemon on this machine, then the HTTP address, which other users and the host
+// of a container can use.
+func (at *daemonAt) client() (*admin.Client, error) {
+	var addresses []string
+	if at.addr != "" {
+		addresses = []string{at.addr}
+	} else {
+		addresses = []string{"unix://" + filepath.Join(runDirOf(at.stateDir, at.runDir), socketName)}
+		if !at.flags.given("state-dir") && !at.flags.given("run-dir") {
+			addresses = append(addresses, "http://127.0.0.1:"+strconv.Itoa(admin.DefaultPort))
+		}
+	}
+	client, err := admin.NewClient(addresses...)
+	if err != nil {
+		return nil, &usageError{command: at.flags.command.CommandPath(), mistakes: []error{fmt.Errorf("--addr or LBCTL_ADDR: %w", err)}}
+	}
+	return client, nil
+}
+
+func runDirOf(stateDir, runDir string) string {
+	if runDir == "" {
+		return filepath.Join(stateDir, "run")
+	}
+	return runDir
+}
+
+const socketName = "admin.sock"
+
+// parseDirectory makes a path absolute: nginx and the shell that started lbctl
+// need not have the same working directory.
+func parseDirectory(given string) (string, error) {
+	path, err := filepath.Abs(given)
+	if err != nil || given == "" {
+		return "", fmt.Errorf("want a directory")
+	}
+	return path, nil
+}

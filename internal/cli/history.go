@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/admin"
+	"lbctl/internal/controller"
+)
+
+const historyHelp = `List what happened to nginx's configuration, newest first.`
+
+type historyOptions struct {
+	Out, Err io.Writer
+	Terminal Terminal
+	Now      func() time.Time
+	Client   func() (*admin.Client, error)
+
+	Output string
+	Limit  int
+}
+
+func newHistoryCmd(f *factory) *cobra.Command {
+	opts := &historyOptions{Out: f.out, Err: f.err, Terminal: f.terminal, Now: f.now}
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "List what happened, newest first",
+		Long:  historyHelp,
+		Args:  atMost(0, ""),
+	}
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	define(flags, &opts.Limit, "limit", "", "N", "show at most so many", 20, parseNumber(1, 1_000_000))
+	opts.Client = daemonFlags(flags).client
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runHistory(cmd.Context(), opts) }
+	return cmd
+}
+
+func runHistory(ctx context.Context, opts *historyOptions) error {
+	client, err := opts.Client()
+	if err != nil {
+		return err
+	}
+	events, err := client.History(ctx)
+	if err != nil {
+		return err
+	}
+	all := len(events)
+	events = events[:min(all, opts.Limit)]
+	if opts.Output == outputJSON {
+		return writeJSON(opts.Out, events)
+	}
+	if all == 0 {
+		_, err := fmt.Fprintln(opts.Out, "Nothing has happened yet.")
+		return err
+	}
+	t := &table{header: []string{"GENERATION", "WHEN", "WHAT", "TOOK", "CHANGE"}, give: 4}
+	for _, event := range events {
+		what, style := happened(event.Kind)
+		generation := "-"
+		if event.Generation != 0 {
+			generation = fmt.Sprint(event.Generation)
+		}
+		t.add(
+			text(generation),
+			text(ago(event.Time, opts.Now())),
+			cell{what, style},
+			text(took(seconds(event.TookSeconds))),
+			text(story(event)),
+		)
+	}
+	if err := t.write(opts.Out, opts.Terminal); err != nil {
+		return err
+	}
+	if all > len(events) {
+		_, err = fmt.Fprintf(opts.Err, "%d more: --limit %d shows all\n", all-len(events), all)
+	}
+	return err
+}
+
+// story is what changed, and where that isn't all, why.
+func story(event controller.Event) string {
+	switch {
+	case event.Kind == controller.Applied && event.Change != "", event.Reason == "":
+		return event.Change
+	case event.Change == "":
+		return oneLine(event.Reason)
+	default:
+		return fmt.Sprintf("%s (%s)", oneLine(event.Reason), event.Change)
+	}
+}
+
+// happened is a kind of event in words.
+func happened(kind controller.Kind) (string, style) {
+	switch kind {
+	case controller.Applied:
+		return "applied", green
+	case controller.Rejected:
+		return "refused", red
+	case controller.RolledBack:
+		return "rolled back", red
+	case controller.NoWayBack:
+		return "no way back", red
+	case controller.Failed:
+		return "failed", red
+	case controller.NginxDown:
+		return "nginx down", red
+	case controller.NginxUp:
+		return "nginx up", green
+	case controller.Drift:
+		return "drift put right", yellow
+	case controller.RolledBackByOperator:
+		return "rollback", yellow
+	case controller.Resumed:
+		return "resumed", yellow
+	default:
+		return string(kind), plain
+	}
+}

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lock takes the lock that makes a daemon the only one of its run directory. It
+// is held until the file is closed or the process ends, however it ends.
+func lock(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("take the lock: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer file.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("take the lock %s: %w", path, err)
+		}
+		owner := "another process"
+		if content, err := os.ReadFile(path); err == nil && len(content) > 0 {
+			owner = "process " + strings.TrimSpace(string(content))
+		}
+		return nil, fmt.Errorf("another 'lbctl run' has this state directory: %s holds %s; "+
+			"stop it, or give this one its own --state-dir", owner, path)
+	}
+	if err := errors.Join(file.Truncate(0), write(file, fmt.Sprintln(os.Getpid()))); err != nil {
+		return nil, errors.Join(fmt.Errorf("take the lock %s: %w", path, err), file.Close())
+	}
+	return file, nil
+}
+
+func write(file *os.File, text string) error {
+	_, err := file.WriteAt([]byte(text), 0)
+	return err
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/user"
+	"regexp"
+
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// renderFlags are what a configuration is made from besides Consul. The daemon
+// and the commands that render without it share them.
+type renderFlags struct {
+	templates  string
+	nginx      string
+	grpcListen string
+	httpListen string
+	workers    int
+	openFiles  int
+	user       string
+}
+
+const (
+	defaultGRPCListen = "0.0.0.0:5000"
+	defaultHTTPListen = "0.0.0.0:8080"
+)
+
+func newRenderFlags(flags *flags) *renderFlags {
+	r := new(renderFlags)
+	define(flags, &r.templates, "templates", "LBCTL_TEMPLATES", "DIR",
+		"templates that replace the built-in ones of the same name, and add to them", "", parseTemplates)
+	define(flags, &r.nginx, "nginx", "LBCTL_NGINX", "PATH",
+		"nginx's program (default nginx on PATH)", "", parseText)
+	define(flags, &r.grpcListen, "grpc-listen", "LBCTL_GRPC_LISTEN", "ADDRESS:PORT",
+		"where nginx takes gRPC", defaultGRPCListen, parseListen)
+	define(flags, &r.httpListen, "http-listen", "LBCTL_HTTP_LISTEN", "ADDRESS:PORT",
+		"where nginx takes HTTP", defaultHTTPListen, parseListen)
+	define(flags, &r.workers, "workers", "LBCTL_WORKERS", "N",
+		"nginx's worker processes (default the cores lbctl may use)", 0, parseNumber(1, 1024))
+	define(flags, &r.openFiles, "open-files", "LBCTL_OPEN_FILES", "N",
+		"files a worker may have open (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
+	define(flags, &r.user, "nginx-user", "LBCTL_NGINX_USER", "NAME",
+		"who nginx's workers run as when lbctl is root (default nginx, www-data or nobody)", "", parseUser)
+	return r
+}
+
+// settings are what the templates get to know.
+func (r *renderFlags) settings(runDir string, build nginx.Build) (render.Settings, error) {
+	settings := render.Settings{
+		GRPCListen:   r.grpcListen,
+		HTTPListen:   r.httpListen,
+		Workers:      r.workers,
+		OpenFiles:    r.openFiles,
+		RunDir:       runDir,
+		NginxVersion: build.Version,
+		StreamModule: build.StreamModule,
+	}
+	if os.Geteuid() != 0 {
+		return settings, nil // nginx can't change its workers' user
+	}
+	for _, name := range []string{cmp.Or(r.user, "nginx"), cmp.Or(r.user, "www-data"), cmp.Or(r.user, "nobody")} {
+		if _, err := user.Lookup(name); err == nil {
+			settings.User = name
+			return settings, nil
+		}
+	}
+	return settings, fmt.Errorf("no user %s for nginx's workers: say which one with --nginx-user or LBCTL_NGINX_USER",
+		cmp.Or(r.user, "nginx, www-data or nobody"))
+}
+
+func parseTemplates(given string) (string, error) {
+	path, err := parseDirectory(given)
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return "", fmt.Errorf("want a directory that exists, with templates: files whose names end in .ctmpl")
+	}
+	return path, nil
+}
+
+var userName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+
+func parseUser(given string) (string, error) {
+	if !userName.MatchString(given) {
+		return "", fmt.Errorf("want the name of a user")
+	}
+	return given, nil
+}

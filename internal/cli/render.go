@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+const renderHelp = `Render nginx's configuration once, straight from Consul, and print it. No daemon
+is asked, and nginx is not touched.
+
+What is printed is what 'lbctl run' with the same flags would give to nginx,
+except for what the daemon remembers: instances that it holds, and services
+whose data can't be understood.`
+
+type renderOptions struct {
+	Out, Err io.Writer
+
+	Output           string
+	StateDir, RunDir string
+	Render           *renderFlags
+	Dir              string // "": print
+	Timeout          time.Duration
+}
+
+// A rendered is the JSON of lbctl render.
+type rendered struct {
+	Hash     string            `json:"hash"`
+	Files    map[string]string `json:"files"`
+	Problems []render.Problem  `json:"problems"`
+}
+
+func newRenderCmd(f *factory) *cobra.Command {
+	opts := &renderOptions{Out: f.out, Err: f.err}
+	cmd := &cobra.Command{
+		Use:   "render",
+		Short: "Render nginx's configuration once, from Consul",
+		Long:  renderHelp,
+		Example: `  lbctl render
+  lbctl render --templates ./templates --out /tmp/conf`,
+		Args: atMost(0, ""),
+	}
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	directoryFlags(flags, &opts.StateDir, &opts.RunDir)
+	opts.Render = newRenderFlags(flags)
+	define(flags, &opts.Dir, "out", "", "DIR", "write the files there, which is made if needed", "", parseDirectory)
+	define(flags, &opts.Timeout, "timeout", "", "DURATION", "how long to wait for Consul", 30*time.Second, parseDuration(time.Millisecond))
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRender(cmd.Context(), opts) }
+	return cmd
+}
+
+func runRender(ctx context.Context, opts *renderOptions) error {
+	build, err := learnBuild(opts.Render.nginx)
+	if err != nil {
+		return err
+	}
+	settings, err := opts.Render.settings(runDirOf(opts.StateDir, opts.RunDir), build)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, opts.Timeout)
+	defer cancel()
+	configuration, err := render.Once(limited, render.Options{
+		Settings:     settings,
+		TemplatesDir: opts.Render.templates,
+		Logger:       quiet(),
+	})
+	if err != nil {
+		return err
+	}
+	for _, problem := range configuration.Problems {
+		fmt.Fprintf(opts.Err, "%s: %s\n", problem.Subject, oneLine(problem.Message))
+	}
+	if opts.Dir != "" {
+		if err := writeFiles(opts.Dir, configuration.Files); err != nil {
+			return err
+		}
+	}
+	if opts.Output == outputJSON {
+		result := rendered{
+			Hash:     configuration.Hash,
+			Files:    map[string]string{},
+			Problems: append([]render.Problem{}, configuration.Problems...),
+		}
+		for name, content := range configuration.Files {
+			result.Files[name] = string(content)
+		}
+		return writeJSON(opts.Out, result)
+	}
+	if opts.Dir != "" {
+		_, err := fmt.Fprintf(opts.Err, "%s written to %s\n", count(len(configuration.Files), "file"), opts.Dir)
+		return err
+	}
+	return printFiles(opts.Out, configuration.Files)
+}
+
+// learnBuild finds out what nginx is here, without leaving anything behind.
+func learnBuild(binary string) (build nginx.Build, err error) {
+	err = withNginx(binary, func(instance *nginx.Instance, _ string) error {
+		build = instance.Build()
+		return nil
+	})
+	return build, err
+}
+
+// withNginx lends an instance whose directories are thrown away afterwards.
+func withNginx(binary string, use func(instance *nginx.Instance, runDir string) error) (err error) {
+	dir, err := os.MkdirTemp("", "lbctl-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
+		return err
+	}
+	runDir := filepath.Join(dir, "run")
+	instance, err := nginx.New(nginx.Options{StateDir: dir, RunDir: runDir, Binary: binary, Logger: quiet()})
+	if err != nil {
+		return err
+	}
+	return use(instance, runDir)
+}
+
+func writeFiles(dir string, files map[string][]byte) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		if err := os.WriteFile(path, files[name], 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// printFiles prints files as nginx -T does, the main one first.
+func printFiles(w io.Writer, files map[string][]byte) error {
+	const first = "nginx.conf"
+	names := slices.Sorted(maps.Keys(files))
+	slices.SortStableFunc(names, func(a, b string) int {
+		switch {
+		case a == first:
+			return -1
+		case b == first:
+			return 1
+		}
+		return 0
+	})
+	for i, name := range names {
+		text := fmt.Sprintf("# configuration file %s:\n%s\n", name, strings.TrimRight(string(files[name]), "\n"))
+		if i > 0 {
+			text = "\n" + text
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/admin"
+)
+
+const rollbackHelp = `Make nginx serve an earlier generation, and stay with it: changes in Consul are
+remembered, and shown as pending, until 'lbctl resume'.
+
+Without N it is the generation before the current one. Going forward is done the
+same way: N may be any generation on disk.`
+
+type rollbackOptions struct {
+	Out    io.Writer
+	Now    func() time.Time
+	Client func() (*admin.Client, error)
+
+	Output     string
+	Generation int // 0: the one before the current
+}
+
+func newRollbackCmd(f *factory) *cobra.Command {
+	opts := &rollbackOptions{Out: f.out, Now: f.now}
+	cmd := &cobra.Command{
+		Use:   "rollback [N]",
+		Short: "Go back to an earlier generation and stay there",
+		Long:  rollbackHelp,
+		Example: `  lbctl rollback
+  lbctl rollback 38
+  lbctl resume`,
+		Args: generationArgs(1, "one generation"),
+	}
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	at := daemonFlags(flags)
+	opts.Client = at.client
+	cmd.ValidArgsFunction = completeGenerations(f, at, 1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			opts.Generation, _ = strconv.Atoi(args[0]) // Args has looked at it
+		}
+		return runRollback(cmd.Context(), opts)
+	}
+	return cmd
+}
+
+func runRollback(ctx context.Context, opts *rollbackOptions) error {
+	client, err := opts.Client()
+	if err != nil {
+		return err
+	}
+	rolled, err := client.Rollback(ctx, opts.Generation)
+	if err != nil {
+		return err
+	}
+	if opts.Output == outputJSON {
+		return writeJSON(opts.Out, rolled)
+	}
+	_, err = fmt.Fprintf(opts.Out, `nginx serves generation %d, made at %s; before it served generation %d.
+lbctl is frozen there: changes in Consul wait. 'lbctl resume' follows Consul again.
+`, rolled.Generation.Number, ago(rolled.Generation.Created, opts.Now()), rolled.From)
+	return err
+}

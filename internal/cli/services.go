@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/admin"
+	"lbctl/internal/endpoints"
+)
+
+const servicesHelp = `List the services that nginx balances, or one service's instances.
+
+A service is balanced when it has lb-... metadata or one of the tags grpc_server
+and http_server in Consul. Its state is:
+  fresh        what Consul says
+  stale        what Consul last said; it says nothing now
+  held         instances vanished from Consul in a suspicious way and are kept
+               in rotation; 'lbctl accept' lets them go
+  quarantined  its data can't be understood; its last good routes are kept`
+
+type servicesOptions struct {
+	Out      io.Writer
+	Terminal Terminal
+	Now      func() time.Time
+	Client   func() (*admin.Client, error)
+
+	Output string
+	Name   string // "": all
+}
+
+func newServicesCmd(f *factory) *cobra.Command {
+	opts := &servicesOptions{Out: f.out, Terminal: f.terminal, Now: f.now}
+	cmd := &cobra.Command{
+		Use:   "services [NAME]",
+		Short: "List the balanced services, or one service's instances",
+		Long:  servicesHelp,
+		Args:  atMost(1, "one service's name"),
+	}
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	at := daemonFlags(flags)
+	opts.Client = at.client
+	cmd.ValidArgsFunction = completeServices(at)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			opts.Name = args[0]
+		}
+		return runServices(cmd.Context(), opts)
+	}
+	return cmd
+}
+
+func runServices(ctx context.Context, opts *servicesOptions) error {
+	client, err := opts.Client()
+	if err != nil {
+		return err
+	}
+	if opts.Name != "" {
+		service, err := client.Service(ctx, opts.Name)
+		if err != nil {
+			return err
+		}
+		if opts.Output == outputJSON {
+			return writeJSON(opts.Out, service)
+		}
+		return writeService(opts, service)
+	}
+	services, err := client.Services(ctx)
+	if err != nil {
+		return err
+	}
+	if opts.Output == outputJSON {
+		return writeJSON(opts.Out, services)
+	}
+	return writeServices(opts, services)
+}
+
+func writeServices(opts *servicesOptions, services []admin.Service) error {
+	if len(services) == 0 {
+		_, err := fmt.Fprintln(opts.Out, "No service is balanced: none in Consul has lb-... metadata or the tag grpc_server or http_server.")
+		return err
+	}
+	t := &table{header: []string{"SERVICE", "PROTOCOL", "ROUTES", "STATE", "INSTANCES", "SINCE"}, give: 2}
+	for _, service := range services {
+		t.add(
+			cell{service.Name, cyan},
+			text(string(service.Protocol)),
+			text(routesText(service, 3)),
+			cell{string(service.State), serviceStyle(service.State)},
+			instancesCell(service),
+			text(ago(service.Since, opts.Now())),
+		)
+	}
+	if err := t.write(opts.Out, opts.Terminal); err != nil {
+		return err
+	}
+	return writeTroubles(opts, services...)
+}
+
+// writeTroubles prints below a table why its services are not fresh, and what is
+// wrong with their data.
+func writeTroubles(opts *servicesOptions, services ...admin.Service) error {
+	var lines []string
+	for _, service := range services {
+		if service.Reason != "" {
+			lines = append(lines, service.Name+": "+service.Reason)
+		}
+		for _, problem := range service.Problems {
+			lines = append(lines, service.Name+": "+problem)
+		}
+	}
+	for i, line := range lines {
+		lines[i] = opts.Terminal.wrap(line, 0)
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(opts.Out, "\n%s\n", strings.Join(lines, "\n"))
+	return err
+}
+
+func writeService(opts *servicesOptions, service admin.Service) error {
+	protocol := string(service.Protocol)
+	if protocol == "" {
+		protocol = "not served"
+	}
+	fmt.Fprintf(opts.Out, "%s: %s, %s, %s in rotation, %s\n\n",
+		opts.Terminal.paint(cyan, service.Name), protocol, routesText(service, 0),
+		instancesCell(service).text,
+		opts.Terminal.paint(serviceStyle(service.State), string(service.State))+" "+since(service.Since, opts.Now()))
+	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, give: 6}
+	for _, instance := range service.Instances {
+		t.add(
+			text(instance.ID),
+			text(instance.Node),
+			text(instance.HostPort()),
+			cell{string(instance.Status), statusStyle(instance.Status)},
+			text(fmt.Sprint(instance.Weight)),
+			text(instance.Version),
+			trafficCell(instance),
+		)
+	}
+	if err := t.write(opts.Out, opts.Terminal); err != nil {
+		return err
+	}
+	return writeTroubles(opts, service)
+}
+
+func trafficCell(instance admin.Instance) cell {
+	switch {
+	case instance.Held:
+		return cell{"held: " + instance.Reason, yellow}
+	case instance.InRotation:
+		return cell{"yes", green}
+	default:
+		return cell{"no: " + instance.Reason, red}
+	}
+}
+
+// routesText is up to most routes (0: all).
+func routesText(service admin.Service, most int) string {
+	var routes []string
+	for _, route := range service.Routes {
+		routes = append(routes, route.String())
+	}
+	if most > 0 && len(routes) > most {
+		routes = append(routes[:most], fmt.Sprintf("+%d", len(service.Routes)-most))
+	}
+	if service.Port != 0 {
+		routes = append(routes, fmt.Sprintf("port %d", service.Port))
+	}
+	if service.Default {
+		routes = append(routes, "default")
+	}
+	if len(routes) == 0 {
+		return "no route"
+	}
+	return strings.Join(routes, ", ")
+}
+
+// instancesCell is "3/4": instances in rotation of those registered, held ones
+// apart as "2+1/2".
+func instancesCell(service admin.Service) cell {
+	held := 0
+	for _, instance := range service.Instances {
+		if instance.Held && instance.InRotation {
+			held++
+		}
+	}
+	c := cell{text: fmt.Sprintf("%d/%d", service.InRotation, service.Registered)}
+	if held > 0 {
+		c.text = fmt.Sprintf("%d+%d/%d", service.InRotation-held, held, service.Registered)
+	}
+	if service.InRotation == 0 {
+		c.style = red
+	} else if held > 0 || service.InRotation < service.Registered {
+		c.style = yellow
+	}
+	return c
+}
+
+func serviceStyle(state endpoints.State) style {
+	switch state {
+	case endpoints.Fresh:
+		return green
+	case endpoints.Quarantined:
+		return red
+	default:
+		return yellow
+	}
+}
+
+func statusStyle(status endpoints.Status) style {
+	if slices.Contains([]endpoints.Status{endpoints.Critical, endpoints.Maintenance}, status) {
+		return red
+	}
+	if status == endpoints.Warning {
+		return yellow
+	}
+	return green
+}

@@ -1,0 +1,347 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/admin"
+	"lbctl/internal/controller"
+	"lbctl/internal/render"
+)
+
+const statusHelp = `Say what nginx serves, since when, and whether that is what Consul says.
+
+The states are:
+  serving   nginx serves what Consul says
+  pending   a change is on its way to nginx
+  degraded  something is wrong; nginx serves the last good configuration
+  frozen    a rollback pinned a generation; 'lbctl resume' follows Consul again
+  starting  nginx has not been given a configuration yet
+  down      nginx does not answer
+
+The exit code is 0 for serving, pending and frozen, 3 for the others, and 4 when
+no daemon answers.`
+
+const statusExample = `  lbctl status
+  lbctl status --watch
+  lbctl status --wait 60s && deploy
+  lbctl status --ready     # for health checks
+  lbctl status -o json | jq -r .state`
+
+type statusOptions struct {
+	Out, Err io.Writer
+	Terminal Terminal
+	Now      func() time.Time
+	Client   func() (*admin.Client, error)
+
+	Output   string
+	Watch    bool
+	Interval time.Duration
+	Wait     time.Duration // 0: do not
+	Ready    bool
+}
+
+func newStatusCmd(f *factory) *cobra.Command {
+	opts := &statusOptions{Out: f.out, Err: f.err, Terminal: f.terminal, Now: f.now}
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Say what nginx serves, and whether that is what Consul says",
+		Long:    statusHelp,
+		Example: statusExample,
+		Args:    atMost(0, ""),
+	}
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	cmd.Flags().BoolVar(&opts.Watch, "watch", false, "go on: redraw on a terminal, else print a line for each change")
+	define(flags, &opts.Interval, "interval", "", "DURATION", "with --watch and --wait, how often to ask", time.Second, parseDuration(100*time.Millisecond))
+	define(flags, &opts.Wait, "wait", "", "DURATION", "block until nginx serves what Consul says, for at most so long", 0, parseDuration(time.Millisecond))
+	cmd.Flags().BoolVar(&opts.Ready, "ready", false, "print nothing; exit 0 when nginx answers, from whichever generation")
+	opts.Client = daemonFlags(flags).client
+	flags.check(func(mistake func(string, ...any)) {
+		modes := 0
+		for _, given := range []bool{opts.Watch, opts.Wait > 0, opts.Ready} {
+			if given {
+				modes++
+			}
+		}
+		if modes > 1 {
+			mistake("--watch, --wait and --ready: want one of them")
+		}
+	})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), opts) }
+	return cmd
+}
+
+func runStatus(ctx context.Context, opts *statusOptions) error {
+	client, err := opts.Client()
+	if err != nil {
+		return err
+	}
+	switch {
+	case opts.Ready:
+		return ready(ctx, client)
+	case opts.Watch:
+		return watchStatus(ctx, opts, client)
+	case opts.Wait > 0:
+		return waitStatus(ctx, opts, client)
+	}
+	status, err := client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if err := writeStatus(opts, status); err != nil {
+		return err
+	}
+	return verdict(status)
+}
+
+// verdict is errNotRight for the states in which someone should look.
+func verdict(status controller.Status) error {
+	switch status.State {
+	case controller.Serving, controller.Pending, controller.Frozen:
+		return nil
+	default:
+		return errNotRight
+	}
+}
+
+// ready asks what a health check wants to know; the reason of a no goes to the
+// standard error, where Docker and Consul keep it.
+func ready(ctx context.Context, client *admin.Client) error {
+	_, err := client.Ready(ctx)
+	var no *admin.Error
+	if errors.As(err, &no) {
+		return notRight("%s", no.Message)
+	}
+	return err
+}
+
+// waitStatus waits for serving. A daemon that does not answer yet is waited for
+// too; a frozen one would not get there by itself.
+func waitStatus(ctx context.Context, opts *statusOptions, client *admin.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, opts.Wait)
+	defer cancel()
+	var last controller.Status
+	var seen, lastErr error
+	for {
+		status, err := client.Status(ctx)
+		switch {
+		case err == nil && status.State == controller.Serving:
+			return writeStatus(opts, status)
+		case err == nil && status.State == controller.Frozen:
+			return errors.Join(writeStatus(opts, status), notRight("waiting is of no use while a generation is pinned: 'lbctl resume' follows Consul again"))
+		case err == nil:
+			last, seen, lastErr = status, errNotRight, nil
+		case ctx.Err() == nil:
+			lastErr = err
+		}
+		if sleep(ctx, opts.Interval) == nil {
+			continue
+		}
+		switch {
+		case errors.Is(ctx.Err(), context.Canceled):
+			return context.Canceled
+		case lastErr != nil:
+			return fmt.Errorf("waited %s: %w", short(opts.Wait), lastErr)
+		case seen != nil:
+			return errors.Join(writeStatus(opts, last), notRight("waited %s, and nginx does not serve what Consul says", short(opts.Wait)))
+		default:
+			return fmt.Errorf("waited %s: %w", short(opts.Wait), admin.ErrUnreachable)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+const (
+	clearBelow = "\x1b[J"
+	home       = "\x1b[H"
+	clearAll   = "\x1b[2J"
+)
+
+// watchStatus shows the status until it is interrupted: on a terminal as a page
+// that stays in place, elsewhere as a line, or a JSON object, for each change.
+func watchStatus(ctx context.Context, opts *statusOptions, client *admin.Client) error {
+	before := ""
+	for first := true; ; first = false {
+		status, err := client.Status(ctx)
+		if ctx.Err() != nil {
+			return nil // interrupted, which is how a watch ends
+		}
+		if opts.Terminal.Width > 0 && opts.Output == outputText {
+			if err := redraw(opts, first, status, err); err != nil {
+				return err
+			}
+		} else if line := statusLine(opts, status, err); line != before {
+			before = line
+			if opts.Output == outputText {
+				line = clock(opts.Now(), opts.Now()) + "  " + line
+			}
+			if _, err := fmt.Fprintln(opts.Out, line); err != nil {
+				return err
+			}
+		}
+		if sleep(ctx, opts.Interval) != nil {
+			return nil
+		}
+	}
+}
+
+func redraw(opts *statusOptions, first bool, status controller.Status, err error) error {
+	var page strings.Builder
+	if first {
+		page.WriteString(clearAll)
+	}
+	page.WriteString(home)
+	text := opts.Terminal.wrap(fmt.Sprint(err), 0)
+	if err == nil {
+		text = statusText(opts.Terminal, opts.Now(), status)
+	}
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if room := opts.Terminal.Height - 2; room > 0 && len(lines) > room {
+		lines = append(lines[:room-1], "…")
+	}
+	for _, line := range lines {
+		page.WriteString(line + "\x1b[K\n")
+	}
+	page.WriteString(opts.Terminal.paint(dim, "\x1b[K\n"+opts.Now().Format("15:04:05")+", Ctrl-C to end") + clearBelow)
+	_, err = io.WriteString(opts.Out, page.String())
+	return err
+}
+
+// statusLine is what a watch compares and prints.
+func statusLine(opts *statusOptions, status controller.Status, err error) string {
+	if opts.Output == outputJSON {
+		if err != nil {
+			line, _ := json.Marshal(map[string]string{"error": err.Error()}) // cannot fail
+			return string(line)
+		}
+		line, _ := json.Marshal(status) // cannot fail: it came as JSON
+		return string(line)
+	}
+	if err != nil {
+		return fmt.Sprintf("%-8s  %v", "unknown", err)
+	}
+	line := fmt.Sprintf("%-8s  %s", status.State, status.Summary)
+	for _, problem := range status.Problems {
+		line += "; " + problem.Subject + ": " + oneLine(problem.Message)
+	}
+	return line
+}
+
+func writeStatus(opts *statusOptions, status controller.Status) error {
+	if opts.Output == outputJSON {
+		return writeJSON(opts.Out, status)
+	}
+	_, err := io.WriteString(opts.Out, statusText(opts.Terminal, opts.Now(), status))
+	return err
+}
+
+// stateStyle is how a state looks where there are colours.
+func stateStyle(state controller.State) style {
+	switch state {
+	case controller.Serving:
+		return green
+	case controller.Pending, controller.Frozen, controller.Starting:
+		return yellow
+	default:
+		return red
+	}
+}
+
+const labelWidth = 12 // "Last change" and a space
+
+func statusText(terminal Terminal, now time.Time, status controller.Status) string {
+	var out strings.Builder
+	fmt.Fprintln(&out, terminal.paint(stateStyle(status.State), terminal.wrap(status.Summary, 0)))
+	out.WriteByte('\n')
+	row := func(label, text string) {
+		if text != "" {
+			fmt.Fprintf(&out, "%s %s\n", terminal.paint(bold, fmt.Sprintf("%-*s", labelWidth, label)), terminal.wrap(text, labelWidth+1))
+		}
+	}
+	row("State", string(status.State))
+	row("nginx", nginxText(status.Nginx, now))
+	row("Consul", consulText(status.Consul, now))
+	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, count(status.Instances, "instance")))
+	if pending := status.Pending; pending != nil {
+		row("Pending", pendingText(pending, now))
+	}
+	if frozen := status.Frozen; frozen != nil {
+		row("Frozen", fmt.Sprintf("at generation %d %s; 'lbctl resume' follows Consul again", frozen.Generation, since(frozen.Since, now)))
+	}
+	row("Last change", applyText(status.LastApply, now))
+	row("lbctl", fmt.Sprintf("%s, up %s", status.Version, since(status.Started, now)))
+	if len(status.Problems) > 0 {
+		fmt.Fprintf(&out, "\n%s\n", terminal.paint(bold, "Problems"))
+		for _, problem := range status.Problems {
+			text := problem.Subject + ": " + oneLine(problem.Message)
+			if !problem.Since.IsZero() {
+				text += " (" + since(problem.Since, now) + ")"
+			}
+			fmt.Fprintf(&out, "  %s\n", terminal.wrap(text, 2))
+		}
+	}
+	return out.String()
+}
+
+func nginxText(nginx controller.Nginx, now time.Time) string {
+	if !nginx.Running {
+		return nginx.Version + ", not running"
+	}
+	text := fmt.Sprintf("%s, process %d, %s", nginx.Version, nginx.PID, count(nginx.Workers, "worker"))
+	if nginx.OldWorkers > 0 {
+		text += fmt.Sprintf(" and %d old still finishing requests", nginx.OldWorkers)
+	}
+	if nginx.Generation == 0 {
+		return text + ", answers from no generation"
+	}
+	return text + fmt.Sprintf(", generation %d %s", nginx.Generation, since(nginx.Since, now))
+}
+
+func consulText(consul render.ConsulStatus, now time.Time) string {
+	switch {
+	case !consul.Reachable && consul.LastError != "":
+		return fmt.Sprintf("%s, does not answer %s: %s", consul.Address, since(consul.Since, now), consul.LastError)
+	case !consul.Reachable:
+		return fmt.Sprintf("%s, has not answered yet", consul.Address)
+	case consul.Leader == "":
+		return fmt.Sprintf("%s, no leader %s: changes wait", consul.Address, since(consul.Since, now))
+	default:
+		return fmt.Sprintf("%s, leader %s, fine %s", consul.Address, consul.Leader, since(consul.Since, now))
+	}
+}
+
+func pendingText(pending *controller.PendingChange, now time.Time) string {
+	why := oneLine(pending.Reason)
+	if !pending.Since.IsZero() {
+		why += ", " + since(pending.Since, now)
+	}
+	return fmt.Sprintf("%s (%s)", pending.Change, why)
+}
+
+func applyText(apply *controller.LastApply, now time.Time) string {
+	if apply == nil {
+		return "none since lbctl started"
+	}
+	what, _ := happened(apply.Outcome)
+	return fmt.Sprintf("%s at %s, took %s", what, ago(apply.At, now), took(seconds(apply.TookSeconds)))
+}
+
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
