@@ -67,16 +67,14 @@ func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 // The error is about the first registration only: Config.Attempts failed. An
 // agent that goes away later is waited for.
 func (r *Registrar) Run(ctx context.Context) error {
-	if err := r.join(ctx); err != nil {
-		return err
-	}
+	err := r.join(ctx)
 	if r.registered {
 		r.drain(nil)
 	}
 	if r.attempted {
 		r.deregister()
 	}
-	return nil
+	return err
 }
 
 // Hurry cuts short what is being waited for on the way out: the drain, and
@@ -152,8 +150,8 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 		}
 		r.attempted = true // also when only the answer gets lost
 		var entry registration
-		if entry, err = r.register(ctx, ready); err == nil {
-			r.registered = true
+		// Not cut off half-way: whoever is in the rotation must be drained.
+		if entry, err = r.register(context.WithoutCancel(ctx), ready); err == nil {
 			r.logger.Info("registered", "address", entry.service.Address, "port", r.cfg.Port,
 				"status", entry.service.Check.Status, "check", entry.service.Check.Notes)
 			return nil
@@ -163,7 +161,7 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 		}
 		r.logger.Warn("registration failed", "attempt", attempt, "of", r.cfg.Attempts, "error", err)
 	}
-	r.attempted = false
+	r.attempted = r.registered
 	return fmt.Errorf("register %q with the Consul agent at %s: %d attempts failed, the last one: %w",
 		r.cfg.ID, r.agent.address, r.cfg.Attempts, err)
 }
@@ -180,6 +178,7 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 	if err := r.agent.register(ctx, entry); err != nil {
 		return entry, err
 	}
+	r.registered = true
 	cleared, err := r.agent.clearMaintenance(ctx, r.cfg.ID)
 	if err != nil {
 		return entry, err
@@ -255,7 +254,7 @@ func (r *Registrar) putRight(ctx context.Context) (difference string, err error)
 		return "", err
 	}
 	ready := r.probe(ctx) == nil
-	if _, err := r.register(ctx, ready); err != nil {
+	if _, err := r.register(context.WithoutCancel(ctx), ready); err != nil {
 		return "", err
 	}
 	if r.cfg.Check.Type == CheckTTL {
