@@ -180,6 +180,9 @@ func (l *loop) due() (time.Time, bool) {
 // update takes what Consul says now.
 func (l *loop) update(cfg render.Configuration) {
 	now := time.Now()
+	if cfg.Entries == nil {
+		cfg.Entries = []endpoints.Entry{} // nil is "not known" here
+	}
 	if l.latest == nil || l.latest.Hash != cfg.Hash {
 		if l.failure != nil {
 			l.failure = nil

@@ -484,3 +484,18 @@ func TestWhatConsulSaysIsAlwaysServed(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkObserve(b *testing.B) {
+	var services []Service
+	for n := range 2000 {
+		s := service(fmt.Sprint("service-", n))
+		for i := range 20 {
+			s.Instances = append(s.Instances, service(s.Name, fmt.Sprint("i", i)).Instances...)
+		}
+		services = append(services, s)
+	}
+	tb := newTable("", Options{})
+	for b.Loop() {
+		tb.Observe(noon, services)
+	}
+}
