@@ -35,7 +35,7 @@ func serviceOf(entry endpoints.Entry) Service {
 			Instance:   instance,
 			InRotation: entry.Served(),
 			Held:       true,
-			Reason:     "kept in rotation: " + entry.Reason,
+			Reason:     entry.Reason,
 		})
 	}
 	for _, instance := range service.Instances {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -81,7 +82,7 @@ func completeServices(at *daemonAt) cobra.CompletionFunc {
 		var names []cobra.Completion
 		for _, service := range services {
 			names = append(names, cobra.CompletionWithDesc(service.Name,
-				fmt.Sprintf("%s, %d of %d instances in rotation", service.Protocol, service.InRotation, service.Registered)))
+				fmt.Sprintf("%s, %s in rotation", cmp.Or(string(service.Protocol), "not served"), instancesCell(service).text)))
 		}
 		return names, err
 	})
@@ -95,10 +96,16 @@ func completeGenerations(f *factory, at *daemonAt, most int) cobra.CompletionFun
 		var numbers []cobra.Completion
 		for _, generation := range generations {
 			what := clock(generation.Created, f.now())
-			if generation.Current {
+			switch {
+			case generation.Current:
 				what += ", current"
+			case generation.Served.IsZero():
+				what += ", never served"
 			}
-			numbers = append(numbers, cobra.CompletionWithDesc(fmt.Sprint(generation.Number), what+"  "+generation.Change))
+			if generation.Change != "" {
+				what += ": " + generation.Change
+			}
+			numbers = append(numbers, cobra.CompletionWithDesc(fmt.Sprint(generation.Number), what))
 		}
 		return numbers, err
 	})

@@ -36,22 +36,31 @@ func directoryFlags(flags *flags, stateDir, runDir *string) {
 		"where its sockets are (default STATE-DIR/run)", "", parseDirectory)
 }
 
-// client asks where it was told to. Told nothing it tries the socket of a
+// client asks where it was told to: at --addr, or at the socket in a directory
+// that was named, or else at LBCTL_ADDR. Told nothing it tries the socket of a
 // daemon on this machine, then the HTTP address, which other users and the host
-// of a container can use.
+// of a container can use. Where both are possible the socket comes first, since
+// everything can be done over it.
 func (at *daemonAt) client() (*admin.Client, error) {
+	socket := "unix://" + filepath.Join(runDirOf(at.stateDir, at.runDir), socketName)
+	named := at.flags.given("state-dir") || at.flags.given("run-dir")
 	var addresses []string
-	if at.addr != "" {
+	switch {
+	case at.addr != "" && (at.flags.source("addr") == "--addr" || !named):
 		addresses = []string{at.addr}
-	} else {
-		addresses = []string{"unix://" + filepath.Join(runDirOf(at.stateDir, at.runDir), socketName)}
-		if !at.flags.given("state-dir") && !at.flags.given("run-dir") {
-			addresses = append(addresses, "http://127.0.0.1:"+strconv.Itoa(admin.DefaultPort))
-		}
+	case at.addr != "":
+		addresses = []string{socket, at.addr}
+	case named:
+		addresses = []string{socket}
+	default:
+		addresses = []string{socket, "http://127.0.0.1:" + strconv.Itoa(admin.DefaultPort)}
 	}
 	client, err := admin.NewClient(addresses...)
 	if err != nil {
-		return nil, &usageError{command: at.flags.command.CommandPath(), mistakes: []error{fmt.Errorf("--addr or LBCTL_ADDR: %w", err)}}
+		return nil, &usageError{
+			command:  at.flags.command.CommandPath(),
+			mistakes: []error{fmt.Errorf("%s: %w", at.flags.source("addr"), err)},
+		}
 	}
 	return client, nil
 }

@@ -58,7 +58,7 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 		_, err := fmt.Fprintln(opts.Out, "Nothing has happened yet.")
 		return err
 	}
-	t := &table{header: []string{"GENERATION", "WHEN", "WHAT", "TOOK", "CHANGE"}, give: 4}
+	t := &table{header: []string{"GENERATION", "WHEN", "WHAT", "TOOK", "CHANGE"}, prose: true}
 	for _, event := range events {
 		what, style := happened(event.Kind)
 		generation := "-"

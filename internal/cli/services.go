@@ -94,7 +94,7 @@ func writeServices(opts *servicesOptions, services []admin.Service) error {
 			text(routesText(service, 3)),
 			cell{string(service.State), serviceStyle(service.State)},
 			instancesCell(service),
-			text(ago(service.Since, opts.Now())),
+			text(age(opts.Now().Sub(service.Since))+" ago"),
 		)
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
@@ -126,15 +126,14 @@ func writeTroubles(opts *servicesOptions, services ...admin.Service) error {
 }
 
 func writeService(opts *servicesOptions, service admin.Service) error {
-	protocol := string(service.Protocol)
-	if protocol == "" {
-		protocol = "not served"
+	way := "not served"
+	if service.Protocol != "" {
+		way = fmt.Sprintf("%s, %s", service.Protocol, routesText(service, 0))
 	}
-	fmt.Fprintf(opts.Out, "%s: %s, %s, %s in rotation, %s\n\n",
-		opts.Terminal.paint(cyan, service.Name), protocol, routesText(service, 0),
-		instancesCell(service).text,
-		opts.Terminal.paint(serviceStyle(service.State), string(service.State))+" "+since(service.Since, opts.Now()))
-	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, give: 6}
+	fmt.Fprintf(opts.Out, "%s: %s; %s in rotation; %s %s\n\n",
+		opts.Terminal.paint(cyan, service.Name), way, instancesCell(service).text,
+		opts.Terminal.paint(serviceStyle(service.State), string(service.State)), since(service.Since, opts.Now()))
+	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, prose: true}
 	for _, instance := range service.Instances {
 		t.add(
 			text(instance.ID),
@@ -148,6 +147,9 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
 		return err
+	}
+	if service.State == endpoints.Held {
+		service.Reason = "" // told for each instance
 	}
 	return writeTroubles(opts, service)
 }
@@ -184,8 +186,8 @@ func routesText(service admin.Service, most int) string {
 	return strings.Join(routes, ", ")
 }
 
-// instancesCell is "3/4": instances in rotation of those registered, held ones
-// apart as "2+1/2".
+// instancesCell is "3/4", instances in rotation of those registered, with the
+// ones that are only held apart: "2/2 +1 held".
 func instancesCell(service admin.Service) cell {
 	held := 0
 	for _, instance := range service.Instances {
@@ -193,9 +195,9 @@ func instancesCell(service admin.Service) cell {
 			held++
 		}
 	}
-	c := cell{text: fmt.Sprintf("%d/%d", service.InRotation, service.Registered)}
+	c := cell{text: fmt.Sprintf("%d/%d", service.InRotation-held, service.Registered)}
 	if held > 0 {
-		c.text = fmt.Sprintf("%d+%d/%d", service.InRotation-held, held, service.Registered)
+		c.text += fmt.Sprintf(" +%d held", held)
 	}
 	if service.InRotation == 0 {
 		c.style = red

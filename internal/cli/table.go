@@ -2,6 +2,7 @@ package cli
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -26,6 +27,8 @@ type table struct {
 	header []string
 	rows   [][]cell
 	give   int // the column that is cut, with an ellipsis, where the terminal is too narrow
+	// prose: the last column is text, which goes on below itself instead.
+	prose bool
 }
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
@@ -45,21 +48,23 @@ func (t *table) write(w io.Writer, terminal Terminal) error {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
 		}
 	}
-	if terminal.Width > 0 {
-		total := gap * (len(widths) - 1)
-		for _, width := range widths {
-			total += width
-		}
-		if over := total - terminal.Width; over > 0 {
-			widths[t.give] = max(widths[t.give]-over, min(tooSlim, widths[t.give]))
-		}
+	last := len(widths) - 1
+	if terminal.Width > 0 && !t.prose {
+		t.shrink(widths, terminal.Width)
+	}
+	indent := gap * last // where the last column begins
+	for _, width := range widths[:last] {
+		indent += width
 	}
 	var out strings.Builder
 	line := func(cells []cell) {
 		for i, c := range cells {
 			shown := cut(c.text, widths[i])
+			if t.prose && i == last {
+				shown = terminal.wrap(c.text, indent)
+			}
 			out.WriteString(terminal.paint(c.style, shown))
-			if i < len(cells)-1 { // no spaces at the end of a line
+			if i < last { // no spaces at the end of a line
 				out.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(shown)+gap))
 			}
 		}
@@ -75,6 +80,33 @@ func (t *table) write(w io.Writer, terminal Terminal) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// shrink makes columns fit into room, the one that gives first, then the widest
+// ones, but none to less than can be read.
+func (t *table) shrink(widths []int, room int) {
+	over := gap*(len(widths)-1) - room
+	order := make([]int, len(widths))
+	for i, width := range widths {
+		over += width
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		switch t.give {
+		case a:
+			return -1
+		case b:
+			return 1
+		default:
+			return widths[b] - widths[a]
+		}
+	})
+	for _, i := range order {
+		if spare := widths[i] - tooSlim; over > 0 && spare > 0 {
+			widths[i] -= min(spare, over)
+			over -= min(spare, over)
+		}
+	}
 }
 
 func cut(s string, width int) string {

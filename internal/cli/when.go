@@ -39,7 +39,7 @@ func age(d time.Duration) string {
 		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 10*time.Hour:
+	case d < 10*time.Hour && int(d.Minutes())%60 > 0:
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%dh", int(d.Hours()))

@@ -1,0 +1,349 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/admin"
+	"lbctl/internal/controller"
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// now is when the tests take place.
+var now = time.Date(2026, 11, 21, 9, 16, 30, 0, time.UTC)
+
+func before(d time.Duration) time.Time { return now.Add(-d) }
+
+// A fakeDaemon is what a real admin server asks in these tests.
+type fakeDaemon struct {
+	status      controller.Status
+	events      []controller.Event
+	entries     []endpoints.Entry
+	held        int
+	generations []nginx.Generation
+	current     int
+	files       map[int]map[string][]byte
+	serving     error // why nginx does not answer
+	refuse      error // why it refuses to be rolled back
+}
+
+func (d *fakeDaemon) Status(context.Context) controller.Status { return d.status }
+func (d *fakeDaemon) History() []controller.Event              { return d.events }
+func (d *fakeDaemon) Entries() []endpoints.Entry               { return d.entries }
+func (d *fakeDaemon) Accept() int                              { return d.held }
+func (d *fakeDaemon) Generations() ([]nginx.Generation, error) { return d.generations, nil }
+func (d *fakeDaemon) Serving(context.Context) (int, error)     { return d.current, d.serving }
+func (d *fakeDaemon) Resume(context.Context) error             { d.status.Frozen = nil; return nil }
+
+func (d *fakeDaemon) Rollback(_ context.Context, number int) (nginx.Generation, error) {
+	if d.refuse != nil {
+		return nginx.Generation{}, d.refuse
+	}
+	d.current = number
+	return d.Current()
+}
+
+func (d *fakeDaemon) Current() (nginx.Generation, error) {
+	for _, generation := range d.generations {
+		if generation.Number == d.current {
+			return generation, nil
+		}
+	}
+	return nginx.Generation{}, nil
+}
+
+func (d *fakeDaemon) Files(number int) (map[string][]byte, error) {
+	if files, ok := d.files[number]; ok {
+		return files, nil
+	}
+	return nil, fmt.Errorf("generation %d: %w", number, os.ErrNotExist)
+}
+
+// newFakeDaemon is one that serves generation 42, as it should.
+func newFakeDaemon() *fakeDaemon {
+	note := func(change string, services, instances int) nginx.Note {
+		return nginx.Note{Change: change, Services: services, Instances: instances}
+	}
+	passing := func(id, node, address string) endpoints.Instance {
+		return endpoints.Instance{ID: id, Node: node, Address: address, Port: 7777, Weight: 1, Status: endpoints.Passing}
+	}
+	return &fakeDaemon{
+		status: controller.Status{
+			State:   controller.Serving,
+			Summary: "nginx serves generation 42, which is what Consul says",
+			Version: "1.2.3",
+			Started: before(26 * time.Hour),
+			Nginx: controller.Nginx{
+				Version: "1.30.6", Running: true, PID: 4711, Generation: 42,
+				Since: before(4*time.Minute + 27*time.Second), Workers: 2,
+			},
+			Consul: render.ConsulStatus{
+				Address: "127.0.0.1:8500", Reachable: true, Leader: "10.0.0.3:8300", Since: before(3 * time.Hour),
+			},
+			Services:  3,
+			Instances: 4,
+			LastApply: &controller.LastApply{
+				At: before(4*time.Minute + 27*time.Second), TookSeconds: 0.082, Generation: 42, Outcome: controller.Applied,
+			},
+		},
+		events: []controller.Event{
+			{Time: before(4 * time.Minute), Kind: controller.Applied, Generation: 42, From: 41, TookSeconds: 0.082, Change: "hello_server +2", Reason: "Consul or a template changed"},
+			{Time: before(31 * time.Minute), Kind: controller.Rejected, Generation: 41, From: 41, TookSeconds: 0.021, Change: "structure",
+				Reason: "generation 42: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12"},
+			{Time: before(2 * time.Hour), Kind: controller.Resumed, Generation: 41, Reason: "generation 40 is no longer pinned"},
+			{Time: before(3 * time.Hour), Kind: controller.RolledBackByOperator, Generation: 40, From: 41, TookSeconds: 0.2, Reason: "an operator asked for it"},
+			{Time: before(30 * time.Hour), Kind: controller.NginxUp, Generation: 41, TookSeconds: 12.34},
+		},
+		entries: []endpoints.Entry{
+			{
+				Service: endpoints.Service{
+					Name: "hello_server", Protocol: endpoints.GRPC, Default: true, OK: true,
+					Instances: []endpoints.Instance{
+						passing("hello_server-1b40646880d9", "node-1", "10.0.0.11"),
+						passing("hello_server-7c2f", "node-2", "10.0.0.12"),
+						{ID: "hello_server-9999", Node: "node-3", Address: "10.0.0.13", Port: 7777, Weight: 1, Status: endpoints.Critical},
+						{ID: "hello_server-aaaa", Node: "node-4", Address: "fd00::14", Port: 7777, Weight: 5, Status: endpoints.Maintenance, Version: "v2"},
+					},
+				},
+				State: endpoints.Fresh, Since: before(4 * time.Minute),
+			},
+			{
+				Service: endpoints.Service{
+					Name: "shop", Protocol: endpoints.HTTP, OK: true,
+					Routes: []endpoints.Route{
+						{Host: "example.com"}, {Host: "example.com", Path: "/api"},
+						{Host: "*.example.org", Path: "/shop"}, {Path: "/static"}, {Path: "/images"},
+					},
+					Instances: []endpoints.Instance{passing("shop-1", "node-1", "10.0.0.11")},
+					Problems:  []string{`instance "shop-1": lb-version "v 1": want letters, digits, ".", "_" and "-"`},
+				},
+				State: endpoints.Held, Since: before(20 * time.Second),
+				Reason: "2 of 3 instances vanished from the catalog at once",
+				Held:   []endpoints.Instance{passing("shop-2", "node-2", "10.0.0.12")},
+			},
+			{
+				Service: endpoints.Service{Name: "strange", Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},
+				State:   endpoints.Quarantined, Since: before(50 * time.Hour),
+				Reason: `no instance's metadata can be understood: lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
+			},
+		},
+		held: 1,
+		generations: []nginx.Generation{
+			{Number: 43, Created: before(2 * time.Minute)}, // nginx refused it
+			{Number: 42, Created: before(4 * time.Minute), Served: before(4 * time.Minute), Note: note("hello_server +2", 3, 4)},
+			{Number: 41, Created: before(26 * time.Hour), Served: before(26 * time.Hour), Note: note("new service shop +1", 2, 2)},
+			{Number: 40, Created: before(27 * time.Hour), Served: before(27 * time.Hour), Note: note("the first configuration", 1, 1)},
+		},
+		current: 42,
+		files: map[int]map[string][]byte{
+			40: {"nginx.conf": []byte("events {}\n")},
+			41: {"nginx.conf": []byte("http {\n    include grpc.conf;\n}\n"), "grpc.conf": []byte("upstream hello {\n    server 10.0.0.11:7777;\n}\n"), "old.conf": []byte("# old\n")},
+			42: {"nginx.conf": []byte("http {\n    include grpc.conf;\n}\n"), "grpc.conf": []byte("upstream hello {\n    server 10.0.0.11:7777;\n    server 10.0.0.12:7777;\n}\n"), "new.conf": []byte("# new\n")},
+			43: {"nginx.conf": []byte("foo;\n")},
+		},
+	}
+}
+
+// start serves the daemon's API at a socket and returns its run directory.
+func (d *fakeDaemon) start(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lb") // t.TempDir is too long for a socket's path
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	listener, err := admin.ListenUnix(filepath.Join(dir, socketName))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	server := &admin.Server{Controller: d, Services: d, Generations: d, Logger: slog.New(slog.DiscardHandler)}
+	go func() { done <- server.Run(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+	return dir
+}
+
+// A result is what a command line left behind.
+type result struct {
+	out, err string
+	code     int
+}
+
+func command(ctx context.Context, terminal Terminal, environ []string, args ...string) result {
+	var out, err bytes.Buffer
+	code := Main(ctx, System{
+		Args: args, Out: &out, Err: &err, Environ: environ, Terminal: terminal,
+		Now: func() time.Time { return now },
+	})
+	return result{out.String(), err.String(), code}
+}
+
+// golden compares a result with a file of testdata.
+func golden(t *testing.T, name, line string, got result) {
+	t.Helper()
+	var text strings.Builder
+	fmt.Fprintf(&text, "$ %s\n%s", line, got.out)
+	if got.err != "" {
+		fmt.Fprintf(&text, "=== standard error\n%s", got.err)
+	}
+	fmt.Fprintf(&text, "=== exit code %d\n", got.code)
+	path := filepath.Join("testdata", name+".txt")
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text.String()), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "run the test with -update to make it")
+	assert.Equal(t, string(want), text.String())
+}
+
+var (
+	narrow   = Terminal{Width: 80, Height: 24}
+	coloured = Terminal{Width: 120, Height: 40, Colour: true}
+)
+
+func degraded(d *fakeDaemon) {
+	d.status.State = controller.Degraded
+	d.status.Summary = "nginx serves generation 42 of 09:12:03; a newer configuration is not served, nginx refused it: nginx -t: unknown directive \"foo\" in http.conf:12"
+	d.status.Nginx.OldWorkers = 1
+	d.status.Pending = &controller.PendingChange{Since: before(time.Minute), Change: "structure", Reason: "nginx refused it; tried again at 09:17:02"}
+	d.status.LastApply.Outcome, d.status.LastApply.At = controller.Rejected, before(3*time.Second)
+	d.status.Problems = []render.Problem{
+		{Subject: "nginx", Message: "generation 43: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12 (3 attempts, again at 09:17:02)", Since: before(time.Minute)},
+		{Subject: "service strange", Message: "lb-protocol \"smtp\": want one of grpc, grpcs, http, https, tcp\nlb-path \"x\": want a path"},
+	}
+}
+
+func frozen(d *fakeDaemon) {
+	d.current = 41
+	d.status.State = controller.Frozen
+	d.status.Summary = "nginx serves generation 41, pinned by a rollback at 09:10:30; a change waits (hello_server +2); 'lbctl resume' follows Consul again"
+	d.status.Nginx.Generation = 41
+	d.status.Frozen = &controller.Freeze{Generation: 41, Since: before(6 * time.Minute)}
+	d.status.Pending = &controller.PendingChange{Since: before(6 * time.Minute), Change: "hello_server +2", Reason: "generation 41 is pinned"}
+}
+
+func down(d *fakeDaemon) {
+	d.serving = errors.New("nginx is not running: nobody listens at its socket")
+	d.status.State = controller.Down
+	d.status.Summary = "nginx does not answer; generation 42 is ready for it: nginx is not running"
+	d.status.Nginx = controller.Nginx{Version: "1.30.6"}
+	d.status.Consul = render.ConsulStatus{Address: "127.0.0.1:8500", LastError: "connection refused", Since: before(time.Minute)}
+	d.status.LastApply = nil
+}
+
+func empty(d *fakeDaemon) {
+	*d = fakeDaemon{status: controller.Status{State: controller.Starting, Summary: "nginx serves nothing yet: Consul has not answered yet", Version: "1.2.3", Started: before(time.Second), Nginx: controller.Nginx{Version: "1.30.6"}, Consul: render.ConsulStatus{Address: "127.0.0.1:8500"}}}
+}
+
+// TestCommands shows what every command prints. The golden files are read by
+// people before they are committed: they are the product.
+func TestCommands(t *testing.T) {
+	for _, test := range []struct {
+		golden   string
+		line     string
+		change   func(*fakeDaemon)
+		terminal Terminal
+		environ  []string
+	}{
+		{golden: "help", line: "lbctl"},
+		{golden: "help-status", line: "lbctl help status"},
+		{golden: "help-run", line: "lbctl run --help"},
+		{golden: "help-unknown", line: "lbctl help nope"},
+		{golden: "unknown-command", line: "lbctl stauts"},
+		{golden: "unknown-flag", line: "lbctl status --quick"},
+		{golden: "unknown-argument", line: "lbctl status now please"},
+		{golden: "bad-output", line: "lbctl status -o yaml"},
+		{golden: "bad-addr", line: "lbctl status --addr ftp://x"},
+		{golden: "status", line: "lbctl status"},
+		{golden: "status-json", line: "lbctl status -o json"},
+		{golden: "status-colour", line: "lbctl status", terminal: coloured},
+		{golden: "status-degraded", line: "lbctl status", change: degraded},
+		{golden: "status-degraded-narrow", line: "lbctl status", change: degraded, terminal: narrow},
+		{golden: "status-degraded-json", line: "lbctl status -o json", change: degraded},
+		{golden: "status-frozen", line: "lbctl status", change: frozen},
+		{golden: "status-down", line: "lbctl status", change: down},
+		{golden: "status-starting", line: "lbctl status", change: empty},
+		{golden: "status-modes", line: "lbctl status --watch --ready"},
+		{golden: "status-ready", line: "lbctl status --ready"},
+		{golden: "status-ready-down", line: "lbctl status --ready", change: down},
+		{golden: "status-wait", line: "lbctl status --wait 60s"},
+		{golden: "status-wait-degraded", line: "lbctl status --wait 1ms", change: degraded},
+		{golden: "status-wait-frozen", line: "lbctl status --wait 60s", change: frozen},
+		{golden: "services", line: "lbctl services"},
+		{golden: "services-narrow", line: "lbctl services", terminal: narrow},
+		{golden: "services-colour", line: "lbctl services", terminal: coloured},
+		{golden: "services-json", line: "lbctl services -o json"},
+		{golden: "services-none", line: "lbctl services", change: empty},
+		{golden: "services-none-json", line: "lbctl services -o json", change: empty},
+		{golden: "service", line: "lbctl services hello_server"},
+		{golden: "service-held", line: "lbctl services shop"},
+		{golden: "service-held-narrow", line: "lbctl services shop", terminal: narrow},
+		{golden: "service-quarantined", line: "lbctl services strange"},
+		{golden: "service-json", line: "lbctl services shop -o json"},
+		{golden: "service-unknown", line: "lbctl services nope"},
+		{golden: "services-too-many", line: "lbctl services a b"},
+		{golden: "history", line: "lbctl history"},
+		{golden: "history-narrow", line: "lbctl history", terminal: narrow},
+		{golden: "history-limit", line: "lbctl history --limit 2"},
+		{golden: "history-json", line: "lbctl history --limit 2 -o json"},
+		{golden: "history-none", line: "lbctl history", change: empty},
+		{golden: "history-none-json", line: "lbctl history -o json", change: empty},
+		{golden: "diff", line: "lbctl diff"},
+		{golden: "diff-colour", line: "lbctl diff", terminal: coloured},
+		{golden: "diff-one", line: "lbctl diff 40"},
+		{golden: "diff-same", line: "lbctl diff 42 42"},
+		{golden: "diff-json", line: "lbctl diff 41 42 -o json"},
+		{golden: "diff-unknown", line: "lbctl diff 7"},
+		{golden: "diff-none", line: "lbctl diff", change: empty},
+		{golden: "diff-bad", line: "lbctl diff x 0"},
+		{golden: "rollback", line: "lbctl rollback"},
+		{golden: "rollback-again", line: "lbctl rollback", change: frozen},
+		{golden: "rollback-number", line: "lbctl rollback 40"},
+		{golden: "rollback-json", line: "lbctl rollback 40 -o json"},
+		{golden: "rollback-unknown", line: "lbctl rollback 7"},
+		{golden: "rollback-none", line: "lbctl rollback", change: empty},
+		{golden: "rollback-refused", line: "lbctl rollback", change: func(d *fakeDaemon) {
+			d.refuse = errors.New("generation 41: configuration refused: nginx -t: host not found in upstream \"api\" in http.conf:7")
+		}},
+		{golden: "resume", line: "lbctl resume", change: frozen},
+		{golden: "resume-not-frozen", line: "lbctl resume"},
+		{golden: "resume-json", line: "lbctl resume -o json", change: frozen},
+		{golden: "accept", line: "lbctl accept"},
+		{golden: "accept-none", line: "lbctl accept", change: empty},
+		{golden: "accept-json", line: "lbctl accept -o json"},
+		{golden: "completion-nothing", line: "lbctl completion"},
+		{golden: "complete-services", line: "lbctl __complete services h"},
+		{golden: "complete-generations", line: "lbctl __complete rollback "},
+		{golden: "run-mistakes", line: "lbctl run --workers=none --admin 9119 --settle-min 3s",
+			environ: []string{"LBCTL_GRPC_LISTEN=:5000", "LBCTL_LOG_LEVEL=loud"}},
+		{golden: "run-ports", line: "lbctl run --http-listen 127.0.0.1:5000 --settle-min 3s", environ: []string{"LBCTL_SETTLE_MAX=1s"}},
+	} {
+		t.Run(test.golden, func(t *testing.T) {
+			t.Parallel()
+			daemon := newFakeDaemon()
+			if test.change != nil {
+				test.change(daemon)
+			}
+			environ := append([]string{"LBCTL_RUN_DIR=" + daemon.start(t)}, test.environ...)
+			got := command(context.Background(), test.terminal, environ, strings.Split(test.line, " ")[1:]...)
+			golden(t, test.golden, test.line, got)
+		})
+	}
+}
