@@ -386,6 +386,12 @@ func TestAPinnedGenerationThatIsGone(t *testing.T) {
 		require.NoError(t, writeFreeze(filepath.Join(r.dir, "frozen.json"), &Freeze{Generation: 9, Since: time.Now()}))
 		r.run()
 		assert.Equal(t, 1, r.status().Frozen.Generation)
+
+		r.end()
+		r.server = newFakeServer()
+		r.run()
+		r.say("b")
+		assert.Equal(t, Serving, r.status().State, "no generation is left that could be pinned")
 	})
 }
 

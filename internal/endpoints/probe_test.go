@@ -80,7 +80,7 @@ func TestProbeCountsFailuresInARow(t *testing.T) {
 			if n++; n%2 == 0 {
 				return nil
 			}
-			return refused(nil, "")
+			return refused(t.Context(), "")
 		}
 		tb.Observe(time.Now(), []Service{service("hello", "a")})
 		probing(t, tb, func() {

@@ -50,7 +50,7 @@ type Table struct {
 	mu       sync.Mutex
 	records  map[string]*record // by service name
 	owners   map[claim]string   // who serves a route that several may claim
-	vanished []vanishing        // within GuardWindow, and not held for sure to be gone
+	vanished []vanishing        // within GuardWindow; without those that were let go for good
 	trust    Trust
 	observed time.Time
 	entries  []Entry

@@ -1,0 +1,167 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"lbctl/internal/nginx"
+)
+
+// check looks whether nginx serves the current generation, and whether its files
+// are what they were.
+func (l *loop) check(now time.Time) {
+	l.nextCheck = now.Add(l.opts.CheckEvery)
+	if l.current.Number == 0 {
+		return
+	}
+	l.checking = true
+	epoch, want := l.epoch, l.current.Number
+	go func() {
+		s := l.look(want)
+		l.checks <- func() {
+			if epoch == l.epoch && l.ctx.Err() == nil {
+				l.judge(s)
+			}
+		}
+	}()
+}
+
+// sight is what a check saw.
+type sight struct {
+	serving    int
+	servingErr error
+	current    int
+	files      map[string][]byte
+	filesErr   error
+}
+
+func (l *loop) look(want int) (s sight) {
+	for range 3 {
+		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
+		s.serving, s.servingErr = l.server.Serving(asking)
+		cancel()
+		if s.servingErr != nil || s.serving == want {
+			break
+		}
+		select { // an old worker may have taken the question
+		case <-l.ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	s.current = want
+	if current, err := l.server.Current(); err == nil {
+		s.current = current.Number
+	}
+	s.files, s.filesErr = l.server.Files(want)
+	return s
+}
+
+// judge takes what a check saw, and puts right what is wrong.
+func (l *loop) judge(s sight) {
+	now := time.Now()
+	if s.servingErr != nil {
+		l.nextCheck = now.Add(min(time.Second, l.opts.CheckEvery))
+		if l.down == nil {
+			l.down = &failure{err: s.servingErr, since: now}
+		}
+		if l.down.attempts++; l.down.attempts == 2 { // a restart takes less
+			l.record(Event{Kind: NginxDown, Generation: l.current.Number, Reason: s.servingErr.Error()}, l.down.since)
+		}
+		return
+	}
+	if l.down != nil {
+		if l.down.attempts >= 2 {
+			l.record(Event{Kind: NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)
+			l.since = now
+		}
+		l.down = nil
+	}
+	drift := ""
+	want := l.current.Number
+	if changed := l.changedFiles(s); len(changed) > 0 {
+		drift = fmt.Sprintf("files of generation %d were changed on disk: %s", want, strings.Join(changed, ", "))
+	}
+	if s.current != want {
+		drift = fmt.Sprintf("current pointed to generation %d, want %d", s.current, want)
+	}
+	if s.serving != want {
+		drift = fmt.Sprintf("nginx served generation %d, want %d", s.serving, want)
+	}
+	if drift == "" {
+		l.trouble = nil
+		return
+	}
+	if l.trouble == nil || !now.Before(l.trouble.next) {
+		l.repair(drift, len(l.changedFiles(s)) > 0, now)
+	}
+}
+
+// changedFiles is the names of current's files that are not what they were.
+func (l *loop) changedFiles(s sight) []string {
+	if l.files == nil {
+		return nil
+	}
+	if s.filesErr != nil {
+		return []string{s.filesErr.Error()}
+	}
+	var changed []string
+	for name, content := range l.files {
+		if found, ok := s.files[name]; !ok || !bytes.Equal(found, content) {
+			changed = append(changed, name)
+		}
+	}
+	for name := range maps.Keys(s.files) {
+		if _, ok := l.files[name]; !ok {
+			changed = append(changed, name)
+		}
+	}
+	slices.Sort(changed)
+	return changed
+}
+
+// repair brings nginx back to the current generation: by its number, or, when
+// its files are not what they were, by a new generation with the same content.
+func (l *loop) repair(drift string, rewrite bool, now time.Time) {
+	want, note, files := l.current.Number, l.current.Note, l.files
+	note.Reason, note.Change = drift, ""
+	l.work("what drifted is being put right", func(ctx context.Context) func() {
+		var g nginx.Generation
+		var err error
+		if rewrite {
+			g, err = l.server.Apply(ctx, files, note)
+		} else {
+			g, err = l.server.Activate(ctx, want)
+		}
+		return func() { l.repaired(drift, now, g, err) }
+	})
+}
+
+func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, err error) {
+	now := time.Now()
+	if err == nil {
+		before := l.current.Number
+		l.become(g, l.files, l.entries)
+		l.trouble = nil
+		if l.frozen != nil && g.Number != l.frozen.Generation {
+			l.pin(&Freeze{Generation: g.Number, Since: l.frozen.Since})
+		}
+		l.record(Event{Kind: Drift, Generation: g.Number, From: before, Reason: drift}, began)
+		return
+	}
+	if l.givenUp(err) {
+		return
+	}
+	again := l.trouble
+	if again == nil {
+		again = &failure{since: now}
+		l.record(Event{Kind: Drift, Generation: l.current.Number, Reason: fmt.Sprintf("%s; putting it right failed: %v", drift, err)}, began)
+	}
+	again.err = fmt.Errorf("%s; putting it right failed: %w", drift, err)
+	again.delay(now, l.opts)
+	l.trouble = again
+}
