@@ -1,0 +1,119 @@
+package nginx
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// NoStream is the StreamModule of an nginx that cannot balance TCP.
+const NoStream = "-"
+
+// A Build is what `nginx -V` tells.
+type Build struct {
+	Version string // "1.30.6"
+
+	// StreamModule is the file to load for stream{}: "" when it is built in,
+	// NoStream when there is none that this nginx loads.
+	StreamModule string
+}
+
+// AtLeast is true when the version is want ("1.25.1") or a later one.
+func (b Build) AtLeast(want string) bool {
+	have, least := strings.Split(b.Version, "."), strings.Split(want, ".")
+	for n, text := range least {
+		w, _ := strconv.Atoi(text)
+		h := 0
+		if n < len(have) {
+			h, _ = strconv.Atoi(have[n])
+		}
+		if h != w {
+			return h > w
+		}
+	}
+	return true
+}
+
+func learnBuild(binary, runDir string) (Build, error) {
+	out, err := exec.Command(binary, "-V").CombinedOutput()
+	if err != nil {
+		return Build{}, fmt.Errorf("run %s -V: %w: %s", binary, err, reason(string(out), ""))
+	}
+	version, stream, modules, err := parseBuild(string(out))
+	if err != nil {
+		return Build{}, fmt.Errorf("run %s -V: %w", binary, err)
+	}
+	if stream {
+		return Build{Version: version}, nil
+	}
+	dirs := []string{modules}
+	if resolved, err := filepath.EvalSymlinks(binary); err == nil {
+		// An nginx that was unpacked elsewhere than where it was built for.
+		dirs = append(dirs, filepath.Join(filepath.Dir(resolved), "modules"))
+	}
+	for _, dir := range dirs {
+		module := filepath.Join(dir, "ngx_stream_module.so")
+		if loads(binary, module, runDir) {
+			return Build{Version: version, StreamModule: module}, nil
+		}
+	}
+	return Build{Version: version, StreamModule: NoStream}, nil
+}
+
+var (
+	versionLine  = regexp.MustCompile(`nginx version: \S+/(\d+\.\d+\.\d+)`)
+	streamInside = regexp.MustCompile(`\s--with-stream(\s|$)`)
+	modulesPath  = regexp.MustCompile(`\s--modules-path=(\S+)`)
+	prefixPath   = regexp.MustCompile(`\s--prefix=(\S+)`)
+)
+
+// parseBuild reads the output of nginx -V: the version, whether stream is built
+// in, and where dynamic modules are.
+func parseBuild(output string) (version string, stream bool, modules string, err error) {
+	match := versionLine.FindStringSubmatch(output)
+	if match == nil {
+		return "", false, "", fmt.Errorf("want a line like %q, got %q", "nginx version: nginx/1.30.6", output)
+	}
+	version = match[1]
+	stream = streamInside.MatchString(output)
+	prefix := "/usr/local/nginx" // what configure assumes
+	if match := prefixPath.FindStringSubmatch(output); match != nil {
+		prefix = match[1]
+	}
+	modules = "modules"
+	if match := modulesPath.FindStringSubmatch(output); match != nil {
+		modules = match[1]
+	}
+	if !filepath.IsAbs(modules) {
+		modules = filepath.Join(prefix, modules)
+	}
+	return version, stream, modules, nil
+}
+
+// loads is true when binary takes the module. It does not when the module
+// belongs to another version, as it may after an upgrade of one of the two.
+func loads(binary, module, runDir string) bool {
+	if _, err := os.Stat(module); err != nil {
+		return false
+	}
+	dir, err := os.MkdirTemp(runDir, "test-")
+	if err != nil {
+		return false
+	}
+	defer os.RemoveAll(dir)
+	conf := fmt.Sprintf("load_module %s;\npid %s;\nevents {}\n", quote(module), quote(filepath.Join(dir, "nginx.pid")))
+	path := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
+		return false
+	}
+	return exec.Command(binary, "-e", "stderr", "-t", "-q", "-c", path).Run() == nil
+}
+
+// quote makes one word of nginx's configuration language of any text.
+func quote(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+}

@@ -1,0 +1,149 @@
+package nginx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+const (
+	mainFile       = "nginx.conf"
+	generationFile = "generation.conf"
+	noteFile       = "generation.json"
+)
+
+// testTimeout bounds nginx -t, which resolves the host names it finds and so
+// may hang on a name server that does not answer.
+const testTimeout = 30 * time.Second
+
+// Test asks nginx whether it would take files as a configuration, with
+// nginx -t in a directory that is thrown away. It changes neither the
+// generations nor the running nginx. An ErrRejected says what is wrong, with
+// nginx's words and the place (nginx.conf:12). What only shows at a reload, such
+// as a port that somebody else has, is not found.
+//
+// The configuration must include generation.conf in its http block and must
+// name <run>/nginx.pid as its pid file: without them nobody could verify
+// what nginx serves, or tell it to reload.
+func (i *Instance) Test(ctx context.Context, files map[string][]byte) error {
+	if err := i.validate(files); err != nil {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	dir, err := os.MkdirTemp(i.opts.RunDir, "test-")
+	if err != nil {
+		return fmt.Errorf("test the configuration: %w: %w", ErrStore, err)
+	}
+	defer os.RemoveAll(dir)
+	// nginx -t binds a unix socket that it finds free, and removes it again, and
+	// would not mind that it was another nginx's by then. So it gets one of its own.
+	files = withFile(files, generationFile, generationConf(0, "generation.sock"))
+	if err := writeFiles(dir, files); err != nil {
+		return fmt.Errorf("test the configuration: %w: %w", ErrStore, err)
+	}
+	return i.runTest(ctx, dir)
+}
+
+func (i *Instance) runTest(ctx context.Context, dir string) error {
+	limited, cancel := context.WithTimeout(ctx, testTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(limited, i.opts.Binary, "-e", "stderr", "-t", "-q", "-c", filepath.Join(dir, mainFile))
+	cmd.Dir = dir // where the relative path of the socket leads
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	err := cmd.Run()
+	why := reason(output.String(), dir)
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("test the configuration: %w", ctx.Err())
+	case limited.Err() != nil:
+		return fmt.Errorf("%w: nginx -t did not finish in %s; does it wait for a name server?", ErrRejected, testTimeout)
+	case errors.As(err, &exit) && why != "":
+		return fmt.Errorf("%w: nginx -t: %s", ErrRejected, why)
+	case err != nil:
+		return fmt.Errorf("%w: run nginx -t: %w", ErrRejected, err)
+	}
+	if why != "" {
+		i.opts.Logger.Debug("nginx -t warns", "message", why)
+	}
+	return nil
+}
+
+var (
+	includesGeneration = regexp.MustCompile(`(?m)^[^#\n]*\binclude\s+["']?(?:\./)?generation\.conf["']?\s*;`)
+	namesPid           = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s;}])?pid\s+(?:"([^"\n]*)"|'([^'\n]*)'|([^\s;]+))\s*;`)
+)
+
+// validate finds everything that is wrong with files before nginx sees them.
+func (i *Instance) validate(files map[string][]byte) error {
+	var problems []string
+	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+
+	names := slices.Sorted(maps.Keys(files))
+	for _, name := range names {
+		switch {
+		case !fs.ValidPath(name) || name == "." || strings.ContainsFunc(name, unicode.IsControl):
+			problem("file name %q: want a path below the generation, such as %q", name, "conf.d/api.conf")
+			continue
+		case name == generationFile || name == noteFile:
+			problem("file name %q: lbctl writes that one itself", name)
+		}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if _, isFile := files[dir]; isFile || dir == generationFile || dir == noteFile {
+				problem("file name %q: %q is a file, not a directory", name, dir)
+			}
+		}
+	}
+	main, ok := files[mainFile]
+	if !ok {
+		problem("no file %q, got %q", mainFile, names)
+		return errors.New(strings.Join(problems, "; "))
+	}
+	included := slices.ContainsFunc(names, func(name string) bool { return includesGeneration.Match(files[name]) })
+	if !included {
+		problem(`%s: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves`, mainFile)
+	}
+	want := fmt.Sprintf("pid %s;", i.pidPath())
+	if match := namesPid.FindSubmatch(main); match == nil {
+		problem("%s: no pid file, want %q on its top level: lbctl finds nginx by it", mainFile, want)
+	} else if pid := string(bytes.Join(match[1:], nil)); pid != i.pidPath() {
+		problem("%s: pid file %q, want %q: lbctl finds nginx by it", mainFile, pid, want)
+	}
+	if len(problems) > 0 {
+		return errors.New(strings.Join(problems, "; "))
+	}
+	return nil
+}
+
+// generationConf is the server that answers generation n at a unix socket.
+func generationConf(n int, socket string) []byte {
+	return fmt.Appendf(nil, `# Written by lbctl: how nginx tells which generation it serves.
+server {
+    listen %s;
+    access_log off;
+    log_not_found off;
+    keepalive_timeout 0; # a kept connection would stay with an old worker
+    default_type text/plain;
+    location = /generation { return 200 "%d\n"; }
+    location / { return 404 "not here\n"; }
+}
+`, quote("unix:"+socket), n)
+}
+
+func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {
+	more := maps.Clone(files)
+	more[name] = content
+	return more
+}

@@ -1,0 +1,138 @@
+package nginx
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Process is one of nginx's.
+type Process struct {
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+}
+
+// Processes are those of the running nginx, the oldest first.
+type Processes struct {
+	Master  Process   `json:"master"`
+	Workers []Process `json:"workers"`
+	// OldWorkers belong to earlier generations. They accept nothing new and stay
+	// until their last connection is closed, for long streams for hours.
+	OldWorkers []Process `json:"old_workers"`
+}
+
+// Processes looks up nginx's processes in /proc. The error is ErrNotRunning when
+// there is no master.
+func (i *Instance) Processes() (Processes, error) {
+	master := i.master()
+	if master == 0 {
+		return Processes{}, fmt.Errorf("%w: %s names no running nginx", ErrNotRunning, i.pidPath())
+	}
+	boot, err := bootTime()
+	if err != nil {
+		return Processes{}, err
+	}
+	_, started, err := stat(master, boot)
+	if err != nil {
+		return Processes{}, fmt.Errorf("%w: %w", ErrNotRunning, err)
+	}
+	processes := Processes{Master: Process{master, started}}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return Processes{}, fmt.Errorf("look up nginx's workers: %w", err)
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		parent, started, err := stat(pid, boot)
+		if err != nil || parent != master {
+			continue
+		}
+		switch title := commandLine(pid); {
+		case strings.HasPrefix(title, "nginx: worker process is shutting down"):
+			processes.OldWorkers = append(processes.OldWorkers, Process{pid, started})
+		case strings.HasPrefix(title, "nginx: worker process"):
+			processes.Workers = append(processes.Workers, Process{pid, started})
+		}
+	}
+	for _, workers := range [][]Process{processes.Workers, processes.OldWorkers} {
+		slices.SortFunc(workers, func(a, b Process) int { return a.Started.Compare(b.Started) })
+	}
+	return processes, nil
+}
+
+// master is the process id of the running master, 0 when there is none. The pid
+// file alone proves nothing: a killed master leaves it behind, and nginx -t
+// makes an empty one.
+func (i *Instance) master() int {
+	text, err := os.ReadFile(i.pidPath())
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid < 1 {
+		return 0
+	}
+	title := commandLine(pid)
+	name, _, _ := strings.Cut(title, " ")
+	if strings.HasPrefix(title, "nginx: master process") || filepath.Base(name) == filepath.Base(i.opts.Binary) {
+		return pid // the latter for the moment before nginx sets its title
+	}
+	return 0
+}
+
+// commandLine is the title of a process, with spaces between its words. A
+// process that is gone, or dead and not yet waited for, has none.
+func commandLine(pid int) string {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
+}
+
+// ticksPerSecond is USER_HZ, in which /proc counts; it is 100 on every
+// architecture Go supports on Linux.
+const ticksPerSecond = 100
+
+// stat reads parent and start time from /proc/PID/stat; see proc(5).
+func stat(pid int, boot time.Time) (parent int, started time.Time, err error) {
+	path := filepath.Join("/proc", strconv.Itoa(pid), "stat")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	// The second field is the name, in parentheses, and may hold anything.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, time.Time{}, fmt.Errorf("%s: got %d fields after the name, want 20", path, len(fields))
+	}
+	parent, err1 := strconv.Atoi(fields[1])
+	ticks, err2 := strconv.ParseInt(fields[19], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, time.Time{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return parent, boot.Add(time.Duration(ticks) * time.Second / ticksPerSecond), nil
+}
+
+func bootTime() (time.Time, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return time.Time{}, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if seconds, ok := strings.CutPrefix(line, "btime "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(seconds), 10, 64)
+			return time.Unix(n, 0), err
+		}
+	}
+	return time.Time{}, errors.New("/proc/stat: no line with btime")
+}

@@ -1,0 +1,76 @@
+package nginx
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// A message is one entry of nginx's error log, or one of what it prints.
+type message struct {
+	level string // "emerg", "alert", ...; "" when there is none
+	pid   int    // 0 when it is not told, as in what nginx prints
+	text  string
+}
+
+var (
+	// 2026/11/21 09:21:39 [emerg] 26783#26783: *1 text
+	logged = regexp.MustCompile(`^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(\w+)\] (\d+)#\d+: (?:\*\d+ )?(.*)$`)
+	// nginx: [emerg] text
+	printed = regexp.MustCompile(`^nginx: (?:\[(\w+)\] )?(.*)$`)
+)
+
+// parseMessages reads an error log or nginx's output. A line that does not start
+// a message goes on with the one before: nginx quotes line breaks as they are.
+func parseMessages(text string) []message {
+	var messages []message
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if match := logged.FindStringSubmatch(line); match != nil {
+			pid, _ := strconv.Atoi(match[2])
+			messages = append(messages, message{level: match[1], pid: pid, text: match[3]})
+		} else if match := printed.FindStringSubmatch(line); match != nil {
+			messages = append(messages, message{level: match[1], text: match[2]})
+		} else if n := len(messages); n > 0 {
+			messages[n-1].text += " " + line
+		} else if strings.TrimSpace(line) != "" {
+			messages = append(messages, message{text: line})
+		}
+	}
+	return messages
+}
+
+// reason is why nginx printed what it printed: the first [emerg] message, or
+// else the first message of any kind, on one line, with files named relative to
+// dir, the generation. "" means that nginx said nothing.
+func reason(output, dir string) string {
+	messages := parseMessages(output)
+	for _, m := range messages {
+		if m.level == "emerg" {
+			return readable(m.text, dir)
+		}
+	}
+	for _, m := range messages {
+		if text := readable(m.text, dir); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// readable makes a message fit for one line of a status page.
+func readable(text, dir string) string {
+	if dir != "" {
+		text = strings.ReplaceAll(text, dir+"/", "")
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r)
+	}), " ")
+	const most = 400 // an unknown "directive" may be half a file
+	if runes := []rune(text); len(runes) > most {
+		// The end stays: that is where nginx names file and line.
+		text = string(runes[:most-100]) + " ... " + string(runes[len(runes)-95:])
+	}
+	return text
+}
