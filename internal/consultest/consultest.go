@@ -83,7 +83,7 @@ func Binary(t testing.TB) string {
 	if path, err := exec.LookPath("consul"); err == nil {
 		return path
 	}
-	missing := "consul is neither on PATH nor in bin/ beside go.mod: run \"make tools\" to build it"
+	missing := "consul is neither on PATH nor in bin/ beside go.mod: \"make bin/consul\" builds it"
 	if root, err := moduleRoot(); err == nil {
 		path := filepath.Join(root, "bin", "consul")
 		if _, err := exec.LookPath(path); err == nil {

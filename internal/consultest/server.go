@@ -277,13 +277,13 @@ func start(binary string, args []string, logPath string) (*process, error) {
 	}
 	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = agentAttributes()
 
 	started := make(chan error)
 	go func() {
 		defer log.Close()
-		// The kernel sends Pdeathsig when the thread that started the process
-		// ends: hold on to it.
+		// The kernel ends the agent when the thread that started it (see
+		// agentAttributes) ends: hold on to that thread.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()

@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package consultest
+
+import "syscall"
+
+// agentAttributes are none: only Linux can end an agent with the test binary.
+func agentAttributes() *syscall.SysProcAttr { return nil }
