@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -22,6 +23,9 @@ const (
 	maxLastContact = 10 * time.Second
 	// maxLooks bounds the direct looks after services vanished.
 	maxLooks = 10
+	// renewInterval bounds how often broken queries have everything asked
+	// anew: some may break all the time.
+	renewInterval = queryWait
 
 	anonymousToken = "00000000-0000-0000-0000-000000000002"
 )
@@ -34,13 +38,19 @@ type monitor struct {
 	token  string
 	table  *endpoints.Table
 	logger *slog.Logger
-	// unfiltered fires when answers were filtered and no longer are.
-	unfiltered chan struct{}
+	// renew fires when everything should be asked anew: Consul was away, and
+	// may have come back with less, or it filtered its answers and no longer
+	// does. A blocking query finds out either when its time is over.
+	renew chan struct{}
+	// broken is set when a query ends without an answer, as all do when the
+	// agent restarts, be it between two checks.
+	broken atomic.Bool
 
 	mu            sync.Mutex
 	status        ConsulStatus
 	trust         endpoints.Trust
 	filteredSince time.Time
+	renewed       time.Time
 }
 
 func newMonitor(config *api.Config, table *endpoints.Table, logger *slog.Logger) (*monitor, error) {
@@ -50,13 +60,13 @@ func newMonitor(config *api.Config, table *endpoints.Table, logger *slog.Logger)
 		return nil, fmt.Errorf("make a Consul client: %w", err)
 	}
 	m := &monitor{
-		client:     client,
-		token:      c.Token, // NewClient put in what the environment has
-		table:      table,
-		logger:     logger,
-		unfiltered: make(chan struct{}, 1),
-		status:     ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
-		trust:      table.Trust(),
+		client: client,
+		token:  c.Token, // NewClient put in what the environment has
+		table:  table,
+		logger: logger,
+		renew:  make(chan struct{}, 1),
+		status: ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
+		trust:  table.Trust(),
 	}
 	if m.trust.Filtered {
 		m.filteredSince = time.Now()
@@ -94,6 +104,14 @@ func (m *monitor) check(ctx context.Context) {
 		m.status.Since = time.Now()
 	}
 	filtered := m.trust.Filtered
+	back := changed && err == nil && !old.Since.IsZero()
+	if err == nil && time.Since(m.renewed) > renewInterval {
+		back = m.broken.Swap(false) || back
+	}
+	if back {
+		m.renewed = time.Now()
+		notify(m.renew)
+	}
 	m.mu.Unlock()
 
 	if changed && err != nil {
@@ -144,7 +162,7 @@ func (m *monitor) look(ctx context.Context, services []string) {
 	}
 	if was := m.setTrust(func(t *endpoints.Trust) { t.Filtered = filtered }); was.Filtered && !filtered {
 		m.logger.Info("Consul no longer filters its answers by ACLs")
-		notify(m.unfiltered)
+		notify(m.renew)
 	} else if !was.Filtered && filtered {
 		m.logger.Warn("Consul filters its answers by ACLs: the token is too weak", "services", services)
 	}

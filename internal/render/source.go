@@ -140,7 +140,7 @@ func New(opts Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	watches, err := newWatches(config)
+	watches, err := newWatches(config, func() { monitor.broken.Store(true) })
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (s *Source) Accept() int { return s.table.Accept() }
 func (s *Source) Status() Status {
 	now := time.Now()
 	consul, filtered := s.monitor.current()
-	queryFailed, queryFailedSince := s.watches.lastError(now)
+	queryFailed, queryFailedSince := s.watches.lastError(now, consul.Since)
 	var problems []Problem
 	switch {
 	case consul.LastError != "" && !consul.Since.IsZero():
@@ -260,7 +260,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 			return ctx.Err()
 		case view := <-s.watches.watcher.DataCh():
 			s.receive(s.watches.receive(view))
-		case <-s.monitor.unfiltered:
+		case <-s.monitor.renew:
 			if err := s.watches.restart(newQuery); err != nil {
 				return err
 			}

@@ -33,6 +33,7 @@ type watches struct {
 	brain   *template.Brain
 	own     map[string]dependency.Dependency // the loop's
 	native  map[string]dependency.Dependency // the templates', by functions like key
+	broken  func()                           // called when a query ends without an answer
 
 	mu          sync.Mutex
 	failed      error // the last query that failed
@@ -40,7 +41,7 @@ type watches struct {
 	failedSince time.Time
 }
 
-func newWatches(config *api.Config) (*watches, error) {
+func newWatches(config *api.Config, broken func()) (*watches, error) {
 	clients := dependency.NewClientSet()
 	if err := clients.CreateConsulClient(clientInput(config)); err != nil {
 		return nil, fmt.Errorf("make a Consul client: %w", err)
@@ -57,6 +58,7 @@ func newWatches(config *api.Config) (*watches, error) {
 		brain:  template.NewBrain(),
 		own:    map[string]dependency.Dependency{},
 		native: map[string]dependency.Dependency{},
+		broken: broken,
 	}, nil
 }
 
@@ -126,6 +128,9 @@ func (w *watches) drain(ctx context.Context) error {
 }
 
 func (w *watches) note(err error) {
+	if !errors.As(err, new(api.StatusError)) {
+		w.broken()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -135,12 +140,12 @@ func (w *watches) note(err error) {
 	w.failed, w.failedAt = err, now
 }
 
-// lastError is the last query that failed, if that was lately, and since when
-// some do.
-func (w *watches) lastError(now time.Time) (error, time.Time) {
+// lastError is the last query that failed after the given time, if that was
+// lately, and since when some do.
+func (w *watches) lastError(now, after time.Time) (error, time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.failed == nil || now.Sub(w.failedAt) > queryErrorTTL {
+	if w.failed == nil || now.Sub(w.failedAt) > queryErrorTTL || w.failedAt.Before(after) {
 		return nil, time.Time{}
 	}
 	return w.failed, w.failedSince
@@ -174,13 +179,19 @@ func (w *watches) remove(name string) {
 	w.end(d)
 }
 
-// restart asks anew what the loop itself watches, from the beginning: answers
-// that Consul filtered by ACLs do not change with the ACLs.
-func (w *watches) restart(make func(name string) (dependency.Dependency, error)) error {
+// restart asks everything anew, from the beginning. What the loop itself
+// watches keeps its last answers until then; what the templates do, they have
+// to ask for again.
+func (w *watches) restart(remake func(name string) (dependency.Dependency, error)) error {
+	native := w.native
+	w.native = map[string]dependency.Dependency{}
+	for _, d := range native {
+		w.end(d)
+	}
 	var errs []error
 	for name, d := range w.own {
 		w.watcher.Remove(d)
-		again, err := make(name)
+		again, err := remake(name)
 		if err != nil {
 			errs = append(errs, err)
 			continue
