@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -161,13 +162,30 @@ func newFakeDaemon() *fakeDaemon {
 }
 
 // start serves the daemon's API at a socket and returns its run directory.
-func (d *fakeDaemon) start(t *testing.T) string {
+func (d *fakeDaemon) start(t *testing.T) string { return serve(t, d) }
+
+// A daemon is everything that an admin server asks.
+type daemon interface {
+	admin.Controller
+	admin.Services
+	admin.Generations
+}
+
+func serve(t *testing.T, d daemon) string {
+	runDir := shortDir(t)
+	serveAt(t, d, runDir)
+	return runDir
+}
+
+func serveAt(t *testing.T, d daemon, runDir string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "lb") // t.TempDir is too long for a socket's path
+	listener, err := admin.ListenUnix(filepath.Join(runDir, socketName))
 	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	listener, err := admin.ListenUnix(filepath.Join(dir, socketName))
-	require.NoError(t, err)
+	serveOn(t, d, listener)
+}
+
+func serveOn(t *testing.T, d daemon, listener net.Listener) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	server := &admin.Server{Controller: d, Services: d, Generations: d, Logger: slog.New(slog.DiscardHandler)}
@@ -176,6 +194,14 @@ func (d *fakeDaemon) start(t *testing.T) string {
 		cancel()
 		assert.NoError(t, <-done)
 	})
+}
+
+// shortDir is a directory for sockets, for which t.TempDir is too long.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lb")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
 

@@ -122,7 +122,11 @@ func withNginx(binary string, use func(instance *nginx.Instance, runDir string) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		if removeErr := os.RemoveAll(dir); removeErr != nil {
+			err = errors.Join(err, removeErr)
+		}
+	}()
 	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
 		return err
 	}

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+	"lbctl/internal/controller"
+	"lbctl/internal/nginxtest"
+)
+
+// A running daemon, with the real Consul and the real nginx.
+type running struct {
+	t        *testing.T
+	consul   *consultest.Server
+	http     string // nginx's listener
+	stateDir string
+	environ  []string
+	log      *screen
+	end      func() int
+}
+
+// startDaemon runs lbctl run, and nginx once there is a configuration for it.
+func startDaemon(t *testing.T, binary nginxtest.Binary) *running {
+	t.Helper()
+	r := &running{
+		t:        t,
+		consul:   consultest.Start(t),
+		http:     freeAddress(t),
+		stateDir: nginxtest.Dir(t),
+		log:      new(screen),
+	}
+	t.Setenv("CONSUL_HTTP_ADDR", r.consul.Addr) // which Consul's own package reads
+	r.environ = []string{
+		"LBCTL_STATE_DIR=" + r.stateDir,
+		"LBCTL_NGINX=" + binary.Path,
+		"LBCTL_GRPC_LISTEN=" + freeAddress(t),
+		"LBCTL_HTTP_LISTEN=" + r.http,
+		"LBCTL_ADMIN=" + freeAddress(t),
+		"LBCTL_OPEN_FILES=1024",
+		"LBCTL_WORKRES=2",
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	codes := make(chan int, 1)
+	go func() {
+		codes <- Main(ctx, System{Args: []string{"run", "--workers", "1"}, Out: io.Discard, Err: r.log, Environ: r.environ, Now: time.Now})
+	}()
+	ended := false
+	r.end = func() int {
+		cancel()
+		ended = true
+		return <-codes
+	}
+	t.Cleanup(func() {
+		if !ended {
+			r.end()
+		}
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", r.log)
+		}
+	})
+	conf := filepath.Join(r.stateDir, "current", "nginx.conf")
+	require.Eventually(t, func() bool { _, err := os.Stat(conf); return err == nil }, patience, often, "the first configuration")
+	nginxtest.Start(t, binary, conf, filepath.Join(r.stateDir, "run"))
+	return r
+}
+
+func freeAddress(t *testing.T) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
+}
+
+// lbctl runs a command beside the daemon.
+func (r *running) lbctl(args ...string) result {
+	r.t.Helper()
+	return command(r.t.Context(), Terminal{}, r.environ, args...)
+}
+
+// register makes a new HTTP server an instance of web.
+func (r *running) register(id string) {
+	r.t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, id) }))
+	r.t.Cleanup(server.Close)
+	host, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(r.t, err)
+	number, err := strconv.Atoi(port)
+	require.NoError(r.t, err)
+	require.NoError(r.t, r.consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		ID: id, Name: "web", Address: host, Port: number, Tags: []string{"http_server"},
+	}))
+}
+
+// served is what nginx answers.
+func (r *running) served() string {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + r.http + "/")
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(body))
+}
+
+func (r *running) status() (status controller.Status) {
+	r.t.Helper()
+	got := r.lbctl("status", "-o", "json")
+	require.NoError(r.t, json.Unmarshal([]byte(got.out), &status), got.err)
+	return status
+}
+
+func TestDaemon(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		r := startDaemon(t, binary)
+
+		got := r.lbctl("status", "--wait", "30s")
+		require.Equal(t, exitOK, got.code, got.out+got.err)
+		assert.Contains(t, got.out, "which is what Consul says")
+		assert.Equal(t, result{code: exitOK}, r.lbctl("status", "--ready"))
+		assert.Contains(t, r.log.String(), "LBCTL_WORKRES", "a mistyped variable is told")
+
+		r.register("one")
+		require.Eventually(t, func() bool { return r.served() == "one" }, patience, often)
+		require.Equal(t, exitOK, r.lbctl("status", "--wait", "30s").code)
+		got = r.lbctl("services")
+		assert.Regexp(t, `web +http +default +fresh +1/1`, got.out)
+		got = r.lbctl("services", "web")
+		assert.Regexp(t, `one +\S+ +127.0.0.1:\d+ +passing +1 +- +yes`, got.out)
+		got = r.lbctl("diff")
+		assert.Contains(t, got.out, "+upstream http-web {")
+		got = r.lbctl("history")
+		assert.Regexp(t, `\d+ +\S+, \d+s ago +applied +\S+ +new service web \+1`, got.out)
+		got = r.lbctl("__complete", "services", "")
+		assert.Contains(t, got.out, "web\thttp, 1/1 in rotation")
+
+		second := r.lbctl("run")
+		assert.Equal(t, exitFailure, second.code)
+		assert.Contains(t, second.err, "another 'lbctl run' has this state directory: process "+strconv.Itoa(os.Getpid()))
+
+		got = r.lbctl("render")
+		assert.Equal(t, exitOK, got.code, got.err)
+		assert.True(t, strings.HasPrefix(got.out, "# configuration file nginx.conf:\n"), got.out)
+		assert.Contains(t, got.out, "upstream http-web {")
+		out := filepath.Join(t.TempDir(), "new", "conf")
+		got = r.lbctl("render", "--out", out)
+		assert.Equal(t, exitOK, got.code, got.err)
+		assert.Empty(t, got.out)
+		assert.FileExists(t, filepath.Join(out, "nginx.conf"))
+		current, err := os.ReadFile(filepath.Join(r.stateDir, "current", "http.conf"))
+		require.NoError(t, err)
+		rendered, err := os.ReadFile(filepath.Join(out, "http.conf"))
+		require.NoError(t, err)
+		assert.Equal(t, string(current), string(rendered), "render is what the daemon gives to nginx")
+
+		good := r.status().Nginx.Generation
+		got = r.lbctl("rollback")
+		require.Equal(t, exitOK, got.code, got.err)
+		assert.Contains(t, got.out, "lbctl resume")
+		assert.NotEqual(t, "one", r.served())
+		status := r.status()
+		assert.Equal(t, controller.Frozen, status.State)
+		assert.Less(t, status.Nginx.Generation, good)
+		assert.Equal(t, exitNotRight, r.lbctl("status", "--wait", "30s").code, "waiting while frozen")
+
+		got = r.lbctl("resume")
+		require.Equal(t, exitOK, got.code, got.err)
+		require.Equal(t, exitOK, r.lbctl("status", "--wait", "30s").code)
+		assert.Equal(t, "one", r.served())
+		assert.Equal(t, "No instance is held.\n", r.lbctl("accept").out)
+
+		assert.Equal(t, exitOK, r.end(), "SIGTERM is how a daemon ends")
+		assert.Contains(t, r.log.String(), "nginx goes on serving")
+		assert.Equal(t, "one", r.served(), "nginx goes on")
+		assert.Equal(t, exitUnreachable, r.lbctl("status").code)
+	})
+}
+
+func TestRunThatCannotStart(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
+	binary := nginxtest.Binaries(t)[0]
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"without nginx":                 {[]string{"--nginx", "/nowhere/nginx"}, "find nginx"},
+		"with a port that is taken":     {[]string{"--admin", taken.Addr().String()}, "another process has the port; choose another one with --admin"},
+		"in a place that is a file":     {[]string{"--state-dir", file}, "--state-dir"},
+		"with a run directory too long": {[]string{"--run-dir", filepath.Join(t.TempDir(), strings.Repeat("x", 100))}, "choose a shorter one"},
+		"with a user that is not there": {[]string{"--nginx-user", "nobody-knows-me"}, "--nginx-user"},
+	} {
+		if name == "with a user that is not there" && os.Geteuid() != 0 {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"run", "--state-dir", nginxtest.Dir(t), "--nginx", binary.Path, "--admin", "none"}, test.args...)
+			got := command(t.Context(), Terminal{}, nil, args...)
+			assert.Equal(t, exitFailure, got.code)
+			assert.Contains(t, got.err, test.want)
+			assert.Equal(t, 1, strings.Count(got.err, "\n"), "one line: %s", got.err)
+		})
+	}
+}
+
+func TestLogFormat(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
+	binary := nginxtest.Binaries(t)[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	log := new(screen)
+	codes := make(chan int, 1)
+	go func() {
+		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{
+			"run", "--state-dir", nginxtest.Dir(t), "--nginx", binary.Path, "--admin", "none", "--log-format", "json"}})
+	}()
+	require.Eventually(t, seen(log, `"msg":"lbctl starts"`), patience, often)
+	cancel()
+	assert.Equal(t, exitOK, <-codes)
+	for line := range strings.Lines(log.String()) {
+		assert.True(t, json.Valid([]byte(line)), line)
+	}
+}
