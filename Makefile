@@ -1,0 +1,81 @@
+# make help says what there is. The work is done by the scripts in build/.
+
+SHELL         := bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS     += --no-print-directory
+
+export GOFLAGS ?= -buildvcs=false
+export LBCTL_VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export LBCTL_COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+ldflags := -s -X lbctl/internal/cli.version=$(LBCTL_VERSION) -X lbctl/internal/cli.commit=$(LBCTL_COMMIT)
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  UP=docker or UP=local decides where the cluster runs; without it, Docker when an engine answers."
+
+##@ The cluster
+
+.PHONY: up down scale status logs clean
+up: ## Build what is missing, start the cluster, wait until it serves (UP=docker|local, N=servers)
+	@build/cluster.sh up $(N)
+
+down: ## Stop the cluster; its data stays
+	@build/cluster.sh down
+
+scale: ## Run N servers: make scale N=5
+	@build/cluster.sh scale $(N)
+
+status: ## Say what runs and what nginx serves
+	@build/cluster.sh status
+
+logs: ## Follow the logs
+	@build/cluster.sh logs
+
+clean: ## Stop the cluster and delete its data, the images made of this repository, and bin/
+	@build/cluster.sh clean
+	rm -rf bin
+
+##@ Building
+
+.PHONY: build generate
+build: bin/lbctl bin/registrar bin/grpc_server bin/grpc_client ## Build the commands into bin/
+
+# Go knows best whether they are out of date.
+.PHONY: bin/lbctl bin/registrar bin/grpc_server bin/grpc_client
+bin/lbctl bin/registrar:
+	@go build -o $@ -ldflags '$(ldflags)' ./cmd/$(@F)
+bin/grpc_server bin/grpc_client:
+	@go build -o $@ ./$(@F)
+
+# Others' programs, from their Go modules as build/tools/go.mod pins them. Linked
+# statically, they run in any container too.
+bin/consul: | bin
+	@echo "build: Consul from its module, some minutes the first time"
+	@CGO_ENABLED=0 build/progress.sh go build -v -C build/tools -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/hashicorp/consul
+bin/supervisord: | bin
+	@echo "build: supervisord from its module"
+	@CGO_ENABLED=0 build/progress.sh go build -v -C build/tools -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/ochinchina/supervisord
+bin/nginx-1.30: | bin
+	@build/nginx-1.30.sh $@
+bin:
+	@mkdir -p $@
+
+generate: ## Make the generated code anew
+	@build/need.sh protoc
+	go generate ./...
+
+##@ Testing
+
+.PHONY: test e2e bench-convergence
+test: ## Format, vet, staticcheck, tidy, and all tests with the race detector
+	@build/test.sh
+
+e2e: ## End-to-end tests: Docker with a real engine, then local processes
+	@build/e2e.sh
+
+bench-convergence: build ## Measure from registration to the first call served
+	@build/bench.sh

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The cluster in containers: docker-compose.yaml, with what is missing built
+# first. See build/cluster.sh.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$root"
+
+say() { printf 'lbctl: %s\n' "$*"; }
+die() { printf 'lbctl: %s\n' "$*" >&2; exit 1; }
+
+if docker compose version >/dev/null 2>&1; then
+	compose=(docker compose)
+else
+	compose=(docker-compose)
+fi
+
+# The build in the container asks the Go mirror that the host asks.
+if command -v go >/dev/null; then
+	GOPROXY=${GOPROXY:-$(go env GOPROXY)}
+	GOSUMDB=${GOSUMDB:-$(go env GOSUMDB)}
+	GONOSUMDB=${GONOSUMDB:-$(go env GONOSUMDB)}
+	export GOPROXY GOSUMDB GONOSUMDB
+fi
+
+up() {
+	build
+	local n=${1:-$(servers | wc -l)} # a second `up` keeps the scale
+	[ "$n" -gt 0 ] || n=1
+	say "starting three Consul servers, Consul's UI, $n servers and the load balancer"
+	"${compose[@]}" up -d --no-build --scale hello_server="$n" 2>&1 | quiet
+	await
+	copy_command
+	next_steps
+}
+
+build() {
+	build/base/base-images.sh
+	say "building the images; the first time takes some minutes"
+	local log
+	log=$(mktemp)
+	if ! "${compose[@]}" build >"$log" 2>&1; then
+		tail -n 40 "$log" >&2
+		rm -f "$log"
+		die "the images cannot be built"
+	fi
+	rm -f "$log"
+}
+
+# quiet leaves of compose's output what a person wants to read.
+quiet() { grep -vE '^$|^Creating .*\.\.\. *$|is up-to-date$' || true; }
+
+servers() { "${compose[@]}" ps -q hello_server 2>/dev/null; }
+
+health() { docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$@"; }
+
+# await waits until all containers are healthy and nginx serves what Consul says.
+await() {
+	local deadline=$((SECONDS + 180)) containers
+	containers=$("${compose[@]}" ps -q hello_server load-balancer)
+	say "waiting until it serves"
+	# shellcheck disable=SC2086 # a list of ids
+	while health $containers | grep -qv '^healthy$'; do
+		[ "$SECONDS" -lt "$deadline" ] || { "${compose[@]}" ps; die "not healthy after three minutes; see: make logs"; }
+		sleep 0.5
+	done
+	"${compose[@]}" exec -T load-balancer lbctl status --wait 60s >/dev/null ||
+		{ "${compose[@]}" exec -T load-balancer lbctl status || true; die "nginx does not serve what Consul says"; }
+}
+
+# copy_command puts lbctl into bin/, for use from the host; what is in the image
+# runs on any Linux.
+copy_command() {
+	mkdir -p bin
+	if [ "$(uname -s)" = Linux ]; then
+		docker cp "$("${compose[@]}" ps -q load-balancer):/usr/local/bin/lbctl" bin/lbctl >/dev/null
+	elif command -v go >/dev/null; then
+		make --no-print-directory bin/lbctl
+	fi
+}
+
+next_steps() {
+	cat <<-EOF
+
+		The cluster serves. Next:
+		  go run ./grpc_client -port=5000                      one call, and who answered
+		  make scale N=5                                       five servers (${compose[*]} up -d --scale hello_server=5)
+		  bin/lbctl status                                     what nginx serves (bin/lbctl --help for more)
+		  ${compose[*]} exec load-balancer lbctl services      the same tool, in the container
+		  http://localhost:8500/ui/dc1/services                Consul's UI
+		  make down                                            stop it; make clean deletes its data too
+	EOF
+}
+
+scale() {
+	say "scaling to $1 servers"
+	"${compose[@]}" up -d --no-build --no-recreate --scale hello_server="$1" 2>&1 | quiet
+	await
+	say "$1 servers, and nginx serves what Consul says"
+}
+
+status() {
+	"${compose[@]}" ps
+	echo
+	"${compose[@]}" exec -T load-balancer lbctl status || true
+	echo
+	"${compose[@]}" exec -T load-balancer lbctl services || true
+}
+
+running() { [ -n "$("${compose[@]}" ps -q 2>/dev/null)" ]; }
+logs() { "${compose[@]}" logs -f --tail=100; }
+down() {
+	"${compose[@]}" down --remove-orphans 2>&1 | quiet
+	say "stopped; the data of Consul and the generations stay in volumes (make clean deletes them)"
+}
+clean() { "${compose[@]}" down --remove-orphans --volumes --rmi all 2>&1 | quiet; }
+
+"$@"

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Runs the Consul agent beside a service, under supervisord.
+#
+# supervisord stops all its programs at once. The agent has to outlive those who
+# still have something to tell it (leave the rotation, drain, deregister): they
+# hold a shared lock (needs-agent.sh), and on TERM the agent goes when the lock
+# is free, or after AGENT_LINGER seconds.
+#
+#   CONSUL_CONFIG    configuration files, separated by spaces
+#   CONSUL_JOIN      servers to join, separated by spaces; asked for ever
+#   CONSUL_DATA_DIR  the agent's own data
+#   CONSUL_ADDRESS   address to listen on and to be known by (default: the one
+#                    towards the servers, which matters with several networks)
+#   CONSUL_CLIENT    address of the HTTP API (default: 127.0.0.1)
+#   CONSUL_NODE      node name (default: the host name)
+#   CONSUL_ARGS      further arguments, separated by spaces
+#   AGENT_LOCK       the lock file
+#   AGENT_LINGER     seconds to wait for the lock at most (default: 60)
+set -euo pipefail
+
+: "${CONSUL_CONFIG:?}" "${CONSUL_DATA_DIR:?}" "${AGENT_LOCK:?}"
+read -ra servers <<<"${CONSUL_JOIN:-}"
+read -ra extra <<<"${CONSUL_ARGS:-}"
+read -ra configs <<<"$CONSUL_CONFIG"
+pid_file=$CONSUL_DATA_DIR/agent.pid
+
+# address_towards HOST prints the address this host speaks to HOST from. No
+# packet is sent: connecting a UDP socket only asks the routing table.
+address_towards() {
+	local inode hex
+	# In braces, for a failed redirection would end the shell.
+	{ exec 8<>"/dev/udp/$1/8301"; } 2>/dev/null || return 1
+	inode=$(readlink /proc/self/fd/8)
+	inode=${inode//[^0-9]/}
+	hex=$(awk -v inode="$inode" '$10 == inode { split($2, a, ":"); print a[1] }' /proc/self/net/udp)
+	exec 8>&-
+	[ -n "$hex" ] || return 1 # IPv6: let Consul choose
+	printf '%d.%d.%d.%d\n' "0x${hex:6:2}" "0x${hex:4:2}" "0x${hex:2:2}" "0x${hex:0:2}"
+}
+
+# own_address prints the address to be known by: the one towards the servers. The
+# names of stopped containers do not resolve, so while all servers are away it is
+# the address of last time if this host still has it, else the host's first.
+own_address() {
+	local server address
+	for server in "${servers[@]}"; do
+		if address=$(address_towards "$server"); then
+			echo "$address" | tee "$CONSUL_DATA_DIR/address"
+			return
+		fi
+	done
+	address=$(cat "$CONSUL_DATA_DIR/address" 2>/dev/null || true)
+	local mine
+	mine=$(hostname -I 2>/dev/null || hostname -i)
+	case " $mine " in
+	*" ${address:-none} "*) echo "$address" ;;
+	*) echo "${mine%% *}" ;;
+	esac
+}
+
+# An agent that outlived a killed script of this kind would hold the ports.
+end_leftover() {
+	local pid
+	pid=$(cat "$pid_file" 2>/dev/null) || return 0
+	if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = consul ] &&
+		tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "-pid-file=$pid_file"; then
+		echo "consul-agent: ending the agent left over as process $pid"
+		kill -KILL "$pid" 2>/dev/null || true
+	fi
+	rm -f "$pid_file"
+}
+
+mkdir -p "$CONSUL_DATA_DIR" "$(dirname "$AGENT_LOCK")"
+end_leftover
+
+arguments=(-data-dir="$CONSUL_DATA_DIR" -pid-file="$pid_file" -client="${CONSUL_CLIENT:-127.0.0.1}")
+for file in "${configs[@]}"; do arguments+=(-config-file="$file"); done
+for server in "${servers[@]}"; do arguments+=(-retry-join="$server"); done
+if [ -n "${CONSUL_NODE:-}" ]; then arguments+=(-node="$CONSUL_NODE"); fi
+address=${CONSUL_ADDRESS:-$(own_address)}
+if [ -n "$address" ]; then arguments+=(-bind="$address"); fi
+
+"${CONSUL_BINARY:-consul}" agent "${arguments[@]}" "${extra[@]}" &
+agent=$!
+
+# shellcheck disable=SC2317 # called by the trap
+stop() {
+	trap '' TERM INT
+	flock -x -w "${AGENT_LINGER:-60}" "$AGENT_LOCK" true ||
+		echo "consul-agent: not everybody was done with the agent after ${AGENT_LINGER:-60} s; stopping it" >&2
+	kill -TERM "$agent" 2>/dev/null || true
+}
+trap stop TERM INT
+
+# wait returns early for the trap; the agent's own status is what counts.
+status=0
+while kill -0 "$agent" 2>/dev/null; do
+	wait "$agent" && status=0 || status=$?
+done
+exit "$status"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Copies nginx's error log to its own output, and so to `docker logs`, through
+# rotations.
+#
+#   LBCTL_STATE_DIR  lbctl's state (default: /var/lib/lbctl)
+#   LBCTL_RUN_DIR    where the log is (default: $LBCTL_STATE_DIR/run)
+set -euo pipefail
+
+log=${LBCTL_RUN_DIR:-${LBCTL_STATE_DIR:-/var/lib/lbctl}/run}/error.log
+mkdir -p "$(dirname "$log")"
+touch "$log"
+exec tail -q -n 0 -F "$log" 2>/dev/null

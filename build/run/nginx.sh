@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs nginx with the configuration that lbctl keeps, under supervisord: waits
+# for the first one, and clears away what a killed master left behind.
+#
+#   LBCTL_STATE_DIR  lbctl's state (default: /var/lib/lbctl)
+#   LBCTL_RUN_DIR    sockets, logs and the pid file (default: $LBCTL_STATE_DIR/run)
+#   LBCTL_NGINX      default: nginx
+set -euo pipefail
+
+state=${LBCTL_STATE_DIR:-/var/lib/lbctl}
+run=${LBCTL_RUN_DIR:-$state/run}
+group_file=$run/nginx.pgid
+mkdir -p "$run"
+
+# nginx_group PGID prints the nginx processes of a process group. The number may
+# be of an earlier life of this container, and somebody else's now.
+nginx_group() {
+	local stat pid comm group
+	for stat in /proc/[0-9]*/stat; do
+		# pid (comm) state ppid pgrp ...
+		read -r pid comm _ _ group _ 2>/dev/null <"$stat" || continue
+		if [ "$group" = "$1" ] && [ "$comm" = "(nginx)" ]; then echo "$pid"; fi
+	done
+}
+
+# Workers whose master was killed still hold the ports, and supervisord does not
+# see that the master is gone. They are told to finish what they are serving.
+end_leftover() {
+	local group pids
+	group=$(cat "$group_file" 2>/dev/null) || return 0
+	pids=$(nginx_group "$group" | xargs)
+	if [ -n "$pids" ]; then
+		echo "nginx: ending what a killed master left behind: processes $pids"
+		# shellcheck disable=SC2086 # a list of numbers
+		kill -QUIT $pids 2>/dev/null || true
+	fi
+	rm -f "$group_file"
+}
+
+end_leftover
+if [ ! -e "$state/current/nginx.conf" ]; then
+	echo "nginx: waiting for the first configuration in $state/current"
+	trap 'exit 0' QUIT TERM # bash would ignore QUIT, by which nginx is stopped
+	until [ -e "$state/current/nginx.conf" ]; do sleep 0.1; done
+	trap - QUIT TERM
+fi
+# A killed nginx leaves its socket, and the next one refuses to bind it.
+rm -f "$run/generation.sock"
+
+# Its output goes to a file: workers that outlive their master would keep
+# supervisord's pipe open, and it would go on waiting. supervisord has made this
+# shell the leader of a process group, so the group's number is its own.
+echo $$ >"$group_file"
+exec "${LBCTL_NGINX:-nginx}" -e "$run/error.log" -c "$state/current/nginx.conf" -g 'daemon off;' \
+	>"$run/stdio.log" 2>&1
