@@ -43,6 +43,8 @@ type Server interface {
 	Files(number int) (map[string][]byte, error)
 	Processes() (nginx.Processes, error)
 	Build() nginx.Build
+	// RotateLog keeps the error log bounded.
+	RotateLog(ctx context.Context) error
 }
 
 // Options are the loop's. StateDir is required.

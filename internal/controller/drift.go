@@ -13,7 +13,7 @@ import (
 )
 
 // check looks whether nginx serves the current generation, and whether its files
-// are what they were.
+// are what they were, and keeps its error log bounded.
 func (l *loop) check(now time.Time) {
 	l.nextCheck = now.Add(l.opts.CheckEvery)
 	if l.current.Number == 0 {
@@ -58,6 +58,9 @@ func (l *loop) look(want int) (s sight) {
 		s.current = current.Number
 	}
 	s.files, s.filesErr = l.server.Files(want)
+	if err := l.server.RotateLog(l.ctx); err != nil && l.ctx.Err() == nil {
+		l.opts.Logger.Warn("nginx's error log is not bounded", "error", err)
+	}
 	return s
 }
 

@@ -134,6 +134,8 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2)}, nil
 }
 
+func (s *fakeServer) RotateLog(context.Context) error { return nil }
+
 func (s *fakeServer) Build() nginx.Build { return nginx.Build{Version: "1.30.6"} }
 
 // with changes the fake under its lock.

@@ -21,7 +21,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 )
 
@@ -72,8 +71,6 @@ type Instance struct {
 	socket *http.Client  // reaches generation.sock
 	busy   chan struct{} // holds one token while nginx or the store is being changed
 	logMax int64         // bytes error.log may have
-
-	verified atomic.Pointer[verification] // the last one; nil before the first
 }
 
 // New finds nginx and learns from `nginx -V` what it can do, creates both

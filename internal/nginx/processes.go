@@ -57,16 +57,25 @@ func (i *Instance) Processes() (Processes, error) {
 			continue
 		}
 		switch title := commandLine(pid); {
-		case strings.HasPrefix(title, "nginx: worker process is shutting down"):
-			processes.OldWorkers = append(processes.OldWorkers, Process{pid, started})
-		case strings.HasPrefix(title, "nginx: worker process"):
+		case accepts(title):
 			processes.Workers = append(processes.Workers, Process{pid, started})
+		case strings.HasPrefix(title, workerTitle):
+			processes.OldWorkers = append(processes.OldWorkers, Process{pid, started})
 		}
 	}
 	for _, workers := range [][]Process{processes.Workers, processes.OldWorkers} {
 		slices.SortFunc(workers, func(a, b Process) int { return a.Started.Compare(b.Started) })
 	}
 	return processes, nil
+}
+
+// workerTitle is how a worker is called in the list of processes; one that takes
+// no more connections has "is shutting down" behind it.
+const workerTitle = "nginx: worker process"
+
+// accepts reports whether a process with this title takes new connections.
+func accepts(title string) bool {
+	return strings.HasPrefix(title, workerTitle) && !strings.HasSuffix(title, "shutting down")
 }
 
 // master is the process id of the running master, 0 when there is none. The pid

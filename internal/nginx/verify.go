@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,33 +16,9 @@ import (
 )
 
 // Serving asks nginx which generation it serves. The error is ErrNotRunning when
-// nothing answers. For about 0.1 s after a reload old workers still take
-// connections as well; their answers are not believed.
-func (i *Instance) Serving(ctx context.Context) (int, error) {
-	for {
-		n, err := i.ask(ctx)
-		last := i.verified.Load()
-		if err != nil || last == nil || n == last.number || time.Since(last.at) > overlap {
-			return n, err
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// overlap is how long old workers may still answer after new ones have: nginx
-// gives the new ones 0.1 s before it tells the old ones to stop, and on a busy
-// machine that takes its time.
-const overlap = 2 * time.Second
-
-// A verification is what nginx has answered after a reload.
-type verification struct {
-	number int
-	at     time.Time
-}
+// nothing answers. While Apply or Activate is at work it may be the one before
+// or the one to come; afterwards it is the one they returned.
+func (i *Instance) Serving(ctx context.Context) (int, error) { return i.ask(ctx) }
 
 // ask puts the question to whichever worker takes the connection, a new one each
 // time: a kept one would go on reaching an old worker.
@@ -121,6 +98,7 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.opts.VerifyTimeout)
 	defer cancel()
 
+	old := i.accepting()
 	pid := i.master()
 	told := 0 // the master that has been told to reload
 	if pid != 0 {
@@ -134,7 +112,7 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	for {
 		got, err := i.ask(context.WithoutCancel(ctx)) // not cut by the deadline: the last answer is the one to report
 		if err == nil && got == n {
-			i.verified.Store(&verification{n, time.Now()})
+			i.retire(old)
 			return nil
 		}
 		pid = i.master()
@@ -166,6 +144,34 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 		}
 		wait = min(wait*5/4, 100*time.Millisecond)
 	}
+}
+
+// retireTimeout bounds retire; on a machine that busy, nothing is in time.
+const retireTimeout = 2 * time.Second
+
+// retire waits until old workers take no connections any more. nginx gives the
+// new ones 0.1 s before it tells the old ones to stop, and until then whoever
+// connects may still meet the generation before.
+func (i *Instance) retire(old []int) {
+	for deadline := time.Now().Add(retireTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		old = slices.DeleteFunc(old, func(pid int) bool { return !accepts(commandLine(pid)) })
+		if len(old) == 0 {
+			return
+		}
+	}
+}
+
+// accepting is the workers that take connections now.
+func (i *Instance) accepting() []int {
+	processes, err := i.Processes()
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, worker := range processes.Workers {
+		pids = append(pids, worker.PID)
+	}
+	return pids
 }
 
 // hangUp tells the master to reload.
