@@ -126,6 +126,11 @@ func (r *running) status() (status controller.Status) {
 	return status
 }
 
+func (r *running) await(state controller.State) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool { return r.status().State == state }, patience, often, state)
+}
+
 func TestDaemon(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		r := startDaemon(t, binary)
@@ -174,14 +179,13 @@ func TestDaemon(t *testing.T) {
 		require.Equal(t, exitOK, got.code, got.err)
 		assert.Contains(t, got.out, "lbctl resume")
 		assert.NotEqual(t, "one", r.served())
-		status := r.status()
-		assert.Equal(t, controller.Frozen, status.State)
-		assert.Less(t, status.Nginx.Generation, good)
+		r.await(controller.Frozen)
+		assert.Less(t, r.status().Nginx.Generation, good)
 		assert.Equal(t, exitNotRight, r.lbctl("status", "--wait", "30s").code, "waiting while frozen")
 
 		got = r.lbctl("resume")
 		require.Equal(t, exitOK, got.code, got.err)
-		require.Equal(t, exitOK, r.lbctl("status", "--wait", "30s").code)
+		r.await(controller.Serving)
 		assert.Equal(t, "one", r.served())
 		assert.Equal(t, "No instance is held.\n", r.lbctl("accept").out)
 

@@ -124,38 +124,44 @@ func ready(ctx context.Context, client *admin.Client) error {
 }
 
 // waitStatus waits for serving. A daemon that does not answer yet is waited for
-// too; a frozen one would not get there by itself.
+// too; a frozen one would not get there by itself. However short the wait, the
+// daemon is asked once.
 func waitStatus(ctx context.Context, opts *statusOptions, client *admin.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, opts.Wait)
+	limited, cancel := context.WithTimeout(ctx, opts.Wait)
 	defer cancel()
-	var last controller.Status
-	var seen, lastErr error
 	for {
-		status, err := client.Status(ctx)
+		status, err := askWithin(ctx, limited, client)
 		switch {
 		case err == nil && status.State == controller.Serving:
 			return writeStatus(opts, status)
 		case err == nil && status.State == controller.Frozen:
-			return errors.Join(writeStatus(opts, status), notRight("waiting is of no use while a generation is pinned: 'lbctl resume' follows Consul again"))
-		case err == nil:
-			last, seen, lastErr = status, errNotRight, nil
-		case ctx.Err() == nil:
-			lastErr = err
+			return errors.Join(writeStatus(opts, status),
+				notRight("waiting is of no use while a generation is pinned: 'lbctl resume' follows Consul again"))
 		}
-		if sleep(ctx, opts.Interval) == nil {
+		if sleep(limited, opts.Interval) == nil {
 			continue
 		}
 		switch {
-		case errors.Is(ctx.Err(), context.Canceled):
-			return context.Canceled
-		case lastErr != nil:
-			return fmt.Errorf("waited %s: %w", short(opts.Wait), lastErr)
-		case seen != nil:
-			return errors.Join(writeStatus(opts, last), notRight("waited %s, and nginx does not serve what Consul says", short(opts.Wait)))
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("waited %s: %w", short(opts.Wait), err)
 		default:
-			return fmt.Errorf("waited %s: %w", short(opts.Wait), admin.ErrUnreachable)
+			return errors.Join(writeStatus(opts, status),
+				notRight("waited %s, and nginx does not serve what Consul says", short(opts.Wait)))
 		}
 	}
+}
+
+// askWithin asks until limited is over, but for a second at least.
+func askWithin(ctx, limited context.Context, client *admin.Client) (controller.Status, error) {
+	deadline, _ := limited.Deadline() // it has one
+	if least := time.Now().Add(time.Second); deadline.Before(least) {
+		deadline = least
+	}
+	asking, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return client.Status(asking)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
