@@ -1,0 +1,113 @@
+package lbtest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"lbctl/protos"
+)
+
+// Backend is a gRPC server that answers with its name.
+type Backend struct {
+	Name string
+	Port int
+
+	server *grpc.Server
+	stop   sync.Once
+}
+
+// StartBackend starts a server on a port of 127.0.0.1; it ends with the test.
+func StartBackend(t testing.TB, name string) *Backend {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Backend{Name: name, Port: listener.Addr().(*net.TCPAddr).Port, server: grpc.NewServer()}
+	protos.RegisterPingServer(b.server, &ping{name: name})
+	healthpb.RegisterHealthServer(b.server, health.NewServer())
+	go b.server.Serve(listener)
+	t.Cleanup(b.Kill)
+	return b
+}
+
+// Stop ends the server once its calls are done, as a good server does on
+// SIGTERM.
+func (b *Backend) Stop() { b.stop.Do(b.server.GracefulStop) }
+
+// Kill ends the server and the calls that are in flight on it.
+func (b *Backend) Kill() { b.stop.Do(b.server.Stop) }
+
+// Registration is the backend as an instance of service, passing from the
+// start, with the tag that makes it the default for gRPC.
+func (b *Backend) Registration(service string) *api.AgentServiceRegistration {
+	return &api.AgentServiceRegistration{
+		ID:      service + "-" + b.Name,
+		Name:    service,
+		Address: "127.0.0.1",
+		Port:    b.Port,
+		Tags:    []string{"grpc_server"},
+		Check: &api.AgentServiceCheck{
+			CheckID:  "alive-" + service + "-" + b.Name,
+			TCP:      fmt.Sprintf("127.0.0.1:%d", b.Port),
+			Interval: "1s",
+			Timeout:  "1s",
+			Status:   api.HealthPassing,
+		},
+	}
+}
+
+// Register registers the backend with an agent.
+func (b *Backend) Register(t testing.TB, agent *api.Client, service string) {
+	t.Helper()
+	if err := agent.Agent().ServiceRegister(b.Registration(service)); err != nil {
+		t.Fatalf("register %s: %v", b.Name, err)
+	}
+}
+
+// Leave takes the backend out of service the graceful way, as the registrar
+// does: out of the rotation, drain, stop, deregister.
+func (b *Backend) Leave(t testing.TB, agent *api.Client, service string, drain time.Duration) {
+	t.Helper()
+	id := service + "-" + b.Name
+	if err := agent.Agent().EnableServiceMaintenance(id, "leaving"); err != nil {
+		t.Errorf("maintenance of %s: %v", b.Name, err)
+	}
+	time.Sleep(drain) // the drain period is a time, there is nothing to wait for
+	b.Stop()
+	if err := agent.Agent().ServiceDeregister(id); err != nil {
+		t.Errorf("deregister %s: %v", b.Name, err)
+	}
+}
+
+type ping struct {
+	protos.UnimplementedPingServer
+	name string
+}
+
+func (p *ping) SayHello(context.Context, *protos.PingMessage) (*protos.PingMessage, error) {
+	return &protos.PingMessage{Greeting: p.name}, nil
+}
+
+func (p *ping) Stream(stream grpc.BidiStreamingServer[protos.PingMessage, protos.PingMessage]) error {
+	for {
+		if _, err := stream.Recv(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := stream.Send(&protos.PingMessage{Greeting: p.name}); err != nil {
+			return err
+		}
+	}
+}

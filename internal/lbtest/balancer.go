@@ -1,0 +1,284 @@
+// Package lbtest runs whole load balancers in tests and benchmarks: the real
+// lbctl and the real nginx as processes, servers that answer gRPC, and callers
+// that count what they lose.
+package lbtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"lbctl/internal/admin"
+	"lbctl/internal/controller"
+	"lbctl/internal/nginxtest"
+)
+
+// Patience is how long to wait for what should come soon. It is long because
+// test machines are loaded, and it is only spent when something is wrong.
+const Patience = 30 * time.Second
+
+// Options say what balancer to run.
+type Options struct {
+	Consul string           // address of the agent's HTTP API, "host:port"
+	Token  string           // Consul's token, if it wants one
+	Nginx  nginxtest.Binary // the nginx to control
+	Args   []string         // further arguments of "lbctl run"
+}
+
+// Balancer is a running lbctl and its nginx, which live and die on their own.
+type Balancer struct {
+	GRPC, HTTP string // where nginx listens, "127.0.0.1:port"
+	StateDir   string
+
+	t     testing.TB
+	opts  Options
+	lbctl *exec.Cmd
+	ended chan struct{}
+	log   string // path of lbctl's log
+	nginx *nginxtest.Process
+}
+
+// Start starts lbctl, and nginx once there is a configuration for it. Both end
+// with the test.
+func Start(t testing.TB, opts Options) *Balancer {
+	t.Helper()
+	dir := nginxtest.Dir(t)
+	b := &Balancer{
+		GRPC:     net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
+		HTTP:     net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
+		StateDir: filepath.Join(dir, "state"),
+		log:      filepath.Join(dir, "lbctl.log"),
+		t:        t,
+		opts:     opts,
+	}
+	t.Cleanup(func() {
+		b.KillLbctl()
+		if t.Failed() {
+			text, _ := os.ReadFile(b.log)
+			t.Logf("lbctl's log:\n%s", text)
+		}
+	})
+	b.StartLbctl()
+	b.StartNginx()
+	return b
+}
+
+// StartLbctl starts the daemon, in the state that an earlier one left.
+func (b *Balancer) StartLbctl(args ...string) {
+	b.t.Helper()
+	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	all := []string{"run", "--state-dir", b.StateDir, "--nginx", b.opts.Nginx.Path,
+		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--admin", "none", "--open-files", "4096"}
+	cmd := exec.Command(Binary(b.t), append(append(all, b.opts.Args...), args...)...)
+	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	ended := make(chan struct{})
+	started := make(chan error)
+	go func() {
+		defer log.Close()
+		runtime.LockOSThread() // Pdeathsig is about the thread that started it
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+			close(ended)
+		}
+	}()
+	if err := <-started; err != nil {
+		b.t.Fatalf("start lbctl: %v", err)
+	}
+	b.lbctl, b.ended = cmd, ended
+}
+
+// StopLbctl ends the daemon with SIGTERM, and waits until it has ended. nginx
+// goes on.
+func (b *Balancer) StopLbctl() { b.endLbctl(syscall.SIGTERM) }
+
+// KillLbctl ends the daemon with SIGKILL. nginx goes on.
+func (b *Balancer) KillLbctl() { b.endLbctl(syscall.SIGKILL) }
+
+func (b *Balancer) endLbctl(sig syscall.Signal) {
+	if b.lbctl == nil {
+		return
+	}
+	b.lbctl.Process.Signal(sig)
+	select {
+	case <-b.ended:
+	case <-time.After(Patience):
+		b.lbctl.Process.Kill()
+		<-b.ended
+		b.t.Errorf("lbctl did not end within %s of %s", Patience, sig)
+	}
+	b.lbctl = nil
+}
+
+// PID is lbctl's process id.
+func (b *Balancer) PID() int { return b.lbctl.Process.Pid }
+
+// StartNginx starts nginx on the current generation, for which it waits.
+func (b *Balancer) StartNginx() {
+	b.t.Helper()
+	conf := filepath.Join(b.StateDir, "current", "nginx.conf")
+	b.Eventually("there is a configuration for nginx", func() error {
+		_, err := os.Stat(conf)
+		return err
+	})
+	b.nginx = nginxtest.Start(b.t, b.opts.Nginx, conf, filepath.Join(b.StateDir, "run"))
+}
+
+// Nginx is the running nginx.
+func (b *Balancer) Nginx() *nginxtest.Process { return b.nginx }
+
+// Lbctl runs one command of lbctl's against the daemon.
+func (b *Balancer) Lbctl(args ...string) (stdout string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Binary(b.t), args...)
+	cmd.Env = append(os.Environ(), "LBCTL_STATE_DIR="+b.StateDir, "NO_COLOR=1")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("lbctl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out.String(), nil
+}
+
+// Status asks the daemon for its status.
+func (b *Balancer) Status() (controller.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	client, err := b.client()
+	if err != nil {
+		return controller.Status{}, err
+	}
+	return client.Status(ctx)
+}
+
+// Services asks the daemon for what it balances.
+func (b *Balancer) Services() ([]admin.Service, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	client, err := b.client()
+	if err != nil {
+		return nil, err
+	}
+	return client.Services(ctx)
+}
+
+func (b *Balancer) client() (*admin.Client, error) {
+	return admin.NewClient("unix://" + filepath.Join(b.StateDir, "run", "admin.sock"))
+}
+
+// WaitServing waits until nginx serves n instances of service and nothing that
+// Consul says is still to come. Problems of other services may remain.
+func (b *Balancer) WaitServing(service string, n int) {
+	b.t.Helper()
+	b.Eventually(fmt.Sprintf("%d instances of %s are served", n, service), func() error {
+		services, err := b.Services()
+		if err != nil {
+			return err
+		}
+		found, all := 0, 0
+		for _, s := range services {
+			all += s.InRotation
+			if s.Name == service {
+				found = s.InRotation
+			}
+		}
+		if found != n {
+			return fmt.Errorf("services: %+v", services)
+		}
+		status, err := b.Status()
+		if err != nil {
+			return err
+		}
+		// What services says may still be on its way to nginx.
+		healthy := status.State == controller.Serving || status.State == controller.Degraded
+		if !healthy || status.Pending != nil || status.Instances != all {
+			return fmt.Errorf("state %q, %d of %d instances: %s", status.State, status.Instances, all, status.Summary)
+		}
+		return nil
+	})
+}
+
+// Eventually waits until condition returns nil.
+func (b *Balancer) Eventually(what string, condition func() error) {
+	b.t.Helper()
+	Eventually(b.t, what, condition)
+}
+
+// Eventually waits until condition returns nil, and fails the test when it has
+// not within Patience.
+func Eventually(t testing.TB, what string, condition func() error) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("wait until %s: not within %s: %v", what, Patience, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+var build struct {
+	sync.Once
+	path string
+	err  error
+}
+
+// Binary is the path of lbctl, built from this checkout once per test binary.
+func Binary(t testing.TB) string {
+	t.Helper()
+	build.Do(func() {
+		var dir string
+		if dir, build.err = os.MkdirTemp("", "lbctl"); build.err != nil {
+			return
+		}
+		build.path = filepath.Join(dir, "lbctl")
+		if out, err := exec.Command("go", "build", "-o", build.path, "lbctl/cmd/lbctl").CombinedOutput(); err != nil {
+			build.err = fmt.Errorf("build lbctl: %w\n%s", err, out)
+		}
+	})
+	if build.err != nil {
+		t.Fatal(build.err)
+	}
+	return build.path
+}
+
+// RemoveBinary removes what Binary built; a TestMain calls it last.
+func RemoveBinary() {
+	if build.path != "" {
+		os.RemoveAll(filepath.Dir(build.path))
+	}
+}
+
+// JSON decodes what a command printed.
+func JSON[T any](t testing.TB, text string) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("decode %q: %v", text, err)
+	}
+	return v
+}
