@@ -1,0 +1,164 @@
+package render
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+)
+
+func TestWhatMakesAServiceABalancedOne(t *testing.T) {
+	type change = func(*dependency.HealthService)
+	for _, c := range []struct {
+		name    string
+		changes []change
+		want    string // protocol, routes, port, default
+		problem string
+	}{
+		{"nothing", nil, "", ""},
+		{"other tags and metadata", []change{tags("v1", "grpc"), meta("version", "1", "LB-HOST", "x")}, "", ""},
+		{"the tag grpc_server", []change{tags("grpc_server")}, "grpc default", ""},
+		{"the tag http_server", []change{tags("http_server", "other")}, "http default", ""},
+		{"the tag and a route", []change{tags("http_server"), meta("lb-path", "/api")}, "http */api", ""},
+		{"a protocol alone", []change{meta("lb-protocol", "grpc")}, "grpc default", ""},
+		{"a protocol in capitals", []change{meta("lb-protocol", " HTTPS ")}, "https default", ""},
+		{"the protocol wins over the tag", []change{tags("grpc_server"), meta("lb-protocol", "grpcs")}, "grpcs default", ""},
+		{"hosts", []change{meta("lb-protocol", "http", "lb-host", "B.example.com, a.example.com,,b.example.com")}, "http a.example.com b.example.com", ""},
+		{"a wildcard host", []change{meta("lb-protocol", "http", "lb-host", "*.example.com")}, "http *.example.com", ""},
+		{"paths lose their last slash", []change{meta("lb-protocol", "http", "lb-path", "/b/,/a,/b")}, "http */a */b", ""},
+		{"the path of everything", []change{meta("lb-protocol", "http", "lb-path", "/")}, "http default", ""},
+		{"hosts times paths", []change{meta("lb-protocol", "http", "lb-host", "a.test,b.test", "lb-path", "/x,/y")}, "http a.test/x a.test/y b.test/x b.test/y", ""},
+		{"a method", []change{meta("lb-protocol", "grpc", "lb-path", "/pkg.Service/Method")}, "grpc */pkg.Service/Method", ""},
+		{"TCP", []change{meta("lb-protocol", "tcp", "lb-port", "6379")}, "tcp port 6379", ""},
+		{"a port says TCP", []change{meta("lb-port", "6379")}, "tcp port 6379", ""},
+
+		{"an unknown protocol", []change{meta("lb-protocol", "udp")}, "not OK", `instance "x-1": lb-protocol "udp", want one of ["grpc" "grpcs" "http" "https" "tcp"]`},
+		{"no protocol at all", []change{meta("lb-host", "a.test")}, "not OK", `neither lb-protocol nor one of the tags "grpc_server" and "http_server" says what it speaks`},
+		{"both tags", []change{tags("grpc_server", "http_server")}, "not OK", `it has both tags, "grpc_server" and "http_server", want one of them or lb-protocol`},
+		{"a host with a port", []change{tags("http_server"), meta("lb-host", "a.test:80")}, "not OK", `lb-host "a.test:80", want host names like`},
+		{"a wildcard in the middle", []change{tags("http_server"), meta("lb-host", "a.*.test")}, "not OK", `lb-host "a.*.test", want host names like`},
+		{"a relative path", []change{tags("http_server"), meta("lb-path", "api")}, "not OK", `lb-path "api", want path prefixes like`},
+		{"a path that nginx never sees", []change{tags("http_server"), meta("lb-path", "/a/../b")}, "not OK", `lb-path "/a/../b", want path prefixes like`},
+		{"a path below a method", []change{tags("grpc_server"), meta("lb-path", "/a/b/c")}, "not OK", `lb-path "/a/b/c", want "/package.Service" or "/package.Service/Method" for gRPC`},
+		{"a version with a space", []change{tags("http_server"), meta("lb-version", "v 1")}, "not OK", `lb-version "v 1", want 1 to 64 letters, digits, ".", "_" or "-"`},
+		{"TCP without a port", []change{meta("lb-protocol", "tcp")}, "not OK", `lb-port "", want a port of 1024 to 65535 other than 5000, 8080, 9119, which are taken`},
+		{"TCP on a listener's port", []change{meta("lb-port", "8080")}, "not OK", `lb-port "8080", want a port`},
+		{"TCP with a path", []change{meta("lb-protocol", "tcp", "lb-port", "6379", "lb-path", "/x")}, "not OK", `lb-protocol "tcp" can't be routed by lb-host or lb-path, want lb-port`},
+		{"a port for HTTP", []change{tags("http_server"), meta("lb-port", "6379")}, "not OK", `lb-port "6379", want none, for it is for lb-protocol "tcp" only`},
+		{"too many routes", []change{tags("http_server"), meta("lb-host", "a,b,c,d,e,f,g,h,i", "lb-path", "/1,/2,/3,/4,/5,/6,/7,/8")}, "not OK", `9 hosts in lb-host and 8 paths in lb-path make 72 routes, want at most 64`},
+		{"all at once", []change{meta("lb-protocol", "x", "lb-version", "!")}, "not OK", `lb-protocol "x", want one of ["grpc" "grpcs" "http" "https" "tcp"]; lb-version "!"`},
+		{"a long value", []change{tags("http_server"), meta("lb-path", strings.Repeat("x", 512))}, "not OK", `lb-path "` + strings.Repeat("x", 77) + `...", want`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := parseService("x", []*dependency.HealthService{registration("x", "x-1", "10.0.0.1", 80, c.changes...)}, []int{5000, 8080, 9119})
+			assert.Equal(t, c.want, structure(s))
+			assert.Len(t, s.Instances, 1, "bad metadata never costs an endpoint")
+			if c.problem == "" {
+				assert.Empty(t, s.Problems)
+			} else {
+				require.Len(t, s.Problems, 1)
+				assert.Contains(t, s.Problems[0], c.problem)
+			}
+		})
+	}
+}
+
+func structure(s endpoints.Service) string {
+	if !s.OK {
+		return "not OK"
+	}
+	words := []string{string(s.Protocol)}
+	for _, r := range s.Routes {
+		words = append(words, r.String())
+	}
+	if s.Port != 0 {
+		words = append(words, fmt.Sprintf("port %d", s.Port))
+	}
+	if s.Default {
+		words = append(words, "default")
+	}
+	return strings.TrimSpace(strings.Join(words, " "))
+}
+
+func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
+	parse := func(registrations ...*dependency.HealthService) endpoints.Service {
+		return parseService("x", registrations, nil)
+	}
+	t.Run("routes are those of all", func(t *testing.T) {
+		s := parse(registration("x", "1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/old")),
+			registration("x", "2", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/new")),
+			registration("x", "3", "10.0.0.3", 80))
+		assert.Equal(t, "http */new */old", structure(s))
+		assert.Empty(t, s.Problems)
+		assert.Len(t, s.Instances, 3)
+	})
+	t.Run("the protocol is that of most", func(t *testing.T) {
+		s := parse(registration("x", "1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/one")),
+			registration("x", "2", "10.0.0.2", 80, meta("lb-protocol", "https", "lb-path", "/two")),
+			registration("x", "3", "10.0.0.3", 80, meta("lb-protocol", "https", "lb-path", "/three")))
+		assert.Equal(t, "https */three */two", structure(s))
+		assert.Equal(t, []string{`instance "1": lb-protocol "http", but "https" is what most instances of "x" have, want one for all`}, s.Problems)
+	})
+	t.Run("a tie goes to the first by name", func(t *testing.T) {
+		assert.Equal(t, "grpc default", structure(parse(
+			registration("x", "1", "10.0.0.1", 80, meta("lb-protocol", "http")),
+			registration("x", "2", "10.0.0.2", 80, meta("lb-protocol", "grpc")))))
+	})
+	t.Run("the port is that of most", func(t *testing.T) {
+		s := parse(registration("x", "1", "10.0.0.1", 80, meta("lb-port", "7000")),
+			registration("x", "2", "10.0.0.2", 80, meta("lb-port", "7001")),
+			registration("x", "3", "10.0.0.3", 80, meta("lb-port", "7001")))
+		assert.Equal(t, "tcp port 7001", structure(s))
+		assert.Len(t, s.Problems, 1)
+	})
+	t.Run("one that is not understood does not count", func(t *testing.T) {
+		s := parse(registration("x", "1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/good", "lb-version", "v2")),
+			registration("x", "2", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "bad", "lb-version", "v3")))
+		assert.Equal(t, "http */good", structure(s))
+		assert.Equal(t, "v2", s.Instances[0].Version)
+		assert.Empty(t, s.Instances[1].Version)
+	})
+	t.Run("problems are told, but not a hundred times", func(t *testing.T) {
+		var all []*dependency.HealthService
+		for n := range 100 {
+			all = append(all, registration("x", fmt.Sprint(n), "10.0.0.1", 80, tags("http_server"), meta("lb-path", "bad")))
+		}
+		s := parse(all...)
+		require.Len(t, s.Problems, maxProblems+1)
+		assert.Equal(t, "and 95 problems more", s.Problems[maxProblems])
+	})
+	t.Run("those of a name in other letters are another service's", func(t *testing.T) {
+		s := parse(registration("X", "1", "10.0.0.1", 80, tags("http_server")), registration("x", "2", "10.0.0.2", 80))
+		assert.Len(t, s.Instances, 1)
+		assert.Equal(t, "", structure(s))
+	})
+	t.Run("without instances there is no service", func(t *testing.T) {
+		assert.Equal(t, endpoints.Service{}, parse())
+	})
+}
+
+func TestInstances(t *testing.T) {
+	s := parseService("x", []*dependency.HealthService{
+		registration("x", "weighty", "10.0.0.1", 80, tags("http_server"), weights(7, 2), onNode("n")),
+		registration("x", "warning", "10.0.0.2", 80, tags("http_server"), weights(7, 2), status("warning")),
+		registration("x", "light", "10.0.0.3", 80, tags("http_server"), weights(0, 0)),
+		registration("x", "heavy", "fd00::1", 80, tags("http_server"), weights(1000000, 1), status("critical")),
+		registration("x", "nowhere", "", 80, tags("http_server")),
+		registration("x", "portless", "10.0.0.4", 0, tags("http_server")),
+	}, nil)
+	assert.Equal(t, []endpoints.Instance{
+		{ID: "weighty", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 7, Status: endpoints.Passing},
+		{ID: "warning", Node: "node-1", Address: "10.0.0.2", Port: 80, Weight: 2, Status: endpoints.Warning},
+		{ID: "light", Node: "node-1", Address: "10.0.0.3", Port: 80, Weight: 1, Status: endpoints.Passing},
+		{ID: "heavy", Node: "node-1", Address: "fd00::1", Port: 80, Weight: 65535, Status: endpoints.Critical},
+	}, s.Instances)
+	assert.Equal(t, []string{
+		`instance "nowhere": address "", want an IP address or a host name: it gets no traffic`,
+		`instance "portless": port "0", want 1 to 65535: it gets no traffic`,
+	}, s.Problems)
+}

@@ -1,0 +1,146 @@
+package render
+
+import (
+	"bytes"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul-template/template"
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+)
+
+func TestSettingsHaveDefaults(t *testing.T) {
+	s, err := Settings{RunDir: "/run/lb", NginxVersion: "1.30.6"}.complete()
+	require.NoError(t, err)
+	assert.Equal(t, "0.0.0.0:5000", s.GRPCListen)
+	assert.Equal(t, "0.0.0.0:8080", s.HTTPListen)
+	assert.Equal(t, runtime.GOMAXPROCS(0), s.Workers)
+	assert.Positive(t, s.OpenFiles)
+	assert.LessOrEqual(t, s.OpenFiles, 1<<20)
+	assert.LessOrEqual(t, s.WorkerConnections(), 16384)
+	assert.Equal(t, "[::1]:6379", Settings{GRPCListen: "[::1]:5000"}.tcpListen(6379))
+}
+
+func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
+	_, err := New(Options{Settings: Settings{
+		GRPCListen: "localhost:5000", HTTPListen: "0.0.0.0:x", Workers: -1, OpenFiles: 3,
+		RunDir: "run", User: "no body;", NginxVersion: "latest", StreamModule: "/a$b",
+	}})
+	require.Error(t, err)
+	for _, part := range []string{
+		`gRPC listen address: "localhost:5000" has the address "localhost", want an IP address`,
+		`HTTP listen address: "0.0.0.0:x" has the port "x", want 1 to 65535`,
+		`workers "-1", want 1 to 1024`,
+		`open files "3", want 64 or more`,
+		`run directory "run", want an absolute path`,
+		`stream module "/a$b", want an absolute path`,
+		`user "no body;", want the name of a user`,
+		`nginx version "latest", want three numbers like "1.30.6"`,
+	} {
+		assert.ErrorContains(t, err, part)
+	}
+	_, err = New(Options{Settings: Settings{GRPCListen: "0.0.0.0:80", HTTPListen: "127.0.0.1:80", RunDir: "/run", NginxVersion: "1.30.6"}})
+	assert.ErrorContains(t, err, "have the same port, want two")
+	_, err = New(Options{Settings: Settings{GRPCListen: "5000", RunDir: "/run", NginxVersion: "1.30.6"}})
+	assert.ErrorContains(t, err, `"5000", want ADDRESS:PORT like "0.0.0.0:5000"`)
+}
+
+func TestProblemsKeepTheirDates(t *testing.T) {
+	var l ledger
+	first, second := time.Unix(1, 0), time.Unix(2, 0)
+	a, b := Problem{Subject: "a", Message: "x"}, Problem{Subject: "b", Message: "x"}
+	assert.Equal(t, []Problem{{Subject: "a", Message: "x", Since: first}}, l.set(first, []Problem{a, a}))
+	assert.Equal(t, []Problem{{Subject: "b", Message: "x", Since: second}}, l.set(second, []Problem{b, a}))
+	assert.Equal(t, []Problem{{Subject: "b", Message: "x", Since: second}, {Subject: "a", Message: "x", Since: first}}, l.problems)
+	l.set(second, nil)
+	assert.Empty(t, l.problems)
+	assert.NotEmpty(t, l.set(second, []Problem{a}), "it is new again")
+}
+
+func TestTheLogOfConsulTemplateIsBridged(t *testing.T) {
+	t.Cleanup(func() { log.SetOutput(os.Stderr); log.SetFlags(log.LstdFlags) })
+	var b bytes.Buffer
+	bridgeLog(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	log.Printf("[TRACE] (view) secret")
+	log.Printf("[DEBUG] (runner) secret")
+	log.Printf("[INFO] secret")
+	log.Printf("[WARN] (view) tried again")
+	log.Printf("[ERR] (view) given up")
+	log.Printf("somebody else's line")
+	assert.NotContains(t, b.String(), "secret")
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	require.Len(t, lines, 3)
+	assert.Contains(t, lines[0], `level=DEBUG msg=consul-template text="(view) tried again"`)
+	assert.Contains(t, lines[1], `level=WARN msg=consul-template text="(view) given up"`)
+	assert.Contains(t, lines[2], `level=INFO msg=log text="somebody else's line"`)
+
+	bridgeLog(slog.New(standardHandler)) // would deadlock in the next line
+	log.Printf("[WARN] x")
+}
+
+func TestRetriesNeverEnd(t *testing.T) {
+	for _, n := range []int{0, 1, 5, 7, 8, 100, 1 << 40} {
+		again, wait := retry(n)
+		assert.True(t, again)
+		assert.LessOrEqual(t, wait, retryMax)
+		assert.Greater(t, wait, retryMin/2)
+	}
+}
+
+func TestTheWayToConsulIsTheSameForBothClients(t *testing.T) {
+	in := clientInput(&api.Config{
+		Address: "consul.example:8501", Scheme: "https", Token: "t", TokenFile: "f", Namespace: "n",
+		HttpAuth: &api.HttpBasicAuth{Username: "u", Password: "p"},
+		TLSConfig: api.TLSConfig{
+			Address: "name", CAFile: "ca", CAPath: "dir", CertFile: "cert", KeyFile: "key", InsecureSkipVerify: true,
+		},
+	})
+	assert.Equal(t, []any{"consul.example:8501", "t", "f", "n", true, "u", "p", true, false, "name", "ca", "dir", "cert", "key"},
+		[]any{in.Address, in.Token, in.TokenFile, in.Namespace, in.AuthEnabled, in.AuthUsername, in.AuthPassword,
+			in.SSLEnabled, in.SSLVerify, in.ServerName, in.SSLCACert, in.SSLCAPath, in.SSLCert, in.SSLKey})
+	assert.True(t, clientInput(&api.Config{Address: "https://consul.example"}).SSLEnabled)
+	assert.False(t, clientInput(&api.Config{Address: "127.0.0.1:8500", Scheme: "http"}).SSLEnabled)
+}
+
+// One change among 500 services of four instances, from Consul's answer to the
+// configuration.
+func BenchmarkFiveHundredServices(b *testing.B) {
+	answers := map[string][]*dependency.HealthService{}
+	var all []endpoints.Service
+	for n := range 500 {
+		name := fmt.Sprintf("service-%03d", n)
+		for k := range 4 {
+			answers[name] = append(answers[name], registration(name, fmt.Sprintf("%s-%d", name, k), fmt.Sprintf("10.%d.%d.%d", n/250, n%250, k+1), 7777,
+				meta("lb-protocol", "grpc", "lb-path", "/pkg."+name)))
+		}
+		all = append(all, parseService(name, answers[name], nil))
+	}
+	set, err := loadTemplates("")
+	require.NoError(b, err)
+	table, err := endpoints.Open("", endpoints.Options{})
+	require.NoError(b, err)
+	settings, err := testSettings("1.30.6").complete()
+	require.NoError(b, err)
+	names, brain := testNames(), template.NewBrain()
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		changed := answers[all[n%500].Name]
+		changed[0].Status = []string{"passing", "critical"}[n/500%2]
+		all[n%500] = parseService(all[n%500].Name, changed, nil)
+		entries := table.Observe(time.Now(), all)
+		r, _ := renderEntries(b.Context(), set, settings, entries, names, brain)
+		require.Empty(b, r.problems)
+		hash(r.files)
+	}
+}
