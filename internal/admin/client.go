@@ -198,20 +198,26 @@ const maxAnswer = 256 << 20
 // ask is one request to the first place that can be connected to.
 func (c *Client) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	var tried []string
+	remedy := "is 'lbctl run' running? Say where with --addr or LBCTL_ADDR"
 	for _, place := range c.places {
 		answer, err := place.ask(ctx, method, path, body)
 		var absent *absentError
 		if !errors.As(err, &absent) {
 			return answer, err
 		}
+		if absent.denied {
+			remedy = "run the command as the user that lbctl runs as, or ask over HTTP with --addr"
+		}
 		tried = append(tried, fmt.Sprintf("%s (%s)", place.address, absent.reason))
 	}
-	return nil, fmt.Errorf("%w at %s; is 'lbctl run' running? Say where with --addr or LBCTL_ADDR",
-		ErrUnreachable, strings.Join(tried, " or "))
+	return nil, fmt.Errorf("%w at %s; %s", ErrUnreachable, strings.Join(tried, " or "), remedy)
 }
 
 // An absentError says why nobody could be asked at a place.
-type absentError struct{ reason string }
+type absentError struct {
+	reason string
+	denied bool // somebody may be there, but not for this user
+}
 
 func (e *absentError) Error() string { return e.reason }
 
@@ -254,16 +260,16 @@ func whyAbsent(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return context.Canceled
 	case errors.Is(err, fs.ErrNotExist):
-		return &absentError{"the socket does not exist"}
+		return &absentError{reason: "the socket does not exist"}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &absentError{"connection refused"}
+		return &absentError{reason: "connection refused"}
 	case errors.Is(err, fs.ErrPermission):
-		return &absentError{"permission denied: it is for the user that lbctl runs as"}
+		return &absentError{reason: "permission denied", denied: true}
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &absentError{"no answer in time"}
+		return &absentError{reason: "no answer in time"}
 	case errors.As(err, &op):
-		return &absentError{op.Err.Error()}
+		return &absentError{reason: op.Err.Error()}
 	default:
-		return &absentError{err.Error()}
+		return &absentError{reason: err.Error()}
 	}
 }

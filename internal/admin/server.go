@@ -389,7 +389,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	number, err := s.Generations.Serving(ctx)
 	if err != nil {
-		line(w, http.StatusServiceUnavailable, fmt.Sprintf("nginx does not answer: %v", err))
+		line(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	line(w, http.StatusOK, fmt.Sprintf("nginx serves generation %d", number))

@@ -115,7 +115,7 @@ func TestHTTP(t *testing.T) {
 	}{
 		"health":                               {path: "/healthz", status: 200, answer: "lbctl runs\n"},
 		"ready":                                {path: "/readyz", status: 200, answer: "nginx serves generation 3\n"},
-		"not ready":                            {fake: &fake{serving: errors.New("nobody listens")}, path: "/readyz", status: 503, answer: "nginx does not answer: nobody listens\n"},
+		"not ready":                            {fake: &fake{serving: errors.New("nobody listens")}, path: "/readyz", status: 503, answer: "nobody listens\n"},
 		"status":                               {path: "/v1/status", status: 200, answer: `"state":"serving"`},
 		"no history is an empty one":           {path: "/v1/history", status: 200, answer: "[]\n"},
 		"generations":                          {path: "/v1/generations", status: 200, answer: `"number":3,`},

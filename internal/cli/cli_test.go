@@ -139,7 +139,7 @@ func newFakeDaemon() *fakeDaemon {
 				Held:   []endpoints.Instance{passing("shop-2", "node-2", "10.0.0.12")},
 			},
 			{
-				Service: endpoints.Service{Name: "strange", Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},
+				Service: endpoints.Service{Name: "strange", Problems: []string{`lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`}, Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},
 				State:   endpoints.Quarantined, Since: before(50 * time.Hour),
 				Reason: `no instance's metadata can be understood: lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
 			},

@@ -109,10 +109,13 @@ func writeTroubles(opts *servicesOptions, services ...admin.Service) error {
 	var lines []string
 	for _, service := range services {
 		if service.Reason != "" {
-			lines = append(lines, service.Name+": "+service.Reason)
+			lines = append(lines, service.Name+": "+oneLine(service.Reason))
 		}
 		for _, problem := range service.Problems {
-			lines = append(lines, service.Name+": "+problem)
+			if strings.Contains(service.Reason, problem) {
+				continue
+			}
+			lines = append(lines, service.Name+": "+oneLine(problem))
 		}
 	}
 	for i, line := range lines {
