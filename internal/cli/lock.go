@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock takes the lock that makes a daemon the only one of its run directory. It
-// is held until the file is closed or the process ends, however it ends.
+// lock takes the lock that makes a daemon the only one of a directory. It is
+// held until the file is closed or the process ends, however it ends.
 func lock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -25,8 +25,8 @@ func lock(path string) (*os.File, error) {
 		if content, err := os.ReadFile(path); err == nil && len(content) > 0 {
 			owner = "process " + strings.TrimSpace(string(content))
 		}
-		return nil, fmt.Errorf("another 'lbctl run' has this state directory: %s holds %s; "+
-			"stop it, or give this one its own --state-dir", owner, path)
+		return nil, fmt.Errorf("another 'lbctl run' has this directory: %s holds %s; "+
+			"stop it, or give this one a --state-dir and --run-dir of its own", owner, path)
 	}
 	if err := errors.Join(file.Truncate(0), write(file, fmt.Sprintln(os.Getpid()))); err != nil {
 		return nil, errors.Join(fmt.Errorf("take the lock %s: %w", path, err), file.Close())

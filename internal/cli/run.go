@@ -116,7 +116,7 @@ func port(address string) string {
 	return port
 }
 
-func runRun(ctx context.Context, opts *runOptions) (err error) {
+func runRun(ctx context.Context, opts *runOptions) error {
 	logger := newLogger(opts)
 	slog.SetDefault(logger)
 	warnOfUnknown(logger, opts)
@@ -126,12 +126,14 @@ func runRun(ctx context.Context, opts *runOptions) (err error) {
 			return fmt.Errorf("create the state directory, as --state-dir and --run-dir say: %w", err)
 		}
 	}
-	// The one lock comes before anything that another daemon could be using.
-	held, err := lock(filepath.Join(runDir, "lock"))
-	if err != nil {
-		return err
+	// The locks come before anything that another daemon could be using.
+	for _, dir := range []string{runDir, opts.StateDir} {
+		held, err := lock(filepath.Join(dir, "lock"))
+		if err != nil {
+			return err
+		}
+		defer held.Close()
 	}
-	defer held.Close()
 
 	server, err := nginx.New(nginx.Options{
 		StateDir:      opts.StateDir,

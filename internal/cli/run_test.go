@@ -157,7 +157,10 @@ func TestDaemon(t *testing.T) {
 
 		second := r.lbctl("run")
 		assert.Equal(t, exitFailure, second.code)
-		assert.Contains(t, second.err, "another 'lbctl run' has this state directory: process "+strconv.Itoa(os.Getpid()))
+		assert.Contains(t, second.err, "another 'lbctl run' has this directory: process "+strconv.Itoa(os.Getpid()))
+		second = r.lbctl("run", "--run-dir", filepath.Join(nginxtest.Dir(t), "other"))
+		assert.Equal(t, exitFailure, second.code)
+		assert.Contains(t, second.err, filepath.Join(r.stateDir, "lock"))
 
 		got = r.lbctl("render")
 		assert.Equal(t, exitOK, got.code, got.err)

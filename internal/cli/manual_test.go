@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestManual keeps docs/cli.md complete: every command, flag and variable is in
+// it.
+func TestManual(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cli.md")
+	require.NoError(t, err)
+	manual := string(text)
+	root := newRootCmd(&factory{})
+	var walk func(*cobra.Command)
+	walk = func(command *cobra.Command) {
+		assert.NotEmpty(t, command.Short+command.Long, command.Name())
+		if command != root && command.Name() != "help" {
+			assert.Contains(t, manual, "`"+command.Name(), "the command %s", command.Name())
+		}
+		command.Flags().VisitAll(func(flag *pflag.Flag) {
+			if flag.Name == "help" || flag.Name == "output" { // told once, for all
+				return
+			}
+			assert.Contains(t, manual, "--"+flag.Name, "a flag of %s", command.Name())
+			if _, after, ok := strings.Cut(flag.Usage, "[$"); ok {
+				variable, _, _ := strings.Cut(after, "]")
+				assert.Contains(t, manual, variable, "a variable of %s", command.Name())
+			}
+		})
+		for _, sub := range command.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+}
