@@ -140,3 +140,29 @@ func TestAPanicIsAProblem(t *testing.T) {
 	assert.Equal(t, "template x.ctmpl", r.problems[0].Subject)
 	assert.False(t, strings.Contains(r.problems[0].Message, "\n"))
 }
+
+func TestTheManualsExampleWorks(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/templates.md")
+	require.NoError(t, err)
+	_, example, ok := strings.Cut(string(manual), "# /etc/lbctl/templates/http.d/intranet.conf.ctmpl\n")
+	require.True(t, ok, "the manual has no example any longer")
+	example, _, _ = strings.Cut(example, "```")
+	brain := template.NewBrain()
+	key, err := dependency.NewKVGetQuery("intranet/host")
+	require.NoError(t, err)
+	service, err := dependency.NewHealthServiceQuery("intranet")
+	require.NoError(t, err)
+	brain.Remember(key, "intra.test")
+	brain.Remember(service, []*dependency.HealthService{registration("intranet", "one", "10.0.0.1", 80), registration("intranet", "two;", "10.0.0.2", 80)})
+	settings := testSettings("1.30.6")
+	r := execute(templateSet{"x.ctmpl": example}, functions(Catalog{}, settings), brain)
+	require.Empty(t, r.problems)
+	require.Empty(t, r.missing)
+	assert.Equal(t, `server {
+    listen 0.0.0.0:8081;
+    server_name intra.test;
+    location /one/ { proxy_pass http://10.0.0.1:80/; }
+    location "/two;/" { proxy_pass http://10.0.0.2:80/; }
+}
+`, string(r.files["x"]))
+}
