@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -185,13 +186,13 @@ func parseChoice(choices ...string) func(string) (string, error) {
 // parseListen takes the address nginx or the admin server is to listen on: an
 // IP address (not a name: what it means could change under nginx) and a port.
 func parseListen(given string) (string, error) {
-	const want = "want ADDRESS:PORT, such as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000"
+	want := errors.New("want ADDRESS:PORT, such as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000")
 	host, port, err := net.SplitHostPort(given)
 	if err != nil || net.ParseIP(host) == nil {
-		return "", fmt.Errorf(want)
+		return "", want
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf(want)
+		return "", want
 	}
 	return given, nil
 }

@@ -68,9 +68,9 @@ func newRunCmd(f *factory) *cobra.Command {
 	define(flags, &opts.Admin, "admin", "LBCTL_ADMIN", "ADDRESS:PORT",
 		`where to answer questions over HTTP; "none" for the unix socket only`, defaultAdmin, parseAdmin)
 	define(flags, &opts.SettleMin, "settle-min", "LBCTL_SETTLE_MIN", "DURATION",
-		"quiet to wait for before a change, when another one has just been applied", 200*time.Millisecond, parseDuration(0))
+		"quiet to wait for before a change, when another one has just been applied", 200*time.Millisecond, parseDuration(time.Millisecond))
 	define(flags, &opts.SettleMax, "settle-max", "LBCTL_SETTLE_MAX", "DURATION",
-		"the longest to wait for quiet", 2*time.Second, parseDuration(0))
+		"the longest to wait for quiet", 2*time.Second, parseDuration(time.Millisecond))
 	define(flags, &opts.VerifyTimeout, "verify-timeout", "LBCTL_VERIFY_TIMEOUT", "DURATION",
 		"how long nginx may take to answer from a new generation", 10*time.Second, parseDuration(3*time.Second))
 	define(flags, &opts.Keep, "keep", "LBCTL_KEEP", "N",
