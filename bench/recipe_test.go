@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -35,7 +34,7 @@ func startRecipe(t *testing.T, consul string, nginx nginxtest.Binary) string {
 	conf, upstream := filepath.Join(dir, "nginx.conf"), filepath.Join(dir, "upstream.conf")
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user nobody;"
+		user = "user root;"
 	}
 	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `%[4]s
 pid %[1]s/nginx.pid;
@@ -75,7 +74,7 @@ http {
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Process.Kill()
 		cmd.Wait()
 		log.Close()
 	})

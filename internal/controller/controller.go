@@ -145,7 +145,10 @@ func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation
 	}
 	results := make(chan result, 1)
 	r, err := command(ctx, c, results, func(l *loop) {
-		l.rollback(number, func(g nginx.Generation, err error) { results <- result{g, err} })
+		l.rollback(number, func(g nginx.Generation, err error) {
+			l.publish() // who asks for the status next sees what this did
+			results <- result{g, err}
+		})
 	})
 	return r.generation, errors.Join(err, r.err)
 }
@@ -154,7 +157,11 @@ func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation
 // nothing when nothing is pinned.
 func (c *Controller) Resume(ctx context.Context) error {
 	results := make(chan error, 1)
-	resumeErr, err := command(ctx, c, results, func(l *loop) { results <- l.resume() })
+	resumeErr, err := command(ctx, c, results, func(l *loop) {
+		err := l.resume()
+		l.publish()
+		results <- err
+	})
 	return errors.Join(err, resumeErr)
 }
 

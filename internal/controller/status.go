@@ -273,7 +273,7 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 		}
 		return Frozen, fmt.Sprintf("%s, pinned by a rollback at %s%s; 'lbctl resume' follows Consul again", serves, clock(v.frozen.Since, now), waits)
 	case v.failure != nil:
-		return Degraded, fmt.Sprintf("%s; a newer configuration is not served, %s: %s", since, verdict(v.failure.err), oneLine(v.failure.err))
+		return Degraded, fmt.Sprintf("%s, not the newest: %s", since, oneLine(v.failure.err))
 	case v.trouble != nil:
 		return Degraded, fmt.Sprintf("%s; %s", serves, oneLine(v.trouble.err))
 	case v.pending == nil && v.busy != "":
