@@ -229,7 +229,8 @@ func golden(t *testing.T, path, got string) {
 	assert.Equal(t, string(want), got, "run go test with -update if %s is to change", path)
 }
 
-// streamModule finds what an nginx needs for TCP.
+// streamModule finds what an nginx needs for TCP: where it was built for, or
+// beside it when it was unpacked elsewhere.
 func streamModule(t *testing.T, binary nginxtest.Binary) string {
 	t.Helper()
 	out, err := exec.Command(binary.Path, "-V").CombinedOutput()
@@ -237,12 +238,18 @@ func streamModule(t *testing.T, binary nginxtest.Binary) string {
 	if strings.Contains(string(out), "--with-stream ") {
 		return ""
 	}
+	resolved, err := filepath.EvalSymlinks(binary.Path)
+	require.NoError(t, err)
+	dirs := []string{filepath.Join(filepath.Dir(resolved), "modules")}
 	for flag := range strings.FieldsSeq(string(out)) {
-		if dir, ok := strings.CutPrefix(flag, "--modules-path="); ok && binary.Path != "" {
-			module := filepath.Join(dir, "ngx_stream_module.so")
-			if _, err := os.Stat(module); err == nil && nginxLoads(t, binary, module) {
-				return module
-			}
+		if dir, ok := strings.CutPrefix(flag, "--modules-path="); ok {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, dir := range dirs {
+		module := filepath.Join(dir, "ngx_stream_module.so")
+		if _, err := os.Stat(module); err == nil && nginxLoads(t, binary, module) {
+			return module
 		}
 	}
 	return "-"

@@ -34,10 +34,11 @@ const (
 // can't tell: without a leader they just hang, and with a token that has
 // become too weak they give empty lists.
 type monitor struct {
-	client *api.Client
-	token  string
-	table  *endpoints.Table
-	logger *slog.Logger
+	client  *api.Client
+	address string
+	token   string
+	table   *endpoints.Table
+	logger  *slog.Logger
 	// renew fires when everything should be asked anew: Consul was away, and
 	// may have come back with less, or it filtered its answers and no longer
 	// does. A blocking query finds out either when its time is over.
@@ -60,13 +61,14 @@ func newMonitor(config *api.Config, table *endpoints.Table, logger *slog.Logger)
 		return nil, fmt.Errorf("make a Consul client: %w", err)
 	}
 	m := &monitor{
-		client: client,
-		token:  c.Token, // NewClient put in what the environment has
-		table:  table,
-		logger: logger,
-		renew:  make(chan struct{}, 1),
-		status: ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
-		trust:  table.Trust(),
+		client:  client,
+		address: config.Address,
+		token:   c.Token, // NewClient put in what the environment has
+		table:   table,
+		logger:  logger,
+		renew:   make(chan struct{}, 1),
+		status:  ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
+		trust:   table.Trust(),
 	}
 	if m.trust.Filtered {
 		m.filteredSince = time.Now()
@@ -89,23 +91,20 @@ func (m *monitor) run(ctx context.Context) error {
 }
 
 func (m *monitor) check(ctx context.Context) {
-	reachable, leader, err := m.ask(ctx)
+	reachable, leader, trouble := m.ask(ctx)
 	if ctx.Err() != nil {
 		return
 	}
 	m.mu.Lock()
 	old := m.status
-	m.status.Reachable, m.status.Leader, m.status.LastError = reachable, leader, ""
-	if err != nil {
-		m.status.LastError = err.Error()
-	}
+	m.status.Reachable, m.status.Leader, m.status.LastError = reachable, leader, trouble
 	changed := old.Since.IsZero() || old.Reachable != reachable || (old.Leader == "") != (leader == "")
 	if changed {
 		m.status.Since = time.Now()
 	}
 	filtered := m.trust.Filtered
-	back := changed && err == nil && !old.Since.IsZero()
-	if err == nil && time.Since(m.renewed) > renewInterval {
+	back := changed && trouble == "" && !old.Since.IsZero()
+	if trouble == "" && time.Since(m.renewed) > renewInterval {
 		back = m.broken.Swap(false) || back
 	}
 	if back {
@@ -114,41 +113,41 @@ func (m *monitor) check(ctx context.Context) {
 	}
 	m.mu.Unlock()
 
-	if changed && err != nil {
-		m.logger.Warn("Consul is away", "address", old.Address, "error", err)
+	if changed && trouble != "" {
+		m.logger.Warn("Consul is away", "address", old.Address, "reason", trouble)
 	} else if changed && !old.Since.IsZero() {
 		m.logger.Info("Consul is back", "address", old.Address, "leader", leader)
 	}
 	m.setTrust(func(t *endpoints.Trust) { t.NoLeader = leader == "" })
-	if filtered && err == nil {
+	if filtered && trouble == "" {
 		m.look(ctx, heldServices(m.table))
 	}
 }
 
-// ask finds out whether the agent answers and who leads.
-func (m *monitor) ask(ctx context.Context) (reachable bool, leader string, err error) {
+// ask finds out whether the agent answers and who leads; trouble says what is
+// wrong, if anything is.
+func (m *monitor) ask(ctx context.Context) (reachable bool, leader, trouble string) {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
 	options := (&api.QueryOptions{AllowStale: true}).WithContext(ctx)
-	leader, err = m.client.Status().LeaderWithQueryOptions(options)
-	if err != nil {
-		var answer api.StatusError
-		if errors.As(err, &answer) {
-			return true, "", fmt.Errorf("Consul has no leader: %s", strings.TrimSpace(answer.Body))
-		}
-		return false, "", fmt.Errorf("Consul at %s does not answer: %w", m.status.Address, err)
-	}
-	if leader == "" {
-		return true, "", errors.New("Consul has no leader: most of its servers are down or can't reach each other")
+	leader, err := m.client.Status().LeaderWithQueryOptions(options)
+	var refusal api.StatusError
+	switch {
+	case errors.As(err, &refusal):
+		return true, "", "Consul has no leader: " + strings.TrimSpace(refusal.Body)
+	case err != nil:
+		return false, "", fmt.Sprintf("Consul at %s does not answer: %v", m.address, err)
+	case leader == "":
+		return true, "", "Consul has no leader: most of its servers are down or can't reach each other"
 	}
 	_, meta, err := m.client.Health().Service("consul", "", false, options)
 	switch {
 	case err != nil:
-		return true, "", fmt.Errorf("Consul does not answer queries: %w", err)
+		return true, "", fmt.Sprintf("Consul does not answer queries: %v", err)
 	case meta.LastContact > maxLastContact:
-		return true, "", fmt.Errorf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
+		return true, "", fmt.Sprintf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
 	}
-	return true, leader, nil
+	return true, leader, ""
 }
 
 // look asks directly whether Consul filters what it says about the services,

@@ -175,7 +175,7 @@ func (s *Source) Accept() int { return s.table.Accept() }
 func (s *Source) Status() Status {
 	now := time.Now()
 	consul, filtered := s.monitor.current()
-	queryFailed, queryFailedSince := s.watches.lastError(now, consul.Since)
+	queryFailedSince, queryFailed := s.watches.lastError(now, consul.Since)
 	var problems []Problem
 	switch {
 	case consul.LastError != "" && !consul.Since.IsZero():

@@ -154,10 +154,11 @@ func TestAnEmptyConsulRenders(t *testing.T) {
 	assert.Empty(t, c.Problems)
 	assert.Len(t, c.Hash, 64)
 	r.awaitNoProblems()
-	status := r.Status()
-	assert.True(t, status.Consul.Reachable)
-	assert.NotEmpty(t, status.Consul.Leader)
-	assert.False(t, status.LastRender.IsZero())
+	consultest.Eventually(t, patience, func() (bool, string) {
+		consul := r.Status().Consul
+		return consul.Reachable && consul.Leader != "" && consul.LastError == "", fmt.Sprint(consul)
+	})
+	assert.False(t, r.Status().LastRender.IsZero())
 }
 
 func TestInstancesComeAndGo(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -497,6 +498,9 @@ func upgrade(t *testing.T, address, protocol string) (wire, *http.Response) {
 func TestTCPTraffic(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		if streamModule(t, binary) == "-" {
+			if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
+				t.Fatalf("LBCTL_TEST_REQUIRE=1, but %s has no stream module (Debian: libnginx-mod-stream)", binary.Path)
+			}
 			t.Skipf("%s has no stream module", binary.Path)
 		}
 		listener, err := net.Listen("tcp", "127.0.0.1:0")

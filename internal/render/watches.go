@@ -142,13 +142,13 @@ func (w *watches) note(err error) {
 
 // lastError is the last query that failed after the given time, if that was
 // lately, and since when some do.
-func (w *watches) lastError(now, after time.Time) (error, time.Time) {
+func (w *watches) lastError(now, after time.Time) (since time.Time, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failed == nil || now.Sub(w.failedAt) > queryErrorTTL || w.failedAt.Before(after) {
-		return nil, time.Time{}
+		return time.Time{}, nil
 	}
-	return w.failed, w.failedSince
+	return w.failedSince, w.failed
 }
 
 // receive takes an answer, and reports which query it is of; false when the
