@@ -511,3 +511,30 @@ func (b *syncBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.b.String()
 }
+
+func TestTheServersLoseAndFindTheirLeader(t *testing.T) {
+	cluster := consultest.StartCluster(t, 3)
+	consul := cluster.Servers[0]
+	port := listening(t)
+	registerGRPC(t, consul, "hello_server", "one", port)
+	r := run(t, consul)
+	r.awaitServer(server(port))
+
+	cluster.StopServer(1)
+	cluster.StopServer(2)
+	r.awaitProblem("consul", "Consul has no leader")
+	status := r.Status()
+	assert.True(t, status.Consul.Reachable)
+	assert.Empty(t, status.Consul.Leader)
+	assert.Equal(t, endpoints.Stale, status.Entries[0].State)
+
+	cluster.StartServer(1)
+	cluster.StartServer(2)
+	cluster.WaitLeader()
+	began := time.Now()
+	registerGRPC(t, consul, "hello_server", "two", 7002)
+	c := r.awaitServer(server(7002))
+	t.Logf("registered after the leader's return to rendered: %s", time.Since(began))
+	assert.True(t, hasServer(c, server(port)))
+	r.awaitNoProblems()
+}
