@@ -26,6 +26,7 @@ type Load struct {
 	failures map[string]int
 	first    map[string]time.Time
 	last     map[string]time.Time
+	doomed   time.Time // when the last call that failed was started
 }
 
 // maxCalls bounds every load: no test needs more.
@@ -60,6 +61,7 @@ func (l *Load) call(ctx context.Context, client protos.PingClient, pause time.Du
 	for ctx.Err() == nil {
 		// Not under ctx: a call that is cut short by Stop is no failure.
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		started := time.Now()
 		answer, err := client.SayHello(call, &protos.PingMessage{})
 		cancel()
 		now := time.Now()
@@ -67,6 +69,9 @@ func (l *Load) call(ctx context.Context, client protos.PingClient, pause time.Du
 		l.calls++
 		if err != nil {
 			l.failures[fmt.Sprintf("%s: %s", status.Code(err), status.Convert(err).Message())]++
+			if started.After(l.doomed) {
+				l.doomed = started
+			}
 		} else {
 			if _, seen := l.first[answer.Greeting]; !seen {
 				l.first[answer.Greeting] = now
@@ -131,6 +136,9 @@ type Result struct {
 	Calls    int
 	Failures map[string]int // by what the caller was told
 	Names    []string       // who has answered, sorted
+	// LastFailedStart is when the last call that failed was started; zero when
+	// none did.
+	LastFailedStart time.Time
 }
 
 // Failed is how many calls failed.
@@ -147,7 +155,12 @@ func (l *Load) Stop() Result {
 	l.end()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Result{Calls: l.calls, Failures: maps.Clone(l.failures), Names: slices.Sorted(maps.Keys(l.first))}
+	return Result{
+		Calls:           l.calls,
+		Failures:        maps.Clone(l.failures),
+		Names:           slices.Sorted(maps.Keys(l.first)),
+		LastFailedStart: l.doomed,
+	}
 }
 
 func (l *Load) end() {
