@@ -3,7 +3,7 @@
 # taken when it is new enough; else one is built into bin/, or installed where
 # that takes a package. What is going on is said on standard error.
 #
-#   build/need.sh consul|nginx|supervisord|staticcheck|protoc
+#   build/need.sh consul|nginx|supervisord|staticcheck|protoc|gcc
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,8 +21,9 @@ main() {
 	nginx) nginx ;;
 	supervisord) built supervisord ;; # the one on PATH is likely another program: Supervisor in Python
 	staticcheck) staticcheck ;;
+	gcc) packaged gcc gcc libc6-dev ;;
 	protoc) packaged protoc protobuf-compiler ;;
-	*) die "usage: $0 consul|nginx|supervisord|staticcheck|protoc" ;;
+	*) die "usage: $0 consul|nginx|supervisord|staticcheck|protoc|gcc" ;;
 	esac
 }
 
@@ -74,9 +75,9 @@ built() {
 	echo "$root/bin/$1"
 }
 
-# packaged COMMAND PACKAGE installs a Debian package if the command is missing.
+# packaged COMMAND PACKAGE... installs Debian packages if the command is missing.
 packaged() {
-	type -P "$1" >/dev/null || install "$2"
+	type -P "$1" >/dev/null || install "${@:2}"
 	type -P "$1" || die "no $1 on PATH"
 }
 

@@ -15,19 +15,11 @@ else
 	compose=(docker-compose)
 fi
 
-# The build in the container asks the Go mirror that the host asks.
-if command -v go >/dev/null; then
-	GOPROXY=${GOPROXY:-$(go env GOPROXY)}
-	GOSUMDB=${GOSUMDB:-$(go env GOSUMDB)}
-	GONOSUMDB=${GONOSUMDB:-$(go env GONOSUMDB)}
-	export GOPROXY GOSUMDB GONOSUMDB
-fi
-
 up() {
 	build
 	local n=${1:-$(servers | wc -l)} # a second `up` keeps the scale
 	[ "$n" -gt 0 ] || n=1
-	say "starting three Consul servers, Consul's UI, $n servers and the load balancer"
+	say "starting three Consul servers, Consul's UI, $(plural "$n") and the load balancer"
 	"${compose[@]}" up -d --no-build --scale hello_server="$n" 2>&1 | quiet
 	await
 	copy_command
@@ -37,9 +29,15 @@ up() {
 build() {
 	build/base/base-images.sh
 	say "building the images; the first time takes some minutes"
-	local log
+	local log args=()
+	# Not in the compose file: what differs there has compose recreate containers.
+	[ -z "${LBCTL_VERSION:-}" ] || args+=(--build-arg "VERSION=$LBCTL_VERSION" --build-arg "COMMIT=${LBCTL_COMMIT:-}")
+	if command -v go >/dev/null; then
+		# The build in the container asks the Go mirror that the host asks.
+		args+=(--build-arg "GOPROXY=$(go env GOPROXY)" --build-arg "GOSUMDB=$(go env GOSUMDB)" --build-arg "GONOSUMDB=$(go env GONOSUMDB)")
+	fi
 	log=$(mktemp)
-	if ! "${compose[@]}" build >"$log" 2>&1; then
+	if ! "${compose[@]}" build "${args[@]}" >"$log" 2>&1; then
 		tail -n 40 "$log" >&2
 		rm -f "$log"
 		die "the images cannot be built"
@@ -48,7 +46,9 @@ build() {
 }
 
 # quiet leaves of compose's output what a person wants to read.
-quiet() { grep -vE '^$|^Creating .*\.\.\. *$|is up-to-date$' || true; }
+quiet() { tr -d '\r' | grep -vE '^$|\.\.\. *$|is up-to-date$' || true; }
+
+plural() { if [ "$1" = 1 ]; then echo "1 server"; else echo "$1 servers"; fi; }
 
 servers() { "${compose[@]}" ps -q hello_server 2>/dev/null; }
 
@@ -93,10 +93,10 @@ next_steps() {
 }
 
 scale() {
-	say "scaling to $1 servers"
+	say "scaling to $(plural "$1")"
 	"${compose[@]}" up -d --no-build --no-recreate --scale hello_server="$1" 2>&1 | quiet
 	await
-	say "$1 servers, and nginx serves what Consul says"
+	say "$(plural "$1"), and nginx serves what Consul says"
 }
 
 status() {

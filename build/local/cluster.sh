@@ -21,6 +21,7 @@ conf=$dir/supervisord.conf
 socket=$dir/supervisord.sock
 
 say() { printf 'lbctl: %s\n' "$*"; }
+plural() { if [ "$1" = 1 ]; then echo "1 server"; else echo "$1 servers"; fi; }
 die() { printf 'lbctl: %s\n' "$*" >&2; exit 1; }
 
 up() {
@@ -37,7 +38,7 @@ up() {
 		mkdir -p "$dir/logs"
 		echo "$n" >"$dir/servers"
 		configuration "$n"
-		say "starting three Consul servers, Consul's UI, $n servers, nginx and lbctl"
+		say "starting three Consul servers, Consul's UI, $(plural "$n"), nginx and lbctl"
 		# A session of its own: Ctrl-C here is not meant for it.
 		setsid "$supervisord" -c "$conf" >>"$dir/logs/supervisord.out" 2>&1 </dev/null &
 		local started=$!
@@ -230,7 +231,7 @@ scale() {
 	programs
 	rescale "$1"
 	await "$1"
-	say "$1 servers, and nginx serves what Consul says"
+	say "$(plural "$1"), and nginx serves what Consul says"
 }
 
 # rescale N adds or stops servers and leaves everything else alone. Those to go
@@ -241,7 +242,7 @@ rescale() {
 	[ "$n" -le 250 ] || die "N=$n: want at most 250 servers, each has a loopback address of its own"
 	now=$(<"$dir/servers")
 	[ "$n" != "$now" ] || return 0
-	say "scaling from $now to $n servers"
+	say "scaling from $now to $(plural "$n")"
 	for ((i = n + 1; i <= now; i++)); do going+=("hello-$i" "agent-hello-$i"); done
 	stop "${going[@]}"
 	echo "$n" >"$dir/servers"

@@ -1,0 +1,127 @@
+// Command gotest runs `go test` with its arguments, shows a line for each
+// package and everything about the tests that fail, and ends with the counts:
+//
+//	321 passed, 0 failed, 2 skipped
+//
+// With -v among the arguments it shows each test as it ends. The exit code is
+// that of `go test`. Subtests count, each as one.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
+
+// An event is a line of `go test -json`.
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of a package that does not build
+	Test       string
+	Output     string
+	Elapsed    float64 // seconds
+}
+
+type counts struct{ passed, failed, skipped int }
+
+func run(args []string, out io.Writer) int {
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gotest: start go test: %v\n", err)
+		return 1
+	}
+	total := report(stdout, out, slices.Contains(args, "-v"))
+	err = cmd.Wait()
+	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", total.passed, total.failed, total.skipped)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gotest: go test: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// report writes what is worth reading of the events, and counts.
+func report(events io.Reader, out io.Writer, verbose bool) counts {
+	var total counts
+	said := map[string][]string{} // package, or package and test -> output so far
+	lines := bufio.NewScanner(events)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			fmt.Fprintln(out, lines.Text()) // not of `go test`: worth showing
+			continue
+		}
+		key := e.Package + e.ImportPath + " " + e.Test
+		switch e.Action {
+		case "output", "build-output":
+			said[key] = append(said[key], e.Output)
+			continue
+		case "build-fail":
+			fmt.Fprint(out, strings.Join(said[key], ""))
+		case "pass", "fail", "skip":
+			took := time.Duration(e.Elapsed * float64(time.Second)).Round(10 * time.Millisecond)
+			switch {
+			case e.Test == "":
+				fmt.Fprint(out, packageLine(e, said[key], took))
+			case e.Action == "pass":
+				total.passed++
+			case e.Action == "skip":
+				total.skipped++
+				fmt.Fprint(out, reason(said[key]))
+			default:
+				total.failed++
+				fmt.Fprint(out, strings.Join(said[key], ""))
+			}
+			if verbose && e.Test != "" && e.Action == "pass" {
+				fmt.Fprintf(out, "    pass  %s (%s)\n", e.Test, took)
+			}
+		default:
+			continue
+		}
+		delete(said, key)
+	}
+	return total
+}
+
+// packageLine is a package's one line, and all it said when it failed, which is
+// a panic or a failure outside of a test.
+func packageLine(e event, said []string, took time.Duration) string {
+	if e.Action == "fail" {
+		return strings.Join(said, "")
+	}
+	text := strings.Join(said, "")
+	if strings.Contains(text, "[no test files]") {
+		return ""
+	}
+	return fmt.Sprintf("ok    %s  %s\n", e.Package, took)
+}
+
+// reason is why a test was skipped, without the lines around it.
+func reason(said []string) string {
+	var kept []string
+	for _, line := range said {
+		if !strings.HasPrefix(strings.TrimSpace(line), "=== ") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}

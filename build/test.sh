@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The gate: format, vet, staticcheck, tidy, and all tests with the race
+# detector, against real Consul and real nginx, of which none may be missing.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+failed=()
+check() {
+	local name=$1
+	shift
+	printf 'test: %s\n' "$name"
+	"$@" || failed+=("$name")
+}
+
+formatted() {
+	local files
+	files=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l)
+	[ -z "$files" ] || { printf 'not formatted, run gofmt -w:\n%s\n' "$files" >&2; return 1; }
+}
+vetted() { go vet ./... && go vet -tags e2e ./test/e2e; }
+checked() { "$(build/need.sh staticcheck)" -tags e2e ./...; }
+shell_checked() { git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck -x; }
+
+consul=$(build/need.sh consul)
+nginx=$(build/need.sh nginx)
+build/need.sh supervisord >/dev/null
+[ -x bin/nginx-1.30 ] || make --no-print-directory bin/nginx-1.30
+command -v gcc >/dev/null || build/need.sh gcc >/dev/null # the race detector takes cgo
+
+check gofmt formatted
+check vet vetted
+check staticcheck checked
+check 'go mod tidy' go mod tidy -diff
+if command -v shellcheck >/dev/null; then check shellcheck shell_checked; fi
+PATH=$(dirname "$consul"):$(dirname "$nginx"):$PATH LBCTL_TEST_REQUIRE=1 CGO_ENABLED=1 \
+	check 'go test -race' go run ./build/gotest -race -count=1 ./...
+
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'test: FAILED: %s\n' "${failed[*]}" >&2
+	exit 1
+fi

@@ -1,0 +1,313 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/controller"
+	"lbctl/internal/lbtest"
+)
+
+// What the issue of the first release asks for.
+const (
+	shown   = 2 * time.Second  // from a passing check to the first answer
+	removed = 2 * time.Second  // from a kill to out of the rotation
+	settled = 15 * time.Second // from the return of Consul's servers to a change served
+)
+
+// TestDocker is one story: a cluster comes up, is scaled and hurt, and goes
+// down. Each part leaves the cluster whole for the next one.
+func TestDocker(t *testing.T) {
+	c := newDocker(t)
+	c.make("up")
+
+	t.Run("a call is answered by the host name of a container", c.answers)
+	t.Run("lbctl says the same in the container and on the host", c.status)
+	t.Run("Consul shows both services, all checks green", c.registered)
+	t.Run("scale 1 to 5: no failed call, all five within two seconds", c.scaleUp)
+	t.Run("make up again keeps the scale and loses no call", c.upAgain)
+	t.Run("scale 5 to 2: no failed call", c.scaleDown)
+	t.Run("a killed server is out of the rotation within two seconds", c.killServer)
+	t.Run("nginx's master killed: serves again at once", c.killNginx)
+	t.Run("lbctl killed: traffic does not notice", c.killLbctl)
+	t.Run("the load balancer restarted: serves the same again", c.restartBalancer)
+	t.Run("one Consul server stopped: changes go through", c.stopOneConsul)
+	t.Run("two Consul servers stopped: traffic goes on", c.stopTwoConsuls)
+	t.Run("all Consul servers stopped, the load balancer restarted meanwhile", c.stopAllConsuls)
+	t.Run("down and up: the same cluster with its data", c.downUp)
+	t.Run("down leaves no container", c.down)
+}
+
+func (c *docker) answers(t *testing.T) {
+	out := c.run(t, "go", "run", "./grpc_client", "-port="+c.grpcPort)
+	assert.Regexp(t, regexp.MustCompile(`^Hello from [0-9a-f]{12}\.\n$`), out)
+}
+
+func (c *docker) status(t *testing.T) {
+	inside := c.compose(t, "exec", "-T", "load-balancer", "lbctl", "status")
+	assert.Regexp(t, `^nginx serves generation \d+, which is what Consul says\n`, inside)
+	outside := c.run(t, "bin/lbctl", "status", "--addr", c.admin)
+	assert.Regexp(t, `^nginx serves generation \d+, which is what Consul says\n`, outside)
+	services := c.run(t, "bin/lbctl", "services", "--addr", c.admin)
+	assert.Regexp(t, `hello_server +grpc +default +fresh +1/1`, services)
+}
+
+func (c *docker) registered(t *testing.T) {
+	resp, err := http.Get(c.consulURL + "/ui/dc1/services")
+	require.NoError(t, err)
+	resp.Body.Close()
+	assert.Equal(t, http.StatusOK, resp.StatusCode)
+
+	services, _, err := c.consul.Catalog().Services(nil)
+	require.NoError(t, err)
+	assert.Contains(t, services, "hello_server")
+	assert.Contains(t, services, "nginx")
+	lbtest.Eventually(t, "all checks pass", func() error {
+		checks, _, err := c.consul.Health().State(api.HealthAny, nil)
+		if err != nil {
+			return err
+		}
+		for _, check := range checks {
+			if check.Status != api.HealthPassing {
+				return fmt.Errorf("%s of %s %s is %s: %s", check.Name, check.Node, check.ServiceName, check.Status, check.Output)
+			}
+		}
+		return nil
+	})
+}
+
+func (c *docker) scaleUp(t *testing.T) {
+	load := c.load(t)
+	passing := c.watchPassing(t)
+	c.compose(t, "up", "-d", "--scale", "hello_server=5")
+	c.waitRotation(t, 5)
+	nodes := c.nodes(t)
+	require.Len(t, nodes, 5)
+	seen := passing.stop()
+	load.WaitMore(t, 500)
+	for _, node := range nodes {
+		took := load.First(greeting(node)).Sub(seen[node])
+		assert.Less(t, took, shown, "from %s's check passing to its first answer", node)
+	}
+	c.lossless(t, load)
+}
+
+func (c *docker) upAgain(t *testing.T) {
+	load := c.load(t)
+	c.make("up")
+	assert.Len(t, c.nodes(t), 5)
+	c.lossless(t, load)
+}
+
+func (c *docker) scaleDown(t *testing.T) {
+	load := c.load(t)
+	c.compose(t, "up", "-d", "--scale", "hello_server=2")
+	c.waitRotation(t, 2)
+	load.WaitMore(t, 500)
+	c.lossless(t, load)
+	lbtest.Eventually(t, "Consul has forgotten the three others", func() error {
+		nodes, _, err := c.consul.Catalog().Service("hello_server", "", nil)
+		if err == nil && len(nodes) != 2 {
+			err = fmt.Errorf("it knows %d", len(nodes))
+		}
+		return err
+	})
+}
+
+func (c *docker) killServer(t *testing.T) {
+	c.compose(t, "up", "-d", "--scale", "hello_server=3")
+	c.waitRotation(t, 3)
+	load := c.load(t)
+	load.WaitMore(t, 200)
+	victim := c.containers(t, "hello_server")[0]
+	node := victim[:12]
+
+	began := time.Now()
+	c.run(t, "docker", "kill", victim)
+	killed := time.Now()
+	c.waitRotation(t, 2)
+	out := time.Since(began)
+	load.WaitMore(t, 1000)
+	last := load.Last(greeting(node))
+	result := load.Stop()
+
+	t.Logf("out of the rotation %s after the kill, %d of %d calls failed: %v", out.Round(time.Millisecond), result.Failed(), result.Calls, result.Failures)
+	assert.Less(t, out, removed, "from docker kill to out of the rotation")
+	assert.True(t, last.Before(killed), "a killed server does not answer")
+	assert.LessOrEqual(t, result.Failed(), callers, "only calls in flight may fail, one for each caller")
+	assert.True(t, result.LastFailedStart.Before(killed), "a call not yet sent failed: started %s after the kill", result.LastFailedStart.Sub(killed))
+
+	// As compose does it: the killed one is started again, under its old name.
+	c.compose(t, "up", "-d", "--scale", "hello_server=3")
+	c.waitRotation(t, 3)
+}
+
+func (c *docker) killNginx(t *testing.T) {
+	before := c.lbctl(t)
+	c.compose(t, "exec", "-T", "load-balancer", "bash", "-c", "kill -KILL $(cat /var/lib/lbctl/run/nginx.pid)")
+	began := time.Now()
+	lbtest.Eventually(t, "another master serves", func() error {
+		status, err := c.statusNow()
+		if err != nil {
+			return err
+		}
+		if status.Nginx.PID == before.Nginx.PID || status.State != controller.Serving {
+			return fmt.Errorf("%s", status.Summary)
+		}
+		return nil
+	})
+	t.Logf("serving again after %s", time.Since(began).Round(time.Millisecond))
+	load := c.load(t)
+	load.WaitMore(t, 500)
+	c.lossless(t, load)
+}
+
+func (c *docker) killLbctl(t *testing.T) {
+	load := c.load(t)
+	started := c.lbctl(t).Started
+	c.compose(t, "exec", "-T", "load-balancer", "bash", "-c", `for p in /proc/[0-9]*; do [ "$(tr '\0' ' ' 2>/dev/null <$p/cmdline)" != "lbctl run " ] || kill -KILL ${p#/proc/}; done`)
+	lbtest.Eventually(t, "lbctl is back", func() error {
+		status, err := c.statusNow()
+		if err == nil && (!status.Started.After(started) || status.State != controller.Serving) {
+			err = fmt.Errorf("%s", status.Summary)
+		}
+		return err
+	})
+	c.lossless(t, load)
+}
+
+func (c *docker) restartBalancer(t *testing.T) {
+	before := c.lbctl(t)
+	nodes := c.nodes(t)
+	began := time.Now()
+	c.compose(t, "restart", "load-balancer")
+	c.waitRotation(t, len(nodes))
+	t.Logf("serving again %s after the restart began", time.Since(began).Round(time.Millisecond))
+	assert.GreaterOrEqual(t, c.lbctl(t).Nginx.Generation, before.Nginx.Generation, "generations are kept")
+	load := c.load(t)
+	load.WaitMore(t, 500)
+	c.lossless(t, load)
+	lbtest.Eventually(t, "nginx is a service again, and the old one is gone", func() error {
+		entries, _, err := c.consul.Health().Service("nginx", "", true, nil)
+		if err == nil && len(entries) != 1 {
+			err = fmt.Errorf("%d of them pass", len(entries))
+		}
+		return err
+	})
+}
+
+func (c *docker) stopOneConsul(t *testing.T) {
+	load := c.load(t)
+	c.compose(t, "stop", "server-1")
+	c.compose(t, "up", "-d", "--no-deps", "--scale", "hello_server=4", "hello_server")
+	c.waitRotation(t, 4)
+	c.compose(t, "start", "server-1")
+	c.waitLeader(t, 3)
+	c.lossless(t, load)
+}
+
+func (c *docker) stopTwoConsuls(t *testing.T) {
+	load := c.load(t)
+	c.compose(t, "stop", "server-2", "server-3")
+	lbtest.Eventually(t, "lbctl says that Consul has no leader", func() error {
+		status, err := c.statusNow()
+		if err == nil && (status.State != controller.Degraded || status.Consul.Leader != "") {
+			err = fmt.Errorf("%s: %s", status.State, status.Summary)
+		}
+		return err
+	})
+	assert.Equal(t, 4, c.lbctl(t).Instances, "what was served stays")
+	load.WaitMore(t, 1000)
+	c.compose(t, "start", "server-2", "server-3")
+	c.waitLeader(t, 3)
+	back := time.Now()
+	c.compose(t, "up", "-d", "--scale", "hello_server=2")
+	c.waitRotation(t, 2)
+	t.Logf("scaled 4 to 2 in %s after Consul was back", time.Since(back).Round(time.Millisecond))
+	c.lossless(t, load)
+}
+
+func (c *docker) stopAllConsuls(t *testing.T) {
+	outage := 20 * time.Second
+	if given := os.Getenv("LBCTL_E2E_OUTAGE"); given != "" {
+		var err error
+		outage, err = time.ParseDuration(given)
+		require.NoError(t, err, "LBCTL_E2E_OUTAGE")
+	}
+	nodes := c.nodes(t)
+	load := c.load(t)
+	began := time.Now()
+	c.compose(t, "stop", "server-1", "server-2", "server-3")
+	load.WaitMore(t, 1000)
+	c.lossless(t, load)
+
+	c.compose(t, "restart", "load-balancer")
+	lbtest.Eventually(t, "nginx serves, with Consul away", func() error {
+		status, err := c.statusNow()
+		if err == nil && (!status.Nginx.Running || status.Instances != len(nodes)) {
+			err = fmt.Errorf("%s", status.Summary)
+		}
+		return err
+	})
+	t.Logf("status: %s", c.lbctl(t).Summary)
+	load = c.load(t)
+	// Not a wait for something, but the outage itself.
+	time.Sleep(time.Until(began.Add(outage)))
+	assert.Equal(t, len(nodes), c.lbctl(t).Instances, "what was served stays, after %s", outage)
+
+	// In another order than they were started: Docker gives other addresses.
+	c.compose(t, "start", "server-3")
+	c.compose(t, "start", "server-1")
+	c.compose(t, "start", "server-2")
+	c.waitLeader(t, 3)
+	back := time.Now()
+	passing := c.watchPassing(t)
+	c.compose(t, "up", "-d", "--scale", fmt.Sprintf("hello_server=%d", len(nodes)+1))
+	c.waitRotation(t, len(nodes)+1)
+	took := time.Since(back)
+	passing.stop()
+	t.Logf("one more server served %s after Consul's servers were back", took.Round(time.Millisecond))
+	assert.Less(t, took, settled, "from Consul's return to a change being served")
+	c.lossless(t, load)
+}
+
+func (c *docker) downUp(t *testing.T) {
+	generation := c.lbctl(t).Nginx.Generation
+	c.make("down")
+	c.make("up")
+	assert.Greater(t, c.lbctl(t).Nginx.Generation, 0)
+	assert.GreaterOrEqual(t, c.lbctl(t).Nginx.Generation, generation, "generations are kept")
+	c.answers(t)
+}
+
+func (c *docker) down(t *testing.T) {
+	c.make("down")
+	assert.Empty(t, c.compose(t, "ps", "-q"))
+}
+
+func greeting(node string) string { return "Hello from " + node + "." }
+
+// lbctl is what lbctl says of itself.
+func (c *docker) lbctl(t *testing.T) controller.Status {
+	t.Helper()
+	status, err := c.statusNow()
+	require.NoError(t, err)
+	return status
+}
+
+func (c *docker) statusNow() (controller.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return c.client.Status(ctx)
+}

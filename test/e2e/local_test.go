@@ -1,0 +1,80 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/lbtest"
+)
+
+// TestLocal runs the cluster as processes, on loopback addresses that nothing
+// else uses.
+func TestLocal(t *testing.T) {
+	dir := t.TempDir()
+	const net = "127.77"
+	c := newCheckout(t, "UP=local", "LOCAL_NET="+net, "LOCAL_LISTEN="+net+".0.1", "LOCAL_DIR="+dir)
+	t.Cleanup(func() {
+		c.make("down")
+		if t.Failed() {
+			for _, name := range []string{"lbctl", "nginx", "hello-1", "server-1", "supervisord"} {
+				text, _ := os.ReadFile(filepath.Join(dir, "logs", name+".log"))
+				t.Logf("%s:\n%s", name, text[max(0, len(text)-3000):])
+			}
+		}
+		assert.Empty(t, processes(t, dir), "make down ends everything")
+	})
+
+	c.make("up", "N=1")
+	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "./grpc_client", "-addr="+net+".0.1", "-port=5000"))
+	assert.Contains(t, c.run(t, "make", "status"), "which is what Consul says")
+
+	load := lbtest.StartLoad(t, net+".0.1:5000", callers, 5*time.Millisecond)
+	c.make("scale", "N=5")
+	load.WaitMore(t, 500)
+	for i := range 5 {
+		name := fmt.Sprintf("hello_%d", i+1)
+		assert.False(t, load.First(greeting(name)).IsZero(), "%s has answered", name)
+	}
+	c.make("scale", "N=2")
+	load.WaitMore(t, 500)
+	result := load.Stop()
+	t.Logf("%d calls, %d failed", result.Calls, result.Failed())
+	assert.Zero(t, result.Failed(), "%v", result.Failures)
+	ends := processes(t, "grpc_server\x00-listen\x00"+net)
+	assert.Len(t, ends, 4, "two servers and their registrars: %v", ends)
+
+	c.make("down")
+	require.Empty(t, processes(t, dir), "make down ends everything")
+	c.make("up")
+	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "./grpc_client", "-addr="+net+".0.1", "-port=5000"))
+}
+
+// processes are those of the machine with the text in their command line, whose
+// arguments are separated by NUL.
+func processes(t testing.TB, text string) []string {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	var found []string
+	for _, path := range paths {
+		line, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		if strings.Contains(string(line), text) && path != fmt.Sprintf("/proc/%d/cmdline", os.Getpid()) {
+			found = append(found, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
