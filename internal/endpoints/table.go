@@ -51,6 +51,7 @@ type Table struct {
 	records  map[string]*record // by service name
 	owners   map[claim]string   // who serves a route that several may claim
 	vanished []vanishing        // within GuardWindow; without those that were let go for good
+	counts   []count            // within GuardWindow
 	trust    Trust
 	observed time.Time
 	entries  []Entry
@@ -89,12 +90,17 @@ type hold struct {
 	until    time.Time // zero: restored from the snapshot, runs from the next observation
 }
 
+// count is how many instances were served until an observation.
+type count struct {
+	at     time.Time
+	served int
+}
+
 // vanishing is one instance that went from the rotation to nothing.
 type vanishing struct {
 	at       time.Time
 	service  string
 	instance Instance
-	replaced bool // a new instance of the service came at the same moment
 }
 
 func newTable(path string, opts Options) *Table {
@@ -274,22 +280,25 @@ func (t *Table) notice(now time.Time, o *observation) map[string]int {
 	t.vanished = slices.DeleteFunc(t.vanished, func(v vanishing) bool {
 		return now.Sub(v.at) > t.opts.GuardWindow || o.has(v.service, v.instance.key())
 	})
+	served := 0
+	for _, r := range t.records {
+		served += len(r.held)
+		for _, i := range r.instances {
+			if i.InRotation() {
+				served++
+			}
+		}
+	}
+	t.counts = slices.DeleteFunc(t.counts, func(c count) bool { return now.Sub(c.at) > t.opts.GuardWindow })
+	t.counts = append(t.counts, count{now, served})
 	fresh := map[string]int{}
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
-		arrived := len(o.ids[name])
-		var gone []Instance
 		for _, i := range r.instances {
-			switch {
-			case o.has(name, i.key()):
-				arrived--
-			case i.InRotation() && !t.takenOver(o, name, i):
-				gone = append(gone, i)
+			if i.InRotation() && !o.has(name, i.key()) && !t.takenOver(o, name, i) {
+				t.vanished = append(t.vanished, vanishing{now, name, i})
+				fresh[name]++
 			}
-		}
-		for n, i := range gone {
-			t.vanished = append(t.vanished, vanishing{now, name, i, n < arrived})
-			fresh[name]++
 		}
 	}
 	return fresh
@@ -352,7 +361,7 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 		if t.trust.Filtered {
 			reason = "vanished while Consul filters its answers by ACLs; the token may be too weak"
 		}
-		t.hold(now, "", reason)
+		t.hold(now, t.vanished, reason)
 		return
 	}
 	if len(fresh) == 0 {
@@ -360,7 +369,9 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 	}
 	missing, known := t.toll(o)
 	if known >= guardMin && float64(missing) > t.opts.GuardShare*float64(known) {
-		t.hold(now, "", fmt.Sprintf("%d of %d instances vanished from the catalog at once", missing, known))
+		// What vanished before and was replaced since stays away.
+		lost := t.vanished[max(0, len(t.vanished)-missing):]
+		t.hold(now, lost, fmt.Sprintf("%d of %d instances vanished from the catalog at once", missing, known))
 		return
 	}
 	for name, n := range fresh {
@@ -372,24 +383,30 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 			case len(s.Instances) == 0:
 				reason = fmt.Sprintf("all %d instances vanished from the catalog at once", n)
 			}
-			t.hold(now, name, reason)
+			var lost []vanishing
+			for _, v := range t.vanished {
+				if v.service == name {
+					lost = append(lost, v)
+				}
+			}
+			t.hold(now, lost, reason)
 		}
 	}
 }
 
-// toll counts what is missing, net of replacements, and what was there before
-// it went.
+// toll counts what is missing, net of what came in its place within the window,
+// and what was there before it went. A roll-out that starts a new instance for
+// every one that it deregisters is no loss, however many it replaces.
 func (t *Table) toll(o *observation) (missing, known int) {
+	listed := 0
 	for _, s := range o.services {
-		known += len(s.Rotation())
+		listed += len(s.Rotation())
 	}
 	counted := map[registered]bool{}
 	for _, v := range t.vanished {
 		counted[registered{v.service, v.instance.key()}] = true
-		if !v.replaced {
-			missing++
-		}
 	}
+	missing = len(counted)
 	for name, r := range t.records {
 		for k := range r.held {
 			if !counted[registered{name, k}] {
@@ -397,18 +414,23 @@ func (t *Table) toll(o *observation) (missing, known int) {
 			}
 		}
 	}
-	return missing, known + missing
+	peak := 0
+	for _, c := range t.counts {
+		peak = max(peak, c.served)
+	}
+	missing = min(missing, max(0, peak-listed))
+	return missing, listed + missing
 }
 
-// hold keeps what vanished lately from service, or from all for "".
-func (t *Table) hold(now time.Time, service, reason string) {
-	for _, v := range t.vanished {
+// hold keeps what vanished in rotation, unless it is held already.
+func (t *Table) hold(now time.Time, lost []vanishing, reason string) {
+	for _, v := range lost {
 		r := t.records[v.service]
 		if r == nil {
 			continue // the rest of the service has left of its own accord since
 		}
 		k := v.instance.key()
-		if service != "" && v.service != service || r.held[k] != nil {
+		if r.held[k] != nil {
 			continue
 		}
 		if r.held == nil {

@@ -154,6 +154,16 @@ func TestGuard(t *testing.T) {
 			see(5*time.Minute, "", ""),
 			see(time.Second, "hello[a]", "hello=fresh", service("hello", "a")),
 		}},
+		{"instances that are replaced one after the other, without maintenance, are not held", []step{
+			see(0, "hello[a b c d]", "hello=fresh", service("hello", "a", "b", "c", "d")),
+			see(time.Second, "hello[a b c d e]", "hello=fresh", service("hello", "a", "b", "c", "d", "e")),
+			see(time.Second, "hello[b c d e]", "hello=fresh", service("hello", "b", "c", "d", "e")),
+			see(time.Second, "hello[b c d e f]", "hello=fresh", service("hello", "b", "c", "d", "e", "f")),
+			see(time.Second, "hello[c d e f]", "hello=fresh", service("hello", "c", "d", "e", "f")),
+			see(time.Second, "hello[c d e f g]", "hello=fresh", service("hello", "c", "d", "e", "f", "g")),
+			see(time.Second, "hello[d e f g]", "hello=fresh", service("hello", "d", "e", "f", "g")),
+			see(time.Second, "hello[c d e f g]", "hello=held", service("hello", "g")), // five were the most
+		}},
 		{"instances that are replaced in one go are not held", []step{
 			see(0, "hello[a b c d]", "hello=fresh", service("hello", "a", "b", "c", "d")),
 			see(time.Second, "hello[e f g h]", "hello=fresh", service("hello", "e", "f", "g", "h")),
