@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,10 @@ type monitor struct {
 	// broken is set when a query ends without an answer, as all do when the
 	// agent restarts, be it between two checks.
 	broken atomic.Bool
+
+	// Of run's goroutine.
+	turn    int
+	suspect string // the service whose answer was found to be filtered
 
 	mu            sync.Mutex
 	status        ConsulStatus
@@ -119,8 +124,11 @@ func (m *monitor) check(ctx context.Context) {
 		m.logger.Info("Consul is back", "address", old.Address, "leader", leader)
 	}
 	m.setTrust(func(t *endpoints.Trust) { t.NoLeader = leader == "" })
-	if filtered && trouble == "" {
-		m.look(ctx, heldServices(m.table))
+	if (filtered || m.suspect != "") && trouble == "" {
+		m.look(ctx, m.doubtful())
+		if _, since := m.current(); since.IsZero() {
+			m.suspect = ""
+		}
 	}
 }
 
@@ -140,14 +148,42 @@ func (m *monitor) ask(ctx context.Context) (reachable bool, leader, trouble stri
 	case leader == "":
 		return true, "", "Consul has no leader: most of its servers are down or can't reach each other"
 	}
-	_, meta, err := m.client.Health().Service("consul", "", false, options)
+	asked := m.next()
+	_, meta, err := m.client.Health().Service(asked, "", false, options)
 	switch {
 	case err != nil:
 		return true, "", fmt.Sprintf("Consul does not answer queries: %v", err)
 	case meta.LastContact > maxLastContact:
 		return true, "", fmt.Sprintf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
+	case meta.ResultsFilteredByACLs && m.suspect == "":
+		m.suspect = asked
 	}
 	return true, leader, ""
+}
+
+// next is the service to ask about, each balanced one in its turn. Blocking
+// queries don't return when a token becomes too weak, only when they run out.
+func (m *monitor) next() string {
+	entries := slices.DeleteFunc(m.table.Entries(), func(e endpoints.Entry) bool { return len(e.Instances) == 0 })
+	if len(entries) == 0 {
+		return "consul"
+	}
+	m.turn++
+	return entries[m.turn%len(entries)].Name
+}
+
+// doubtful is the services to look at while answers are filtered: those with
+// held instances, and the one that first was.
+func (m *monitor) doubtful() []string {
+	var names []string
+	for _, h := range m.table.Held() {
+		names = append(names, h.Service)
+	}
+	names = slices.Compact(names)
+	if m.suspect != "" && !slices.Contains(names, m.suspect) {
+		names = slices.Insert(names, 0, m.suspect)
+	}
+	return names
 }
 
 // look asks directly whether Consul filters what it says about the services,
@@ -216,14 +252,4 @@ func (m *monitor) current() (ConsulStatus, time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status, m.filteredSince
-}
-
-func heldServices(table *endpoints.Table) []string {
-	var names []string
-	for _, h := range table.Held() {
-		if len(names) == 0 || names[len(names)-1] != h.Service {
-			names = append(names, h.Service)
-		}
-	}
-	return names
 }
