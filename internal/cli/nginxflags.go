@@ -62,10 +62,17 @@ func (r *renderFlags) settings(runDir string, build nginx.Build) (render.Setting
 		return settings, nil // nginx can't change its workers' user
 	}
 	for _, name := range []string{cmp.Or(r.user, "nginx"), cmp.Or(r.user, "www-data"), cmp.Or(r.user, "nobody")} {
-		if _, err := user.Lookup(name); err == nil {
-			settings.User = name
-			return settings, nil
+		found, err := user.Lookup(name)
+		if err != nil {
+			continue
 		}
+		settings.User = name
+		// Left to itself nginx takes the group called as the user, and Debian's
+		// nobody has none.
+		if group, err := user.LookupGroupId(found.Gid); err == nil {
+			settings.Group = group.Name
+		}
+		return settings, nil
 	}
 	return settings, fmt.Errorf("no user %s for nginx's workers: say which one with --nginx-user or LBCTL_NGINX_USER",
 		cmp.Or(r.user, "nginx, www-data or nobody"))

@@ -29,10 +29,12 @@ func (i *Instance) Apply(ctx context.Context, files map[string][]byte, note Note
 	}
 	defer i.release()
 
+	began := time.Now()
 	g, err := i.add(ctx, files, note)
 	if err != nil {
 		return Generation{}, err
 	}
+	i.opts.Logger.Debug("generation tested and stored", "generation", g.Number, "took", time.Since(began))
 	return i.moveTo(ctx, g)
 }
 

@@ -98,6 +98,7 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.opts.VerifyTimeout)
 	defer cancel()
 
+	began := time.Now()
 	old := i.accepting()
 	pid := i.master()
 	told := 0 // the master that has been told to reload
@@ -112,7 +113,9 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	for {
 		got, err := i.ask(context.WithoutCancel(ctx)) // not cut by the deadline: the last answer is the one to report
 		if err == nil && got == n {
+			answered := time.Now()
 			i.retire(old)
+			i.opts.Logger.Debug("nginx answers", "generation", n, "took", answered.Sub(began), "retired", time.Since(answered))
 			return nil
 		}
 		pid = i.master()

@@ -24,6 +24,7 @@ type Settings struct {
 	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
 	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
 	User       string // who the workers run as; empty without root, where nginx could not change it
+	Group      string // their group; empty for the one that is called as the user
 	// NginxVersion is the version of the nginx that gets the configuration,
 	// for example "1.30.6".
 	NginxVersion string
@@ -101,6 +102,9 @@ func (s Settings) complete() (Settings, error) {
 	}
 	if s.User != "" && !userPattern.MatchString(s.User) {
 		bad("user", s.User, "the name of a user")
+	}
+	if s.Group != "" && !userPattern.MatchString(s.Group) {
+		bad("group", s.Group, "the name of a group")
 	}
 	if !versionPattern.MatchString(s.NginxVersion) {
 		bad("nginx version", s.NginxVersion, `three numbers like "1.30.6"`)

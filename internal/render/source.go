@@ -306,6 +306,7 @@ func (s *Source) nextDeadline() time.Time {
 
 // receive takes note of an answer to a query.
 func (s *Source) receive(query string, wanted bool) {
+	s.logger.Debug("Consul answered", "query", query)
 	if name, ok := serviceOf(query); ok && wanted {
 		delete(s.parsed, name)
 	}
@@ -476,6 +477,7 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 
 // render executes the templates, and publishes what they give.
 func (s *Source) render(ctx context.Context) error {
+	began := time.Now()
 	entries := s.table.Entries()
 	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.watches.brain)
 	if err := s.watches.setNative(r.needs, len(r.problems) == 0); err != nil {
@@ -508,6 +510,7 @@ func (s *Source) render(ctx context.Context) error {
 	if !reflect.DeepEqual(c, s.latest) {
 		s.latest = c
 		latest(s.updates, c)
+		s.logger.Debug("templates rendered", "took", time.Since(began))
 	}
 	return nil
 }
