@@ -77,5 +77,5 @@ test: ## Format, vet, staticcheck, tidy, and all tests with the race detector
 e2e: ## End-to-end tests: Docker with a real engine, then local processes
 	@build/e2e.sh
 
-bench-convergence: build ## Measure from registration to the first call served
+bench-convergence: ## Measure from registration to the first call served
 	@build/bench.sh

@@ -62,7 +62,7 @@ nginx() {
 
 staticcheck() {
 	local path=$root/bin/staticcheck
-	if [ "$("$path" -version 2>/dev/null | grep -o 'v[0-9.]*' | tail -n 1)" != "$staticcheck_version" ]; then
+	if [ "$("$path" -version 2>/dev/null | grep -o '([0-9.]*)')" != "(${staticcheck_version#v})" ]; then
 		say "staticcheck $staticcheck_version from its module"
 		GOFLAGS="" GOBIN=$root/bin go install "honnef.co/go/tools/cmd/staticcheck@$staticcheck_version" >&2
 	fi

@@ -19,8 +19,8 @@ formatted() {
 	files=$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l)
 	[ -z "$files" ] || { printf 'not formatted, run gofmt -w:\n%s\n' "$files" >&2; return 1; }
 }
-vetted() { go vet ./... && go vet -tags e2e ./test/e2e; }
-checked() { "$(build/need.sh staticcheck)" -tags e2e ./...; }
+vetted() { go vet ./... && go vet -tags e2e,bench ./...; }
+checked() { "$(build/need.sh staticcheck)" -tags e2e,bench ./...; }
 shell_checked() { git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck -x; }
 
 consul=$(build/need.sh consul)

@@ -4,7 +4,8 @@
 //	321 passed, 0 failed, 2 skipped
 //
 // With -v among the arguments it shows each test as it ends. The exit code is
-// that of `go test`. Subtests count, each as one.
+// that of `go test`. Subtests count, each as one. The counts are also appended to
+// the file that GOTEST_TOTALS names, as three numbers, to add up several runs.
 package main
 
 import (
@@ -48,6 +49,11 @@ func run(args []string, out io.Writer) int {
 	total := report(stdout, out, slices.Contains(args, "-v"))
 	err = cmd.Wait()
 	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", total.passed, total.failed, total.skipped)
+	if path := os.Getenv("GOTEST_TOTALS"); path != "" {
+		if err := total.append(path); err != nil {
+			fmt.Fprintf(os.Stderr, "gotest: append the counts: %v\n", err)
+		}
+	}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return exit.ExitCode()
 	}
@@ -56,6 +62,15 @@ func run(args []string, out io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+func (c counts) append(path string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%d %d %d\n", c.passed, c.failed, c.skipped)
+	return errors.Join(err, file.Close())
 }
 
 // report writes what is worth reading of the events, and counts.
