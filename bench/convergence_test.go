@@ -39,8 +39,8 @@ func TestConvergence(t *testing.T) {
 	ours.WaitServing(service, 1)
 
 	systems := []*measured{
-		{name: "lbctl", load: lbtest.StartLoad(t, ours.GRPC, 2, time.Millisecond)},
-		{name: "consul-template + reload", load: lbtest.StartLoad(t, recipe, 2, time.Millisecond)},
+		{name: "lbctl", load: lbtest.StartLoad(t, ours.GRPC, 2, 4*time.Millisecond)},
+		{name: "consul-template + reload", load: lbtest.StartLoad(t, recipe, 2, 4*time.Millisecond)},
 	}
 	next := time.Now()
 	for i := range rounds {
