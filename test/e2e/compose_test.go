@@ -27,10 +27,7 @@ import (
 const callers = 4
 
 // A checkout is a place to run commands in, with an environment of its own.
-type checkout struct {
-	t   *testing.T
-	env []string
-}
+type checkout struct{ env []string }
 
 // newCheckout gives the repository's root.
 func newCheckout(t *testing.T, env ...string) checkout {
@@ -38,7 +35,7 @@ func newCheckout(t *testing.T, env ...string) checkout {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
 	t.Chdir(root)
-	return checkout{t: t, env: append(os.Environ(), env...)}
+	return checkout{env: append(os.Environ(), env...)}
 }
 
 // run runs a command, which has to succeed, and returns its standard output.
@@ -62,11 +59,11 @@ func (c checkout) try(name string, args ...string) (string, error) {
 }
 
 // make runs make, showing what it says.
-func (c checkout) make(args ...string) {
-	c.t.Helper()
+func (c checkout) make(t testing.TB, args ...string) {
+	t.Helper()
 	began := time.Now()
-	out := c.run(c.t, "make", append([]string{"--no-print-directory"}, args...)...)
-	c.t.Logf("make %s took %s:\n%s", strings.Join(args, " "), time.Since(began).Round(time.Millisecond), out)
+	out := c.run(t, "make", append([]string{"--no-print-directory"}, args...)...)
+	t.Logf("make %s took %s:\n%s", strings.Join(args, " "), time.Since(began).Round(time.Millisecond), out)
 }
 
 // docker is the cluster in containers, as a compose project of its own with

@@ -30,7 +30,7 @@ const (
 // down. Each part leaves the cluster whole for the next one.
 func TestDocker(t *testing.T) {
 	c := newDocker(t)
-	c.make("up")
+	c.make(t, "up")
 
 	t.Run("a call is answered by the host name of a container", c.answers)
 	t.Run("lbctl says the same in the container and on the host", c.status)
@@ -105,8 +105,9 @@ func (c *docker) scaleUp(t *testing.T) {
 
 func (c *docker) upAgain(t *testing.T) {
 	load := c.load(t)
-	c.make("up")
-	assert.Len(t, c.nodes(t), 5)
+	before := c.nodes(t)
+	c.make(t, "up")
+	assert.Equal(t, before, c.nodes(t))
 	c.lossless(t, load)
 }
 
@@ -284,15 +285,15 @@ func (c *docker) stopAllConsuls(t *testing.T) {
 
 func (c *docker) downUp(t *testing.T) {
 	generation := c.lbctl(t).Nginx.Generation
-	c.make("down")
-	c.make("up")
+	c.make(t, "down")
+	c.make(t, "up")
 	assert.Greater(t, c.lbctl(t).Nginx.Generation, 0)
 	assert.GreaterOrEqual(t, c.lbctl(t).Nginx.Generation, generation, "generations are kept")
 	c.answers(t)
 }
 
 func (c *docker) down(t *testing.T) {
-	c.make("down")
+	c.make(t, "down")
 	assert.Empty(t, c.compose(t, "ps", "-q"))
 }
 

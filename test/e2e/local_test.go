@@ -24,7 +24,7 @@ func TestLocal(t *testing.T) {
 	const net = "127.77"
 	c := newCheckout(t, "UP=local", "LOCAL_NET="+net, "LOCAL_LISTEN="+net+".0.1", "LOCAL_DIR="+dir)
 	t.Cleanup(func() {
-		c.make("down")
+		c.make(t, "down")
 		if t.Failed() {
 			for _, name := range []string{"lbctl", "nginx", "hello-1", "server-1", "supervisord"} {
 				text, _ := os.ReadFile(filepath.Join(dir, "logs", name+".log"))
@@ -34,18 +34,18 @@ func TestLocal(t *testing.T) {
 		assert.Empty(t, processes(t, dir), "make down ends everything")
 	})
 
-	c.make("up", "N=1")
+	c.make(t, "up", "N=1")
 	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "./grpc_client", "-addr="+net+".0.1", "-port=5000"))
 	assert.Contains(t, c.run(t, "make", "status"), "which is what Consul says")
 
 	load := lbtest.StartLoad(t, net+".0.1:5000", callers, 5*time.Millisecond)
-	c.make("scale", "N=5")
+	c.make(t, "scale", "N=5")
 	load.WaitMore(t, 500)
 	for i := range 5 {
 		name := fmt.Sprintf("hello_%d", i+1)
 		assert.False(t, load.First(greeting(name)).IsZero(), "%s has answered", name)
 	}
-	c.make("scale", "N=2")
+	c.make(t, "scale", "N=2")
 	load.WaitMore(t, 500)
 	result := load.Stop()
 	t.Logf("%d calls, %d failed", result.Calls, result.Failed())
@@ -53,9 +53,9 @@ func TestLocal(t *testing.T) {
 	ends := processes(t, "grpc_server\x00-listen\x00"+net)
 	assert.Len(t, ends, 4, "two servers and their registrars: %v", ends)
 
-	c.make("down")
+	c.make(t, "down")
 	require.Empty(t, processes(t, dir), "make down ends everything")
-	c.make("up")
+	c.make(t, "up")
 	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "./grpc_client", "-addr="+net+".0.1", "-port=5000"))
 }
 
