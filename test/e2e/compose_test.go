@@ -91,6 +91,7 @@ func newDocker(t *testing.T) *docker {
 		checkout: newCheckout(t,
 			"UP=docker",
 			fmt.Sprintf("COMPOSE_PROJECT_NAME=lbctl-e2e-%d", os.Getpid()),
+			fmt.Sprintf("LB_NETWORK=192.168.%d", 200+os.Getpid()%50),
 			"LB_GRPC_PORT=127.0.0.1:"+grpcPort,
 			"LB_HTTP_PORT=127.0.0.1:"+httpPort,
 			"LB_ADMIN_PORT=127.0.0.1:"+adminPort,
