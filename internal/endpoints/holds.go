@@ -10,6 +10,7 @@ import (
 // rotation.
 type HeldInstance struct {
 	Service  string   `json:"service"`
+	Protocol Protocol `json:"protocol"` // the service's
 	Instance Instance `json:"instance"`
 	Reason   string   `json:"reason"`
 	// Since is when it vanished.
@@ -26,6 +27,9 @@ func (t *Table) Held() []HeldInstance {
 	for name, r := range t.records {
 		for _, h := range r.held {
 			held := HeldInstance{Service: name, Instance: h.instance, Reason: h.reason, Since: h.since}
+			if r.good != nil {
+				held.Protocol = r.good.Protocol
+			}
 			if t.trust == (Trust{}) {
 				held.Until = h.until
 			}

@@ -9,20 +9,21 @@ import (
 	"time"
 )
 
-// The second look: a held instance that can't be dialled probeFall times in a
-// row, probeInterval apart, is gone.
+// The second look: a held instance that doesn't answer probeFall times in a row,
+// probeInterval apart, is gone; networkFall times where the network is the reason.
 const (
 	probeInterval = time.Second
 	probeTimeout  = time.Second
 	probeFall     = 2
+	networkFall   = 6
 	probeAtOnce   = 64
 )
 
 // Probe takes a second look at held instances over another path than Consul:
-// it dials their own TCP ports, and releases those that refuse or don't
-// answer. While Consul can't be trusted it looks at nothing, since an instance
+// it speaks to them in their own protocol, and releases those that refuse or
+// don't answer. While Consul can't be trusted it looks at nothing, since an instance
 // that only restarts could not come back. Probe runs until ctx is done and
-// returns its error; nothing is dialled while nothing is held.
+// returns its error; nothing is asked while nothing is held.
 func (t *Table) Probe(ctx context.Context) error {
 	var looks map[probed]look
 	for {
@@ -40,20 +41,23 @@ func (t *Table) Probe(ctx context.Context) error {
 	}
 }
 
-// probed is a held instance at the address that was dialled.
+// probed is a held instance as it was asked.
 type probed struct {
-	service string
-	id      id
-	address string
+	service  string
+	id       id
+	protocol Protocol
+	address  string
 }
 
-// look is the last dial of a held instance.
+// look is the last question to a held instance.
 type look struct {
 	at    time.Time
 	falls int // failures in a row, with this one
+	// enough is how many of them say that it is gone; 0 when it answered.
+	enough int
 }
 
-// probeHeld dials every held instance whose last look is long enough ago, and
+// probeHeld asks every held instance whose last look is long enough ago, and
 // returns the last looks at all that stay.
 func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probed]look {
 	looks := map[probed]look{}
@@ -64,7 +68,7 @@ func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probe
 		if h.Until.IsZero() {
 			continue
 		}
-		p := probed{h.Service, h.Instance.key(), h.Instance.HostPort()}
+		p := probed{h.Service, h.Instance.key(), h.Protocol, h.Instance.HostPort()}
 		last, ok := before[p]
 		if ok && time.Since(last.at) < probeInterval {
 			mu.Lock()
@@ -78,8 +82,8 @@ func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probe
 			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
 			now := look{at: time.Now()}
-			if err := t.dial(ctx, p.address); saysGone(err) {
-				now.falls = last.falls + 1
+			if n := enough(t.answers(ctx, p.protocol, p.address)); n > 0 {
+				now.falls, now.enough = last.falls+1, n
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -91,7 +95,7 @@ func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probe
 		return looks // what failed, failed because we stop
 	}
 	for p, l := range looks {
-		if l.falls >= probeFall {
+		if l.enough > 0 && l.falls >= l.enough {
 			t.Release(p.service, p.id.node, p.id.id)
 			delete(looks, p)
 		}
@@ -99,27 +103,24 @@ func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probe
 	return looks
 }
 
-// saysGone reports whether a dial's error is about the instance, and not about
-// this machine: no free port, no network and no answer from DNS prove nothing.
-func saysGone(err error) bool {
+// enough is how many failures in a row like err say that the instance is gone; 0
+// for an error that is about this machine and not about the instance: no free
+// port and no answer from DNS prove nothing. A network that can't be reached may
+// be ours or the instance's, so it is given time to come back.
+func enough(err error) int {
 	if err == nil {
-		return false
+		return 0
 	}
-	for _, ours := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.ENOBUFS} {
+	for _, ours := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS} {
 		if errors.Is(err, ours) {
-			return false
+			return 0
 		}
 	}
-	if dns := (*net.DNSError)(nil); errors.As(err, &dns) {
-		return dns.IsNotFound
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && !dns.IsNotFound {
+		return 0
 	}
-	return true
-}
-
-func dialTCP(ctx context.Context, address string) error {
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
+	if errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ENETDOWN) {
+		return networkFall
 	}
-	return c.Close()
+	return probeFall
 }

@@ -25,14 +25,14 @@ func probing(t *testing.T, tb *Table, test func()) {
 	require.ErrorIs(t, <-done, context.Canceled)
 }
 
-func refused(context.Context, string) error {
+func refused(context.Context, Protocol, string) error {
 	return &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 }
 
 func TestProbeReleasesWhatRefusesTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := table(t)
-		tb.dial = refused
+		tb.answers = refused
 		tb.Observe(time.Now(), []Service{service("hello", "a")})
 		probing(t, tb, func() {
 			tb.Observe(time.Now(), nil)
@@ -52,7 +52,7 @@ func TestProbeKeepsWhatAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := table(t)
 		var dead atomic.Bool
-		tb.dial = func(ctx context.Context, address string) error {
+		tb.answers = func(ctx context.Context, _ Protocol, address string) error {
 			if dead.Load() && address == "b.hello:7777" {
 				<-ctx.Done()
 				return ctx.Err() // as a host that is gone: nothing answers
@@ -76,11 +76,11 @@ func TestProbeCountsFailuresInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := table(t)
 		var n int
-		tb.dial = func(context.Context, string) error {
+		tb.answers = func(context.Context, Protocol, string) error {
 			if n++; n%2 == 0 {
 				return nil
 			}
-			return refused(t.Context(), "")
+			return refused(t.Context(), GRPC, "")
 		}
 		tb.Observe(time.Now(), []Service{service("hello", "a")})
 		probing(t, tb, func() {
@@ -94,7 +94,7 @@ func TestProbeCountsFailuresInARow(t *testing.T) {
 func TestProbeRestsWhileConsulCantBeTrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := table(t)
-		tb.dial = refused
+		tb.answers = refused
 		tb.Observe(time.Now(), []Service{service("hello", "a")})
 		tb.SetTrust(time.Now(), Trust{Filtered: true})
 		probing(t, tb, func() {
@@ -108,33 +108,12 @@ func TestProbeRestsWhileConsulCantBeTrusted(t *testing.T) {
 	})
 }
 
-func TestProbeDialsRealPorts(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	open := l.Addr().(*net.TCPAddr)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	closed.Close()
-
-	assert.NoError(t, dialTCP(t.Context(), open.String()))
-	assert.True(t, saysGone(dialTCP(t.Context(), closed.Addr().String())))
-
-	tb := table(t)
-	s := service("hello", "a", "b")
-	s.Instances[0].Address, s.Instances[0].Port = "127.0.0.1", open.Port
-	s.Instances[1].Address, s.Instances[1].Port = "127.0.0.1", closed.Addr().(*net.TCPAddr).Port
-	tb.Observe(time.Now(), []Service{s})
-	tb.Observe(time.Now(), nil)
-	probing(t, tb, func() { <-tb.Changed() })
-	assert.Equal(t, "hello[a]", rotation(tb.Observe(time.Now(), nil)))
-}
-
 func TestOurOwnTroubleSaysNothingAboutAnInstance(t *testing.T) {
-	for _, err := range []error{nil, syscall.EMFILE, syscall.ENETUNREACH, syscall.EADDRNOTAVAIL, &net.DNSError{IsTimeout: true}} {
-		assert.False(t, saysGone(err), "%v", err)
+	for _, err := range []error{nil, syscall.EMFILE, syscall.EADDRNOTAVAIL, &net.DNSError{IsTimeout: true}} {
+		assert.Zero(t, enough(err), "%v", err)
 	}
 	for _, err := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, context.DeadlineExceeded, &net.DNSError{IsNotFound: true}, errors.New("other")} {
-		assert.True(t, saysGone(err), "%v", err)
+		assert.Equal(t, probeFall, enough(err), "%v", err)
 	}
+	assert.Equal(t, networkFall, enough(syscall.ENETUNREACH), "it may come back")
 }

@@ -42,7 +42,8 @@ type Trust struct {
 type Table struct {
 	opts Options
 	path string
-	dial func(ctx context.Context, address string) error
+	// answers is the second look at an instance.
+	answers func(ctx context.Context, protocol Protocol, address string) error
 
 	changed chan struct{}
 	wake    chan struct{}
@@ -116,7 +117,7 @@ func newTable(path string, opts Options) *Table {
 	return &Table{
 		opts:    opts,
 		path:    path,
-		dial:    dialTCP,
+		answers: answers,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		records: map[string]*record{},

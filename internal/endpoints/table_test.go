@@ -320,7 +320,7 @@ func TestReleaseAndAccept(t *testing.T) {
 	assert.Equal(t, noon.Add(5*time.Minute), tb.NextDeadline())
 	require.Len(t, tb.Held(), 2)
 	assert.Equal(t, HeldInstance{
-		Service: "hello", Instance: service("hello", "a").Instances[0],
+		Service: "hello", Protocol: GRPC, Instance: service("hello", "a").Instances[0],
 		Reason: "all 2 instances vanished from the catalog at once", Since: noon, Until: noon.Add(5 * time.Minute),
 	}, tb.Held()[0])
 

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
@@ -136,12 +137,14 @@ func registerGRPC(t *testing.T, consul *consultest.Server, service, id string, p
 	register(t, consul, service, id, port, []string{"grpc_server"}, nil)
 }
 
-// listening is a port that a second look finds open.
+// listening is a port where a second look finds a gRPC server.
 func listening(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	t.Cleanup(func() { listener.Close() })
+	server := grpc.NewServer()
+	t.Cleanup(server.Stop)
+	go server.Serve(listener)
 	return listener.Addr().(*net.TCPAddr).Port
 }
 

@@ -1,0 +1,107 @@
+package endpoints
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+)
+
+// listen gives a port of 127.0.0.1 that serve is called for.
+func listen(t *testing.T, serve func(net.Listener)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go serve(l)
+	return l.Addr().String()
+}
+
+// hollow takes connections and does with each what a proxy does that finds
+// nobody behind it.
+func hollow(then func(net.Conn)) func(net.Listener) {
+	return func(l net.Listener) {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			then(conn)
+		}
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	server := grpc.NewServer()
+	t.Cleanup(server.Stop)
+	speaksGRPC := listen(t, func(l net.Listener) { _ = server.Serve(l) })
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	closed := listen(t, func(l net.Listener) { l.Close() })
+	closes := listen(t, hollow(func(c net.Conn) { c.Close() }))
+	silent := listen(t, hollow(func(c net.Conn) { t.Cleanup(func() { c.Close() }) }))
+
+	address := func(s *httptest.Server) string { return s.Listener.Addr().String() }
+	for _, tt := range []struct {
+		name     string
+		protocol Protocol
+		address  string
+		alive    bool
+	}{
+		{"a gRPC server", GRPC, speaksGRPC, true},
+		{"an HTTP server", HTTP, address(plain), true},
+		{"an HTTPS server whose certificate nobody knows", HTTPS, address(secure), true},
+		{"an HTTPS server for grpcs", GRPCS, address(secure), true},
+		{"TCP needs no more than an open port", TCP, silent, true},
+		{"a closed port", TCP, closed, false},
+		{"a connection that is closed at once, for gRPC", GRPC, closes, false},
+		{"a connection that is closed at once, for HTTP", HTTP, closes, false},
+		{"a connection that is closed at once, for TLS", HTTPS, closes, false},
+		{"a connection that stays silent, for gRPC", GRPC, silent, false},
+		{"an HTTP/1 server where gRPC is wanted", GRPC, address(plain), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if tt.address == silent && !tt.alive {
+				ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+				defer cancel()
+			}
+			err := answers(ctx, tt.protocol, tt.address)
+			if tt.alive {
+				assert.NoError(t, err)
+				return
+			}
+			assert.Error(t, err)
+			assert.Equal(t, probeFall, enough(err), "%v", err)
+		})
+	}
+}
+
+func TestProbeLooksAtRealServers(t *testing.T) {
+	server := grpc.NewServer()
+	t.Cleanup(server.Stop)
+	ports := []string{
+		listen(t, func(l net.Listener) { _ = server.Serve(l) }),
+		listen(t, hollow(func(c net.Conn) { c.Close() })),
+	}
+	s := service("hello", "alive", "hollow")
+	for i := range s.Instances {
+		address, err := net.ResolveTCPAddr("tcp", ports[i])
+		require.NoError(t, err)
+		s.Instances[i].Address, s.Instances[i].Port = "127.0.0.1", address.Port
+	}
+	tb := table(t)
+	tb.Observe(time.Now(), []Service{s})
+	tb.Observe(time.Now(), nil)
+	probing(t, tb, func() { <-tb.Changed() })
+	assert.Equal(t, "hello[alive]", rotation(tb.Observe(time.Now(), nil)))
+}
