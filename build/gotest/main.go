@@ -3,7 +3,8 @@
 //
 //	321 passed, 0 failed, 2 skipped
 //
-// With -v among the arguments it shows each test as it ends. The exit code is
+// With -v among the arguments it shows each test as it ends, and what it
+// logged. The exit code is
 // that of `go test`. Subtests count, each as one. The counts are also appended to
 // the file that GOTEST_TOTALS names, as three numbers, to add up several runs.
 package main
@@ -99,15 +100,15 @@ func report(events io.Reader, out io.Writer, verbose bool) counts {
 				fmt.Fprint(out, packageLine(e, said[key], took))
 			case e.Action == "pass":
 				total.passed++
+				if verbose {
+					fmt.Fprintf(out, "pass  %s  %s\n%s", e.Test, took, notes(said[key]))
+				}
 			case e.Action == "skip":
 				total.skipped++
-				fmt.Fprint(out, reason(said[key]))
+				fmt.Fprintf(out, "skip  %s\n%s", e.Test, notes(said[key]))
 			default:
 				total.failed++
 				fmt.Fprint(out, strings.Join(said[key], ""))
-			}
-			if verbose && e.Test != "" && e.Action == "pass" {
-				fmt.Fprintf(out, "    pass  %s (%s)\n", e.Test, took)
 			}
 		default:
 			continue
@@ -130,11 +131,11 @@ func packageLine(e event, said []string, took time.Duration) string {
 	return fmt.Sprintf("ok    %s  %s\n", e.Package, took)
 }
 
-// reason is why a test was skipped, without the lines around it.
-func reason(said []string) string {
+// notes is what a test said itself, without the lines around it.
+func notes(said []string) string {
 	var kept []string
 	for _, line := range said {
-		if !strings.HasPrefix(strings.TrimSpace(line), "=== ") {
+		if text := strings.TrimSpace(line); !strings.HasPrefix(text, "=== ") && !strings.HasPrefix(text, "--- ") {
 			kept = append(kept, line)
 		}
 	}

@@ -33,9 +33,14 @@ not JSON at all
 	assert.Equal(t, counts{passed: 1, failed: 1, skipped: 1}, total)
 	assert.Equal(t, `a_test.go:7: want 2
 FAIL
+skip  TestIdle
 b_test.go:3: no engine
 ok    b  100ms
 d.go:1: undefined: x
 not JSON at all
 `, out.String())
+
+	out.Reset()
+	report(strings.NewReader(events), &out, true)
+	assert.Contains(t, out.String(), "pass  TestGood  500ms\na good word\n")
 }

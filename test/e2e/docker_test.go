@@ -98,6 +98,7 @@ func (c *docker) scaleUp(t *testing.T) {
 	load.WaitMore(t, 500)
 	for _, node := range nodes {
 		took := load.First(greeting(node)).Sub(seen[node])
+		t.Logf("%s: %s from its check passing to its first answer", node, took.Round(time.Millisecond))
 		assert.Less(t, took, shown, "from %s's check passing to its first answer", node)
 	}
 	c.lossless(t, load)
