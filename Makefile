@@ -35,9 +35,8 @@ status: ## Say what runs and what nginx serves
 logs: ## Follow the logs
 	@build/cluster.sh logs
 
-clean: ## Stop the cluster and delete its data, the images made of this repository, and bin/
+clean: ## Stop the cluster; delete its data and the images made of this repository
 	@build/cluster.sh clean
-	rm -rf bin
 
 ##@ Building
 
@@ -53,13 +52,13 @@ bin/grpc_server bin/grpc_client:
 
 # Others' programs, from their Go modules as build/tools/go.mod pins them. Linked
 # statically, they run in any container too.
-bin/consul: | bin
+bin/consul: build/tools/go.mod | bin
 	@echo "build: Consul from its module, some minutes the first time"
 	@CGO_ENABLED=0 build/progress.sh go build -v -C build/tools -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/hashicorp/consul
-bin/supervisord: | bin
+bin/supervisord: build/tools/go.mod | bin
 	@echo "build: supervisord from its module"
 	@CGO_ENABLED=0 build/progress.sh go build -v -C build/tools -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/ochinchina/supervisord
-bin/nginx-1.30: | bin
+bin/nginx-1.30: build/nginx-1.30.sh | bin
 	@build/nginx-1.30.sh $@
 bin:
 	@mkdir -p $@

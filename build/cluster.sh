@@ -70,6 +70,9 @@ if [ "$verb" = up ]; then
 		[ "$other" = "$ways" ] || die "a cluster is already up in the other way ($other): make down first"
 	done
 fi
+case $verb in
+scale | logs) [ -z "$ways" ] || [ -n "$(running)" ] || ways= ;;
+esac
 if [ -z "$ways" ]; then
 	case $verb in
 	down | status) echo "lbctl: no cluster is running" ;;

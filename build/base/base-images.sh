@@ -29,7 +29,6 @@ main() {
 		have "$image" && continue
 		if [ -z "$offline" ]; then
 			pull "$image" && continue
-			offline=1 # one registry that does not answer is enough to know
 		fi
 		make_standin "$image"
 	done
@@ -42,6 +41,10 @@ pull() {
 		return 0
 	fi
 	say "cannot pull $1 (${reason##*$'\n'}); making a stand-in"
+	case $reason in
+	*"not found"* | *"manifest unknown"*) ;; # the registry answers: the next image may be there
+	*) offline=1 ;;
+	esac
 	return 1
 }
 

@@ -26,15 +26,15 @@ die() { printf 'lbctl: %s\n' "$*" >&2; exit 1; }
 
 up() {
 	local n=${1:-}
+	running || free_ports
 	programs
 	build
 	if running; then
 		n=${n:-$(<"$dir/servers")}
-		say "already running"
+		say "already running (what was just built runs after make down and make up)"
 		rescale "$n"
 	else
 		n=${n:-$(cat "$dir/servers" 2>/dev/null || echo 1)}
-		free_ports
 		mkdir -p "$dir/logs"
 		echo "$n" >"$dir/servers"
 		configuration "$n"
