@@ -45,8 +45,10 @@ build() {
 	rm -f "$log"
 }
 
-# quiet leaves of compose's output what a person wants to read.
-quiet() { tr -d '\r' | grep -vE '^$|\.\.\. *$|is up-to-date$' || true; }
+# quiet leaves of compose's output, of either version, what a person wants to read.
+quiet() {
+	tr -d '\r' | grep -vE '^$|\.\.\. *$|is up-to-date$| (Creating|Created|Starting|Running|Waiting|Healthy|Stopping|Stopped|Removing)$' || true
+}
 
 plural() { if [ "$1" = 1 ]; then echo "1 server"; else echo "$1 servers"; fi; }
 
@@ -80,14 +82,15 @@ copy_command() {
 }
 
 next_steps() {
+	local grpc=${LB_GRPC_PORT:-5000} ui=${CONSUL_UI_PORT:-8500}
 	cat <<-EOF
 
 		The cluster serves. Next:
-		  go run ./grpc_client -port=5000                      one call, and who answered
+		  go run ./grpc_client -port=${grpc##*:}                      one call, and who answered
 		  make scale N=5                                       five servers (${compose[*]} up -d --scale hello_server=5)
 		  bin/lbctl status                                     what nginx serves (bin/lbctl --help for more)
-		  ${compose[*]} exec load-balancer lbctl services      the same tool, in the container
-		  http://localhost:8500/ui/dc1/services                Consul's UI
+		  ${compose[*]} exec load-balancer lbctl services     the same tool, in the container
+		  http://localhost:${ui##*:}/ui/dc1/services                Consul's UI
 		  make down                                            stop it; make clean deletes its data too
 	EOF
 }
