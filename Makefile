@@ -54,10 +54,10 @@ bin/grpc_server bin/grpc_client:
 # statically, they run in any container too.
 bin/consul: build/tools/go.mod | bin
 	@echo "build: Consul from its module, some minutes the first time"
-	@CGO_ENABLED=0 build/progress.sh go build -v -C build/tools -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/hashicorp/consul
+	@CGO_ENABLED=0 build/progress.sh go build -C build/tools -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/hashicorp/consul
 bin/supervisord: build/tools/go.mod | bin
 	@echo "build: supervisord from its module"
-	@CGO_ENABLED=0 build/progress.sh go build -v -C build/tools -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/ochinchina/supervisord
+	@CGO_ENABLED=0 build/progress.sh go build -C build/tools -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/ochinchina/supervisord
 bin/nginx-1.30: build/nginx-1.30.sh | bin
 	@build/nginx-1.30.sh $@
 bin:
