@@ -8,14 +8,18 @@
 #   $LOCAL_NET.2.N    server N: an agent, and grpc_server under the registrar
 #   $LOCAL_NET.3.1    the load balancer's agent
 #
-# nginx listens on LOCAL_LISTEN (default 0.0.0.0), lbctl's admin port is on
-# LOCAL_NET.0.1. Data, logs and sockets are in LOCAL_DIR (default: .run).
+# nginx listens where LB_GRPC_PORT and LB_HTTP_PORT say, PORT or ADDRESS:PORT as
+# in docker-compose.yaml (default: 5000 and 8080), lbctl's admin port is 9119 on
+# $LOCAL_NET.0.1. Data, logs and sockets are in LOCAL_DIR (default: .run).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 net=${LOCAL_NET:-127.0}
-listen=${LOCAL_LISTEN:-0.0.0.0}
+grpc=${LB_GRPC_PORT:-5000}
+http=${LB_HTTP_PORT:-8080}
+[[ $grpc == *:* ]] || grpc=0.0.0.0:$grpc
+[[ $http == *:* ]] || http=0.0.0.0:$http
 dir=$(realpath -m "${LOCAL_DIR:-$root/.run}")
 conf=$dir/supervisord.conf
 socket=$dir/supervisord.sock
@@ -67,8 +71,8 @@ build() {
 
 free_ports() {
 	local address
-	for address in "127.0.0.1:5000" "127.0.0.1:8080" "$net.0.1:9119" "$net.0.1:8500"; do
-		[ "$listen" = 0.0.0.0 ] || address=${address/#127.0.0.1/$listen}
+	for address in "$grpc" "$http" "$net.0.1:9119" "$net.0.1:8500"; do
+		address=${address/#0.0.0.0/127.0.0.1}
 		if (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null; then
 			die "$address is taken by another program"
 		fi
@@ -153,7 +157,7 @@ load_balancer() {
 	# The workers run as whoever runs this: the checkout may be closed to others.
 	local env user
 	user=$(id -un)
-	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_GRPC_LISTEN=\"$listen:5000\",LBCTL_HTTP_LISTEN=\"$listen:8080\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
+	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
 	cat <<-EOF
 
 		[program:nginx]
@@ -169,7 +173,7 @@ load_balancer() {
 
 		[program:registrar-nginx]
 		command="$root/build/run/needs-agent.sh" "$root/bin/registrar"
-		environment=AGENT_LOCK="$dir/agent-lb.lock",CONSUL_HTTP_ADDR="$net.3.1:8500",APP_NAME="nginx",APP_PORT="5000",HEALTH_CHECK_TYPE="http",HEALTH_CHECK_ENDPOINT="http://$net.0.1:9119/readyz",DRAIN="0s"
+		environment=AGENT_LOCK="$dir/agent-lb.lock",CONSUL_HTTP_ADDR="$net.3.1:8500",APP_NAME="nginx",APP_PORT="${grpc##*:}",HEALTH_CHECK_TYPE="http",HEALTH_CHECK_ENDPOINT="http://$net.0.1:9119/readyz",DRAIN="0s"
 		stopwaitsecs=20
 	EOF
 }
@@ -217,7 +221,7 @@ next_steps() {
 	cat <<-EOF
 
 		The cluster serves. Next:
-		  go run ./grpc_client -port=5000             one call, and who answered
+		  go run ./grpc_client -port=${grpc##*:}             one call, and who answered
 		  make scale N=5                              five servers
 		  bin/lbctl status                            what nginx serves (bin/lbctl --help for more)
 		  http://localhost:8500/ui/dc1/services       Consul's UI

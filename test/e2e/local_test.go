@@ -22,7 +22,8 @@ import (
 func TestLocal(t *testing.T) {
 	dir := t.TempDir()
 	const net = "127.77"
-	c := newCheckout(t, "UP=local", "LOCAL_NET="+net, "LOCAL_LISTEN="+net+".0.1", "LOCAL_DIR="+dir)
+	grpc, http := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	c := newCheckout(t, "UP=local", "LOCAL_NET="+net, "LOCAL_DIR="+dir, "LB_GRPC_PORT="+grpc, "LB_HTTP_PORT="+http)
 	t.Cleanup(func() {
 		c.make(t, "down")
 		if t.Failed() {
@@ -35,10 +36,10 @@ func TestLocal(t *testing.T) {
 	})
 
 	c.make(t, "up", "N=1")
-	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "./grpc_client", "-addr="+net+".0.1", "-port=5000"))
+	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "./grpc_client", "-addr="+grpc))
 	assert.Contains(t, c.run(t, "make", "status"), "which is what Consul says")
 
-	load := lbtest.StartLoad(t, net+".0.1:5000", callers, 5*time.Millisecond)
+	load := lbtest.StartLoad(t, grpc, callers, 5*time.Millisecond)
 	c.make(t, "scale", "N=5")
 	load.WaitMore(t, 500)
 	for i := range 5 {
@@ -56,7 +57,7 @@ func TestLocal(t *testing.T) {
 	c.make(t, "down")
 	require.Empty(t, processes(t, dir), "make down ends everything")
 	c.make(t, "up")
-	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "./grpc_client", "-addr="+net+".0.1", "-port=5000"))
+	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "./grpc_client", "-addr="+grpc))
 }
 
 // processes are those of the machine with the text in their command line, whose
