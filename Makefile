@@ -69,7 +69,7 @@ generate: ## Make the generated code anew
 
 ##@ Testing
 
-.PHONY: test e2e bench-convergence
+.PHONY: test e2e bench-convergence bench-idle
 test: ## Format, vet, staticcheck, tidy, and all tests with the race detector
 	@build/test.sh
 
@@ -77,4 +77,7 @@ e2e: ## End-to-end tests: Docker with a real engine, then local processes
 	@build/e2e.sh
 
 bench-convergence: ## Measure from registration to the first call served
-	@build/bench.sh
+	@build/bench.sh TestConvergence
+
+bench-idle: build ## Measure what lbctl costs while nothing changes
+	@build/bench.sh TestIdle
