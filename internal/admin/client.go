@@ -129,11 +129,6 @@ func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
 	return get[[]Generation](ctx, c, "/v1/generations")
 }
 
-// Generation is one generation with its files.
-func (c *Client) Generation(ctx context.Context, number int) (Generation, error) {
-	return get[Generation](ctx, c, fmt.Sprintf("/v1/generations/%d", number))
-}
-
 // Diff compares two generations. A zero to is the current one, a zero from the
 // one before to.
 func (c *Client) Diff(ctx context.Context, from, to int) (Diff, error) {

@@ -49,9 +49,6 @@ func StartCluster(t testing.TB, n int, opts ...Option) *Cluster {
 // StopServer ends server i with SIGTERM and waits until it has ended.
 func (c *Cluster) StopServer(i int) { c.Servers[i].Stop() }
 
-// KillServer ends server i with SIGKILL.
-func (c *Cluster) KillServer(i int) { c.Servers[i].Kill() }
-
 // StartServer starts server i again with the data it had, and waits until its
 // HTTP API answers. Use [Cluster.WaitLeader] to wait for a quorum.
 func (c *Cluster) StartServer(i int) { c.t.Helper(); c.Servers[i].Start() }
@@ -101,7 +98,6 @@ func (c *Cluster) StartClient(opts ...Option) *Server {
 	c.t.Helper()
 	c.clients++
 	o := c.options
-	o.config = append([]string(nil), o.config...)
 	for _, opt := range opts {
 		opt(&o)
 	}

@@ -29,8 +29,6 @@ const startTimeout = 60 * time.Second
 type options struct {
 	acl        bool
 	persistent bool
-	address    string
-	config     []string
 }
 
 // Option changes how agents are started.
@@ -46,24 +44,16 @@ func ACL() Option { return func(o *options) { o.acl = true } }
 // like an agent whose data was wiped. Clusters are always persistent.
 func Persistent() Option { return func(o *options) { o.persistent = true } }
 
-// Address lets a server started with [Start] listen on another loopback
-// address than 127.0.0.1, for example "127.0.1.9".
-func Address(ip string) Option { return func(o *options) { o.address = ip } }
-
-// Config adds configuration in Consul's JSON format. It is merged after the
-// package's own and wins over it.
-func Config(json string) Option { return func(o *options) { o.config = append(o.config, json) } }
-
 // Start starts a Consul server of its own for the test and waits until it has
 // a leader, namely itself. Without Consul the test is skipped, or fails when
 // LBCTL_TEST_REQUIRE=1 is set.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
-	o := options{address: "127.0.0.1"}
+	var o options
 	for _, opt := range opts {
 		opt(&o)
 	}
-	s := newServer(t, Binary(t), o, "node-1", o.address)
+	s := newServer(t, Binary(t), o, "node-1", "127.0.0.1")
 	s.settings["server"] = true
 	if o.persistent {
 		s.settings["bootstrap"] = true

@@ -77,10 +77,6 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 			"tokens":         map[string]any{"initial_management": ManagementToken, "agent": ManagementToken},
 		}
 	}
-	for i, extra := range o.config {
-		// Consul merges files in the order of their names.
-		s.write(fmt.Sprintf("config/20-extra-%02d.json", i), []byte(extra))
-	}
 	s.assignPorts()
 	t.Cleanup(func() {
 		s.Kill()
@@ -225,9 +221,6 @@ func (s *Server) end(sig syscall.Signal) {
 // Pause stops the agent's process without ending it (SIGSTOP), as a frozen
 // machine would: connections are accepted, nothing answers.
 func (s *Server) Pause() { s.process.signal(syscall.SIGSTOP) }
-
-// Resume lets a paused agent go on.
-func (s *Server) Resume() { s.process.signal(syscall.SIGCONT) }
 
 // Config is a client configuration for the agent, with the management token
 // when access control is on.

@@ -6,7 +6,6 @@ package lbtest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -271,14 +270,4 @@ func RemoveBinary() {
 	if build.path != "" {
 		os.RemoveAll(filepath.Dir(build.path))
 	}
-}
-
-// JSON decodes what a command printed.
-func JSON[T any](t testing.TB, text string) T {
-	t.Helper()
-	var v T
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
-		t.Fatalf("decode %q: %v", text, err)
-	}
-	return v
 }

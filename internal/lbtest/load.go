@@ -104,14 +104,6 @@ func (l *Load) Last(name string) time.Time {
 	return l.last[name]
 }
 
-// Forget forgets when the named backend answered.
-func (l *Load) Forget(name string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.first, name)
-	delete(l.last, name)
-}
-
 // Calls is how many calls have ended.
 func (l *Load) Calls() int {
 	l.mu.Lock()
