@@ -55,10 +55,13 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 			"disable_host_node_id":        true,
 			"disable_anonymous_signature": true,
 			"enable_script_checks":        false,
-			"connect":                     map[string]any{"enabled": false},
-			"peering":                     map[string]any{"enabled": false},
-			"limits":                      map[string]any{"http_max_conns_per_client": 4096},
-			"performance":                 map[string]any{"raft_multiplier": 1, "leave_drain_time": "100ms"},
+			// As in the agents of this repository's images, see
+			// build/consul/client.hcl.
+			"use_streaming_backend": false,
+			"connect":               map[string]any{"enabled": false},
+			"peering":               map[string]any{"enabled": false},
+			"limits":                map[string]any{"http_max_conns_per_client": 4096},
+			"performance":           map[string]any{"raft_multiplier": 1, "leave_drain_time": "100ms"},
 			// Default gossip takes seven seconds to notice a dead agent, this
 			// takes one.
 			"gossip_lan": map[string]any{
