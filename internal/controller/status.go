@@ -167,7 +167,8 @@ func (c *Controller) Status(ctx context.Context) Status {
 		if servingErr != nil || serving == v.current.Number || v.busy != "" {
 			break
 		}
-		// The change may just be over: old workers answer for a moment.
+		// A change may have ended between the question and the look at the
+		// loop; and after lbctl's own restart an old worker may still answer.
 		time.Sleep(150 * time.Millisecond)
 		serving, servingErr = c.server.Serving(asking)
 		v = c.shown()
