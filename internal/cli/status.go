@@ -19,9 +19,11 @@ import (
 const statusHelp = `Say what nginx serves, since when, and whether that is what Consul says.
 
 The states are:
-  serving   nginx serves what Consul says
+  serving   nginx serves what Consul says; a service whose own data is wrong
+            or missing keeps its last good state, and is named
   pending   a change is on its way to nginx
-  degraded  something is wrong; nginx serves the last good configuration
+  degraded  something is wrong with Consul, the templates or nginx, which
+            serves the last good configuration
   frozen    a rollback pinned a generation; 'lbctl resume' follows Consul again
   starting  nginx has not been given a configuration yet
   down      nginx does not answer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ type State string
 // The states of a Status.
 const (
 	Starting State = "starting" // there is no configuration to serve or compare with yet
-	Serving  State = "serving"  // nginx serves what Consul says
+	Serving  State = "serving"  // nginx serves what Consul says, as far as each service can be taken at its word
 	Pending  State = "pending"  // a change is on its way
 	Degraded State = "degraded" // something is wrong; the last good configuration is served
 	Frozen   State = "frozen"   // an operator's rollback is served
@@ -288,8 +289,11 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 	case !v.known:
 		return Starting, fmt.Sprintf("%s, made before lbctl started; Consul's answer is on its way", since)
 	}
-	if bad := grave(source, problems); len(bad) > 0 {
+	if bad := grave(problems); len(bad) > 0 {
 		return Degraded, fmt.Sprintf("%s, which is not quite what Consul says; %s", serves, quote(bad))
+	}
+	if held := heldBack(source.Entries); held != "" {
+		return Serving, serves + "; " + held
 	}
 	if len(problems) > 0 {
 		return Serving, fmt.Sprintf("%s, which is what Consul says, as far as it can be understood; %s", serves, quote(problems))
@@ -312,21 +316,47 @@ func consulAway(s render.ConsulStatus, now time.Time) string {
 	return fmt.Sprintf("%s (since %s)", what, clock(s.Since, now))
 }
 
-// grave are the problems that keep something back: those of templates and of
-// services that aren't served as Consul has them.
-func grave(source render.Status, problems []render.Problem) []render.Problem {
+// grave are the problems that keep more than one service back: Consul's, the
+// templates', nginx's. A service that isn't served as Consul has it is its
+// owner's trouble: whoever waits for a change of another need not wait for it.
+func grave(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
-	for _, e := range source.Entries {
-		if e.State != endpoints.Fresh {
-			bad = append(bad, render.Problem{Subject: "service " + e.Name, Message: e.Reason, Since: e.Since})
-		}
-	}
 	for _, p := range problems {
 		if !strings.HasPrefix(p.Subject, "service ") {
 			bad = append(bad, p)
 		}
 	}
 	return bad
+}
+
+// heldBack says which services are not served as Consul has them, by state:
+// "1 service is quarantined (api: nginx refuses it); 2 services are held (web:
+// 3 kept in rotation, and 1 more)". It is "" when there is none.
+func heldBack(entries []endpoints.Entry) string {
+	var states []endpoints.State
+	first := map[endpoints.State]endpoints.Entry{}
+	number := map[endpoints.State]int{}
+	for _, e := range entries {
+		if e.State == endpoints.Fresh {
+			continue
+		}
+		if number[e.State]++; number[e.State] == 1 {
+			states = append(states, e.State)
+			first[e.State] = e
+		}
+	}
+	slices.Sort(states)
+	slices.Reverse(states) // quarantined before held: it doesn't end by itself
+	var parts []string
+	for _, state := range states {
+		n, e := number[state], first[state]
+		why, are := e.Name+": "+strings.ReplaceAll(e.Reason, "\n", "; "), "is"
+		if n > 1 {
+			why, are = fmt.Sprintf("%s, and %d more", why, n-1), "are"
+		}
+		parts = append(parts, fmt.Sprintf("%s %s %s (%s)", plural(n, "service"), are, state, why))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // quote is the first problem, and how many more there are.

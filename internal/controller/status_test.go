@@ -1,0 +1,57 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/render"
+)
+
+func TestAServiceThatIsKeptBackIsNamedAndWaitedForByNobody(t *testing.T) {
+	entries := func(states map[string]endpoints.State) []endpoints.Entry {
+		var es []endpoints.Entry
+		for _, name := range []string{"api", "shop", "web"} {
+			e := entry(name, 1)
+			if state, ok := states[name]; ok {
+				e.State, e.Reason = state, "why "+name
+			}
+			es = append(es, e)
+		}
+		return es
+	}
+	service := render.Problem{Subject: "service api", Message: "quarantined: why api"}
+	tests := []struct {
+		name     string
+		entries  []endpoints.Entry
+		problems []render.Problem
+		state    State
+		summary  string
+	}{
+		{"all is well", entries(nil), nil, Serving, "nginx serves generation 1, which is what Consul says"},
+		{"one is quarantined", entries(map[string]endpoints.State{"api": endpoints.Quarantined}), []render.Problem{service},
+			Serving, "nginx serves generation 1; 1 service is quarantined (api: why api)"},
+		{"two are held", entries(map[string]endpoints.State{"api": endpoints.Held, "web": endpoints.Held}), nil,
+			Serving, "nginx serves generation 1; 2 services are held (api: why api, and 1 more)"},
+		{"some of each", entries(map[string]endpoints.State{"api": endpoints.Held, "shop": endpoints.Quarantined, "web": endpoints.Held}), nil,
+			Serving, "nginx serves generation 1; 1 service is quarantined (shop: why shop); 2 services are held (api: why api, and 1 more)"},
+		{"a value of one is wrong", entries(nil), []render.Problem{{Subject: "service api", Message: "lb-weight wrong"}},
+			Serving, "nginx serves generation 1, which is what Consul says, as far as it can be understood; service api: lb-weight wrong"},
+		{"a template fails, too", entries(map[string]endpoints.State{"api": endpoints.Quarantined}), []render.Problem{service, {Subject: "template nginx.conf.ctmpl", Message: "line 3: no"}},
+			Degraded, "nginx serves generation 1, which is not quite what Consul says; template nginx.conf.ctmpl: line 3: no"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.say("a", tt.entries...)
+				r.wait(time.Minute)
+				r.source.status.Entries, r.source.status.Problems = tt.entries, tt.problems
+				s := r.status()
+				assert.Equal(t, tt.state, s.State)
+				assert.Equal(t, tt.summary, s.Summary)
+			})
+		})
+	}
+}
