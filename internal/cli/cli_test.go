@@ -247,7 +247,8 @@ var (
 func degraded(d *fakeDaemon) {
 	d.status.State = controller.Degraded
 	d.status.Summary = "nginx serves generation 42 of 09:12:03, not the newest: nginx -t: unknown directive \"foo\" in http.conf:12"
-	d.status.Nginx.OldWorkers = 1
+	d.status.Nginx.OldWorkers = 3
+	d.status.Nginx.OldWorkersSince, d.status.Nginx.OldWorkersMemory = before(4*time.Minute), 21<<20
 	d.status.Pending = &controller.PendingChange{Since: before(time.Minute), Change: "structure", Reason: "nginx refused it; tried again at 09:17:02"}
 	d.status.LastApply.Outcome, d.status.LastApply.At = controller.Rejected, before(3*time.Second)
 	d.status.Problems = []render.Problem{

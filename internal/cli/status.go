@@ -316,6 +316,12 @@ func nginxText(nginx controller.Nginx, now time.Time) string {
 	text := fmt.Sprintf("%s, process %d, %s", nginx.Version, nginx.PID, count(nginx.Workers, "worker"))
 	if nginx.OldWorkers > 0 {
 		text += fmt.Sprintf(" and %d old still finishing requests", nginx.OldWorkers)
+		if !nginx.OldWorkersSince.IsZero() {
+			text += ", the oldest for " + age(now.Sub(nginx.OldWorkersSince))
+		}
+		if nginx.OldWorkersMemory > 0 {
+			text += fmt.Sprintf(", %d MiB", (nginx.OldWorkersMemory+1<<20-1)>>20)
+		}
 	}
 	if nginx.Generation == 0 {
 		return text + ", answers from no generation"

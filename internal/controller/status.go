@@ -54,6 +54,12 @@ type Nginx struct {
 	Since      time.Time `json:"since,omitzero"` // when it came to serve it
 	Workers    int       `json:"workers"`
 	OldWorkers int       `json:"old_workers"` // still busy with connections from before a reload
+	// OldWorkersSince is when the oldest of them was left behind by a reload, as
+	// far as lbctl has seen; zero when there is none.
+	OldWorkersSince time.Time `json:"old_workers_since,omitzero"`
+	// OldWorkersMemory is what they hold for themselves, together; 0 when
+	// nothing is known of it.
+	OldWorkersMemory int64 `json:"old_workers_memory_bytes,omitempty"`
 }
 
 // PendingChange is what Consul says and nginx doesn't serve.
@@ -193,6 +199,12 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Pending:   v.pending,
 		Frozen:    v.frozen,
 		LastApply: v.last,
+	}
+	for _, p := range processes.OldWorkers {
+		s.Nginx.OldWorkersMemory += p.Memory
+		if since := &s.Nginx.OldWorkersSince; since.IsZero() || p.Retired.Before(*since) {
+			*since = p.Retired
+		}
 	}
 	if servingErr == nil {
 		s.Nginx.Generation = serving

@@ -71,6 +71,8 @@ type Instance struct {
 	socket *http.Client  // reaches generation.sock
 	busy   chan struct{} // holds one token while nginx or the store is being changed
 	logMax int64         // bytes error.log may have
+
+	retired retirements
 }
 
 // New finds nginx and learns from `nginx -V` what it can do, creates both

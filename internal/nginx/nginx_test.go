@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -133,7 +134,15 @@ func TestProcesses(t *testing.T) {
 			after, err = e.Processes()
 			return err == nil && len(after.Workers) == 2 && len(after.OldWorkers) == 1
 		}, 20*time.Second, 10*time.Millisecond, "one old worker stays with its connection")
-		assert.Contains(t, before.Workers, after.OldWorkers[0])
+		old := after.OldWorkers[0]
+		assert.True(t, slices.ContainsFunc(before.Workers, func(p Process) bool { return p.PID == old.PID && p.Started.Equal(old.Started) }))
+		assert.Positive(t, old.Memory)
+		assert.Less(t, old.Memory, int64(1<<30))
+		assert.WithinDuration(t, time.Now(), old.Retired, 5*time.Minute)
+		assert.Zero(t, after.Workers[0].Retired)
+		again, err := e.Processes()
+		require.NoError(t, err)
+		assert.Equal(t, old.Retired, again.OldWorkers[0].Retired, "it is remembered")
 
 		close(release)
 		require.NoError(t, <-answered)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,6 +17,13 @@ import (
 type Process struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
+	// Retired is when an old worker was first seen to be one: when nginx moved
+	// to the next generation, or, for one that was old before, when this
+	// Instance was made. It is zero for all others.
+	Retired time.Time `json:"retired,omitzero"`
+	// Memory is what of an old worker's memory is its own, in bytes: what would
+	// be free without it. It is 0 for all others, and where /proc does not tell.
+	Memory int64 `json:"memory,omitempty"`
 }
 
 // Processes are those of the running nginx, the oldest first.
@@ -42,7 +50,7 @@ func (i *Instance) Processes() (Processes, error) {
 	if err != nil {
 		return Processes{}, fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}
-	processes := Processes{Master: Process{master, started}}
+	processes := Processes{Master: Process{PID: master, Started: started}}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return Processes{}, fmt.Errorf("look up nginx's workers: %w", err)
@@ -58,15 +66,91 @@ func (i *Instance) Processes() (Processes, error) {
 		}
 		switch title := commandLine(pid); {
 		case accepts(title):
-			processes.Workers = append(processes.Workers, Process{pid, started})
+			processes.Workers = append(processes.Workers, Process{PID: pid, Started: started})
 		case strings.HasPrefix(title, workerTitle):
-			processes.OldWorkers = append(processes.OldWorkers, Process{pid, started})
+			processes.OldWorkers = append(processes.OldWorkers, Process{PID: pid, Started: started, Memory: privateMemory(pid)})
 		}
 	}
 	for _, workers := range [][]Process{processes.Workers, processes.OldWorkers} {
 		slices.SortFunc(workers, func(a, b Process) int { return a.Started.Compare(b.Started) })
 	}
+	i.retired.date(processes.OldWorkers, time.Now())
 	return processes, nil
+}
+
+// retirements is since when workers are old, by process id. /proc tells only
+// when they began.
+type retirements struct {
+	mu    sync.Mutex
+	since map[int]time.Time
+}
+
+// note says that workers have become old ones.
+func (r *retirements) note(pids []int, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.since == nil {
+		r.since = map[int]time.Time{}
+	}
+	for _, pid := range pids {
+		r.since[pid] = now
+	}
+}
+
+// date fills in since when these, which are all old workers there are, are old,
+// and forgets the others.
+func (r *retirements) date(old []Process, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	since := make(map[int]time.Time, len(old))
+	for n := range old {
+		p := &old[n]
+		p.Retired = now
+		if known, ok := r.since[p.PID]; ok && !known.Before(p.Started.Add(-time.Second)) { // else the id is another's by now; btime has whole seconds
+			p.Retired = known
+		}
+		since[p.PID] = p.Retired
+	}
+	r.since = since
+}
+
+// privateMemory is how much memory only this process has, in bytes; 0 when it
+// can't be found out.
+func privateMemory(pid int) int64 {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	if text, err := os.ReadFile(filepath.Join(dir, "smaps_rollup")); err == nil {
+		if bytes, ok := rollup(string(text)); ok {
+			return bytes
+		}
+	}
+	// A process of another user shows only this, unless one may trace it. Shared
+	// memory and files are not counted, what is shared with the master since the
+	// fork is.
+	text, err := os.ReadFile(filepath.Join(dir, "statm"))
+	if err != nil {
+		return 0
+	}
+	var size, resident, shared int64
+	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil {
+		return 0
+	}
+	return max(0, resident-shared) * int64(os.Getpagesize())
+}
+
+// rollup adds up the private pages in /proc/PID/smaps_rollup.
+func rollup(text string) (bytes int64, ok bool) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 || fields[2] != "kB" || fields[0] != "Private_Clean:" && fields[0] != "Private_Dirty:" {
+			continue
+		}
+		kilobytes, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		bytes, ok = bytes+kilobytes<<10, true
+	}
+	return bytes, ok
 }
 
 // workerTitle is how a worker is called in the list of processes; one that takes

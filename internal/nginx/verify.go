@@ -156,6 +156,7 @@ const retireTimeout = 2 * time.Second
 // new ones 0.1 s before it tells the old ones to stop, and until then whoever
 // connects may still meet the generation before.
 func (i *Instance) retire(old []int) {
+	i.retired.note(old, time.Now())
 	for deadline := time.Now().Add(retireTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		old = slices.DeleteFunc(old, func(pid int) bool { return !accepts(commandLine(pid)) })
 		if len(old) == 0 {
