@@ -59,6 +59,11 @@ type Options struct {
 	// 2 s. Half of it without an apply is quiet: the next change goes at
 	// once.
 	SettleMax time.Duration
+	// PauseMax is how far apart old workers may keep two applies: with n of them
+	// still there, the second begins n seconds after the first, but at most
+	// PauseMax after it; default 30 s. Whatever it is, there is no more than one
+	// apply a second.
+	PauseMax time.Duration
 	// RetryMin and RetryMax bound the pause before a configuration that
 	// failed is tried again; it doubles each time. Default 1 s and 1 min.
 	RetryMin, RetryMax time.Duration
@@ -98,6 +103,7 @@ func New(opts Options, source Source, server Server) *Controller {
 	}
 	def(&opts.SettleMin, 200*time.Millisecond)
 	def(&opts.SettleMax, 2*time.Second)
+	def(&opts.PauseMax, 30*time.Second)
 	def(&opts.RetryMin, time.Second)
 	def(&opts.RetryMax, time.Minute)
 	def(&opts.CheckEvery, 5*time.Second)

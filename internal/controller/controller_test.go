@@ -54,9 +54,9 @@ func TestSettling(t *testing.T) {
 		want    []time.Duration
 	}{
 		{"changes after quiet go at once", []time.Duration{0, 2000 * ms, 3500 * ms}, []time.Duration{0, 2000 * ms, 3500 * ms}},
-		{"one that follows closely settles", []time.Duration{0, 100 * ms}, []time.Duration{0, 300 * ms}},
-		{"a burst is one apply after the first", []time.Duration{0, 10 * ms, 20 * ms, 150 * ms}, []time.Duration{0, 350 * ms}},
-		{"what never pauses waits for two seconds at most", every(45, 110*ms), []time.Duration{0, 2110 * ms, 4200 * ms, 5040 * ms}},
+		{"one that follows closely waits until a second is over", []time.Duration{0, 1100 * ms, 1200 * ms}, []time.Duration{0, 1100 * ms, 2100 * ms}},
+		{"a burst is one apply after the first", []time.Duration{0, 10 * ms, 20 * ms, 150 * ms}, []time.Duration{0, 1000 * ms}},
+		{"what never pauses waits for two seconds at most", every(45, 110*ms), []time.Duration{0, 2110 * ms, 4200 * ms, 5200 * ms}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -132,6 +132,7 @@ func (l *loop) changedFiles(s sight) []string {
 func (l *loop) repair(drift string, rewrite bool, now time.Time) {
 	want, note, files := l.current.Number, l.current.Note, l.files
 	note.Reason, note.Change = drift, ""
+	l.governor.reload(now)
 	l.work("what drifted is being put right", func(ctx context.Context) func() {
 		var g nginx.Generation
 		var err error

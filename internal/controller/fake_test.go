@@ -32,6 +32,7 @@ type fakeServer struct {
 	fail        func(hash string) error
 	applied     []appliedAt
 	activated   []int
+	old         []nginx.Process // workers
 	flying      int
 	mostFlying  int
 }
@@ -131,7 +132,7 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 	if s.down != nil {
 		return nginx.Processes{}, nginx.ErrNotRunning
 	}
-	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2)}, nil
+	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2), OldWorkers: slices.Clone(s.old)}, nil
 }
 
 func (s *fakeServer) RotateLog(context.Context) error { return nil }

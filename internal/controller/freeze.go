@@ -40,6 +40,7 @@ func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 		reply(l.current, nil)
 		return
 	}
+	l.governor.reload(began)
 	l.work(fmt.Sprintf("nginx is being moved to generation %d", number), func(ctx context.Context) func() {
 		g, err := l.server.Activate(ctx, number)
 		return func() {

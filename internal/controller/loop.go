@@ -25,7 +25,11 @@ type loop struct {
 	latest  *render.Configuration // what Consul says; nil: nothing yet
 	frozen  *Freeze
 
-	settle  settle
+	settle   settle
+	governor governor
+	counting bool
+	counts   chan int // of old workers
+
 	failure *failure // of latest
 	trouble *failure // of putting right what drifted
 	down    *failure // nginx does not answer
@@ -68,6 +72,8 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		ctx:        ctx,
 		frozen:     frozen,
 		settle:     settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
+		governor:   governor{max: c.opts.PauseMax},
+		counts:     make(chan int, 1),
 		results:    make(chan func(), 1),
 		checks:     make(chan func(), 1),
 	}
@@ -102,7 +108,7 @@ func (l *loop) run() {
 		now := time.Now()
 		if ending != nil {
 			l.start(now)
-		} else if l.busy == "" && !l.checking {
+		} else if l.busy == "" && !l.checking && !l.counting {
 			return
 		}
 		l.publish()
@@ -132,6 +138,9 @@ func (l *loop) run() {
 		case finish := <-l.checks:
 			l.checking = false
 			finish()
+		case old := <-l.counts:
+			l.counting = false
+			l.governor.count(time.Now(), old)
 		case <-timer:
 		}
 	}
@@ -142,9 +151,13 @@ func (l *loop) start(now time.Time) {
 	if l.busy != "" {
 		return
 	}
-	if at, ok := l.due(); ok && !now.Before(at) {
-		l.apply(now)
-		return
+	if at, ok := l.due(); ok && !now.Before(at) && !l.counting {
+		if l.governor.unsure(now) {
+			l.count()
+		} else if !now.Before(l.governor.earliest()) {
+			l.apply(now)
+			return
+		}
 	}
 	if !l.checking && !now.Before(l.nextCheck) {
 		l.check(now)
@@ -160,8 +173,14 @@ func (l *loop) wake() time.Time {
 		}
 	}
 	if l.busy == "" {
-		if at, ok := l.due(); ok {
-			soonest(at)
+		if at, ok := l.due(); ok && !l.counting {
+			switch {
+			case time.Now().Before(at):
+				soonest(at)
+			default: // old workers are in the way, and may go any moment
+				soonest(l.governor.earliest())
+				soonest(l.governor.counted.Add(countedFresh))
+			}
 		}
 		if !l.checking {
 			soonest(l.nextCheck)
@@ -170,15 +189,35 @@ func (l *loop) wake() time.Time {
 	return next
 }
 
-// due is when the latest configuration is to be applied, if it is at all.
+// due is when the latest configuration is to be applied, if it is at all; old
+// workers may make that later.
 func (l *loop) due() (time.Time, bool) {
 	if l.frozen != nil || l.latest == nil || l.latest.Hash == l.current.Hash {
 		return time.Time{}, false
 	}
+	at := l.settle.due()
 	if l.failure != nil {
-		return l.failure.next, true
+		at = l.failure.next
 	}
-	return l.settle.due(), true
+	if !l.governor.began.IsZero() {
+		if least := l.governor.began.Add(reloadPause); at.Before(least) {
+			at = least
+		}
+	}
+	return at, true
+}
+
+// count has old workers counted, beside the loop.
+func (l *loop) count() {
+	l.counting = true
+	go func() {
+		processes, err := l.server.Processes()
+		if err != nil {
+			l.counts <- 0 // there is no nginx that a reload could burden
+			return
+		}
+		l.counts <- len(processes.OldWorkers)
+	}()
 }
 
 // update takes what Consul says now.
@@ -228,6 +267,7 @@ func (l *loop) apply(now time.Time) {
 		note.Reason = "the first configuration"
 	}
 	l.settle.start(now)
+	l.governor.reload(now)
 	l.applied = cfg.Hash
 	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
 		g, err := l.server.Apply(ctx, cfg.Files, note)
@@ -252,6 +292,10 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		return
 	}
 	l.reread()
+	switch kindOf(err) {
+	case Rejected, Failed: // before nginx was told anything
+		l.governor.undo()
+	}
 	event := Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
 		// Nothing is wrong with the configuration: nginx takes it when it

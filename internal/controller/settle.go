@@ -51,3 +51,48 @@ func (s *settle) resume(now time.Time) {
 
 // hurry lets the next change go at once.
 func (s *settle) hurry() { s.applied = time.Time{} }
+
+// A reload costs new workers, and keeps the old ones for as long as they have
+// connections.
+const (
+	reloadPause  = time.Second // between the starts of two reloads, at least
+	countedFresh = time.Second // how long a count of old workers is good for
+)
+
+// governor bounds how often nginx reloads, whatever the settling says. Two
+// reloads begin at least a second apart. While n old workers are still there,
+// the pause is at least n seconds, but never more than max: nginx with many long
+// streams would else gather old workers with each change, a few megabytes each.
+type governor struct {
+	max time.Duration
+
+	began, before time.Time // of the last reload, and of the one before; zero: none
+	old           int       // workers, at the last count
+	counted       time.Time
+}
+
+// reload says that one begins.
+func (g *governor) reload(now time.Time) {
+	g.began, g.before = now, g.began
+	g.old, g.counted = 0, time.Time{}
+}
+
+// undo says that the last reload did not come to pass.
+func (g *governor) undo() { g.began = g.before }
+
+// count takes note of how many old workers there are.
+func (g *governor) count(now time.Time, old int) { g.old, g.counted = old, now }
+
+// earliest is when the next reload may begin, as far as is known.
+func (g *governor) earliest() time.Time {
+	if g.began.IsZero() {
+		return time.Time{}
+	}
+	return g.began.Add(max(reloadPause, min(time.Duration(g.old)*time.Second, g.max)))
+}
+
+// unsure reports whether old workers are to be counted before the next reload.
+// It is not asked within reloadPause, when most of them are about to go.
+func (g *governor) unsure(now time.Time) bool {
+	return now.Sub(g.began) < g.max && now.Sub(g.counted) >= countedFresh
+}

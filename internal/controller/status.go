@@ -130,11 +130,19 @@ func (l *loop) pendingChange() *PendingChange {
 		return nil
 	}
 	p := &PendingChange{Since: l.settle.first, Change: l.change()}
+	due, _ := l.due()
+	earliest := l.governor.earliest()
 	switch {
 	case l.busy != "":
 		p.Reason = l.busy
 	case l.frozen != nil:
 		p.Reason = fmt.Sprintf("generation %d is pinned", l.frozen.Generation)
+	case earliest.After(due) && time.Now().Before(earliest):
+		are := "are"
+		if l.governor.old == 1 {
+			are = "is"
+		}
+		p.Reason = fmt.Sprintf("%s %s still busy; the next reload is at %s", plural(l.governor.old, "old worker"), are, earliest.Format(time.TimeOnly))
 	case l.failure != nil:
 		p.Reason = fmt.Sprintf("%s; tried again at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
 	default:
