@@ -67,9 +67,11 @@ func TestOldWorkersSlowReloadsDown(t *testing.T) {
 					r.wait(100 * time.Millisecond)
 				}
 				var got []time.Duration
-				for _, a := range r.server.applied {
-					got = append(got, (a.at-start.Sub(bubbleEpoch)).Round(time.Second)/time.Second)
-				}
+				r.server.with(func() {
+					for _, a := range r.server.applied {
+						got = append(got, (a.at-start.Sub(bubbleEpoch)).Round(time.Second)/time.Second)
+					}
+				})
 				assert.Equal(t, tt.want, got)
 				r.wait(time.Minute)
 				hashes := r.server.hashes()
