@@ -1,0 +1,58 @@
+package endpoints
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// ResolveService is what templates give as the parameter service of nginx's
+// directive server, beside ResolveHost: nginx asks for the SRV records of
+// _lb._tcp.<host>.
+const ResolveService = "lb"
+
+const (
+	// zone is reserved for private use: nothing outside can answer for it.
+	zone = "lbctl.internal"
+	// maxLabel is what RFC 1035, section 2.3.4, allows.
+	maxLabel = 63
+
+	srvPrefix  = "_" + ResolveService + "._tcp."
+	hostZone   = ".u." + zone
+	targetZone = ".i." + zone
+)
+
+// ResolveHost is the host name under which nginx asks for an upstream's servers.
+// It is in lower case, by which nginx finds what it has asked for: names of
+// upstreams must differ by more than case.
+func ResolveHost(upstream string) string {
+	label := strings.ToLower(upstream)
+	if len(label) > maxLabel {
+		sum := sha256.Sum256([]byte(label))
+		label = label[:maxLabel-17] + "-" + hex.EncodeToString(sum[:8])
+	}
+	return label + hostZone
+}
+
+// targetName is the name of one server. It says the address, so that answering
+// for it needs no memory, and works after a restart too. It has the port, so
+// that no two servers share a name: nginx's consistent hash goes by it.
+func targetName(server netip.AddrPort) string {
+	return hex.EncodeToString(server.Addr().AsSlice()) + "-" + strconv.Itoa(int(server.Port())) + targetZone + "."
+}
+
+// targetAddr is the address that a target's name says.
+func targetAddr(name string) (netip.Addr, bool) {
+	label, ok := strings.CutSuffix(strings.TrimSuffix(name, "."), targetZone)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	digits, _, _ := strings.Cut(label, "-")
+	b, err := hex.DecodeString(digits)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFromSlice(b)
+}

@@ -1,0 +1,229 @@
+package endpoints
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/nginxtest"
+)
+
+func startResponder(t *testing.T) (*Responder, []string) {
+	t.Helper()
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
+	r, err := NewResponder(address, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+	addresses, err := ResponderAddresses(address)
+	require.NoError(t, err)
+	return r, addresses
+}
+
+func targets(ports ...int) []Target {
+	var all []Target
+	for _, port := range ports {
+		all = append(all, Target{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), 1})
+	}
+	return all
+}
+
+// askFrom opens a socket to ask from, as each of nginx's workers does.
+func askFrom(t *testing.T, address string) *dns.Conn {
+	t.Helper()
+	conn, err := net.Dial("udp", address)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return &dns.Conn{Conn: conn, UDPSize: udpSize}
+}
+
+func srv(upstream string) *dns.Msg {
+	return new(dns.Msg).SetQuestion(srvPrefix+ResolveHost(upstream)+".", dns.TypeSRV)
+}
+
+func ask(t *testing.T, conn *dns.Conn, m *dns.Msg) *dns.Msg {
+	t.Helper()
+	answer, _, err := new(dns.Client).ExchangeWithConn(m, conn)
+	require.NoError(t, err)
+	return answer
+}
+
+func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
+	r, addresses := startResponder(t)
+	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)})
+	conn := askFrom(t, addresses[0])
+	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "whoever asks first is answered")
+	assert.Len(t, r.Untaken(), 2)
+
+	answered := make(chan *dns.Msg, 1)
+	go func() {
+		m, _, _ := (&dns.Client{Timeout: 20 * time.Second}).ExchangeWithConn(srv("grpc-a"), conn)
+		answered <- m
+	}()
+	require.Eventually(t, func() bool { return len(r.Untaken()) == 1 }, 10*time.Second, time.Millisecond, "asking again shows that the answer was taken")
+	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002, 7003)})
+	select {
+	case m := <-answered:
+		t.Fatalf("answered without news: %v", m)
+	default:
+	}
+	r.Set(map[string][]Target{"grpc-a": targets(7001, 7004), "grpc-b": targets(7002, 7003)})
+	m := <-answered
+	require.NotNil(t, m)
+	require.Len(t, m.Answer, 2)
+	name := m.Answer[1].(*dns.SRV).Target
+	a := ask(t, askFrom(t, addresses[1]), new(dns.Msg).SetQuestion(name, dns.TypeA))
+	require.Len(t, a.Answer, 1)
+	assert.Equal(t, "127.0.0.1", a.Answer[0].(*dns.A).A.String())
+}
+
+func TestResponderNeverSaysThatThereIsNothing(t *testing.T) {
+	r, addresses := startResponder(t)
+	conn := askFrom(t, addresses[0])
+	assert.Equal(t, dns.RcodeServerFailure, ask(t, conn, srv("grpc-a")).Rcode, "a name it was not told about")
+	r.Set(map[string][]Target{"grpc-a": nil})
+	m := ask(t, conn, srv("grpc-a"))
+	require.Len(t, m.Answer, 1, "an upstream without servers has the sentinel")
+	assert.Zero(t, m.Answer[0].(*dns.SRV).Port)
+	v6 := ask(t, conn, new(dns.Msg).SetQuestion(targetName(netip.MustParseAddrPort("[fd00::1]:7000")), dns.TypeAAAA))
+	require.Len(t, v6.Answer, 1)
+	assert.Equal(t, "fd00::1", v6.Answer[0].(*dns.AAAA).AAAA.String())
+}
+
+func TestResponderTruncatesAndAnswersAllOverTCP(t *testing.T) {
+	r, addresses := startResponder(t)
+	var ports []int
+	for n := range 1000 {
+		ports = append(ports, 10000+n)
+	}
+	r.Set(map[string][]Target{"grpc-a": targets(ports...)})
+	m := ask(t, askFrom(t, addresses[0]), srv("grpc-a"))
+	assert.True(t, m.Truncated)
+	assert.Empty(t, m.Answer)
+	whole, _, err := (&dns.Client{Net: "tcp"}).Exchange(srv("grpc-a"), addresses[0])
+	require.NoError(t, err)
+	assert.Len(t, whole.Answer, 1000)
+}
+
+// newest is the newest nginx, if it takes its servers from DNS.
+func newest(t *testing.T) nginxtest.Binary {
+	t.Helper()
+	all := nginxtest.Binaries(t)
+	binary := all[len(all)-1]
+	if strings.HasPrefix(binary.Version, "1.22") {
+		t.Skip("this nginx can't take its servers from DNS, 1.27.3 can")
+	}
+	return binary
+}
+
+// startNginx starts an nginx whose upstreams ask the responder, a server with a
+// port of its own for each.
+func startNginx(t *testing.T, resolvers []string, upstreams ...string) map[string]string {
+	t.Helper()
+	binary, dir := newest(t), nginxtest.Dir(t)
+	var b strings.Builder
+	if os.Geteuid() == 0 {
+		b.WriteString("user root;\n")
+	}
+	fmt.Fprintf(&b, `pid %[1]s/nginx.pid;
+error_log %[1]s/error.log;
+worker_processes 2;
+events { worker_connections 1024; }
+http {
+  access_log off;
+  client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
+  uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+  resolver %[2]s ipv6=off;
+  resolver_timeout 5500ms;
+`, dir, strings.Join(resolvers, " "))
+	listen := map[string]string{}
+	for _, name := range upstreams {
+		listen[name] = "unix:" + filepath.Join(dir, name+".sock")
+		fmt.Fprintf(&b, `
+  upstream %[1]s { zone %[1]s 1m; server %[2]s service=%[3]s resolve max_fails=1 fail_timeout=2s; }
+  server { listen %[4]s; location / { proxy_pass http://%[1]s; add_header X-Upstream $upstream_addr always; } }
+`, name, ResolveHost(name), ResolveService, listen[name])
+	}
+	b.WriteString("}\n")
+	conf := filepath.Join(dir, "nginx.conf")
+	require.NoError(t, os.WriteFile(conf, []byte(b.String()), 0o644))
+	nginxtest.Start(t, binary, conf, dir)
+	return listen
+}
+
+// get asks a server of startNginx's, over a connection of its own.
+func get(t *testing.T, listen string) (status int, body, upstream string) {
+	t.Helper()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(listen, "unix:"))
+		},
+	}}
+	resp, err := client.Get("http://nginx/")
+	if err != nil {
+		return 0, err.Error(), ""
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text), resp.Header.Get("X-Upstream")
+}
+
+func named(t *testing.T, name string) int {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
+	t.Cleanup(s.Close)
+	return int(netip.MustParseAddrPort(s.Listener.Addr().String()).Port())
+}
+
+// TestNginxTakesServers has a real nginx ask: servers come and go, the last one
+// goes, and what is taken is known.
+func TestNginxTakesServers(t *testing.T) {
+	r, addresses := startResponder(t)
+	one, two := named(t, "one"), named(t, "two")
+	r.Set(map[string][]Target{"http-a": targets(one)})
+	listen := startNginx(t, addresses, "http-a")["http-a"]
+	answers := func(want string) func() bool {
+		return func() bool { _, body, _ := get(t, listen); return body == want }
+	}
+	taken := func() bool { return len(r.Untaken()) == 0 }
+	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, taken, 20*time.Second, 5*time.Millisecond)
+	for n, want := range []struct {
+		port int
+		name string
+	}{{two, "two"}, {one, "one"}, {two, "two"}} {
+		set := time.Now()
+		r.Set(map[string][]Target{"http-a": targets(want.port)})
+		require.Eventually(t, answers(want.name), 20*time.Second, 2*time.Millisecond)
+		t.Logf("change %d: served after %s", n, time.Since(set).Round(time.Millisecond))
+		require.Eventually(t, taken, 20*time.Second, 5*time.Millisecond)
+		t.Logf("change %d: known to be taken after %s", n, time.Since(set).Round(time.Millisecond))
+	}
+	r.Set(map[string][]Target{"http-a": nil})
+	require.Eventually(t, func() bool {
+		status, _, upstream := get(t, listen)
+		return status == http.StatusBadGateway && upstream == Sentinel
+	}, 20*time.Second, 5*time.Millisecond, "the sentinel is asked")
+	r.Set(map[string][]Target{"http-a": targets(one)})
+	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
+}
