@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -182,6 +181,9 @@ func (r *Responder) Run(ctx context.Context) error {
 	case err = <-failed:
 	}
 	close(r.ending) // what is held is answered now: nobody would later
+	for _, s := range r.servers {
+		_ = s.Shutdown() // it fails for one that has not started or has ended
+	}
 	r.close()
 	running.Wait()
 	return err
@@ -381,7 +383,7 @@ func reply(query string) *dns.Msg {
 func mustPack(m *dns.Msg) []byte {
 	b, err := m.Pack()
 	if err != nil {
-		panic("pack a DNS answer: " + strconv.Quote(m.Question[0].Name) + ": " + err.Error())
+		panic(fmt.Sprintf("pack a DNS answer for %q: %v", m.Question[0].Name, err))
 	}
 	return b
 }

@@ -96,6 +96,30 @@ func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
 	assert.Equal(t, "127.0.0.1", a.Answer[0].(*dns.A).A.String())
 }
 
+func TestResponderAnswersWhatItKeepsWhenItEnds(t *testing.T) {
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
+	r, err := NewResponder(address, nil)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	r.Set(map[string][]Target{"grpc-a": targets(7001)})
+	conn := askFrom(t, address)
+	ask(t, conn, srv("grpc-a"))
+	answered := make(chan *dns.Msg, 1)
+	go func() {
+		m, _, _ := (&dns.Client{Timeout: 3 * time.Second}).ExchangeWithConn(srv("grpc-a"), conn)
+		answered <- m
+	}()
+	require.Eventually(t, func() bool { return len(r.Untaken()) == 0 }, 10*time.Second, time.Millisecond, "the question has arrived")
+	cancel()
+	m := <-answered // sooner than holdFor: it would not wait so long
+	require.NotNil(t, m)
+	assert.Len(t, m.Answer, 1)
+	require.NoError(t, <-done)
+}
+
 func TestResponderNeverSaysThatThereIsNothing(t *testing.T) {
 	r, addresses := startResponder(t)
 	conn := askFrom(t, addresses[0])
