@@ -38,6 +38,20 @@ type Processes struct {
 // Processes looks up nginx's processes in /proc. The error is ErrNotRunning when
 // there is no master.
 func (i *Instance) Processes() (Processes, error) {
+	processes, err := i.processes()
+	if err != nil {
+		return Processes{}, err
+	}
+	for n := range processes.OldWorkers {
+		processes.OldWorkers[n].Memory = privateMemory(processes.OldWorkers[n].PID)
+	}
+	i.retired.date(processes.OldWorkers, time.Now())
+	return processes, nil
+}
+
+// processes is Processes without what is worth knowing of old workers only when
+// somebody looks: the kernel walks all their pages for it.
+func (i *Instance) processes() (Processes, error) {
 	master := i.master()
 	if master == 0 {
 		return Processes{}, fmt.Errorf("%w: %s names no running nginx", ErrNotRunning, i.pidPath())
@@ -68,13 +82,12 @@ func (i *Instance) Processes() (Processes, error) {
 		case accepts(title):
 			processes.Workers = append(processes.Workers, Process{PID: pid, Started: started})
 		case strings.HasPrefix(title, workerTitle):
-			processes.OldWorkers = append(processes.OldWorkers, Process{PID: pid, Started: started, Memory: privateMemory(pid)})
+			processes.OldWorkers = append(processes.OldWorkers, Process{PID: pid, Started: started})
 		}
 	}
 	for _, workers := range [][]Process{processes.Workers, processes.OldWorkers} {
 		slices.SortFunc(workers, func(a, b Process) int { return a.Started.Compare(b.Started) })
 	}
-	i.retired.date(processes.OldWorkers, time.Now())
 	return processes, nil
 }
 

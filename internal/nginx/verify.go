@@ -156,7 +156,8 @@ const retireTimeout = 2 * time.Second
 // new ones 0.1 s before it tells the old ones to stop, and until then whoever
 // connects may still meet the generation before.
 func (i *Instance) retire(old []int) {
-	i.retired.note(old, time.Now())
+	// Not before they are old: who looks meanwhile would have them forgotten.
+	defer i.retired.note(slices.Clone(old), time.Now())
 	for deadline := time.Now().Add(retireTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		old = slices.DeleteFunc(old, func(pid int) bool { return !accepts(commandLine(pid)) })
 		if len(old) == 0 {
@@ -167,7 +168,7 @@ func (i *Instance) retire(old []int) {
 
 // accepting is the workers that take connections now.
 func (i *Instance) accepting() []int {
-	processes, err := i.Processes()
+	processes, err := i.processes()
 	if err != nil {
 		return nil
 	}
