@@ -138,11 +138,7 @@ func (l *loop) pendingChange() *PendingChange {
 	case l.frozen != nil:
 		p.Reason = fmt.Sprintf("generation %d is pinned", l.frozen.Generation)
 	case earliest.After(due) && time.Now().Before(earliest):
-		are := "are"
-		if l.governor.old == 1 {
-			are = "is"
-		}
-		p.Reason = fmt.Sprintf("%s %s still busy; the next reload is at %s", plural(l.governor.old, "old worker"), are, earliest.Format(time.TimeOnly))
+		p.Reason = fmt.Sprintf("%s still busy; the next reload is at %s", are(l.governor.old, "old worker"), earliest.Format(time.TimeOnly))
 	case l.failure != nil:
 		p.Reason = fmt.Sprintf("%s; tried again at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
 	default:
@@ -370,11 +366,11 @@ func heldBack(entries []endpoints.Entry) string {
 	var parts []string
 	for _, state := range states {
 		n, e := number[state], first[state]
-		why, are := e.Name+": "+strings.ReplaceAll(e.Reason, "\n", "; "), "is"
+		why := e.Name + ": " + strings.ReplaceAll(e.Reason, "\n", "; ")
 		if n > 1 {
-			why, are = fmt.Sprintf("%s, and %d more", why, n-1), "are"
+			why += fmt.Sprintf(", and %d more", n-1)
 		}
-		parts = append(parts, fmt.Sprintf("%s %s %s (%s)", plural(n, "service"), are, state, why))
+		parts = append(parts, fmt.Sprintf("%s %s (%s)", are(n, "service"), state, why))
 	}
 	return strings.Join(parts, "; ")
 }
