@@ -26,6 +26,9 @@ const (
 	// askerTTL is how long after its last question, or the answer to it, somebody
 	// is taken to be there still: nginx asks again after a second.
 	askerTTL = 6 * time.Second
+	// knownTTL is how long after its last question nginx is taken to have an
+	// upstream still; a question that got lost it repeats after five seconds.
+	knownTTL = 12 * time.Second
 	// receiveBuffer is asked for; the kernel gives net.core.rmem_max at most.
 	receiveBuffer = 4 << 20
 )
@@ -77,6 +80,8 @@ type upstream struct {
 	whole   bool          // answer has all targets
 	since   time.Time     // when they became its targets
 	askers  map[string]asker
+	asked   time.Time // last
+	known   bool      // nginx has taken an answer
 }
 
 // asker is who asks for an upstream: the socket of one of nginx's workers. nginx
@@ -87,17 +92,12 @@ type asker struct {
 	at    time.Time
 }
 
-// NewResponder binds address, UDP and TCP. It answers once Run runs. More than one
-// address would be of no use: nginx would take turns between them, and what it was
-// told at one it would ask for again at the next.
-func NewResponder(address string, logger *slog.Logger) (*Responder, error) {
-	if a, err := netip.ParseAddrPort(address); err != nil || a.Port() == 0 {
-		return nil, fmt.Errorf("DNS address %q, want ADDRESS:PORT like \"127.0.0.1:9153\"", address)
-	}
+// NewResponder makes a Responder that answers once it listens and Run runs.
+func NewResponder(logger *slog.Logger) *Responder {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Responder{
+	return &Responder{
 		logger:    logger,
 		questions: newPace(questionsPerSecond, questionsAtOnce),
 		ending:    make(chan struct{}),
@@ -105,11 +105,17 @@ func NewResponder(address string, logger *slog.Logger) (*Responder, error) {
 		upstreams: map[string]*upstream{},
 		names:     map[string]string{},
 	}
+}
+
+// Listen binds address, UDP and TCP. More than one address would be of no use: nginx
+// would take turns between them, and what it was told at one it would ask for again
+// at the next.
+func (r *Responder) Listen(address string) error {
 	if err := r.bind(address); err != nil {
 		r.close()
-		return nil, fmt.Errorf("listen for nginx's DNS questions: %w", err)
+		return fmt.Errorf("listen for nginx's DNS questions: %w", err)
 	}
-	return r, nil
+	return nil
 }
 
 func (r *Responder) bind(address string) error {
@@ -204,15 +210,21 @@ func (u *upstream) set(query string, targets []Target, now time.Time) {
 	u.changed = make(chan struct{})
 }
 
-// Forget says that nginx has new workers, by a reload or a start: whoever asks
-// from now on has not been told anything, and only who asks from now on counts for
-// what nginx has taken.
-func (r *Responder) Forget() {
+// Forget says that nginx has new workers, as after a reload: whoever asks from now
+// on has not been told anything, and only who asks from now on counts for what
+// nginx has taken.
+func (r *Responder) Forget() { r.forget(false) }
+
+// Restarted says that nginx is a new one, which has no servers yet.
+func (r *Responder) Restarted() { r.forget(true) }
+
+func (r *Responder) forget(restarted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.epoch++
 	for _, u := range r.upstreams {
 		clear(u.askers)
+		u.known = u.known && !restarted
 	}
 }
 
@@ -232,12 +244,13 @@ func (r *Responder) Untaken() map[string]time.Time {
 	return untaken
 }
 
-// Known reports whether nginx has taken any servers of the upstream since Forget.
+// Known reports whether nginx has servers of the upstream. It has, once it has
+// taken an answer, for as long as it goes on asking, over reloads too.
 func (r *Responder) Known(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.upstreams[r.names[name]]
-	return u != nil && u.isTaken(1, time.Now())
+	return u != nil && u.known && time.Since(u.asked) <= knownTTL
 }
 
 // Taken fires when nginx has taken the newest servers of an upstream.
@@ -327,12 +340,14 @@ func (r *Responder) arrived(name, from string) (changed <-chan struct{}, epoch i
 		return nil, r.epoch
 	}
 	now := time.Now()
+	u.asked = now
 	maps.DeleteFunc(u.askers, func(_ string, a asker) bool { return now.Sub(a.at) > askerTTL })
 	a, known := u.askers[from]
 	if !known {
 		return nil, r.epoch
 	}
 	a.at = now
+	u.known = true
 	if a.taken < a.told {
 		a.taken = a.told
 		if a.taken == u.version {

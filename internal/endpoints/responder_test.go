@@ -25,8 +25,8 @@ import (
 func startResponder(t *testing.T) (*Responder, string) {
 	t.Helper()
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-	r, err := NewResponder(address, nil)
-	require.NoError(t, err)
+	r := NewResponder(nil)
+	require.NoError(t, r.Listen(address))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -96,8 +96,8 @@ func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
 
 func TestResponderAnswersWhatItKeepsWhenItEnds(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-	r, err := NewResponder(address, nil)
-	require.NoError(t, err)
+	r := NewResponder(nil)
+	require.NoError(t, r.Listen(address))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)

@@ -37,6 +37,8 @@ type snapshotService struct {
 	Routes     []Route        `json:"routes,omitempty"`
 	Port       int            `json:"port,omitempty"`
 	Default    bool           `json:"default,omitempty"`
+	ByReload   bool           `json:"by_reload,omitempty"`
+	Peak       int            `json:"peak,omitempty"`
 	Instances  []Instance     `json:"instances,omitempty"`
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
@@ -124,12 +126,13 @@ func (t *Table) snapshot() snapshot {
 		ss := snapshotService{
 			Name:      name,
 			Instances: r.instances,
+			Peak:      r.peak,
 			State:     r.state,
 			Since:     r.since,
 		}
 		if r.good != nil {
 			ss.Understood = true
-			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
+			ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default, r.good.ByReload
 		}
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
@@ -197,9 +200,9 @@ func (t *Table) restore(s snapshot) {
 		t.owners = s.Owners
 	}
 	for _, ss := range s.Services {
-		r := &record{instances: ss.Instances, held: map[id]*hold{}}
+		r := &record{instances: ss.Instances, held: map[id]*hold{}, peak: ss.Peak}
 		if ss.Understood {
-			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default}
+			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload}
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
