@@ -130,6 +130,12 @@ func (b *Balancer) endLbctl(sig syscall.Signal) {
 	b.lbctl = nil
 }
 
+// Log is what lbctl has logged so far.
+func (b *Balancer) Log() string {
+	text, _ := os.ReadFile(b.log) // a log that isn't there yet says nothing
+	return string(text)
+}
+
 // PID is lbctl's process id.
 func (b *Balancer) PID() int { return b.lbctl.Process.Pid }
 
