@@ -99,11 +99,13 @@ func newFakeDaemon() *fakeDaemon {
 			},
 			Services:  3,
 			Instances: 4,
+			Endpoints: controller.EndpointsStatus{By: "dns", Upstreams: 3},
 			LastApply: &controller.LastApply{
 				At: before(4*time.Minute + 27*time.Second), TookSeconds: 0.082, Generation: 42, Outcome: controller.Applied,
 			},
 		},
 		events: []controller.Event{
+			{Time: before(time.Minute), Kind: controller.Moved, Generation: 42, TookSeconds: 1.006, Change: "hello_server +1"},
 			{Time: before(4 * time.Minute), Kind: controller.Applied, Generation: 42, From: 41, TookSeconds: 0.082, Change: "hello_server +2", Reason: "Consul or a template changed"},
 			{Time: before(31 * time.Minute), Kind: controller.Rejected, Generation: 41, From: 41, TookSeconds: 0.021, Change: "structure",
 				Reason: "generation 42: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12"},
