@@ -17,9 +17,16 @@ import (
 type Catalog struct {
 	GRPC, HTTP Frontend
 	TCP        []TCPService // those that have an upstream, by name of it
-	// Services is every balanced service, by name, with all that is known of
-	// it; the fields above are made from it.
-	Services []endpoints.Entry
+
+	entries []endpoints.Entry
+	reads   *reads
+}
+
+// Services is every balanced service, by name, with all that is known of it; the
+// fields are made from it.
+func (c Catalog) Services() []endpoints.Entry {
+	c.reads.services = true
+	return c.entries
 }
 
 // Frontend is everything that comes in by one listener.
@@ -33,13 +40,23 @@ type Frontend struct {
 type Upstream struct {
 	Name     string // of letters, digits, "-" and "_"; unique
 	Service  string
-	Servers  []Server
 	MaxConns int // of each server, when nginx asks for them; 0 is no limit
 	// Resolve: nginx asks for the servers by Host and ResolveService, so that they
-	// have no place in its files; they are in Servers too.
+	// have no place in its files; Servers has them too.
 	Resolve bool
 	IPv6    bool // some of the servers have an IPv6 address
 	ZoneKiB int  // how much shared memory nginx needs for the upstream's state
+
+	servers []Server
+	reads   *reads
+}
+
+// Servers is the instances, by address.
+func (u Upstream) Servers() []Server {
+	if u.Resolve {
+		u.reads.servers = true
+	}
+	return u.servers
 }
 
 // Server is one instance, in nginx's words.
@@ -85,8 +102,9 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses)
 		names:     map[string]bool{},
 		claims:    map[claim]string{},
 		byReload:  map[string]string{},
+		reads:     new(reads),
 	}
-	c := Catalog{Services: entries}
+	c := Catalog{entries: entries, reads: b.reads}
 	grpc, http := routing{}, routing{}
 	for _, e := range entries {
 		switch e.Protocol.Family() {
@@ -113,6 +131,7 @@ type builder struct {
 	names     map[string]bool     // of upstreams, in lower case
 	claims    map[claim]string    // who has what
 	byReload  map[string]string   // services whose servers nginx doesn't ask for though it could, and why
+	reads     *reads
 	problems  []Problem
 }
 
@@ -198,7 +217,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	// Registered twice is still one server.
 	slices.SortStableFunc(servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
 	servers = slices.CompactFunc(servers, func(x, y Server) bool { return x.Address == y.Address })
-	u := Upstream{Service: e.Name, Servers: servers, ZoneKiB: 64 * (1 + len(servers)/32)}
+	u := Upstream{Service: e.Name, ZoneKiB: 64 * (1 + len(servers)/32), servers: servers, reads: b.reads}
 	if b.settings.Resolver != "" {
 		why := byReload(e)
 		u.Resolve = why == ""

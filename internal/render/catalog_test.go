@@ -141,9 +141,9 @@ func TestUpstreams(t *testing.T) {
 		assert.False(t, names[strings.ToLower(u.Name)], "nginx takes %q for another's name", u.Name)
 		names[strings.ToLower(u.Name)] = true
 		if u.Service == "web" {
-			require.Len(t, u.Servers, 2)
-			assert.Equal(t, "10.0.0.1:80", u.Servers[0].Address)
-			assert.Equal(t, Server{Address: "[fd00::1]:80", Weight: 5}, u.Servers[1])
+			require.Len(t, u.servers, 2)
+			assert.Equal(t, "10.0.0.1:80", u.servers[0].Address)
+			assert.Equal(t, Server{Address: "[fd00::1]:80", Weight: 5}, u.servers[1])
 		}
 	}
 	assert.Len(t, names, 4)

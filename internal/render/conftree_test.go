@@ -205,13 +205,13 @@ func checkLocation(t *testing.T, d directive, l Location, pass string) {
 func checkUpstream(t *testing.T, d directive, u Upstream, rest ...string) {
 	t.Helper()
 	require.Equal(t, []string{"upstream", u.Name}, d.words)
-	require.Len(t, d.block, 1+len(u.Servers)+len(rest))
+	require.Len(t, d.block, 1+len(u.servers)+len(rest))
 	require.Equal(t, []string{"zone", u.Name, fmt.Sprintf("%dk", u.ZoneKiB)}, d.block[0].words)
-	for n, s := range u.Servers {
+	for n, s := range u.servers {
 		require.Equal(t, []string{"server", s.Address, fmt.Sprintf("weight=%d", s.Weight), "max_fails=1", "fail_timeout=2s"}, d.block[1+n].words)
 	}
 	for n, name := range rest {
-		require.Equal(t, name, d.block[1+len(u.Servers)+n].name())
+		require.Equal(t, name, d.block[1+len(u.servers)+n].name())
 	}
 }
 

@@ -45,21 +45,26 @@ type delivered struct {
 	byReload  map[string]string             // services that are not among them, and why
 }
 
-// deliver finds out which upstreams the files have nginx ask for: a template of the
-// operator's own need not have any.
-func (b *builder) deliver(files map[string][]byte) delivered {
+// askedBy is the host names of upstreams that the files have nginx ask for: a
+// template of the operator's own need not have any.
+func askedBy(files map[string][]byte) map[string]bool {
 	asked := map[string]bool{}
 	for _, content := range files {
 		for _, host := range endpoints.Asked(content) {
 			asked[host] = true
 		}
 	}
+	return asked
+}
+
+// deliver sorts the services by how their servers reach nginx.
+func (b *builder) deliver(asked map[string]bool) delivered {
 	d := delivered{upstreams: map[string][]endpoints.Target{}, byReload: b.byReload}
 	for service, u := range b.upstreams {
 		switch {
 		case !u.Resolve:
 		case asked[u.Host()]:
-			d.upstreams[u.Name] = targets(u.Servers)
+			d.upstreams[u.Name] = targets(u.servers)
 		default:
 			d.byReload[service] = "the templates write its servers into nginx's files"
 		}

@@ -28,13 +28,14 @@ type rendering struct {
 	missing []string
 	// problems are the templates that failed; files has none of them.
 	problems  []Problem
+	hash      string
 	delivered delivered
 }
 
 func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem) Configuration {
 	return Configuration{
 		Files:     r.files,
-		Hash:      hash(r.files),
+		Hash:      r.hash,
 		Upstreams: r.delivered.upstreams,
 		ByReload:  r.delivered.byReload,
 		Entries:   entries,

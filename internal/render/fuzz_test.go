@@ -52,8 +52,8 @@ func checkValues(t *testing.T, c Catalog) {
 	upstream := func(u Upstream) {
 		require.Regexp(t, name, u.Name)
 		require.Regexp(t, name, u.Service)
-		require.NotEmpty(t, u.Servers)
-		for _, s := range u.Servers {
+		require.NotEmpty(t, u.servers)
+		for _, s := range u.servers {
 			host, port, err := net.SplitHostPort(s.Address)
 			require.NoError(t, err)
 			_, err = netip.ParseAddr(host)

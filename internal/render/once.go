@@ -70,7 +70,7 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	}
 	now := time.Now()
 	entries := table.Observe(now, services)
-	r, problems := renderEntries(context.Background(), set, settings, entries, names, template.NewBrain())
+	r, problems := renderEntries(context.Background(), set, settings, entries, names, template.NewBrain(), new(memo))
 	if len(r.problems) > 0 {
 		return Configuration{}, problemsError(r.problems)
 	}

@@ -91,7 +91,6 @@ type Source struct {
 	reserved []int
 
 	updates chan Configuration
-	refresh chan struct{}
 
 	// The loop's own.
 	set      templateSet
@@ -99,6 +98,7 @@ type Source struct {
 	unheard  time.Time                    // when a service was first found without an answer
 	observed bool
 	latest   Configuration
+	memo     memo
 
 	// failures gives template errors to Once.
 	failures chan []Problem
@@ -158,7 +158,6 @@ func New(opts Options) (*Source, error) {
 		logger:   opts.Logger,
 		reserved: append(settings.ports(), opts.ReservedPorts...),
 		updates:  make(chan Configuration, 1),
-		refresh:  make(chan struct{}, 1),
 		set:      set,
 		parsed:   map[string]endpoints.Service{},
 		failures: make(chan []Problem, 1),
@@ -168,9 +167,6 @@ func New(opts Options) (*Source, error) {
 // Updates gives each new Configuration; of several that were not taken, the
 // latest.
 func (s *Source) Updates() <-chan Configuration { return s.updates }
-
-// Refresh has the templates executed again with what is known.
-func (s *Source) Refresh() { notify(s.refresh) }
 
 // Accept is the operator's word that what vanished is gone. It returns how many
 // instances were held.
@@ -272,7 +268,6 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		case s.set = <-sets:
 		case <-s.table.Changed():
 		case <-s.names.changed:
-		case <-s.refresh:
 		case <-deadline:
 		}
 		// Many answers come at once: one pass is enough for them.
@@ -484,7 +479,7 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 func (s *Source) render(ctx context.Context) error {
 	began := time.Now()
 	entries := s.table.Entries()
-	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.watches.brain)
+	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.watches.brain, &s.memo)
 	if err := s.watches.setNative(r.needs, len(r.problems) == 0); err != nil {
 		return err
 	}
@@ -547,8 +542,9 @@ func missingProblems(queries []string) []Problem {
 }
 
 // renderEntries executes the templates. The problems are those of the services;
-// they and the rendering's own are not dated yet.
-func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain) (rendering, []Problem) {
+// they and the rendering's own are not dated yet. What is in last is used again
+// where it fits, and replaced where it doesn't.
+func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
 	var addresses []string
 	for _, e := range entries {
 		for _, i := range e.Rotation() {
@@ -557,13 +553,18 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 	}
 	names.want(ctx, addresses)
 	catalog, laidOut := newCatalog(entries, settings, names.addresses)
-	r := execute(set, functions(catalog, settings), brain)
-	r.delivered = laidOut.deliver(r.files)
-	if len(r.problems) == 0 {
-		if err := checkFiles(r.files); err != nil {
-			r.problems = []Problem{{Subject: "template " + mainTemplate, Message: err.Error()}}
+	if !last.fits(set, catalog) {
+		r := execute(set, functions(catalog, settings), brain)
+		if len(r.problems) == 0 {
+			if err := checkFiles(r.files); err != nil {
+				r.problems = []Problem{{Subject: "template " + mainTemplate, Message: err.Error()}}
+			}
 		}
+		r.hash = hash(r.files)
+		*last = memo{set: set, catalog: catalog, rendering: r, asked: askedBy(r.files)}
 	}
+	r := last.rendering
+	r.delivered = laidOut.deliver(last.asked)
 	return r, append(serviceProblems(entries), laidOut.problems...)
 }
 

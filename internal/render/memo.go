@@ -1,0 +1,45 @@
+package render
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// memo is the last rendering, and what it was made of. Where nginx asks for
+// servers, most changes are of those alone, and the templates, which take longest
+// with a thousand services, would give the same files again.
+type memo struct {
+	set       templateSet
+	catalog   Catalog
+	rendering rendering
+	asked     map[string]bool // what the files have nginx ask for
+}
+
+// reads is what templates have read of a catalog that the files of most don't
+// depend on.
+type reads struct{ servers, services bool }
+
+// fits reports whether the templates would give again what they gave. They would
+// not when they ask Consul themselves, or have read what has changed.
+func (m *memo) fits(set templateSet, c Catalog) bool {
+	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
+		*m.catalog.reads == (reads{}) && maps.Equal(m.set, set) &&
+		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
+		slices.EqualFunc(m.catalog.TCP, c.TCP, func(a, b TCPService) bool {
+			return a.Listen == b.Listen && sameUpstream(a.Upstream, b.Upstream)
+		})
+}
+
+func sameFrontend(a, b Frontend) bool {
+	return slices.EqualFunc(a.Upstreams, b.Upstreams, sameUpstream) && reflect.DeepEqual(a.Hosts, b.Hosts)
+}
+
+// sameUpstream compares what the files depend on.
+func sameUpstream(a, b Upstream) bool {
+	if !(a.Resolve && b.Resolve) && !slices.Equal(a.servers, b.servers) {
+		return false
+	}
+	a.servers, b.servers, a.reads, b.reads = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
+}

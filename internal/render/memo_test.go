@@ -1,0 +1,61 @@
+package render
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/consul-template/template"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+)
+
+// TestTemplatesAreExecutedWhenTheirInputChanges renders twice with the same memo,
+// and compares with what is rendered afresh.
+func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
+	settings := testSettings("1.30.6")
+	byDNS(&settings)
+	settings, err := settings.complete()
+	require.NoError(t, err)
+	service := func(path string, instances ...string) endpoints.Entry {
+		e := endpoints.Entry{Service: endpoints.Service{Name: "a", Protocol: endpoints.HTTP, OK: true, Routes: []endpoints.Route{{Path: path}}}}
+		for _, address := range instances {
+			e.Instances = append(e.Instances, endpoints.Instance{ID: address, Address: address, Port: 80, Weight: 1, Status: endpoints.Passing})
+		}
+		return e
+	}
+	for _, tt := range []struct {
+		name          string
+		own           string // a template of the operator's
+		before, after endpoints.Entry
+		again         bool // the templates are executed again
+	}{
+		{"another instance", "", service("/a", "10.0.0.1"), service("/a", "10.0.0.2"), false},
+		{"another route", "", service("/a", "10.0.0.1"), service("/b", "10.0.0.1"), true},
+		{"a template that writes servers", "{{range catalog.HTTP.Upstreams}}{{range .Servers}}# {{.Address}}\n{{end}}{{end}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.2"), true},
+		{"a template that reads all of a service", "{{range catalog.Services}}# {{len .Rotation}}\n{{end}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.1", "10.0.0.2"), true},
+		{"a template that asks Consul", "{{keyOrDefault \"a\" \"b\"}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.2"), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if tt.own != "" {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "own.conf.ctmpl"), []byte(tt.own), 0o644))
+			}
+			set, err := loadTemplates(dir)
+			require.NoError(t, err)
+			brain, last := template.NewBrain(), new(memo)
+			render := func(e endpoints.Entry, with *memo) Configuration {
+				r, _ := renderEntries(context.Background(), set, settings, []endpoints.Entry{e}, testNames(), brain, with)
+				require.Empty(t, r.problems)
+				return r.configuration([]endpoints.Entry{e}, nil)
+			}
+			render(tt.before, last)
+			c, _ := newCatalog([]endpoints.Entry{tt.after}, settings, testNames().addresses)
+			assert.Equal(t, tt.again, !last.fits(set, c))
+			assert.Equal(t, render(tt.after, new(memo)), render(tt.after, last))
+		})
+	}
+}
