@@ -99,12 +99,9 @@ func (t *Table) Save() error {
 	if bytes.Equal(content, t.saved) {
 		return nil
 	}
-	s.Observed = observed
-	b, err := json.MarshalIndent(s, "", " ")
-	if err != nil {
-		return fmt.Errorf("save endpoint snapshot: %w", err)
-	}
-	if err := writeFile(t.path, append(b, '\n')); err != nil {
+	// Written into the JSON that is there: with many services it takes a while.
+	b := fmt.Appendf(nil, "{%q:%q,%s\n", "observed", observed.Format(time.RFC3339Nano), content[1:])
+	if err := writeFile(t.path, b); err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
 	t.saved = content

@@ -2,7 +2,6 @@ package render
 
 import (
 	"bytes"
-	"fmt"
 	"log"
 	"log/slog"
 	"os"
@@ -11,13 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul-template/dependency"
-	"github.com/hashicorp/consul-template/template"
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"lbctl/internal/endpoints"
 )
 
 func TestSettingsHaveDefaults(t *testing.T) {
@@ -111,36 +106,4 @@ func TestTheWayToConsulIsTheSameForBothClients(t *testing.T) {
 			in.SSLEnabled, in.SSLVerify, in.ServerName, in.SSLCACert, in.SSLCAPath, in.SSLCert, in.SSLKey})
 	assert.True(t, clientInput(&api.Config{Address: "https://consul.example"}).SSLEnabled)
 	assert.False(t, clientInput(&api.Config{Address: "127.0.0.1:8500", Scheme: "http"}).SSLEnabled)
-}
-
-// One change among 500 services of four instances, from Consul's answer to the
-// configuration.
-func BenchmarkFiveHundredServices(b *testing.B) {
-	answers := map[string][]*dependency.HealthService{}
-	var all []endpoints.Service
-	for n := range 500 {
-		name := fmt.Sprintf("service-%03d", n)
-		for k := range 4 {
-			answers[name] = append(answers[name], registration(name, fmt.Sprintf("%s-%d", name, k), fmt.Sprintf("10.%d.%d.%d", n/250, n%250, k+1), 7777,
-				meta("lb-protocol", "grpc", "lb-path", "/pkg."+name)))
-		}
-		all = append(all, parseService(name, answers[name], nil))
-	}
-	set, err := loadTemplates("")
-	require.NoError(b, err)
-	table, err := endpoints.Open("", endpoints.Options{})
-	require.NoError(b, err)
-	settings, err := testSettings("1.30.6").complete()
-	require.NoError(b, err)
-	names, brain := testNames(), template.NewBrain()
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		changed := answers[all[n%500].Name]
-		changed[0].Status = []string{"passing", "critical"}[n/500%2]
-		all[n%500] = parseService(all[n%500].Name, changed, nil)
-		entries := table.Observe(time.Now(), all)
-		r, _ := renderEntries(b.Context(), set, settings, entries, names, brain, new(memo))
-		require.Empty(b, r.problems)
-
-	}
 }
