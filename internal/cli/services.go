@@ -19,7 +19,7 @@ const servicesHelp = `List the services that nginx balances, or one service's in
 A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
   fresh        what Consul says
-  stale        what Consul last said; it says nothing now
+  stale        what Consul last said; it says nothing now, or nothing about it
   held         instances vanished from Consul in a suspicious way and are kept
                in rotation; 'lbctl accept' lets them go
   quarantined  its data can't be understood; its last good routes are kept`

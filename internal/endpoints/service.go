@@ -163,7 +163,7 @@ type State string
 // The states of an Entry.
 const (
 	Fresh       State = "fresh"       // what Consul says
-	Stale       State = "stale"       // what Consul last said; it says nothing now
+	Stale       State = "stale"       // what Consul last said; it says nothing now, or nothing about this one
 	Held        State = "held"        // instances vanished and are kept in rotation
 	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
 )

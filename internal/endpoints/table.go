@@ -54,6 +54,7 @@ type Table struct {
 	vanished []vanishing        // within GuardWindow; without those that were let go for good
 	counts   []count            // within GuardWindow
 	trust    Trust
+	doubts   map[string]string // by service name: why Consul's last word on it may be out of date
 	observed time.Time
 	entries  []Entry
 
@@ -513,6 +514,9 @@ func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
 	case t.trust.NoLeader:
 		state = Stale
 		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")
+	case t.doubts[s.Name] != "":
+		state = Stale
+		reasons = append(reasons, t.doubts[s.Name])
 	}
 	if !s.OK {
 		state = Quarantined

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -24,9 +23,6 @@ const (
 	maxLastContact = 10 * time.Second
 	// maxLooks bounds the direct looks after services vanished.
 	maxLooks = 10
-	// renewInterval bounds how often broken queries have everything asked
-	// anew: some may break all the time.
-	renewInterval = queryWait
 
 	anonymousToken = "00000000-0000-0000-0000-000000000002"
 )
@@ -39,27 +35,25 @@ type monitor struct {
 	address string
 	token   string
 	table   *endpoints.Table
+	watches *watches
 	logger  *slog.Logger
 	// renew fires when everything should be asked anew: Consul was away, and
 	// may have come back with less, or it filtered its answers and no longer
 	// does. A blocking query finds out either when its time is over.
 	renew chan struct{}
-	// broken is set when a query ends without an answer, as all do when the
-	// agent restarts, be it between two checks.
-	broken atomic.Bool
 
 	// Of run's goroutine.
 	turn    int
-	suspect string // the service whose answer was found to be filtered
+	suspect string            // the service whose answer was found to be filtered
+	behind  map[string]behind // the watches that seemed to be, at the last check
 
 	mu            sync.Mutex
 	status        ConsulStatus
 	trust         endpoints.Trust
 	filteredSince time.Time
-	renewed       time.Time
 }
 
-func newMonitor(config *api.Config, table *endpoints.Table, logger *slog.Logger) (*monitor, error) {
+func newMonitor(config *api.Config, table *endpoints.Table, watches *watches, logger *slog.Logger) (*monitor, error) {
 	c := *config
 	client, err := api.NewClient(&c)
 	if err != nil {
@@ -70,7 +64,9 @@ func newMonitor(config *api.Config, table *endpoints.Table, logger *slog.Logger)
 		address: config.Address,
 		token:   c.Token, // NewClient put in what the environment has
 		table:   table,
+		watches: watches,
 		logger:  logger,
+		behind:  map[string]behind{},
 		renew:   make(chan struct{}, 1),
 		status:  ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
 		trust:   table.Trust(),
@@ -108,15 +104,10 @@ func (m *monitor) check(ctx context.Context) {
 		m.status.Since = time.Now()
 	}
 	filtered := m.trust.Filtered
-	back := changed && trouble == "" && !old.Since.IsZero()
-	if trouble == "" && time.Since(m.renewed) > renewInterval {
-		back = m.broken.Swap(false) || back
-	}
-	if back {
-		m.renewed = time.Now()
+	m.mu.Unlock()
+	if changed && trouble == "" && !old.Since.IsZero() {
 		notify(m.renew)
 	}
-	m.mu.Unlock()
 
 	if changed && trouble != "" {
 		m.logger.Warn("Consul is away", "address", old.Address, "reason", trouble)
@@ -124,7 +115,12 @@ func (m *monitor) check(ctx context.Context) {
 		m.logger.Info("Consul is back", "address", old.Address, "leader", leader)
 	}
 	m.setTrust(func(t *endpoints.Trust) { t.NoLeader = leader == "" })
-	if (filtered || m.suspect != "") && trouble == "" {
+	if trouble != "" {
+		clear(m.behind)
+		return
+	}
+	m.glance(ctx)
+	if filtered || m.suspect != "" {
 		m.look(ctx, m.doubtful())
 		if _, since := m.current(); since.IsZero() {
 			m.suspect = ""
@@ -148,28 +144,15 @@ func (m *monitor) ask(ctx context.Context) (reachable bool, leader, trouble stri
 	case leader == "":
 		return true, "", "Consul has no leader: most of its servers are down or can't reach each other"
 	}
-	asked := m.next()
-	_, meta, err := m.client.Health().Service(asked, "", false, options)
+	// A service that always is: that one of the others fails is its own trouble.
+	_, meta, err := m.client.Health().Service("consul", "", false, options)
 	switch {
 	case err != nil:
 		return true, "", fmt.Sprintf("Consul does not answer queries: %v", err)
 	case meta.LastContact > maxLastContact:
 		return true, "", fmt.Sprintf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
-	case meta.ResultsFilteredByACLs && m.suspect == "":
-		m.suspect = asked
 	}
 	return true, leader, ""
-}
-
-// next is the service to ask about, each balanced one in its turn. Blocking
-// queries don't return when a token becomes too weak, only when they run out.
-func (m *monitor) next() string {
-	entries := slices.DeleteFunc(m.table.Entries(), func(e endpoints.Entry) bool { return len(e.Instances) == 0 })
-	if len(entries) == 0 {
-		return "consul"
-	}
-	m.turn++
-	return entries[m.turn%len(entries)].Name
 }
 
 // doubtful is the services to look at while answers are filtered: those with

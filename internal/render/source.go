@@ -96,6 +96,7 @@ type Source struct {
 	set      templateSet
 	parsed   map[string]endpoints.Service // what Consul says, by service
 	unheard  time.Time                    // when a service was first found without an answer
+	failing  map[string]bool              // the queries that are known to fail, by name
 	observed bool
 	latest   Configuration
 	memo     memo
@@ -141,11 +142,11 @@ func New(opts Options) (*Source, error) {
 		}
 	}
 	bridgeLog(opts.Logger)
-	monitor, err := newMonitor(config, opts.Table, opts.Logger)
+	watches, err := newWatches(config)
 	if err != nil {
 		return nil, err
 	}
-	watches, err := newWatches(config, func() { monitor.broken.Store(true) })
+	monitor, err := newMonitor(config, opts.Table, watches, opts.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -176,15 +177,11 @@ func (s *Source) Accept() int { return s.table.Accept() }
 func (s *Source) Status() Status {
 	now := time.Now()
 	consul, filtered := s.monitor.current()
-	queryFailedSince, queryFailed := s.watches.lastError(now, consul.Since)
 	var problems []Problem
-	switch {
-	case consul.LastError != "" && !consul.Since.IsZero():
+	if consul.LastError != "" && !consul.Since.IsZero() {
 		problems = append(problems, Problem{Subject: "consul", Message: consul.LastError, Since: consul.Since})
-	case queryFailed != nil:
-		message := queryError(queryFailed)
-		problems = append(problems, Problem{Subject: "consul", Message: message, Since: queryFailedSince})
-		consul.LastError = message
+	} else {
+		problems = s.doubtProblems()
 	}
 	if !filtered.IsZero() {
 		problems = append(problems, Problem{
@@ -209,20 +206,11 @@ func (s *Source) Status() Status {
 	}
 }
 
-func queryError(err error) string {
-	text := strings.TrimSpace(err.Error())
-	if strings.Contains(text, "too many concurrent connections") || strings.HasSuffix(text, "EOF") {
-		text += " (there is one connection for every service: is limits.http_max_conns_per_client of the Consul agent high enough?)"
-	}
-	return "a query fails and is tried again: " + text
-}
-
 // Run watches Consul until ctx is done; it returns nil then. It can run once.
 func (s *Source) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	sets := make(chan templateSet, 1)
 	save := make(chan struct{}, 1)
-	g.Go(func() error { return s.watches.drain(ctx) })
 	g.Go(func() error { return s.monitor.run(ctx) })
 	g.Go(func() error { return s.names.run(ctx) })
 	g.Go(func() error { return s.table.Probe(ctx) })
@@ -262,9 +250,8 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		case view := <-s.watches.watcher.DataCh():
 			s.receive(s.watches.receive(view))
 		case <-s.monitor.renew:
-			if err := s.watches.restart(newQuery); err != nil {
-				return err
-			}
+			s.watches.renew()
+		case <-s.watches.changed:
 		case s.set = <-sets:
 		case <-s.table.Changed():
 		case <-s.names.changed:
@@ -282,6 +269,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		if err := s.follow(catalog); err != nil {
 			return err
 		}
+		s.logDoubts()
 		if !s.observe(ctx) {
 			continue
 		}
@@ -337,7 +325,7 @@ func (s *Source) follow(catalog dependency.Dependency) error {
 		if s.watches.own[query] != nil {
 			continue
 		}
-		d, err := newQuery(query)
+		d, err := dependency.NewHealthServiceQuery(snippet.Name + "|any")
 		if err != nil {
 			problems = append(problems, Problem{Subject: serviceSubject(snippet.Name), Message: err.Error()})
 			continue
@@ -378,14 +366,6 @@ func serviceOf(query string) (string, bool) {
 	return strings.CutSuffix(name, querySuffix)
 }
 
-// newQuery makes one of the loop's own queries, by its name.
-func newQuery(name string) (dependency.Dependency, error) {
-	if service, ok := serviceOf(name); ok {
-		return dependency.NewHealthServiceQuery(service + "|any")
-	}
-	return dependency.NewCatalogServicesQuery("")
-}
-
 var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
 
 // observe lets the table see the catalog, when it is complete; false when
@@ -396,29 +376,27 @@ func (s *Source) observe(ctx context.Context) bool {
 		s.setWaiting(waitingForCatalog)
 		return false
 	}
-	if len(unheard) > 0 && !s.observed {
+	doubts := s.doubts()
+	remembered, silent, known := s.recall(unheard, doubts)
+	if !known && !s.observed {
 		if s.unheard.IsZero() {
 			s.unheard = time.Now()
 		}
 		if time.Since(s.unheard) < firstAnswers {
 			return false
 		}
-		// They are not gone, only unknown: what is remembered of them stays.
-		for _, e := range s.table.Entries() {
-			if slices.Contains(unheard, e.Name) {
-				seen = append(seen, e.Service)
-			}
-		}
 	}
+	seen = append(seen, remembered...)
+	s.table.SetDoubts(doubts)
 	if len(seen) == 0 || s.table.Vanishing(seen) > 0 {
 		s.monitor.look(ctx, s.lost(seen))
 	}
 	entries := s.table.Observe(time.Now(), seen)
 	s.observed = true
 	var waiting []Problem
-	if len(unheard) > 0 {
+	if len(silent) > 0 {
 		waiting = []Problem{{Subject: "consul", Message: fmt.Sprintf(
-			"no answer yet about %d services, among them %q: is limits.http_max_conns_per_client of the Consul agent high enough?", len(unheard), unheard[0])}}
+			"no answer yet about %d services, among them %q: is limits.http_max_conns_per_client of the Consul agent high enough?", len(silent), silent[0])}}
 	}
 	s.setWaiting(waiting)
 	// An empty catalog for a token that may see nothing says nothing.

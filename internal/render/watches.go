@@ -1,10 +1,9 @@
 package render
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,17 +14,6 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-const (
-	// queryWait is how long a blocking query waits for a change. It bounds how
-	// long a query can hang on a server that was cut off from the others.
-	queryWait = 30 * time.Second
-	retryMin  = 250 * time.Millisecond
-	retryMax  = 5 * time.Second
-	// queryErrorTTL is how long a failed query counts: it is sent again within
-	// retryMax, and fails again when nothing has changed.
-	queryErrorTTL = 12 * time.Second
-)
-
 // watches is the set of blocking queries at Consul, with consul-template's
 // Watcher doing the work, and the brain that has their answers.
 type watches struct {
@@ -33,15 +21,14 @@ type watches struct {
 	brain   *template.Brain
 	own     map[string]dependency.Dependency // the loop's
 	native  map[string]dependency.Dependency // the templates', by functions like key
-	broken  func()                           // called when a query ends without an answer
+	// changed fires when a query has begun to fail or succeeds again.
+	changed chan struct{}
 
-	mu          sync.Mutex
-	failed      error // the last query that failed
-	failedAt    time.Time
-	failedSince time.Time
+	mu      sync.Mutex
+	queries map[string]*query // that the watcher sends, for whomever
 }
 
-func newWatches(config *api.Config, broken func()) (*watches, error) {
+func newWatches(config *api.Config) (*watches, error) {
 	clients := dependency.NewClientSet()
 	if err := clients.CreateConsulClient(clientInput(config)); err != nil {
 		return nil, fmt.Errorf("make a Consul client: %w", err)
@@ -52,13 +39,12 @@ func newWatches(config *api.Config, broken func()) (*watches, error) {
 			// No MaxStale: a server that just started and knows nothing yet
 			// would answer with an empty catalog.
 			BlockQueryWaitTime: queryWait,
-			RetryFuncConsul:    retry,
-			RetryFuncDefault:   retry,
 		}),
-		brain:  template.NewBrain(),
-		own:    map[string]dependency.Dependency{},
-		native: map[string]dependency.Dependency{},
-		broken: broken,
+		brain:   template.NewBrain(),
+		own:     map[string]dependency.Dependency{},
+		native:  map[string]dependency.Dependency{},
+		changed: make(chan struct{}, 1),
+		queries: map[string]*query{},
 	}, nil
 }
 
@@ -94,61 +80,57 @@ func clientInput(c *api.Config) *dependency.CreateConsulClientInput {
 	return input
 }
 
-// retry never gives up, and spreads the attempts of many queries.
-func retry(n int) (bool, time.Duration) {
-	wait := retryMax
-	if n < 8 {
-		wait = min(retryMin<<n, retryMax)
-	}
-	return true, wait - time.Duration(rand.Int64N(int64(wait)/4))
-}
-
 // stop ends the queries. What is under way ends with its answer, within
 // queryWait.
 func (w *watches) stop() { w.watcher.Stop() }
 
-// drain takes the errors of queries for as long as there may be any: a query
-// whose error nobody takes stands still.
-func (w *watches) drain(ctx context.Context) error {
-	done := ctx.Done()
-	var end <-chan time.Time
-	for {
-		select {
-		case err := <-w.watcher.ServerErrCh():
-			w.note(err)
-		case err := <-w.watcher.ErrCh():
-			w.note(err)
-		case <-done:
-			// Queries that are failing right now still have theirs to give.
-			done, end = nil, time.After(100*time.Millisecond)
-		case <-end:
-			return ctx.Err()
+// find is the query of that name; nil when nobody asks it.
+func (w *watches) find(name string) *query {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.queries[name]
+}
+
+// failing is the queries that fail, by name; all reports whether no other is
+// left of several.
+func (w *watches) failing() (list []failing, all bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, q := range w.queries {
+		if f, fails := q.failing(); fails {
+			list = append(list, f)
 		}
 	}
+	slices.SortFunc(list, func(a, b failing) int { return strings.Compare(a.query, b.query) })
+	return list, len(list) > 1 && len(list) == len(w.queries)
 }
 
-func (w *watches) note(err error) {
-	if !errors.As(err, new(api.StatusError)) {
-		w.broken()
+// lists reports whether the list of services, by name with their tags, is the one
+// that its watch has given.
+func (w *watches) lists(listed map[string][]string) bool {
+	q := w.find(catalogQuery)
+	if q == nil {
+		return false
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	if w.failed == nil || now.Sub(w.failedAt) > queryErrorTTL {
-		w.failedSince = now
-	}
-	w.failed, w.failedAt = err, now
+	data, _ := w.brain.Recall(q)
+	known, _ := data.([]*dependency.CatalogSnippet)
+	return len(known) == len(listed) && !slices.ContainsFunc(known, func(s *dependency.CatalogSnippet) bool {
+		tags, ok := listed[s.Name]
+		slices.Sort(tags)
+		return !ok || !slices.Equal(tags, []string(s.Tags))
+	})
 }
 
-// lastError is the last query that failed after the given time, if that was
-// lately, and since when some do.
-func (w *watches) lastError(now, after time.Time) (since time.Time, err error) {
+// renew asks Consul everything anew, without waiting for a change. Until then
+// the last answers stay.
+func (w *watches) renew() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.failed == nil || now.Sub(w.failedAt) > queryErrorTTL || w.failedAt.Before(after) {
-		return time.Time{}, nil
+	for _, q := range w.queries {
+		if q.Type() == dependency.TypeConsul {
+			q.renew()
+		}
 	}
-	return w.failedSince, w.failed
 }
 
 // receive takes an answer, and reports which query it is of; false when the
@@ -156,7 +138,7 @@ func (w *watches) lastError(now, after time.Time) (since time.Time, err error) {
 func (w *watches) receive(view *watch.View) (string, bool) {
 	d := view.Dependency()
 	name := d.String()
-	if w.own[name] == nil && w.native[name] == nil {
+	if q := w.find(name); q == nil || d != q {
 		return "", false
 	}
 	w.brain.Remember(d, view.Data())
@@ -177,29 +159,6 @@ func (w *watches) remove(name string) {
 	}
 	delete(w.own, name)
 	w.end(d)
-}
-
-// restart asks everything anew, from the beginning. What the loop itself
-// watches keeps its last answers until then; what the templates do, they have
-// to ask for again.
-func (w *watches) restart(remake func(name string) (dependency.Dependency, error)) error {
-	native := w.native
-	w.native = map[string]dependency.Dependency{}
-	for _, d := range native {
-		w.end(d)
-	}
-	var errs []error
-	for name, d := range w.own {
-		w.watcher.Remove(d)
-		again, err := remake(name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		w.own[name] = again
-		errs = append(errs, w.start(again))
-	}
-	return errors.Join(errs...)
 }
 
 // setNative says what the templates need now: the rest is ended and forgotten.
@@ -225,16 +184,27 @@ func (w *watches) setNative(needs map[string]dependency.Dependency, complete boo
 }
 
 func (w *watches) start(d dependency.Dependency) error {
-	if _, err := w.watcher.Add(d); err != nil {
+	if w.find(d.String()) != nil {
+		return nil // the other has asked already
+	}
+	q := newQuery(d, func() { notify(w.changed) })
+	w.mu.Lock()
+	w.queries[d.String()] = q
+	w.mu.Unlock()
+	if _, err := w.watcher.Add(q); err != nil {
 		return fmt.Errorf("watch %s: %w", d, err)
 	}
 	return nil
 }
 
 func (w *watches) end(d dependency.Dependency) {
-	if name := d.String(); w.own[name] != nil || w.native[name] != nil {
+	name := d.String()
+	if w.own[name] != nil || w.native[name] != nil {
 		return // the other needs it still
 	}
+	w.mu.Lock()
+	delete(w.queries, name)
+	w.mu.Unlock()
 	w.watcher.Remove(d)
 	w.brain.Forget(d)
 }

@@ -1,0 +1,249 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	// queryWait is how long a blocking query waits for a change. It bounds how
+	// long a query can hang on a server that was cut off from the others.
+	queryWait = 30 * time.Second
+	// answerTimeout is how long Consul may take to answer what needn't wait for
+	// a change.
+	answerTimeout = 15 * time.Second
+	retryMin      = 250 * time.Millisecond
+	retryMax      = 5 * time.Second
+	// doubtAfter is how many failures in a row make a query's last answer
+	// doubtful: a single one, when a server restarts, is nothing to talk about.
+	doubtAfter = 2
+	// renewInterval bounds how often a query that seems to have stalled is sent
+	// anew.
+	renewInterval = 30 * time.Second
+)
+
+// query is a dependency that never fails for consul-template: it is sent again
+// for as long as it must be, and knows how it stands. consul-template tells
+// neither which query an error is of nor that a query succeeds again with
+// nothing new to say.
+type query struct {
+	dependency.Dependency
+	// changed is called when the query falls into doubt, changes its reason or
+	// comes out of it.
+	changed func()
+	again   chan struct{} // what is under way is given up, and asked anew
+	stopped chan struct{}
+
+	mu       sync.Mutex
+	index    uint64 // of the last answer; 0 before the first
+	failures int    // in a row
+	since    time.Time
+	err      error
+	// renewedAt is when the query was last found to have stalled, with renewedFor
+	// the index that it should have come to.
+	renewedAt  time.Time
+	renewedFor uint64
+}
+
+func newQuery(d dependency.Dependency, changed func()) *query {
+	return &query{Dependency: d, changed: changed, again: make(chan struct{}, 1), stopped: make(chan struct{})}
+}
+
+// Fetch answers when Consul has news, or nothing new after the time that opts
+// says. The only error is ErrStopped, as it is: consul-template compares.
+func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	asked := *opts
+	for {
+		data, meta, err := q.ask(clients, asked)
+		switch {
+		case err == nil:
+			q.succeeded(meta.LastIndex)
+			if asked.WaitIndex == 0 && meta.LastIndex == opts.WaitIndex && meta.LastIndex > 0 {
+				// A Consul that lost its data may have come to the same index with
+				// other content. A lower one has consul-template compare.
+				lower := *meta
+				lower.LastIndex--
+				meta = &lower
+			}
+			return data, meta, nil
+		case errors.Is(err, dependency.ErrStopped):
+			return nil, nil, dependency.ErrStopped
+		case !errors.Is(err, errRenewed):
+			select {
+			case <-time.After(retry(q.failed(err))):
+			case <-q.again:
+			case <-q.stopped:
+				return nil, nil, dependency.ErrStopped
+			}
+		}
+		// Without an index Consul answers at once: whether the query is well again
+		// shows without waiting for news, and the index may be one from before
+		// Consul lost its data.
+		asked.WaitIndex = 0
+	}
+}
+
+var errRenewed = errors.New("the query is sent anew")
+
+// ask sends the query once. consul-template's queries can't be cancelled: one
+// that is given up ends by itself, with its answer or its connection.
+func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	type answer struct {
+		data any
+		meta *dependency.ResponseMetadata
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		data, meta, err := q.Dependency.Fetch(clients, &opts)
+		answers <- answer{data, meta, err}
+	}()
+	var late <-chan time.Time
+	limit := q.limit(opts)
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case a := <-answers:
+		return a.data, a.meta, a.err
+	case <-late:
+		return nil, nil, fmt.Errorf("no answer within %s", limit.Round(time.Second))
+	case <-q.again:
+		return nil, nil, errRenewed
+	case <-q.stopped:
+		return nil, nil, dependency.ErrStopped
+	}
+}
+
+// limit is how long an answer may take; 0 where there is no limit, as for files
+// and for those of consul-template's queries that wait on their own.
+func (q *query) limit(opts dependency.QueryOptions) time.Duration {
+	switch q.Dependency.(type) {
+	case *dependency.HealthServiceQuery, *dependency.CatalogServicesQuery:
+	default:
+		return 0
+	}
+	if opts.WaitIndex == 0 {
+		return answerTimeout
+	}
+	return opts.WaitTime + opts.WaitTime/16 + answerTimeout // Consul adds up to a sixteenth
+}
+
+// Stop ends the query.
+func (q *query) Stop() {
+	close(q.stopped)
+	q.Dependency.Stop()
+}
+
+// renew gives up what is under way and asks anew.
+func (q *query) renew() { notify(q.again) }
+
+func (q *query) succeeded(index uint64) {
+	q.mu.Lock()
+	doubted := q.failures >= doubtAfter
+	q.index, q.failures, q.err = index, 0, nil
+	q.mu.Unlock()
+	if doubted {
+		q.changed()
+	}
+}
+
+// failed takes note of an error, and returns how many came before it in a row.
+func (q *query) failed(err error) int {
+	q.mu.Lock()
+	before := q.failures
+	if q.failures++; before == 0 {
+		q.since = time.Now()
+	}
+	changed := q.failures == doubtAfter || q.failures > doubtAfter && whatFails(err) != whatFails(q.err)
+	q.err = err
+	q.mu.Unlock()
+	if changed {
+		q.changed()
+	}
+	return before
+}
+
+// stalled reports whether the query has been given nothing beyond heard, though
+// Consul has come to news, and asks anew then: once for the same news, since
+// index and news may come from different counts, when the agent serves
+// blocking queries from its own memory (use_streaming_backend).
+func (q *query) stalled(heard, news uint64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	if q.index != heard || q.failures > 0 || news == q.renewedFor || now.Sub(q.renewedAt) < renewInterval {
+		return false
+	}
+	q.renewedAt, q.renewedFor = now, news
+	q.renew()
+	return true
+}
+
+// heard is the index of the last answer; false when there is none that counts.
+func (q *query) heard() (uint64, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.index, q.index > 0 && q.failures == 0
+}
+
+// failing is the query as it fails; false when its last answer is not in doubt.
+func (q *query) failing() (failing, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return failing{q.String(), q.since, q.err}, q.failures >= doubtAfter
+}
+
+// retry is how long to wait after a failure, n having come before it in a row.
+// It spreads the attempts of many queries.
+func retry(n int) time.Duration {
+	wait := retryMax
+	if n < 8 {
+		wait = min(retryMin<<n, retryMax)
+	}
+	return wait - time.Duration(rand.Int64N(int64(wait)/4))
+}
+
+// failing is a query that fails.
+type failing struct {
+	query string
+	since time.Time
+	err   error
+}
+
+// reason is for a service whose query it is.
+func (f failing) reason() string {
+	return fmt.Sprintf("%s for it since %s", whatFails(f.err), f.since.Format(time.TimeOnly))
+}
+
+// whatFails is the error without what is different each time.
+func whatFails(err error) string {
+	var refusal api.StatusError
+	if errors.As(err, &refusal) {
+		return fmt.Sprintf("Consul answers %d", refusal.Code)
+	}
+	return "Consul gives no answer"
+}
+
+// details is the error with everything.
+func (f failing) details() string {
+	var refusal api.StatusError
+	text := f.err.Error()
+	if errors.As(f.err, &refusal) {
+		text = refusal.Body
+	}
+	text = strings.Join(strings.Fields(text), " ")
+	if strings.Contains(text, "too many concurrent connections") || strings.HasSuffix(text, "EOF") {
+		text += " (there is one connection for every service: is limits.http_max_conns_per_client of the Consul agent high enough?)"
+	}
+	return text
+}

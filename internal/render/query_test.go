@@ -1,0 +1,224 @@
+package render
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
+	pkgerrors "github.com/pkg/errors"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+)
+
+// script is a dependency that answers one thing after the other, and then hangs.
+type script struct {
+	*dependency.HealthServiceQuery
+	answers []scripted
+	asked   []uint64 // the indexes it was asked to wait beyond
+	ended   chan struct{}
+}
+
+type scripted struct {
+	index uint64
+	err   error
+}
+
+func newScript(t *testing.T, answers ...scripted) *script {
+	t.Helper()
+	d, err := dependency.NewHealthServiceQuery("web|any")
+	require.NoError(t, err)
+	return &script{d, answers, nil, make(chan struct{})}
+}
+
+func (s *script) Fetch(_ *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	s.asked = append(s.asked, opts.WaitIndex)
+	if len(s.answers) == 0 {
+		<-s.ended
+		return nil, nil, dependency.ErrStopped
+	}
+	a := s.answers[0]
+	s.answers = s.answers[1:]
+	return a.index, &dependency.ResponseMetadata{LastIndex: a.index}, a.err
+}
+
+func (s *script) Stop() { close(s.ended) }
+
+var errScript = pkgerrors.Wrap(api.StatusError{Code: 500, Body: "no leader\n"}, "health.service(web|any)")
+
+func TestAQueryIsSentAgainUntilItSucceeds(t *testing.T) {
+	fails := scripted{err: errScript}
+	for _, tt := range []struct {
+		name    string
+		answers []scripted
+		asked   []uint64 // when first asked to wait beyond 7
+		index   uint64   // given
+		changes int      // beginning and end of doubt
+	}{
+		{"it succeeds", []scripted{{index: 9}}, []uint64{7}, 9, 0},
+		{"it waits in vain", []scripted{{index: 7}}, []uint64{7}, 7, 0},
+		{"a single failure is no reason to doubt", []scripted{fails, {index: 9}}, []uint64{7, 0}, 9, 0},
+		{"two in a row are", []scripted{fails, fails, {index: 9}}, []uint64{7, 0, 0}, 9, 2},
+		{"many are told once", []scripted{fails, fails, fails, fails, {index: 9}}, []uint64{7, 0, 0, 0, 0}, 9, 2},
+		{"another error is told", []scripted{fails, fails, {err: io.EOF}, {err: io.EOF}, {index: 9}}, []uint64{7, 0, 0, 0, 0}, 9, 3},
+		{"the same index has consul-template compare, for Consul may have lost its data", []scripted{fails, {index: 7}}, []uint64{7, 0}, 6, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScript(t, tt.answers...)
+				changes := 0
+				q := newQuery(s, func() { changes++ })
+				_, meta, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7})
+				require.NoError(t, err)
+				assert.Equal(t, tt.index, meta.LastIndex)
+				assert.Equal(t, tt.asked, s.asked)
+				assert.Equal(t, tt.changes, changes)
+				_, fails := q.failing()
+				assert.False(t, fails)
+			})
+		})
+	}
+}
+
+func TestAQueryKnowsSinceWhenItFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		s := newScript(t, scripted{err: errScript}, scripted{err: errScript}, scripted{err: errScript})
+		q := newQuery(s, func() {})
+		ended := make(chan error)
+		go func() {
+			_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7})
+			ended <- err
+		}()
+		time.Sleep(10 * time.Second) // it hangs by now
+		f, fails := q.failing()
+		require.True(t, fails)
+		assert.Equal(t, "health.service(web|any)", f.query)
+		assert.True(t, began.Equal(f.since))
+		assert.Equal(t, "Consul answers 500 for it since "+began.Format(time.TimeOnly), f.reason())
+		assert.Equal(t, "no leader", f.details())
+		q.Stop()
+		assert.Equal(t, dependency.ErrStopped, <-ended)
+	})
+}
+
+func TestARenewedQueryIsAskedAnewAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(t)
+		q := newQuery(s, func() {})
+		ended := make(chan error)
+		go func() {
+			_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7})
+			ended <- err
+		}()
+		synctest.Wait()
+		q.renew()
+		synctest.Wait()
+		assert.Equal(t, []uint64{7, 0}, s.asked)
+		q.Stop()
+		assert.Equal(t, dependency.ErrStopped, <-ended)
+	})
+}
+
+func TestAnAnswerMayTakeAsLongAsConsulMayWait(t *testing.T) {
+	service, err := dependency.NewHealthServiceQuery("web|any")
+	require.NoError(t, err)
+	list, err := dependency.NewCatalogServicesQuery("")
+	require.NoError(t, err)
+	file, err := dependency.NewFileQuery("/etc/hostname")
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		name  string
+		d     dependency.Dependency
+		index uint64
+		want  time.Duration
+	}{
+		{"a service, at once", service, 0, 15 * time.Second},
+		{"a service, with news", service, 7, 49 * time.Second},
+		{"the list of services, with news", list, 7, 49 * time.Second},
+		{"a file, which waits on its own", file, 7, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			q := newQuery(tt.d, func() {})
+			assert.Equal(t, tt.want, q.limit(dependency.QueryOptions{WaitIndex: tt.index, WaitTime: 32 * time.Second}))
+		})
+	}
+}
+
+func TestErrorsInWords(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		err           error
+		what, details string
+	}{
+		{"a refusal", pkgerrors.Wrap(api.StatusError{Code: 403, Body: "Permission denied: token lacks permission\n"}, "health.service(web|any)"),
+			"Consul answers 403", "Permission denied: token lacks permission"},
+		{"no connection", pkgerrors.Wrap(errors.New("dial tcp 127.0.0.1:8500: connection refused"), "health.service(web|any)"),
+			"Consul gives no answer", "health.service(web|any): dial tcp 127.0.0.1:8500: connection refused"},
+		{"too many connections", fmt.Errorf("get: %w", io.EOF),
+			"Consul gives no answer", "get: EOF (there is one connection for every service: is limits.http_max_conns_per_client of the Consul agent high enough?)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			assert.Equal(t, tt.what, whatFails(tt.err))
+			assert.Equal(t, tt.details, failing{err: tt.err}.details())
+		})
+	}
+}
+
+func TestAWatchHasStalledWhenItStaysBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuery(newScript(t), func() {})
+		q.succeeded(7)
+		time.Sleep(renewInterval)
+		assert.False(t, q.stalled(6, 9), "it has been answered since")
+		assert.True(t, q.stalled(7, 9))
+		<-q.again
+		time.Sleep(renewInterval)
+		assert.False(t, q.stalled(7, 9), "asked anew for the same news once")
+		assert.True(t, q.stalled(7, 10))
+		<-q.again
+		assert.False(t, q.stalled(7, 11), "not so often")
+		time.Sleep(renewInterval)
+		q.failed(errScript)
+		assert.False(t, q.stalled(7, 11), "it fails, and is sent again anyway")
+		q.succeeded(7)
+		assert.True(t, q.stalled(7, 3), "indexes have gone back")
+	})
+}
+
+func TestEveryServiceIsLookedAtInItsTurn(t *testing.T) {
+	for _, n := range []int{0, 1, 9, 10, 1000} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			table, err := endpoints.Open("", endpoints.Options{})
+			require.NoError(t, err)
+			want := map[string]bool{catalogQuery: true}
+			var services []endpoints.Service
+			for i := range n {
+				s := endpoints.Service{Name: fmt.Sprintf("s%d", i), Protocol: endpoints.GRPC, OK: true,
+					Instances: []endpoints.Instance{{ID: "i", Node: "n", Address: "10.0.0.1", Port: 1 + i, Weight: 1, Status: endpoints.Critical}}}
+				services = append(services, s)
+				want[queryOf(s.Name)] = true
+			}
+			if n == 0 {
+				want[queryOf("consul")] = true
+			}
+			table.Observe(time.Now(), services)
+			m := &monitor{table: table}
+			seen := map[string]bool{}
+			for range glanceRound {
+				turn := m.next()
+				assert.LessOrEqual(t, len(turn), n/glanceRound+1)
+				for _, name := range turn {
+					seen[name] = true
+				}
+			}
+			assert.Equal(t, want, seen)
+		})
+	}
+}
