@@ -39,7 +39,8 @@ type Instance struct {
 	InRotation bool `json:"in_rotation"`
 	// Held: it vanished from Consul's catalog and is kept in rotation.
 	Held bool `json:"held"`
-	// Reason says why it gets no traffic, or gets some though it vanished.
+	// Reason says why it gets no traffic, or gets some though it vanished or a
+	// check is critical.
 	Reason string `json:"reason,omitempty"`
 }
 

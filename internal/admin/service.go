@@ -22,12 +22,21 @@ func serviceOf(entry endpoints.Entry) Service {
 		Problems:   append([]string{}, entry.Problems...),
 		Instances:  []Instance{},
 	}
+	type key struct{ node, id string }
+	traffic := map[key]bool{}
+	for _, instance := range entry.Rotation() {
+		traffic[key{instance.Node, instance.ID}] = entry.Served()
+	}
 	for _, instance := range entry.Instances {
-		in := entry.Served() && instance.InRotation()
+		in := traffic[key{instance.Node, instance.ID}]
+		reason := whyIdle(entry, instance)
+		if in {
+			reason = whyTried(instance)
+		}
 		service.Instances = append(service.Instances, Instance{
 			Instance:   instance,
 			InRotation: in,
-			Reason:     whyIdle(entry, instance),
+			Reason:     reason,
 		})
 	}
 	for _, instance := range entry.Held {
@@ -52,16 +61,23 @@ func serviceOf(entry endpoints.Entry) Service {
 	return service
 }
 
-// whyIdle says why an instance gets no traffic, "" when it gets some.
+// whyIdle says why an instance gets no traffic.
 func whyIdle(entry endpoints.Entry, instance endpoints.Instance) string {
 	switch {
 	case instance.Status == endpoints.Maintenance:
 		return "in maintenance"
 	case !instance.InRotation():
 		return "a check is critical"
-	case !entry.Served():
-		return "nothing is routed to the service"
 	default:
+		return "nothing is routed to the service"
+	}
+}
+
+// whyTried says why an instance gets traffic though Consul does not have it in
+// rotation, "" when it has.
+func whyTried(instance endpoints.Instance) string {
+	if instance.InRotation() {
 		return ""
 	}
+	return "tried though a check is critical, for too few others pass"
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type runOptions struct {
 	GuardShare           float64
 	GuardWindow          time.Duration
 	GuardHold            time.Duration
+	PanicThreshold       int
 	LogFormat, LogLevel  string
 }
 
@@ -81,6 +83,8 @@ func newRunCmd(f *factory) *cobra.Command {
 		"what counts as at once", 10*time.Second, parseDuration(time.Second))
 	define(flags, &opts.GuardHold, "guard-hold", "LBCTL_GUARD_HOLD", "DURATION",
 		"how long instances that vanished at once are kept in rotation", 5*time.Minute, parseDuration(time.Second))
+	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",
+		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", 1, parseNumber(0, 100))
 	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
 		"text or json", "text", parseChoice("text", "json"))
 	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
@@ -154,6 +158,8 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		GuardShare:  opts.GuardShare,
 		GuardWindow: opts.GuardWindow,
 		GuardHold:   opts.GuardHold,
+		// 0 is the default there.
+		PanicThreshold: cmp.Or(opts.PanicThreshold, -1),
 	})
 	if errors.Is(err, endpoints.ErrSnapshot) {
 		logger.Warn("starting without what was known of instances", "reason", err)

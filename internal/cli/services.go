@@ -20,6 +20,8 @@ A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
   fresh        what Consul says
   stale        what Consul last said; it says nothing now
+  panic        too few instances pass their checks, by default none: all that
+               are not in maintenance are tried
   held         instances vanished from Consul in a suspicious way and are kept
                in rotation; 'lbctl accept' lets them go
   quarantined  its data can't be understood; its last good routes are kept`
@@ -161,6 +163,8 @@ func trafficCell(instance admin.Instance) cell {
 	switch {
 	case instance.Held:
 		return cell{"held: " + instance.Reason, yellow}
+	case instance.InRotation && instance.Reason != "":
+		return cell{"yes: " + instance.Reason, yellow}
 	case instance.InRotation:
 		return cell{"yes", green}
 	default:
@@ -214,7 +218,7 @@ func serviceStyle(state endpoints.State) style {
 	switch state {
 	case endpoints.Fresh:
 		return green
-	case endpoints.Quarantined:
+	case endpoints.Panic, endpoints.Quarantined:
 		return red
 	default:
 		return yellow

@@ -60,8 +60,8 @@ type Instance struct {
 	Version string `json:"version,omitempty"` // lb-version
 }
 
-// InRotation reports whether the instance gets traffic: passing and warning
-// do.
+// InRotation reports whether Consul has the instance in rotation: passing and
+// warning ones are. What of them gets traffic is up to Entry.Rotation.
 func (i Instance) InRotation() bool { return i.Status == Passing || i.Status == Warning }
 
 // HostPort is the address to dial, with brackets around an IPv6 address.
@@ -141,7 +141,8 @@ type Service struct {
 	OK bool `json:"ok"`
 }
 
-// Rotation is the registered instances that get traffic: passing and warning.
+// Rotation is the registered instances that Consul has in rotation: passing and
+// warning.
 func (s Service) Rotation() []Instance {
 	var in []Instance
 	for _, i := range s.Instances {
@@ -159,6 +160,7 @@ type State string
 const (
 	Fresh       State = "fresh"       // what Consul says
 	Stale       State = "stale"       // what Consul last said; it says nothing now
+	Panic       State = "panic"       // too few instances are in rotation: all that are not in maintenance get traffic
 	Held        State = "held"        // instances vanished and are kept in rotation
 	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
 )
@@ -172,12 +174,21 @@ type Entry struct {
 	// Held are instances that vanished from the catalog and are kept in
 	// rotation. They are not among Instances.
 	Held []Instance `json:"held,omitempty"`
+	// Panicking: whatever their checks say, all registered instances that are
+	// not in maintenance get traffic.
+	Panicking bool `json:"panicking,omitempty"`
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
 // Node and ID.
 func (e Entry) Rotation() []Instance {
-	in := append(e.Service.Rotation(), e.Held...)
+	var in []Instance
+	for _, i := range e.Instances {
+		if i.InRotation() || e.Panicking && i.Status != Maintenance {
+			in = append(in, i)
+		}
+	}
+	in = append(in, e.Held...)
 	slices.SortFunc(in, compareInstances)
 	return in
 }

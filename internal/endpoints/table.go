@@ -21,6 +21,11 @@ type Options struct {
 	// GuardHold is how long vanished instances are held at most, while
 	// Consul can be trusted; default 5 minutes.
 	GuardHold time.Duration
+	// PanicThreshold is the share of a service's instances not in maintenance,
+	// in percent and rounded up, that must be in rotation: with less of them
+	// all get traffic. Default 1, so that only a service of which no instance
+	// passes panics; with a negative one none does.
+	PanicThreshold int
 }
 
 // guardMin is how many instances must be known before a share of them means
@@ -113,6 +118,9 @@ func newTable(path string, opts Options) *Table {
 	}
 	if opts.GuardHold == 0 {
 		opts.GuardHold = 5 * time.Minute
+	}
+	if opts.PanicThreshold == 0 {
+		opts.PanicThreshold = 1
 	}
 	return &Table{
 		opts:    opts,
@@ -478,28 +486,29 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 				s = seen
 			}
 		}
-		e := Entry{Service: s, State: Fresh}
+		e := Entry{Service: s}
 		e.Protocol, e.Routes, e.Port, e.Default = "", nil, 0, false
 		if r.good != nil {
 			e.Protocol, e.Routes, e.Port, e.Default = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default
 		}
-		e.State, e.Reason = t.judge(r, s, o == nil)
-		if e.State != r.state || r.since.IsZero() {
-			r.state, r.since = e.State, now
-		}
-		e.Since = r.since
 		for _, h := range r.held {
 			e.Held = append(e.Held, h.instance)
 		}
 		slices.SortFunc(e.Held, compareInstances)
+		e.State, e.Reason = t.judge(r, &e, o == nil)
+		if e.State != r.state || r.since.IsZero() {
+			r.state, r.since = e.State, now
+		}
+		e.Since = r.since
 		entries = append(entries, e)
 	}
 	t.settleClaims(entries)
 	return entries
 }
 
-// judge says how much a service's entry can be trusted, and why.
-func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
+// judge says how much a service's entry can be trusted, and why. What that means
+// for its traffic it notes in the entry.
+func (t *Table) judge(r *record, e *Entry, restored bool) (State, string) {
 	state := Fresh
 	var reasons []string
 	switch {
@@ -510,11 +519,11 @@ func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
 		state = Stale
 		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")
 	}
-	if !s.OK {
+	if !e.OK {
 		state = Quarantined
 		why := "none of its instances has metadata that can be understood"
-		if len(s.Problems) > 0 {
-			why = s.Problems[0]
+		if len(e.Problems) > 0 {
+			why = e.Problems[0]
 		}
 		kept := "not served, for there is no earlier good state"
 		if r.good != nil {
@@ -525,6 +534,11 @@ func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
 	if len(r.held) > 0 {
 		state = Held
 		reasons = append(reasons, t.holdReason(r))
+	}
+	if why := t.panics(*e); why != "" && r.good != nil {
+		state = Panic
+		e.Panicking = true
+		reasons = append(reasons, why)
 	}
 	return state, strings.Join(reasons, "; ")
 }

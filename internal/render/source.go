@@ -460,7 +460,8 @@ func (s *Source) seen() (services []endpoints.Service, unheard []string) {
 	return services, unheard
 }
 
-// lost names the services that have instances in rotation fewer than before.
+// lost names the services of which Consul has fewer instances in rotation than
+// it had.
 func (s *Source) lost(seen []endpoints.Service) []string {
 	rotation := make(map[string]int, len(seen))
 	for _, service := range seen {
@@ -468,7 +469,7 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 	}
 	var names []string
 	for _, e := range s.table.Entries() {
-		if len(e.Rotation()) > rotation[e.Name] {
+		if len(e.Service.Rotation())+len(e.Held) > rotation[e.Name] {
 			names = append(names, e.Name)
 		}
 	}
@@ -567,7 +568,7 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 	var problems []Problem
 	for _, e := range entries {
 		reason := ""
-		if e.State == endpoints.Held || e.State == endpoints.Quarantined {
+		if slices.Contains([]endpoints.State{endpoints.Panic, endpoints.Held, endpoints.Quarantined}, e.State) {
 			reason = string(e.State) + ": " + e.Reason
 			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
 		}
