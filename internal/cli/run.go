@@ -51,6 +51,7 @@ type runOptions struct {
 	GuardShare           float64
 	GuardWindow          time.Duration
 	GuardHold            time.Duration
+	MinInstances         int
 	PanicThreshold       int
 	LogFormat, LogLevel  string
 }
@@ -83,6 +84,8 @@ func newRunCmd(f *factory) *cobra.Command {
 		"what counts as at once", 10*time.Second, parseDuration(time.Second))
 	define(flags, &opts.GuardHold, "guard-hold", "LBCTL_GUARD_HOLD", "DURATION",
 		"how long instances that vanished at once are kept in rotation", 5*time.Minute, parseDuration(time.Second))
+	define(flags, &opts.MinInstances, "min-instances", "LBCTL_MIN_INSTANCES", "N",
+		"instances that a service keeps in rotation when more vanish from Consul (default none)", 0, parseNumber(0, 10000))
 	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",
 		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", 1, parseNumber(0, 100))
 	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
@@ -155,9 +158,10 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		return err
 	}
 	table, err := endpoints.Open(filepath.Join(opts.StateDir, "endpoints.json"), endpoints.Options{
-		GuardShare:  opts.GuardShare,
-		GuardWindow: opts.GuardWindow,
-		GuardHold:   opts.GuardHold,
+		GuardShare:   opts.GuardShare,
+		GuardWindow:  opts.GuardWindow,
+		GuardHold:    opts.GuardHold,
+		MinInstances: opts.MinInstances,
 		// 0 is the default there.
 		PanicThreshold: cmp.Or(opts.PanicThreshold, -1),
 	})

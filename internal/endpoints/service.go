@@ -128,11 +128,14 @@ type Service struct {
 	Name string `json:"name"`
 	// Protocol is empty when the service is not, or no longer, to be
 	// balanced (OK is then true) or could not be understood (OK is false).
-	Protocol  Protocol   `json:"protocol,omitempty"`
-	Routes    []Route    `json:"routes,omitempty"`
-	Port      int        `json:"port,omitempty"`    // tcp: the port to listen on
-	Default   bool       `json:"default,omitempty"` // serves what no route of its family matches
-	Instances []Instance `json:"instances"`         // every registered one, sorted by Node and ID
+	Protocol Protocol `json:"protocol,omitempty"`
+	Routes   []Route  `json:"routes,omitempty"`
+	Port     int      `json:"port,omitempty"`    // tcp: the port to listen on
+	Default  bool     `json:"default,omitempty"` // serves what no route of its family matches
+	// MinInstances is how many are kept in rotation when more vanish; 0: as
+	// Options has it.
+	MinInstances int        `json:"min_instances,omitempty"`
+	Instances    []Instance `json:"instances"` // every registered one, sorted by Node and ID
 	// Problems is what was wrong with the service's data, a readable line
 	// each.
 	Problems []string `json:"problems,omitempty"`

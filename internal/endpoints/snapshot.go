@@ -37,6 +37,7 @@ type snapshotService struct {
 	Routes     []Route        `json:"routes,omitempty"`
 	Port       int            `json:"port,omitempty"`
 	Default    bool           `json:"default,omitempty"`
+	Minimum    int            `json:"min_instances,omitempty"`
 	Instances  []Instance     `json:"instances,omitempty"`
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
@@ -130,6 +131,7 @@ func (t *Table) snapshot() snapshot {
 		if r.good != nil {
 			ss.Understood = true
 			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
+			ss.Minimum = r.good.MinInstances
 		}
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
@@ -199,7 +201,7 @@ func (t *Table) restore(s snapshot) {
 	for _, ss := range s.Services {
 		r := &record{instances: ss.Instances, held: map[id]*hold{}}
 		if ss.Understood {
-			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default}
+			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.Minimum}
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}

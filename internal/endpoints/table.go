@@ -26,6 +26,10 @@ type Options struct {
 	// all get traffic. Default 1, so that only a service of which no instance
 	// passes panics; with a negative one none does.
 	PanicThreshold int
+	// MinInstances is how many instances a service keeps in rotation when more
+	// vanish: those are held. It is for services that have no MinInstances of
+	// their own; default none.
+	MinInstances int
 }
 
 // guardMin is how many instances must be known before a share of them means
@@ -77,10 +81,22 @@ type record struct {
 
 // structure is the part of a Service that its metadata gives.
 type structure struct {
-	Protocol Protocol
-	Routes   []Route
-	Port     int
-	Default  bool
+	Protocol     Protocol
+	Routes       []Route
+	Port         int
+	Default      bool
+	MinInstances int
+}
+
+// structureOf is what a service that was understood says.
+func structureOf(s Service) *structure {
+	return &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.MinInstances}
+}
+
+// give puts the structure in a service.
+func (g structure) give(s *Service) {
+	s.Protocol, s.Routes, s.Port, s.Default = g.Protocol, slices.Clone(g.Routes), g.Port, g.Default
+	s.MinInstances = g.MinInstances
 }
 
 // id names an instance within its service.
@@ -384,7 +400,8 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 		return
 	}
 	for name, n := range fresh {
-		if s := o.services[name]; len(s.Rotation()) == 0 {
+		s := o.services[name]
+		if len(s.Rotation()) == 0 {
 			reason := fmt.Sprintf("the last %d instances in rotation vanished from the catalog at once", n)
 			switch {
 			case n == 1:
@@ -399,7 +416,9 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 				}
 			}
 			t.hold(now, lost, reason)
+			continue
 		}
+		t.keepMinimum(now, name, o.services[name])
 	}
 }
 
@@ -460,7 +479,7 @@ func (t *Table) remember(o *observation) {
 		}
 		r.instances = s.Instances
 		if s.OK {
-			r.good = &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default}
+			r.good = structureOf(s)
 		}
 	}
 	for name, r := range t.records {
@@ -487,10 +506,11 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			}
 		}
 		e := Entry{Service: s}
-		e.Protocol, e.Routes, e.Port, e.Default = "", nil, 0, false
+		good := structure{}
 		if r.good != nil {
-			e.Protocol, e.Routes, e.Port, e.Default = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default
+			good = *r.good
 		}
+		good.give(&e.Service)
 		for _, h := range r.held {
 			e.Held = append(e.Held, h.instance)
 		}

@@ -22,6 +22,7 @@ const (
 	keyPath     = "lb-path"
 	keyVersion  = "lb-version"
 	keyPort     = "lb-port"
+	keyMinimum  = "lb-min-instances"
 
 	tagGRPC = "grpc_server"
 	tagHTTP = "http_server"
@@ -30,6 +31,9 @@ const (
 // maxProblems is how many of a service's problems are told: a hundred instances
 // mostly have one and the same.
 const maxProblems = 5
+
+// maxMinimum bounds lb-min-instances.
+const maxMinimum = 10000
 
 // maxRoutes bounds what one instance can ask for: hosts times paths.
 const maxRoutes = 64
@@ -107,6 +111,7 @@ type metadata struct {
 	routes   []endpoints.Route // none: the default place of the protocol
 	port     int
 	version  string
+	minimum  int // of instances; 0: it says nothing
 }
 
 // valid reports whether the metadata was understood.
@@ -129,6 +134,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	}
 	protocol, hosts, paths := value(keyProtocol), value(keyHost), value(keyPath)
 	version, port := value(keyVersion), value(keyPort)
+	minimum := value(keyMinimum)
 	if !m.balanced {
 		return m, nil
 	}
@@ -178,6 +184,12 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	if version != "" && !versionLabel.MatchString(version) {
 		bad(keyVersion, version, `1 to 64 letters, digits, ".", "_" or "-"`)
 	}
+	if minimum != "" {
+		m.minimum, err = strconv.Atoi(minimum)
+		if err != nil || m.minimum < 1 || m.minimum > maxMinimum {
+			bad(keyMinimum, minimum, fmt.Sprintf("a whole number from 1 to %d", maxMinimum))
+		}
+	}
 	if len(errs) > 0 {
 		return metadata{instance: m.instance, balanced: true}, fmt.Errorf("instance %q: %w", m.instance, joinLines(errs))
 	}
@@ -194,8 +206,8 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 }
 
 // agree settles what the instances say about their service, which may differ
-// while a new version rolls out: routes are those of all, protocol and port
-// those of most.
+// while a new version rolls out: routes are those of all, everything else is
+// that of most.
 func agree(s *endpoints.Service, parsed []metadata) {
 	parsed = slices.DeleteFunc(parsed, func(m metadata) bool { return !m.valid() })
 	if len(parsed) == 0 {
@@ -211,6 +223,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 			m.instance, keyProtocol, m.protocol, s.Protocol, s.Name))
 		return true
 	})
+	s.MinInstances = most(same, func(m metadata) int { return m.minimum })
 	if s.Protocol == endpoints.TCP {
 		s.Port = most(same, func(m metadata) int { return m.port })
 		for _, m := range same {

@@ -116,6 +116,15 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Equal(t, "tcp port 7001", structure(s))
 		assert.Len(t, s.Problems, 1)
 	})
+	t.Run("the minimum is that of most", func(t *testing.T) {
+		least := func(minimum string) *dependency.HealthService {
+			return registration("x", "of-"+minimum, "10.0.0.1", 80, tags("http_server"), meta("lb-min-instances", minimum))
+		}
+		assert.Equal(t, 2, parse(least("2"), least("3"), least("2")).MinInstances)
+		assert.Zero(t, parse(registration("x", "1", "10.0.0.1", 80, tags("http_server"))).MinInstances)
+		assert.Equal(t, []string{`instance "of-none": lb-min-instances "none", want a whole number from 1 to 10000`}, parse(least("none")).Problems)
+		assert.False(t, parse(least("0")).OK)
+	})
 	t.Run("one that is not understood does not count", func(t *testing.T) {
 		s := parse(registration("x", "1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/good", "lb-version", "v2")),
 			registration("x", "2", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "bad", "lb-version", "v3")))
