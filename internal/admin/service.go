@@ -28,16 +28,17 @@ func serviceOf(entry endpoints.Entry) Service {
 		traffic[key{instance.Node, instance.ID}] = entry.Served()
 	}
 	for _, instance := range entry.Instances {
-		in := traffic[key{instance.Node, instance.ID}]
-		reason := whyIdle(entry, instance)
-		if in {
-			reason = whyTried(instance)
+		shown := Instance{Instance: instance, InRotation: traffic[key{instance.Node, instance.ID}]}
+		out, _ := entry.Ejection(instance)
+		if out.Source != "" && !out.Kept {
+			shown.Ejected, shown.EjectedSince = true, out.Since
 		}
-		service.Instances = append(service.Instances, Instance{
-			Instance:   instance,
-			InRotation: in,
-			Reason:     reason,
-		})
+		if shown.InRotation {
+			shown.Reason = whyTried(instance, out)
+		} else {
+			shown.Reason = whyIdle(entry, instance, out)
+		}
+		service.Instances = append(service.Instances, shown)
 	}
 	for _, instance := range entry.Held {
 		service.Instances = append(service.Instances, Instance{
@@ -62,22 +63,28 @@ func serviceOf(entry endpoints.Entry) Service {
 }
 
 // whyIdle says why an instance gets no traffic.
-func whyIdle(entry endpoints.Entry, instance endpoints.Instance) string {
+func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
 	switch {
 	case instance.Status == endpoints.Maintenance:
 		return "in maintenance"
 	case !instance.InRotation():
 		return "a check is critical"
+	case out.Source != "":
+		return "ejected: " + out.Reason
 	default:
 		return "nothing is routed to the service"
 	}
 }
 
-// whyTried says why an instance gets traffic though Consul does not have it in
-// rotation, "" when it has.
-func whyTried(instance endpoints.Instance) string {
-	if instance.InRotation() {
+// whyTried says why an instance gets traffic though something is known against
+// it, "" when nothing is.
+func whyTried(instance endpoints.Instance, out endpoints.Ejection) string {
+	switch {
+	case !instance.InRotation():
+		return "tried though a check is critical, for too few others pass"
+	case out.Source != "":
+		return "kept, for too few others are left: " + out.Reason
+	default:
 		return ""
 	}
-	return "tried though a check is critical, for too few others pass"
 }

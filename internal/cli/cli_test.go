@@ -150,6 +150,19 @@ func newFakeDaemon() *fakeDaemon {
 				Reason: "its only instance does not pass its checks: it is tried, but not the 1 in maintenance",
 			},
 			{
+				Service: endpoints.Service{
+					Name: "users", Protocol: endpoints.HTTP, OK: true, Routes: []endpoints.Route{{Path: "/users"}},
+					Instances: []endpoints.Instance{
+						passing("users-1", "node-1", "10.0.0.11"), passing("users-2", "node-2", "10.0.0.12"), passing("users-3", "node-3", "10.0.0.13"),
+					},
+				},
+				State: endpoints.Fresh, Since: before(time.Hour),
+				Ejections: []endpoints.Ejection{
+					{Node: "node-1", ID: "users-1", Source: endpoints.ByProbe, Reason: "connection refused", Since: before(30 * time.Second)},
+					{Node: "node-2", ID: "users-2", Source: endpoints.ByProbe, Reason: "no answer in time", Since: before(10 * time.Second), Kept: true},
+				},
+			},
+			{
 				Service: endpoints.Service{Name: "strange", Problems: []string{`lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`}, Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},
 				State:   endpoints.Quarantined, Since: before(50 * time.Hour),
 				Reason: `no instance's metadata can be understood: lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
@@ -332,6 +345,8 @@ func TestCommands(t *testing.T) {
 		{golden: "services-none-json", line: "lbctl services -o json", change: empty},
 		{golden: "service", line: "lbctl services hello_server"},
 		{golden: "service-panic", line: "lbctl services stock"},
+		{golden: "service-ejected", line: "lbctl services users"},
+		{golden: "service-ejected-json", line: "lbctl services users -o json"},
 		{golden: "service-held", line: "lbctl services shop"},
 		{golden: "service-held-narrow", line: "lbctl services shop", terminal: narrow},
 		{golden: "service-quarantined", line: "lbctl services strange"},

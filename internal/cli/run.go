@@ -53,6 +53,11 @@ type runOptions struct {
 	GuardHold            time.Duration
 	MinInstances         int
 	PanicThreshold       int
+	MaxEjected           float64
+	Probe                string // "on" or "off"
+	ProbeInterval        time.Duration
+	ProbeTimeout         time.Duration
+	ProbeFall, ProbeRise int
 	LogFormat, LogLevel  string
 }
 
@@ -88,6 +93,18 @@ func newRunCmd(f *factory) *cobra.Command {
 		"instances that a service keeps in rotation when more vanish from Consul (default none)", 0, parseNumber(0, 10000))
 	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",
 		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", 1, parseNumber(0, 100))
+	define(flags, &opts.Probe, "probe", "LBCTL_PROBE", "on|off",
+		"ask instances in rotation themselves, and eject those that don't answer", "on", parseChoice("on", "off"))
+	define(flags, &opts.ProbeInterval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
+		"how often an instance is asked", time.Second, parseDuration(100*time.Millisecond))
+	define(flags, &opts.ProbeTimeout, "probe-timeout", "LBCTL_PROBE_TIMEOUT", "DURATION",
+		"how long its answer may take", time.Second, parseDuration(10*time.Millisecond))
+	define(flags, &opts.ProbeFall, "probe-fall", "LBCTL_PROBE_FALL", "N",
+		"failures in a row that eject an instance", 2, parseNumber(1, 100))
+	define(flags, &opts.ProbeRise, "probe-rise", "LBCTL_PROBE_RISE", "N",
+		"answers in a row that bring it back", 2, parseNumber(1, 100))
+	define(flags, &opts.MaxEjected, "max-ejected", "LBCTL_MAX_EJECTED", "SHARE",
+		"share of a service's instances in rotation that may be ejected", 0.5, parseShare)
 	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
 		"text or json", "text", parseChoice("text", "json"))
 	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
@@ -164,6 +181,13 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		MinInstances: opts.MinInstances,
 		// 0 is the default there.
 		PanicThreshold: cmp.Or(opts.PanicThreshold, -1),
+		MaxEjected:     opts.MaxEjected,
+		Probe:          opts.Probe == "on",
+		ProbeInterval:  opts.ProbeInterval,
+		ProbeTimeout:   opts.ProbeTimeout,
+		ProbeFall:      opts.ProbeFall,
+		ProbeRise:      opts.ProbeRise,
+		Logger:         logger,
 	})
 	if errors.Is(err, endpoints.ErrSnapshot) {
 		logger.Warn("starting without what was known of instances", "reason", err)

@@ -147,7 +147,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 			cell{string(instance.Status), statusStyle(instance.Status)},
 			text(fmt.Sprint(instance.Weight)),
 			text(instance.Version),
-			trafficCell(instance),
+			trafficCell(instance, opts.Now()),
 		)
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
@@ -159,7 +159,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	return writeTroubles(opts, service)
 }
 
-func trafficCell(instance admin.Instance) cell {
+func trafficCell(instance admin.Instance, now time.Time) cell {
 	switch {
 	case instance.Held:
 		return cell{"held: " + instance.Reason, yellow}
@@ -167,6 +167,8 @@ func trafficCell(instance admin.Instance) cell {
 		return cell{"yes: " + instance.Reason, yellow}
 	case instance.InRotation:
 		return cell{"yes", green}
+	case instance.Ejected:
+		return cell{fmt.Sprintf("no: %s (%s)", instance.Reason, since(instance.EjectedSince, now)), red}
 	default:
 		return cell{"no: " + instance.Reason, red}
 	}

@@ -15,7 +15,7 @@ func (t *Table) panics(e Entry) string {
 		case i.Status == Maintenance:
 			maintenance++
 			continue
-		case i.InRotation():
+		case e.sendable(i):
 			in++
 		}
 		of++

@@ -134,8 +134,10 @@ type Service struct {
 	Default  bool     `json:"default,omitempty"` // serves what no route of its family matches
 	// MinInstances is how many are kept in rotation when more vanish; 0: as
 	// Options has it.
-	MinInstances int        `json:"min_instances,omitempty"`
-	Instances    []Instance `json:"instances"` // every registered one, sorted by Node and ID
+	MinInstances int `json:"min_instances,omitempty"`
+	// Check is how its instances are asked themselves.
+	Check     Check      `json:"check,omitempty"`
+	Instances []Instance `json:"instances"` // every registered one, sorted by Node and ID
 	// Problems is what was wrong with the service's data, a readable line
 	// each.
 	Problems []string `json:"problems,omitempty"`
@@ -180,6 +182,9 @@ type Entry struct {
 	// Panicking: whatever their checks say, all registered instances that are
 	// not in maintenance get traffic.
 	Panicking bool `json:"panicking,omitempty"`
+	// Ejections are instances that Consul has in rotation, and that we don't,
+	// sorted by Node and ID.
+	Ejections []Ejection `json:"ejections,omitempty"`
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
@@ -187,7 +192,7 @@ type Entry struct {
 func (e Entry) Rotation() []Instance {
 	var in []Instance
 	for _, i := range e.Instances {
-		if i.InRotation() || e.Panicking && i.Status != Maintenance {
+		if e.sendable(i) || e.Panicking && i.Status != Maintenance {
 			in = append(in, i)
 		}
 	}

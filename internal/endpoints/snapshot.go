@@ -38,6 +38,7 @@ type snapshotService struct {
 	Port       int            `json:"port,omitempty"`
 	Default    bool           `json:"default,omitempty"`
 	Minimum    int            `json:"min_instances,omitempty"`
+	Check      Check          `json:"check,omitempty"`
 	Instances  []Instance     `json:"instances,omitempty"`
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
@@ -131,7 +132,7 @@ func (t *Table) snapshot() snapshot {
 		if r.good != nil {
 			ss.Understood = true
 			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
-			ss.Minimum = r.good.MinInstances
+			ss.Minimum, ss.Check = r.good.MinInstances, r.good.Check
 		}
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
@@ -178,6 +179,9 @@ func (ss snapshotService) validate() error {
 	if ss.Understood && !slices.Contains(Protocols, ss.Protocol) {
 		errs = append(errs, fmt.Errorf("service %q: protocol %q unknown, want one of %q", ss.Name, ss.Protocol, Protocols))
 	}
+	if !ss.Check.Valid() {
+		errs = append(errs, fmt.Errorf("service %q: check %q unknown", ss.Name, ss.Check))
+	}
 	for _, i := range ss.Instances {
 		if err := i.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
@@ -201,7 +205,7 @@ func (t *Table) restore(s snapshot) {
 	for _, ss := range s.Services {
 		r := &record{instances: ss.Instances, held: map[id]*hold{}}
 		if ss.Understood {
-			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.Minimum}
+			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.Minimum, ss.Check}
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}

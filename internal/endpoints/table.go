@@ -1,8 +1,10 @@
 package endpoints
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -30,6 +32,21 @@ type Options struct {
 	// vanish: those are held. It is for services that have no MinInstances of
 	// their own; default none.
 	MinInstances int
+	// MaxEjected is the share of a service's instances in rotation that may be
+	// ejected; default 0.5. One may be in any case, but never all.
+	MaxEjected float64
+	// Probe says whether instances in rotation are asked themselves, and
+	// ejected when they don't answer. Held ones are asked in any case.
+	Probe bool
+	// ProbeInterval is the time from one question to an instance to the next,
+	// ProbeTimeout how long an answer may take; defaults 1 s.
+	ProbeInterval, ProbeTimeout time.Duration
+	// ProbeFall is how many questions in a row have to fail for an instance to
+	// be gone, ProbeRise how many must be answered for it to come back;
+	// defaults 2.
+	ProbeFall, ProbeRise int
+	// Logger gets what is ejected and comes back; default none.
+	Logger *slog.Logger
 }
 
 // guardMin is how many instances must be known before a share of them means
@@ -51,8 +68,7 @@ type Trust struct {
 type Table struct {
 	opts Options
 	path string
-	// answers is the second look at an instance.
-	answers func(ctx context.Context, protocol Protocol, address string) error
+	ask  func(ctx context.Context, q question) error
 
 	changed chan struct{}
 	wake    chan struct{}
@@ -75,6 +91,7 @@ type record struct {
 	good      *structure // nil: never understood
 	instances []Instance // registered, at the last observation
 	held      map[id]*hold
+	failing   map[id]failing
 	state     State
 	since     time.Time
 }
@@ -86,17 +103,18 @@ type structure struct {
 	Port         int
 	Default      bool
 	MinInstances int
+	Check        Check
 }
 
 // structureOf is what a service that was understood says.
 func structureOf(s Service) *structure {
-	return &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.MinInstances}
+	return &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.MinInstances, s.Check}
 }
 
 // give puts the structure in a service.
 func (g structure) give(s *Service) {
 	s.Protocol, s.Routes, s.Port, s.Default = g.Protocol, slices.Clone(g.Routes), g.Port, g.Default
-	s.MinInstances = g.MinInstances
+	s.MinInstances, s.Check = g.MinInstances, g.Check
 }
 
 // id names an instance within its service.
@@ -126,22 +144,22 @@ type vanishing struct {
 }
 
 func newTable(path string, opts Options) *Table {
-	if opts.GuardShare == 0 {
-		opts.GuardShare = 0.5
-	}
-	if opts.GuardWindow == 0 {
-		opts.GuardWindow = 10 * time.Second
-	}
-	if opts.GuardHold == 0 {
-		opts.GuardHold = 5 * time.Minute
-	}
-	if opts.PanicThreshold == 0 {
-		opts.PanicThreshold = 1
+	opts.GuardShare = cmp.Or(opts.GuardShare, 0.5)
+	opts.GuardWindow = cmp.Or(opts.GuardWindow, 10*time.Second)
+	opts.GuardHold = cmp.Or(opts.GuardHold, 5*time.Minute)
+	opts.PanicThreshold = cmp.Or(opts.PanicThreshold, 1)
+	opts.MaxEjected = cmp.Or(opts.MaxEjected, 0.5)
+	opts.ProbeInterval = cmp.Or(opts.ProbeInterval, time.Second)
+	opts.ProbeTimeout = cmp.Or(opts.ProbeTimeout, time.Second)
+	opts.ProbeFall = cmp.Or(opts.ProbeFall, 2)
+	opts.ProbeRise = cmp.Or(opts.ProbeRise, 2)
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Table{
 		opts:    opts,
 		path:    path,
-		answers: answers,
+		ask:     askInstance,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		records: map[string]*record{},
@@ -166,6 +184,7 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.remember(o)
 	t.observed = now
 	t.entries = t.compose(now, o)
+	notify(t.wake)
 	return slices.Clone(t.entries)
 }
 
@@ -183,7 +202,7 @@ func (t *Table) Vanishing(services []Service) int {
 			continue
 		}
 		for _, i := range r.instances {
-			if i.InRotation() && !o.has(name, i.key()) && !t.takenOver(o, name, i) {
+			if t.missing(o, name, i) {
 				n++
 			}
 		}
@@ -320,13 +339,20 @@ func (t *Table) notice(now time.Time, o *observation) map[string]int {
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
 		for _, i := range r.instances {
-			if i.InRotation() && !o.has(name, i.key()) && !t.takenOver(o, name, i) {
+			if t.missing(o, name, i) {
 				t.vanished = append(t.vanished, vanishing{now, name, i})
 				fresh[name]++
 			}
 		}
 	}
 	return fresh
+}
+
+// missing reports whether an instance is gone from the catalog though nothing
+// was known against it: Consul had it in rotation, and so had we.
+func (t *Table) missing(o *observation, service string, i Instance) bool {
+	f := t.records[service].failing[i.key()]
+	return i.InRotation() && (f.source == "" || f.kept) && !o.has(service, i.key()) && !t.takenOver(o, service, i)
 }
 
 // takenOver reports whether a vanished instance's address belongs to another
@@ -360,7 +386,6 @@ func (t *Table) review(now time.Time, o *observation) {
 		for k, h := range r.held {
 			if h.until.IsZero() {
 				h.until = now.Add(t.opts.GuardHold)
-				notify(t.wake)
 			}
 			switch {
 			case o.has(name, k), t.takenOver(o, name, h.instance), trusted && !now.Before(h.until):
@@ -465,7 +490,6 @@ func (t *Table) hold(now time.Time, lost []vanishing, reason string) {
 			r.held = map[id]*hold{}
 		}
 		r.held[k] = &hold{v.instance, reason, now, now.Add(t.opts.GuardHold)}
-		notify(t.wake)
 	}
 }
 
@@ -515,6 +539,7 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			e.Held = append(e.Held, h.instance)
 		}
 		slices.SortFunc(e.Held, compareInstances)
+		e.Ejections = t.ejections(r, e)
 		e.State, e.Reason = t.judge(r, &e, o == nil)
 		if e.State != r.state || r.since.IsZero() {
 			r.state, r.since = e.State, now
@@ -558,6 +583,9 @@ func (t *Table) judge(r *record, e *Entry, restored bool) (State, string) {
 	if why := t.panics(*e); why != "" && r.good != nil {
 		state = Panic
 		e.Panicking = true
+		for n := range e.Ejections {
+			e.Ejections[n].Kept = true
+		}
 		reasons = append(reasons, why)
 	}
 	return state, strings.Join(reasons, "; ")

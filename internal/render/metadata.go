@@ -23,6 +23,7 @@ const (
 	keyVersion  = "lb-version"
 	keyPort     = "lb-port"
 	keyMinimum  = "lb-min-instances"
+	keyCheck    = "lb-check"
 
 	tagGRPC = "grpc_server"
 	tagHTTP = "http_server"
@@ -112,6 +113,7 @@ type metadata struct {
 	port     int
 	version  string
 	minimum  int // of instances; 0: it says nothing
+	check    endpoints.Check
 }
 
 // valid reports whether the metadata was understood.
@@ -134,7 +136,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	}
 	protocol, hosts, paths := value(keyProtocol), value(keyHost), value(keyPath)
 	version, port := value(keyVersion), value(keyPort)
-	minimum := value(keyMinimum)
+	minimum, check := value(keyMinimum), endpoints.Check(value(keyCheck))
 	if !m.balanced {
 		return m, nil
 	}
@@ -190,11 +192,14 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 			bad(keyMinimum, minimum, fmt.Sprintf("a whole number from 1 to %d", maxMinimum))
 		}
 	}
+	if !check.Valid() {
+		bad(keyCheck, string(check), `"tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`)
+	}
 	if len(errs) > 0 {
 		return metadata{instance: m.instance, balanced: true}, fmt.Errorf("instance %q: %w", m.instance, joinLines(errs))
 	}
 
-	m.protocol, m.version = p, version
+	m.protocol, m.version, m.check = p, version, check
 	for _, host := range hostList {
 		for _, path := range pathList {
 			if r := (endpoints.Route{Host: host, Path: path}); r != (endpoints.Route{}) {
@@ -224,6 +229,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		return true
 	})
 	s.MinInstances = most(same, func(m metadata) int { return m.minimum })
+	s.Check = most(same, func(m metadata) endpoints.Check { return m.check })
 	if s.Protocol == endpoints.TCP {
 		s.Port = most(same, func(m metadata) int { return m.port })
 		for _, m := range same {
