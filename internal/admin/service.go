@@ -43,7 +43,7 @@ func serviceOf(entry endpoints.Entry) Service {
 	for _, instance := range entry.Held {
 		service.Instances = append(service.Instances, Instance{
 			Instance:   instance,
-			InRotation: entry.Served(),
+			InRotation: entry.Served() && !entry.Expired,
 			Held:       true,
 			Reason:     entry.Reason,
 		})
@@ -65,6 +65,8 @@ func serviceOf(entry endpoints.Entry) Service {
 // whyIdle says why an instance gets no traffic.
 func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
 	switch {
+	case entry.Expired:
+		return "Consul has not confirmed the service for too long"
 	case instance.Status == endpoints.Maintenance:
 		return "in maintenance"
 	case !instance.InRotation():

@@ -53,6 +53,7 @@ type runOptions struct {
 	GuardHold            time.Duration
 	MinInstances         int
 	PanicThreshold       int
+	MaxStale             time.Duration
 	MaxEjected           float64
 	Probe                string // "on" or "off"
 	ProbeInterval        time.Duration
@@ -93,6 +94,8 @@ func newRunCmd(f *factory) *cobra.Command {
 		"instances that a service keeps in rotation when more vanish from Consul (default none)", 0, parseNumber(0, 10000))
 	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",
 		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", 1, parseNumber(0, 100))
+	define(flags, &opts.MaxStale, "max-stale", "LBCTL_MAX_STALE", "DURATION",
+		"how long services that Consul does not confirm are served (default for ever)", 0, parseDurationOrNone(10*time.Second))
 	define(flags, &opts.Probe, "probe", "LBCTL_PROBE", "on|off",
 		"ask instances in rotation themselves, and eject those that don't answer", "on", parseChoice("on", "off"))
 	define(flags, &opts.ProbeInterval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
@@ -181,6 +184,7 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		MinInstances: opts.MinInstances,
 		// 0 is the default there.
 		PanicThreshold: cmp.Or(opts.PanicThreshold, -1),
+		MaxStale:       opts.MaxStale,
 		MaxEjected:     opts.MaxEjected,
 		Probe:          opts.Probe == "on",
 		ProbeInterval:  opts.ProbeInterval,

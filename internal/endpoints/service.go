@@ -182,6 +182,9 @@ type Entry struct {
 	// Panicking: whatever their checks say, all registered instances that are
 	// not in maintenance get traffic.
 	Panicking bool `json:"panicking,omitempty"`
+	// Expired: Consul has not confirmed the service for so long that nobody gets
+	// traffic.
+	Expired bool `json:"expired,omitempty"`
 	// Ejections are instances that Consul has in rotation, and that we don't,
 	// sorted by Node and ID.
 	Ejections []Ejection `json:"ejections,omitempty"`
@@ -191,6 +194,9 @@ type Entry struct {
 // Node and ID.
 func (e Entry) Rotation() []Instance {
 	var in []Instance
+	if e.Expired {
+		return in
+	}
 	for _, i := range e.Instances {
 		if e.sendable(i) || e.Panicking && i.Status != Maintenance {
 			in = append(in, i)

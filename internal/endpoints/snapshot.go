@@ -43,6 +43,8 @@ type snapshotService struct {
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
 	Since      time.Time      `json:"since"`
+	// Confirmed is when Consul last stood by it; older versions do not say.
+	Confirmed time.Time `json:"confirmed,omitzero"`
 }
 
 type snapshotHold struct {
@@ -81,8 +83,9 @@ func Open(path string, opts Options) (*Table, error) {
 	return t, nil
 }
 
-// Save writes the snapshot, if it would differ from the last one. It is atomic:
-// after a crash the file is the old one or the new one.
+// Save writes the snapshot, if it would differ from the last one, or that is older
+// than SaveInterval. It is atomic: after a crash the file is the old one or the
+// new one.
 func (t *Table) Save() error {
 	if t.path == "" {
 		return nil
@@ -90,16 +93,14 @@ func (t *Table) Save() error {
 	t.saveMu.Lock()
 	defer t.saveMu.Unlock()
 	s := t.snapshot()
-	observed := s.Observed
-	s.Observed = time.Time{} // alone it is no reason to write
-	content, err := json.Marshal(s)
+	content, err := json.Marshal(s.undated())
 	if err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
-	if bytes.Equal(content, t.saved) {
+	recent := t.opts.MaxStale <= 0 || time.Since(t.stored) < t.SaveInterval()
+	if bytes.Equal(content, t.saved) && recent {
 		return nil
 	}
-	s.Observed = observed
 	b, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
@@ -107,13 +108,24 @@ func (t *Table) Save() error {
 	if err := writeFile(t.path, append(b, '\n')); err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
-	t.saved = content
+	t.saved, t.stored = content, time.Now()
 	return nil
+}
+
+// undated is the snapshot without the times that alone are no reason to write it.
+func (s snapshot) undated() snapshot {
+	s.Observed = time.Time{}
+	s.Services = slices.Clone(s.Services)
+	for n := range s.Services {
+		s.Services[n].Confirmed = time.Time{}
+	}
+	return s
 }
 
 func (t *Table) snapshot() snapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.confirm(time.Now())
 	s := snapshot{
 		Version:  snapshotVersion,
 		Observed: t.observed,
@@ -128,6 +140,7 @@ func (t *Table) snapshot() snapshot {
 			Instances: r.instances,
 			State:     r.state,
 			Since:     r.since,
+			Confirmed: r.confirmed,
 		}
 		if r.good != nil {
 			ss.Understood = true
@@ -203,7 +216,10 @@ func (t *Table) restore(s snapshot) {
 		t.owners = s.Owners
 	}
 	for _, ss := range s.Services {
-		r := &record{instances: ss.Instances, held: map[id]*hold{}}
+		r := &record{instances: ss.Instances, held: map[id]*hold{}, state: ss.State, since: ss.Since, confirmed: ss.Confirmed}
+		if r.confirmed.IsZero() {
+			r.confirmed = s.Observed
+		}
 		if ss.Understood {
 			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.Minimum, ss.Check}
 		}
@@ -213,12 +229,6 @@ func (t *Table) restore(s snapshot) {
 		t.records[ss.Name] = r
 	}
 	t.entries = t.compose(t.observed, nil)
-	for _, ss := range s.Services {
-		// Stale is a state of this process; what it was before goes on after
-		// the first observation.
-		r := t.records[ss.Name]
-		r.state, r.since = ss.State, ss.Since
-	}
 }
 
 // writeFile replaces path in one step, and is done when it is on disk.

@@ -32,6 +32,9 @@ type Options struct {
 	// vanish: those are held. It is for services that have no MinInstances of
 	// their own; default none.
 	MinInstances int
+	// MaxStale is how long a service is served that Consul does not confirm,
+	// because it can't be reached or trusted; default for ever.
+	MaxStale time.Duration
 	// MaxEjected is the share of a service's instances in rotation that may be
 	// ejected; default 0.5. One may be in any case, but never all.
 	MaxEjected float64
@@ -80,10 +83,13 @@ type Table struct {
 	counts   []count            // within GuardWindow
 	trust    Trust
 	observed time.Time
+	live     bool // something was observed since lbctl started
+	departed bool // before that: the entries are not those of the snapshot
 	entries  []Entry
 
 	saveMu sync.Mutex
 	saved  []byte
+	stored time.Time // when
 }
 
 // record is what the table remembers of one service.
@@ -92,6 +98,10 @@ type record struct {
 	instances []Instance // registered, at the last observation
 	held      map[id]*hold
 	failing   map[id]failing
+	heard     bool      // of it, since lbctl started
+	listed    bool      // by the last observation
+	expired   bool      // since it was composed last
+	confirmed time.Time // when Consul last stood by what it said
 	state     State
 	since     time.Time
 }
@@ -182,7 +192,8 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.review(now, o)
 	t.guard(now, o, fresh)
 	t.remember(o)
-	t.observed = now
+	t.observed, t.live = now, true
+	t.confirm(now)
 	t.entries = t.compose(now, o)
 	notify(t.wake)
 	return slices.Clone(t.entries)
@@ -228,6 +239,7 @@ func (t *Table) SetTrust(now time.Time, trust Trust) {
 	if trust == t.trust {
 		return
 	}
+	t.confirm(now)
 	t.trust = trust
 	if trust == (Trust{}) {
 		for _, r := range t.records {
@@ -252,20 +264,27 @@ func (t *Table) Trust() Trust {
 // observation, because of trust, the second look or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
 
-// NextDeadline is when the next hold runs out, so that the same observation
-// gives another answer; zero when none will.
+// NextDeadline is when time alone makes another answer of the same observation:
+// a hold runs out, or a service has gone unconfirmed for too long; zero when
+// nothing will.
 func (t *Table) NextDeadline() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var next time.Time
-	if t.trust != (Trust{}) {
-		return next
+	at := func(deadline time.Time) {
+		if !deadline.IsZero() && (next.IsZero() || deadline.Before(next)) {
+			next = deadline
+		}
 	}
 	for _, r := range t.records {
+		if !r.expired {
+			at(t.expiry(r))
+		}
+		if t.trust != (Trust{}) {
+			continue
+		}
 		for _, h := range r.held {
-			if !h.until.IsZero() && (next.IsZero() || h.until.Before(next)) {
-				next = h.until
-			}
+			at(h.until)
 		}
 	}
 	return next
@@ -502,6 +521,7 @@ func (t *Table) remember(o *observation) {
 			t.records[name] = r
 		}
 		r.instances = s.Instances
+		r.heard, r.listed = true, true
 		if s.OK {
 			r.good = structureOf(s)
 		}
@@ -511,14 +531,15 @@ func (t *Table) remember(o *observation) {
 			continue
 		}
 		r.instances = nil
+		r.heard, r.listed = true, false
 		if len(r.held) == 0 {
 			delete(t.records, name)
 		}
 	}
 }
 
-// compose makes the entries of the records; o is nil for a table that was
-// just restored.
+// compose makes the entries of the records; o is nil as long as there was nothing
+// to observe.
 func (t *Table) compose(now time.Time, o *observation) []Entry {
 	entries := make([]Entry, 0, len(t.records))
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
@@ -540,11 +561,17 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 		}
 		slices.SortFunc(e.Held, compareInstances)
 		e.Ejections = t.ejections(r, e)
-		e.State, e.Reason = t.judge(r, &e, o == nil)
-		if e.State != r.state || r.since.IsZero() {
-			r.state, r.since = e.State, now
+		e.State, e.Reason = t.judge(now, r, &e, o == nil)
+		if o == nil {
+			// Stale is a state of this process; what it was before goes on
+			// after the first observation.
+			e.Since = t.observed
+		} else {
+			if e.State != r.state || r.since.IsZero() {
+				r.state, r.since = e.State, now
+			}
+			e.Since = r.since
 		}
-		e.Since = r.since
 		entries = append(entries, e)
 	}
 	t.settleClaims(entries)
@@ -553,7 +580,7 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 
 // judge says how much a service's entry can be trusted, and why. What that means
 // for its traffic it notes in the entry.
-func (t *Table) judge(r *record, e *Entry, restored bool) (State, string) {
+func (t *Table) judge(now time.Time, r *record, e *Entry, restored bool) (State, string) {
 	state := Fresh
 	var reasons []string
 	switch {
@@ -579,6 +606,11 @@ func (t *Table) judge(r *record, e *Entry, restored bool) (State, string) {
 	if len(r.held) > 0 {
 		state = Held
 		reasons = append(reasons, t.holdReason(r))
+	}
+	expired := t.expired(now, r)
+	r.expired, e.Expired = expired != "", expired != ""
+	if e.Expired {
+		return Stale, strings.Join(append(reasons, expired), "; ")
 	}
 	if why := t.panics(*e); why != "" && r.good != nil {
 		state = Panic

@@ -93,6 +93,7 @@ type Source struct {
 	parsed   map[string]endpoints.Service // what Consul says, by service
 	unheard  time.Time                    // when a service was first found without an answer
 	observed bool
+	started  time.Time // Run
 	latest   Configuration
 
 	// failures gives template errors to Once.
@@ -218,6 +219,7 @@ func queryError(err error) string {
 
 // Run watches Consul until ctx is done; it returns nil then. It can run once.
 func (s *Source) Run(ctx context.Context) error {
+	s.started = time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	sets := make(chan templateSet, 1)
 	save := make(chan struct{}, 1)
@@ -292,10 +294,13 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 	}
 }
 
-// nextDeadline is when time alone changes something: a hold runs out, or the
+// nextDeadline is when time alone changes something: the table says so, or the
 // first pass has waited enough. Zero is never.
 func (s *Source) nextDeadline() time.Time {
 	at := s.table.NextDeadline()
+	if first := s.started.Add(firstAnswers); !s.observed && !at.IsZero() && at.Before(first) {
+		at = first // to reconsider what is remembered
+	}
 	if !s.observed && !s.unheard.IsZero() {
 		if first := s.unheard.Add(firstAnswers); at.IsZero() || first.Before(at) {
 			return first
@@ -394,14 +399,14 @@ func (s *Source) observe(ctx context.Context) bool {
 	seen, unheard := s.seen()
 	if seen == nil {
 		s.setWaiting(waitingForCatalog)
-		return false
+		return s.reconsider()
 	}
 	if len(unheard) > 0 && !s.observed {
 		if s.unheard.IsZero() {
 			s.unheard = time.Now()
 		}
 		if time.Since(s.unheard) < firstAnswers {
-			return false
+			return s.reconsider()
 		}
 		// They are not gone, only unknown: what is remembered of them stays.
 		for _, e := range s.table.Entries() {
@@ -423,6 +428,12 @@ func (s *Source) observe(ctx context.Context) bool {
 	s.setWaiting(waiting)
 	// An empty catalog for a token that may see nothing says nothing.
 	return len(entries) > 0 || !s.table.Trust().Filtered
+}
+
+// reconsider lets the table look again at what it remembers, unless Consul may
+// just be about to answer; false when there is nothing to make a configuration of.
+func (s *Source) reconsider() bool {
+	return time.Since(s.started) >= firstAnswers && s.table.Reconsider(time.Now())
 }
 
 func (s *Source) setWaiting(problems []Problem) {
@@ -568,7 +579,7 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 	var problems []Problem
 	for _, e := range entries {
 		reason := ""
-		if slices.Contains([]endpoints.State{endpoints.Panic, endpoints.Held, endpoints.Quarantined}, e.State) {
+		if e.Expired || slices.Contains([]endpoints.State{endpoints.Panic, endpoints.Held, endpoints.Quarantined}, e.State) {
 			reason = string(e.State) + ": " + e.Reason
 			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
 		}
@@ -584,11 +595,18 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 // saveTable writes the table's snapshot after each observation, beside the
 // loop, for a disk may be slow.
 func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
+	var again <-chan time.Time
+	if interval := s.table.SaveInterval(); interval > 0 {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		again = ticker.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-save:
+		case <-again:
 		}
 		s.setFiles("endpoints", s.table.Save())
 	}
