@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -34,7 +35,7 @@ func serviceOf(entry endpoints.Entry) Service {
 			shown.Ejected, shown.EjectedSince = true, out.Since
 		}
 		if shown.InRotation {
-			shown.Reason = whyTried(instance, out)
+			shown.Reason = whySpecial(entry, instance, out)
 		} else {
 			shown.Reason = whyIdle(entry, instance, out)
 		}
@@ -78,14 +79,17 @@ func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.E
 	}
 }
 
-// whyTried says why an instance gets traffic though something is known against
-// it, "" when nothing is.
-func whyTried(instance endpoints.Instance, out endpoints.Ejection) string {
+// whySpecial says why an instance gets traffic though something is known against
+// it, or less than its weight; "" for all others.
+func whySpecial(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
+	back, returning := entry.Return(instance)
 	switch {
 	case !instance.InRotation():
 		return "tried though a check is critical, for too few others pass"
 	case out.Source != "":
 		return "kept, for too few others are left: " + out.Reason
+	case returning:
+		return fmt.Sprintf("it is just back, with %.0f %% of its weight", 100*back.Share)
 	default:
 		return ""
 	}

@@ -53,6 +53,7 @@ type runOptions struct {
 	GuardHold            time.Duration
 	MinInstances         int
 	PanicThreshold       int
+	SlowStart            time.Duration
 	MaxStale             time.Duration
 	MaxEjected           float64
 	Probe                string // "on" or "off"
@@ -108,6 +109,8 @@ func newRunCmd(f *factory) *cobra.Command {
 		"answers in a row that bring it back", 2, parseNumber(1, 100))
 	define(flags, &opts.MaxEjected, "max-ejected", "LBCTL_MAX_EJECTED", "SHARE",
 		"share of a service's instances in rotation that may be ejected", 0.5, parseShare)
+	define(flags, &opts.SlowStart, "slow-start", "LBCTL_SLOW_START", "DURATION",
+		"how long the weight of an instance that was out rises until it is full; 0 for at once", 10*time.Second, parseDurationOrNone(time.Second))
 	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
 		"text or json", "text", parseChoice("text", "json"))
 	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
@@ -184,6 +187,7 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		MinInstances: opts.MinInstances,
 		// 0 is the default there.
 		PanicThreshold: cmp.Or(opts.PanicThreshold, -1),
+		SlowStart:      opts.SlowStart,
 		MaxStale:       opts.MaxStale,
 		MaxEjected:     opts.MaxEjected,
 		Probe:          opts.Probe == "on",

@@ -188,10 +188,13 @@ type Entry struct {
 	// Ejections are instances that Consul has in rotation, and that we don't,
 	// sorted by Node and ID.
 	Ejections []Ejection `json:"ejections,omitempty"`
+	// Returns are instances that were out and get a part of their weight only,
+	// sorted by Node and ID.
+	Returns []Return `json:"returns,omitempty"`
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
-// Node and ID.
+// Node and ID, with the weights that they have among each other now.
 func (e Entry) Rotation() []Instance {
 	var in []Instance
 	if e.Expired {
@@ -204,6 +207,7 @@ func (e Entry) Rotation() []Instance {
 	}
 	in = append(in, e.Held...)
 	slices.SortFunc(in, compareInstances)
+	e.weigh(in)
 	return in
 }
 

@@ -35,6 +35,13 @@ type Options struct {
 	// MaxStale is how long a service is served that Consul does not confirm,
 	// because it can't be reached or trusted; default for ever.
 	MaxStale time.Duration
+	// SlowStart is how long the weight of an instance that was out rises until
+	// it is full, from 1 s on; default none.
+	SlowStart time.Duration
+	// CheapWeights says whether a change of weight costs little for a service,
+	// which is to say no reload: others have no slow start. Default none. It is
+	// called with the table locked, and must not call it.
+	CheapWeights func(service string) bool
 	// MaxEjected is the share of a service's instances in rotation that may be
 	// ejected; default 0.5. One may be in any case, but never all.
 	MaxEjected float64
@@ -83,8 +90,9 @@ type Table struct {
 	counts   []count            // within GuardWindow
 	trust    Trust
 	observed time.Time
-	live     bool // something was observed since lbctl started
-	departed bool // before that: the entries are not those of the snapshot
+	composed time.Time // when the entries were made
+	live     bool      // something was observed since lbctl started
+	departed bool      // before that: the entries are not those of the snapshot
 	entries  []Entry
 
 	saveMu sync.Mutex
@@ -98,10 +106,11 @@ type record struct {
 	instances []Instance // registered, at the last observation
 	held      map[id]*hold
 	failing   map[id]failing
-	heard     bool      // of it, since lbctl started
-	listed    bool      // by the last observation
-	expired   bool      // since it was composed last
-	confirmed time.Time // when Consul last stood by what it said
+	traffic   map[id]traffic // kept only where there is a slow start
+	heard     bool           // of it, since lbctl started
+	listed    bool           // by the last observation
+	expired   bool           // since it was composed last
+	confirmed time.Time      // when Consul last stood by what it said
 	state     State
 	since     time.Time
 }
@@ -265,8 +274,8 @@ func (t *Table) Trust() Trust {
 func (t *Table) Changed() <-chan struct{} { return t.changed }
 
 // NextDeadline is when time alone makes another answer of the same observation:
-// a hold runs out, or a service has gone unconfirmed for too long; zero when
-// nothing will.
+// a hold runs out, a weight rises, or a service has gone unconfirmed for too long;
+// zero when nothing will.
 func (t *Table) NextDeadline() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -280,6 +289,7 @@ func (t *Table) NextDeadline() time.Time {
 		if !r.expired {
 			at(t.expiry(r))
 		}
+		at(t.nextStep(r))
 		if t.trust != (Trust{}) {
 			continue
 		}
@@ -541,6 +551,7 @@ func (t *Table) remember(o *observation) {
 // compose makes the entries of the records; o is nil as long as there was nothing
 // to observe.
 func (t *Table) compose(now time.Time, o *observation) []Entry {
+	t.composed = now
 	entries := make([]Entry, 0, len(t.records))
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
@@ -572,6 +583,7 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			}
 			e.Since = r.since
 		}
+		e.Returns = t.returns(now, r, e)
 		entries = append(entries, e)
 	}
 	t.settleClaims(entries)
