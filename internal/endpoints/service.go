@@ -3,9 +3,10 @@
 // Consul's word is believed, but guarded: what was being served stays when
 // Consul says nothing, when a service's data can no longer be understood, and
 // when many instances vanish from the catalog at once, as they do for a token
-// that has become too weak. A [Table] takes complete observations and answers
-// with what is to be served; it remembers across restarts through a snapshot
-// on disk.
+// that has become too weak. Nor are checks: what can't be reached from here is
+// ejected, and where no instance passes all are tried. A [Table] takes complete
+// observations and answers with what is to be served; it remembers across
+// restarts through a snapshot on disk.
 package endpoints
 
 import (
@@ -164,7 +165,7 @@ type State string
 // The states of an Entry.
 const (
 	Fresh       State = "fresh"       // what Consul says
-	Stale       State = "stale"       // what Consul last said; it says nothing now
+	Stale       State = "stale"       // what Consul last said; it says nothing now, and after Options.MaxStale nobody gets traffic
 	Panic       State = "panic"       // too few instances are in rotation: all that are not in maintenance get traffic
 	Held        State = "held"        // instances vanished and are kept in rotation
 	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
