@@ -39,7 +39,11 @@ type Instance struct {
 	InRotation bool `json:"in_rotation"`
 	// Held: it vanished from Consul's catalog and is kept in rotation.
 	Held bool `json:"held"`
-	// Reason says why it gets no traffic, or gets some though it vanished.
+	// Ejected: Consul has it in rotation and lbctl does not, since EjectedSince.
+	Ejected      bool      `json:"ejected"`
+	EjectedSince time.Time `json:"ejected_since,omitzero"`
+	// Reason says why it gets no traffic, or less than its weight, or gets some
+	// though it vanished or something else is known against it.
 	Reason string `json:"reason,omitempty"`
 }
 

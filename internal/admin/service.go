@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -22,18 +23,28 @@ func serviceOf(entry endpoints.Entry) Service {
 		Problems:   append([]string{}, entry.Problems...),
 		Instances:  []Instance{},
 	}
+	type key struct{ node, id string }
+	traffic := map[key]bool{}
+	for _, instance := range entry.Rotation() {
+		traffic[key{instance.Node, instance.ID}] = entry.Served()
+	}
 	for _, instance := range entry.Instances {
-		in := entry.Served() && instance.InRotation()
-		service.Instances = append(service.Instances, Instance{
-			Instance:   instance,
-			InRotation: in,
-			Reason:     whyIdle(entry, instance),
-		})
+		shown := Instance{Instance: instance, InRotation: traffic[key{instance.Node, instance.ID}]}
+		out, _ := entry.Ejection(instance)
+		if out.Source != "" && !out.Kept {
+			shown.Ejected, shown.EjectedSince = true, out.Since
+		}
+		if shown.InRotation {
+			shown.Reason = whySpecial(entry, instance, out)
+		} else {
+			shown.Reason = whyIdle(entry, instance, out)
+		}
+		service.Instances = append(service.Instances, shown)
 	}
 	for _, instance := range entry.Held {
 		service.Instances = append(service.Instances, Instance{
 			Instance:   instance,
-			InRotation: entry.Served(),
+			InRotation: entry.Served() && !entry.Expired,
 			Held:       true,
 			Reason:     entry.Reason,
 		})
@@ -52,15 +63,33 @@ func serviceOf(entry endpoints.Entry) Service {
 	return service
 }
 
-// whyIdle says why an instance gets no traffic, "" when it gets some.
-func whyIdle(entry endpoints.Entry, instance endpoints.Instance) string {
+// whyIdle says why an instance gets no traffic.
+func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
 	switch {
+	case entry.Expired:
+		return "Consul has not confirmed the service for too long"
 	case instance.Status == endpoints.Maintenance:
 		return "in maintenance"
 	case !instance.InRotation():
 		return "a check is critical"
-	case !entry.Served():
+	case out.Source != "":
+		return "ejected: " + out.Reason
+	default:
 		return "nothing is routed to the service"
+	}
+}
+
+// whySpecial says why an instance gets traffic though something is known against
+// it, or less than its weight; "" for all others.
+func whySpecial(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
+	back, returning := entry.Return(instance)
+	switch {
+	case !instance.InRotation():
+		return "tried though a check is critical, for too few others pass"
+	case out.Source != "":
+		return "kept, for too few others are left: " + out.Reason
+	case returning:
+		return fmt.Sprintf("it is just back, with %.0f %% of its weight", 100*back.Share)
 	default:
 		return ""
 	}

@@ -152,12 +152,12 @@ var samples = []sample{
 	}}},
 	{name: "services without a healthy instance", services: []endpoints.Service{
 		{Name: "down_grpc", Protocol: endpoints.GRPC, Default: true, OK: true,
-			Instances: []endpoints.Instance{instance(1, endpoints.Critical)}},
+			Instances: []endpoints.Instance{instance(1, endpoints.Maintenance)}}, // critical ones would be tried
 		{Name: "down_http", Protocol: endpoints.HTTP, Default: true, OK: true,
 			Routes:    []endpoints.Route{{Host: "down.example.com", Path: "/api"}},
 			Instances: []endpoints.Instance{instance(2, endpoints.Maintenance)}},
 		{Name: "down_tcp", Protocol: endpoints.TCP, Port: 16379, OK: true,
-			Instances: []endpoints.Instance{instance(3, endpoints.Critical)}},
+			Instances: []endpoints.Instance{instance(3, endpoints.Maintenance)}},
 	}},
 	{name: "services of every kind", services: []endpoints.Service{
 		{Name: "default_grpc", Protocol: endpoints.GRPC, Default: true, OK: true,

@@ -141,6 +141,32 @@ func newFakeDaemon() *fakeDaemon {
 				Held:   []endpoints.Instance{passing("shop-2", "node-2", "10.0.0.12")},
 			},
 			{
+				Service: endpoints.Service{
+					Name: "stock", Protocol: endpoints.GRPC, OK: true, Routes: []endpoints.Route{{Path: "/stock.Stock"}},
+					Instances: []endpoints.Instance{
+						{ID: "stock-1", Node: "node-1", Address: "10.0.0.11", Port: 7801, Weight: 1, Status: endpoints.Critical},
+						{ID: "stock-2", Node: "node-2", Address: "10.0.0.12", Port: 7801, Weight: 1, Status: endpoints.Maintenance},
+					},
+				},
+				State: endpoints.Panic, Since: before(90 * time.Second), Panicking: true,
+				Reason: "its only instance does not pass its checks: it is tried, but not the 1 in maintenance",
+			},
+			{
+				Service: endpoints.Service{
+					Name: "users", Protocol: endpoints.HTTP, OK: true, Routes: []endpoints.Route{{Path: "/users"}},
+					Instances: []endpoints.Instance{
+						passing("users-1", "node-1", "10.0.0.11"), passing("users-2", "node-2", "10.0.0.12"), passing("users-3", "node-3", "10.0.0.13"),
+						passing("users-4", "node-4", "10.0.0.14"),
+					},
+				},
+				State: endpoints.Fresh, Since: before(time.Hour),
+				Ejections: []endpoints.Ejection{
+					{Node: "node-1", ID: "users-1", Source: endpoints.ByProbe, Reason: "connection refused", Since: before(30 * time.Second)},
+					{Node: "node-2", ID: "users-2", Source: endpoints.ByProbe, Reason: "no answer in time", Since: before(10 * time.Second), Kept: true},
+				},
+				Returns: []endpoints.Return{{Node: "node-4", ID: "users-4", Share: 0.3}},
+			},
+			{
 				Service: endpoints.Service{Name: "strange", Problems: []string{`lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`}, Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},
 				State:   endpoints.Quarantined, Since: before(50 * time.Hour),
 				Reason: `no instance's metadata can be understood: lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
@@ -322,6 +348,9 @@ func TestCommands(t *testing.T) {
 		{golden: "services-none", line: "lbctl services", change: empty},
 		{golden: "services-none-json", line: "lbctl services -o json", change: empty},
 		{golden: "service", line: "lbctl services hello_server"},
+		{golden: "service-panic", line: "lbctl services stock"},
+		{golden: "service-ejected", line: "lbctl services users"},
+		{golden: "service-ejected-json", line: "lbctl services users -o json"},
 		{golden: "service-held", line: "lbctl services shop"},
 		{golden: "service-held-narrow", line: "lbctl services shop", terminal: narrow},
 		{golden: "service-quarantined", line: "lbctl services strange"},

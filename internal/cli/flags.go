@@ -145,6 +145,20 @@ func parseDuration(least time.Duration) func(string) (time.Duration, error) {
 	}
 }
 
+// parseDurationOrNone takes 0, too.
+func parseDurationOrNone(least time.Duration) func(string) (time.Duration, error) {
+	return func(given string) (time.Duration, error) {
+		if given == "0" {
+			return 0, nil
+		}
+		d, err := parseDuration(least)(given)
+		if err != nil {
+			return 0, fmt.Errorf("want 0 or a duration of at least %s, such as 90s", short(least))
+		}
+		return d, nil
+	}
+}
+
 // short is d without the zero units that String shows: "5m" for "5m0s".
 func short(d time.Duration) string {
 	text := d.String()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,15 @@ type runOptions struct {
 	GuardShare           float64
 	GuardWindow          time.Duration
 	GuardHold            time.Duration
+	MinInstances         int
+	PanicThreshold       int
+	SlowStart            time.Duration
+	MaxStale             time.Duration
+	MaxEjected           float64
+	Probe                string // "on" or "off"
+	ProbeInterval        time.Duration
+	ProbeTimeout         time.Duration
+	ProbeFall, ProbeRise int
 	LogFormat, LogLevel  string
 }
 
@@ -81,6 +91,26 @@ func newRunCmd(f *factory) *cobra.Command {
 		"what counts as at once", 10*time.Second, parseDuration(time.Second))
 	define(flags, &opts.GuardHold, "guard-hold", "LBCTL_GUARD_HOLD", "DURATION",
 		"how long instances that vanished at once are kept in rotation", 5*time.Minute, parseDuration(time.Second))
+	define(flags, &opts.MinInstances, "min-instances", "LBCTL_MIN_INSTANCES", "N",
+		"instances that a service keeps in rotation when more vanish from Consul (default none)", 0, parseNumber(0, 10000))
+	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",
+		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", 1, parseNumber(0, 100))
+	define(flags, &opts.MaxStale, "max-stale", "LBCTL_MAX_STALE", "DURATION",
+		"how long services that Consul does not confirm are served (default for ever)", 0, parseDurationOrNone(10*time.Second))
+	define(flags, &opts.Probe, "probe", "LBCTL_PROBE", "on|off",
+		"ask instances in rotation themselves, and eject those that don't answer", "on", parseChoice("on", "off"))
+	define(flags, &opts.ProbeInterval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
+		"how often an instance is asked", time.Second, parseDuration(100*time.Millisecond))
+	define(flags, &opts.ProbeTimeout, "probe-timeout", "LBCTL_PROBE_TIMEOUT", "DURATION",
+		"how long its answer may take", time.Second, parseDuration(10*time.Millisecond))
+	define(flags, &opts.ProbeFall, "probe-fall", "LBCTL_PROBE_FALL", "N",
+		"failures in a row that eject an instance", 2, parseNumber(1, 100))
+	define(flags, &opts.ProbeRise, "probe-rise", "LBCTL_PROBE_RISE", "N",
+		"answers in a row that bring it back", 2, parseNumber(1, 100))
+	define(flags, &opts.MaxEjected, "max-ejected", "LBCTL_MAX_EJECTED", "SHARE",
+		"share of a service's instances in rotation that may be ejected", 0.5, parseShare)
+	define(flags, &opts.SlowStart, "slow-start", "LBCTL_SLOW_START", "DURATION",
+		"how long the weight of an instance that was out rises until it is full; 0 for at once", 10*time.Second, parseDurationOrNone(time.Second))
 	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
 		"text or json", "text", parseChoice("text", "json"))
 	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
@@ -156,17 +186,31 @@ func runRun(ctx context.Context, opts *runOptions) error {
 	if err != nil {
 		return err
 	}
+	var source *render.Source // which is made of the table, and runs after it is
 	table, err := endpoints.Open(filepath.Join(opts.StateDir, "endpoints.json"), endpoints.Options{
-		GuardShare:  opts.GuardShare,
-		GuardWindow: opts.GuardWindow,
-		GuardHold:   opts.GuardHold,
+		GuardShare:   opts.GuardShare,
+		GuardWindow:  opts.GuardWindow,
+		GuardHold:    opts.GuardHold,
+		MinInstances: opts.MinInstances,
+		// 0 is the default there.
+		PanicThreshold: cmp.Or(opts.PanicThreshold, -1),
+		SlowStart:      opts.SlowStart,
+		CheapWeights:   func(service string) bool { return source != nil && source.Asks(service) },
+		MaxStale:       opts.MaxStale,
+		MaxEjected:     opts.MaxEjected,
+		Probe:          opts.Probe == "on",
+		ProbeInterval:  opts.ProbeInterval,
+		ProbeTimeout:   opts.ProbeTimeout,
+		ProbeFall:      opts.ProbeFall,
+		ProbeRise:      opts.ProbeRise,
+		Logger:         logger,
 	})
 	if errors.Is(err, endpoints.ErrSnapshot) {
 		logger.Warn("starting without what was known of instances", "reason", err)
 	} else if err != nil {
 		return err
 	}
-	source, err := render.New(render.Options{
+	source, err = render.New(render.Options{
 		Settings:      settings,
 		TemplatesDir:  opts.Render.templates,
 		Table:         table,

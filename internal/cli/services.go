@@ -20,6 +20,8 @@ A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
   fresh        what Consul says
   stale        what Consul last said; it says nothing now, or nothing about it
+  panic        too few instances pass their checks, by default none: all that
+               are not in maintenance are tried
   held         instances vanished from Consul in a suspicious way and are kept
                in rotation; 'lbctl accept' lets them go
   quarantined  its data can't be understood; its last good routes are kept`
@@ -145,7 +147,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 			cell{string(instance.Status), statusStyle(instance.Status)},
 			text(fmt.Sprint(instance.Weight)),
 			text(instance.Version),
-			trafficCell(instance),
+			trafficCell(instance, opts.Now()),
 		)
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
@@ -157,12 +159,16 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	return writeTroubles(opts, service)
 }
 
-func trafficCell(instance admin.Instance) cell {
+func trafficCell(instance admin.Instance, now time.Time) cell {
 	switch {
 	case instance.Held:
 		return cell{"held: " + instance.Reason, yellow}
+	case instance.InRotation && instance.Reason != "":
+		return cell{"yes: " + instance.Reason, yellow}
 	case instance.InRotation:
 		return cell{"yes", green}
+	case instance.Ejected:
+		return cell{fmt.Sprintf("no: %s (%s)", instance.Reason, since(instance.EjectedSince, now)), red}
 	default:
 		return cell{"no: " + instance.Reason, red}
 	}
@@ -214,7 +220,7 @@ func serviceStyle(state endpoints.State) style {
 	switch state {
 	case endpoints.Fresh:
 		return green
-	case endpoints.Quarantined:
+	case endpoints.Panic, endpoints.Quarantined:
 		return red
 	default:
 		return yellow

@@ -401,7 +401,7 @@ func heldBack(entries []endpoints.Entry) string {
 		}
 	}
 	slices.Sort(states)
-	slices.Reverse(states) // quarantined before held: it doesn't end by itself
+	slices.Reverse(states) // quarantined before panic and held: it doesn't end by itself
 	var parts []string
 	for _, state := range states {
 		n, e := number[state], first[state]
@@ -409,7 +409,11 @@ func heldBack(entries []endpoints.Entry) string {
 		if n > 1 {
 			why += fmt.Sprintf(", and %d more", n-1)
 		}
-		parts = append(parts, fmt.Sprintf("%s %s (%s)", are(n, "service"), state, why))
+		word := string(state)
+		if state == endpoints.Panic {
+			word = "in panic"
+		}
+		parts = append(parts, fmt.Sprintf("%s %s (%s)", are(n, "service"), word, why))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -78,10 +78,7 @@ func answersHTTP(conn net.Conn, address string) error {
 // answersTLS wants a handshake, be it one that the server refuses: it may ask
 // for a certificate that we don't have.
 func answersTLS(ctx context.Context, conn net.Conn) error {
-	err := tls.Client(conn, &tls.Config{
-		InsecureSkipVerify: true, // who it is, nginx doesn't check either
-		NextProtos:         []string{"h2", "http/1.1"},
-	}).HandshakeContext(ctx)
+	err := tls.Client(conn, clientTLS("h2", "http/1.1")).HandshakeContext(ctx)
 	if alert := tls.AlertError(0); errors.As(err, &alert) {
 		return nil
 	}

@@ -3,6 +3,7 @@ package endpoints
 import (
 	"maps"
 	"slices"
+	"time"
 )
 
 // SetDoubts says about which services Consul's last word may be out of date, by
@@ -11,6 +12,7 @@ import (
 func (t *Table) SetDoubts(doubts map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.confirm(time.Now()) // what isn't in doubt until now
 	t.doubts = maps.Clone(doubts)
 }
 
@@ -27,7 +29,7 @@ func (t *Table) Remembered(name string) (Service, bool) {
 	s := Service{Name: name, Instances: slices.Clone(r.instances)}
 	if r.good != nil {
 		s.OK = true
-		s.Protocol, s.Routes, s.Port, s.Default = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default
+		r.good.give(&s)
 	}
 	return s, true
 }

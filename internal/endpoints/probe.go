@@ -1,113 +1,243 @@
 package endpoints
 
 import (
+	"container/heap"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// The second look: a held instance that doesn't answer probeFall times in a row,
-// probeInterval apart, is gone; networkFall times where the network is the reason.
 const (
-	probeInterval = time.Second
-	probeTimeout  = time.Second
-	probeFall     = 2
-	networkFall   = 6
-	probeAtOnce   = 64
+	// probesPerSecond bounds what probes cost: with more instances than that
+	// each is asked less often.
+	probesPerSecond = 200
+	// probesAtOnce are a second's worth, should all of them wait for a second.
+	probesAtOnce = probesPerSecond
+	// probeBurst is how far the bound may be caught up with.
+	probeBurst = 50 * time.Millisecond
+	// networkFall is how many times as many failures it takes where the network
+	// is the reason.
+	networkFall = 3
 )
 
-// Probe takes a second look at held instances over another path than Consul:
-// it speaks to them in their own protocol, and releases those that refuse or
-// don't answer. While Consul can't be trusted it looks at nothing, since an instance
-// that only restarts could not come back. Probe runs until ctx is done and
-// returns its error; nothing is asked while nothing is held.
+// Probe asks instances themselves, over another path than Consul: those in
+// rotation, if Options.Probe says so, by their service's Check, and held ones in
+// their own protocol. What fails ProbeFall times in a row is ejected, and back
+// after ProbeRise answers; what is held is released. Held instances go first,
+// and they alone are not asked while Consul can't be trusted: one that only
+// restarts could not come back.
+//
+// Probe runs until ctx is done and returns its error; nothing is asked where
+// there is nobody to ask.
 func (t *Table) Probe(ctx context.Context) error {
-	var looks map[probed]look
+	p := &prober{table: t, watches: map[probed]*watch{}, answers: make(chan outcome, probesAtOnce)}
+	defer p.asking.Wait()
 	for {
-		looks = t.probeHeld(ctx, looks)
+		p.follow(time.Now())
+		p.askDue(ctx, time.Now())
 		var next <-chan time.Time
-		if len(looks) > 0 {
-			next = time.After(probeInterval)
+		if at := p.next(); !at.IsZero() {
+			next = time.After(time.Until(at))
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.wake:
+			p.current = false
+		case a := <-p.answers:
+			p.judge(ctx, a)
 		case <-next:
 		}
 	}
 }
 
-// probed is a held instance as it was asked.
+// probed is an instance as it is asked.
 type probed struct {
 	service  string
 	id       id
-	protocol Protocol
-	address  string
+	question question
 }
 
-// look is the last question to a held instance.
-type look struct {
-	at    time.Time
-	falls int // failures in a row, with this one
-	// enough is how many of them say that it is gone; 0 when it answered.
-	enough int
-}
+func (w probed) held() bool { return w.question.check == checkProtocol }
 
-// probeHeld asks every held instance whose last look is long enough ago, and
-// returns the last looks at all that stay.
-func (t *Table) probeHeld(ctx context.Context, before map[probed]look) map[probed]look {
-	looks := map[probed]look{}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, probeAtOnce)
+// toProbe is everybody to be asked.
+func (t *Table) toProbe() []probed {
+	var all []probed
 	for _, h := range t.Held() {
-		if h.Until.IsZero() {
+		if !h.Until.IsZero() {
+			all = append(all, probed{h.Service, h.Instance.key(), question{h.Protocol, checkProtocol, h.Instance.HostPort()}})
+		}
+	}
+	if !t.opts.Probe {
+		return all
+	}
+	for _, e := range t.Entries() {
+		if e.Protocol == "" || e.Check == CheckNone {
 			continue
 		}
-		p := probed{h.Service, h.Instance.key(), h.Protocol, h.Instance.HostPort()}
-		last, ok := before[p]
-		if ok && time.Since(last.at) < probeInterval {
-			mu.Lock()
-			looks[p] = last
-			mu.Unlock()
+		for _, i := range e.Service.Rotation() {
+			all = append(all, probed{e.Name, i.key(), question{e.Protocol, e.Check, i.HostPort()}})
+		}
+	}
+	return all
+}
+
+// prober is the state of Probe. Its loop alone touches it.
+type prober struct {
+	table   *Table
+	watches map[probed]*watch
+	current bool // watches are those that the table wants
+
+	looks, checks queue     // of held instances and of the others
+	paced         time.Time // when the next check may start
+
+	busy    int // questions without an answer
+	answers chan outcome
+	asking  sync.WaitGroup
+}
+
+// watch is what is known of a probed.
+type watch struct {
+	probed
+	due          time.Time
+	place        int // in its queue; -1: it is being asked
+	falls, rises int // in a row
+}
+
+type outcome struct {
+	watch *watch
+	asked time.Time
+	err   error
+}
+
+// follow adapts the watches to what the table wants.
+func (p *prober) follow(now time.Time) {
+	if p.current {
+		return
+	}
+	p.current = true
+	wanted := map[probed]bool{}
+	for _, to := range p.table.toProbe() {
+		wanted[to] = true
+		if p.watches[to] != nil {
 			continue
 		}
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-			defer cancel()
-			now := look{at: time.Now()}
-			if n := enough(t.answers(ctx, p.protocol, p.address)); n > 0 {
-				now.falls, now.enough = last.falls+1, n
+		w := &watch{probed: to, due: now}
+		if !w.held() {
+			w.due = now.Add(rand.N(p.table.opts.ProbeInterval)) // not all at once
+		}
+		p.watches[to] = w
+		heap.Push(p.queue(w), w)
+	}
+	for to, w := range p.watches {
+		if wanted[to] {
+			continue
+		}
+		delete(p.watches, to)
+		if w.place >= 0 {
+			heap.Remove(p.queue(w), w.place)
+		}
+	}
+}
+
+func (p *prober) queue(w *watch) *queue {
+	if w.held() {
+		return &p.looks
+	}
+	return &p.checks
+}
+
+// askDue asks whom it is time to ask.
+func (p *prober) askDue(ctx context.Context, now time.Time) {
+	for p.busy < probesAtOnce {
+		var w *watch
+		switch {
+		case p.looks.due(now):
+			w = heap.Pop(&p.looks).(*watch)
+		case p.checks.due(now) && !p.paced.After(now):
+			w = heap.Pop(&p.checks).(*watch)
+			if earliest := now.Add(-probeBurst); p.paced.Before(earliest) {
+				p.paced = earliest
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			looks[p] = now
+			p.paced = p.paced.Add(time.Second / probesPerSecond)
+		default:
+			return
+		}
+		p.busy++
+		p.asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, p.table.opts.ProbeTimeout)
+			defer cancel()
+			p.answers <- outcome{w, now, p.table.ask(ctx, w.question)}
 		})
 	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return looks // what failed, failed because we stop
-	}
-	for p, l := range looks {
-		if l.enough > 0 && l.falls >= l.enough {
-			t.Release(p.service, p.id.node, p.id.id)
-			delete(looks, p)
-		}
-	}
-	return looks
 }
 
-// enough is how many failures in a row like err say that the instance is gone; 0
-// for an error that is about this machine and not about the instance: no free
-// port and no answer from DNS prove nothing. A network that can't be reached may
-// be ours or the instance's, so it is given time to come back.
-func enough(err error) int {
+// next is when there is somebody to ask again; zero when only an answer or a
+// change can tell.
+func (p *prober) next() time.Time {
+	var at time.Time
+	if p.busy == probesAtOnce {
+		return at
+	}
+	if len(p.looks) > 0 {
+		at = p.looks[0].due
+	}
+	if len(p.checks) > 0 {
+		due := p.checks[0].due
+		if due.Before(p.paced) {
+			due = p.paced
+		}
+		if at.IsZero() || due.Before(at) {
+			at = due
+		}
+	}
+	return at
+}
+
+// judge takes in an answer.
+func (p *prober) judge(ctx context.Context, a outcome) {
+	p.busy--
+	w := a.watch
+	if p.watches[w.probed] != w || ctx.Err() != nil {
+		return // it is gone; or it failed because we stop
+	}
+	opts := p.table.opts
+	needed := enough(a.err, opts.ProbeFall)
+	switch {
+	case a.err == nil:
+		w.falls = 0
+		if w.rises++; w.rises == opts.ProbeRise && !w.held() {
+			p.table.readmit(w.service, w.id, ByProbe)
+		}
+	case needed > 0:
+		w.rises = 0
+		if w.falls++; w.falls < needed {
+			break
+		}
+		if w.held() {
+			p.table.Release(w.service, w.id.node, w.id.id)
+			delete(p.watches, w.probed)
+			return
+		}
+		p.table.eject(w.service, w.id, failing{address: w.question.address, source: ByProbe, reason: why(a.err), since: a.asked})
+	}
+	w.due = a.asked.Add(opts.ProbeInterval)
+	if !w.held() {
+		w.due = w.due.Add(rand.N(opts.ProbeInterval/5) - opts.ProbeInterval/10)
+	}
+	heap.Push(p.queue(w), w)
+}
+
+// enough is how many failures in a row like err say that an instance is gone, if
+// it is fall of most; 0 for an error that is about this machine and not about the
+// instance: no free port and no answer from DNS prove nothing. A network that
+// can't be reached may be ours or the instance's, so it is given time to come
+// back.
+func enough(err error, fall int) int {
 	if err == nil {
 		return 0
 	}
@@ -120,7 +250,36 @@ func enough(err error) int {
 		return 0
 	}
 	if errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ENETDOWN) {
-		return networkFall
+		return networkFall * fall
 	}
-	return probeFall
+	return fall
+}
+
+// queue is a heap of watches, the one that is due first at its root.
+type queue []*watch
+
+func (q queue) due(now time.Time) bool { return len(q) > 0 && !q[0].due.After(now) }
+
+// The methods of heap.Interface.
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i, j
+}
+
+func (q *queue) Push(w any) {
+	w.(*watch).place = len(*q)
+	*q = append(*q, w.(*watch))
+}
+
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	w := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	w.place = -1
+	return w
 }

@@ -3,9 +3,10 @@
 // Consul's word is believed, but guarded: what was being served stays when
 // Consul says nothing, when a service's data can no longer be understood, and
 // when many instances vanish from the catalog at once, as they do for a token
-// that has become too weak. A [Table] takes complete observations and answers
-// with what is to be served; it remembers across restarts through a snapshot
-// on disk.
+// that has become too weak. Nor are checks: what can't be reached from here is
+// ejected, and where no instance passes all are tried. A [Table] takes complete
+// observations and answers with what is to be served; it remembers across
+// restarts through a snapshot on disk.
 package endpoints
 
 import (
@@ -63,8 +64,8 @@ type Instance struct {
 	MaxConns int `json:"max_conns,omitempty"`
 }
 
-// InRotation reports whether the instance gets traffic: passing and warning
-// do.
+// InRotation reports whether Consul has the instance in rotation: passing and
+// warning ones are. What of them gets traffic is up to Entry.Rotation.
 func (i Instance) InRotation() bool { return i.Status == Passing || i.Status == Warning }
 
 // HostPort is the address to dial, with brackets around an IPv6 address.
@@ -136,7 +137,12 @@ type Service struct {
 	Port     int      `json:"port,omitempty"`    // tcp: the port to listen on
 	Default  bool     `json:"default,omitempty"` // serves what no route of its family matches
 	// ByReload: lb-endpoints says that nginx isn't to ask for its servers.
-	ByReload  bool       `json:"by_reload,omitempty"`
+	ByReload bool `json:"by_reload,omitempty"`
+	// MinInstances is how many are kept in rotation when more vanish; 0: as
+	// Options has it.
+	MinInstances int `json:"min_instances,omitempty"`
+	// Check is how its instances are asked themselves.
+	Check     Check      `json:"check,omitempty"`
 	Instances []Instance `json:"instances"` // every registered one, sorted by Node and ID
 	// Problems is what was wrong with the service's data, a readable line
 	// each.
@@ -146,7 +152,8 @@ type Service struct {
 	OK bool `json:"ok"`
 }
 
-// Rotation is the registered instances that get traffic: passing and warning.
+// Rotation is the registered instances that Consul has in rotation: passing and
+// warning.
 func (s Service) Rotation() []Instance {
 	var in []Instance
 	for _, i := range s.Instances {
@@ -163,7 +170,8 @@ type State string
 // The states of an Entry.
 const (
 	Fresh       State = "fresh"       // what Consul says
-	Stale       State = "stale"       // what Consul last said; it says nothing now, or nothing about this one
+	Stale       State = "stale"       // what Consul last said; it says nothing now, or nothing about this one, and after Options.MaxStale nobody gets traffic
+	Panic       State = "panic"       // too few instances are in rotation: all that are not in maintenance get traffic
 	Held        State = "held"        // instances vanished and are kept in rotation
 	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
 )
@@ -179,13 +187,35 @@ type Entry struct {
 	Held []Instance `json:"held,omitempty"`
 	// Peak is how many instances there were at most, in rotation or not.
 	Peak int `json:"peak"`
+	// Panicking: whatever their checks say, all registered instances that are
+	// not in maintenance get traffic.
+	Panicking bool `json:"panicking,omitempty"`
+	// Expired: Consul has not confirmed the service for so long that nobody gets
+	// traffic.
+	Expired bool `json:"expired,omitempty"`
+	// Ejections are instances that Consul has in rotation, and that we don't,
+	// sorted by Node and ID.
+	Ejections []Ejection `json:"ejections,omitempty"`
+	// Returns are instances that were out and get a part of their weight only,
+	// sorted by Node and ID.
+	Returns []Return `json:"returns,omitempty"`
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
-// Node and ID.
+// Node and ID, with the weights that they have among each other now.
 func (e Entry) Rotation() []Instance {
-	in := append(e.Service.Rotation(), e.Held...)
+	var in []Instance
+	if e.Expired {
+		return in
+	}
+	for _, i := range e.Instances {
+		if e.sendable(i) || e.Panicking && i.Status != Maintenance {
+			in = append(in, i)
+		}
+	}
+	in = append(in, e.Held...)
 	slices.SortFunc(in, compareInstances)
+	e.weigh(in)
 	return in
 }
 

@@ -39,10 +39,14 @@ type snapshotService struct {
 	Default    bool           `json:"default,omitempty"`
 	ByReload   bool           `json:"by_reload,omitempty"`
 	Peak       int            `json:"peak,omitempty"`
+	Minimum    int            `json:"min_instances,omitempty"`
+	Check      Check          `json:"check,omitempty"`
 	Instances  []Instance     `json:"instances,omitempty"`
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
 	Since      time.Time      `json:"since"`
+	// Confirmed is when Consul last stood by it; older versions do not say.
+	Confirmed time.Time `json:"confirmed,omitzero"`
 }
 
 type snapshotHold struct {
@@ -81,8 +85,9 @@ func Open(path string, opts Options) (*Table, error) {
 	return t, nil
 }
 
-// Save writes the snapshot, if it would differ from the last one. It is atomic:
-// after a crash the file is the old one or the new one.
+// Save writes the snapshot, if it would differ from the last one, or that is older
+// than SaveInterval. It is atomic: after a crash the file is the old one or the
+// new one.
 func (t *Table) Save() error {
 	if t.path == "" {
 		return nil
@@ -90,27 +95,39 @@ func (t *Table) Save() error {
 	t.saveMu.Lock()
 	defer t.saveMu.Unlock()
 	s := t.snapshot()
-	observed := s.Observed
-	s.Observed = time.Time{} // alone it is no reason to write
-	content, err := json.Marshal(s)
+	content, err := json.Marshal(s.undated())
 	if err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
-	if bytes.Equal(content, t.saved) {
+	recent := t.opts.MaxStale <= 0 || time.Since(t.stored) < t.SaveInterval()
+	if bytes.Equal(content, t.saved) && recent {
 		return nil
 	}
-	// Written into the JSON that is there: with many services it takes a while.
-	b := fmt.Appendf(nil, "{%q:%q,%s\n", "observed", observed.Format(time.RFC3339Nano), content[1:])
-	if err := writeFile(t.path, b); err != nil {
+	b, err := json.Marshal(s)
+	if err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
-	t.saved = content
+	if err := writeFile(t.path, append(b, '\n')); err != nil {
+		return fmt.Errorf("save endpoint snapshot: %w", err)
+	}
+	t.saved, t.stored = content, time.Now()
 	return nil
+}
+
+// undated is the snapshot without the times that alone are no reason to write it.
+func (s snapshot) undated() snapshot {
+	s.Observed = time.Time{}
+	s.Services = slices.Clone(s.Services)
+	for n := range s.Services {
+		s.Services[n].Confirmed = time.Time{}
+	}
+	return s
 }
 
 func (t *Table) snapshot() snapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.confirm(time.Now())
 	s := snapshot{
 		Version:  snapshotVersion,
 		Observed: t.observed,
@@ -126,10 +143,12 @@ func (t *Table) snapshot() snapshot {
 			Peak:      r.peak,
 			State:     r.state,
 			Since:     r.since,
+			Confirmed: r.confirmed,
 		}
 		if r.good != nil {
 			ss.Understood = true
-			ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default, r.good.ByReload
+			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
+			ss.ByReload, ss.Minimum, ss.Check = r.good.ByReload, r.good.MinInstances, r.good.Check
 		}
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
@@ -176,6 +195,9 @@ func (ss snapshotService) validate() error {
 	if ss.Understood && !slices.Contains(Protocols, ss.Protocol) {
 		errs = append(errs, fmt.Errorf("service %q: protocol %q unknown, want one of %q", ss.Name, ss.Protocol, Protocols))
 	}
+	if !ss.Check.Valid() {
+		errs = append(errs, fmt.Errorf("service %q: check %q unknown", ss.Name, ss.Check))
+	}
 	for _, i := range ss.Instances {
 		if err := i.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
@@ -197,9 +219,12 @@ func (t *Table) restore(s snapshot) {
 		t.owners = s.Owners
 	}
 	for _, ss := range s.Services {
-		r := &record{instances: ss.Instances, held: map[id]*hold{}, peak: ss.Peak}
+		r := &record{instances: ss.Instances, held: map[id]*hold{}, peak: ss.Peak, state: ss.State, since: ss.Since, confirmed: ss.Confirmed}
+		if r.confirmed.IsZero() {
+			r.confirmed = s.Observed
+		}
 		if ss.Understood {
-			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload}
+			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload, ss.Minimum, ss.Check}
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
@@ -207,12 +232,6 @@ func (t *Table) restore(s snapshot) {
 		t.records[ss.Name] = r
 	}
 	t.entries = t.compose(t.observed, nil)
-	for _, ss := range s.Services {
-		// Stale is a state of this process; what it was before goes on after
-		// the first observation.
-		r := t.records[ss.Name]
-		r.state, r.since = ss.State, ss.Since
-	}
 }
 
 // writeFile replaces path in one step, and is done when it is on disk.

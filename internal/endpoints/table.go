@@ -1,8 +1,10 @@
 package endpoints
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -21,6 +23,40 @@ type Options struct {
 	// GuardHold is how long vanished instances are held at most, while
 	// Consul can be trusted; default 5 minutes.
 	GuardHold time.Duration
+	// PanicThreshold is the share of a service's instances not in maintenance,
+	// in percent and rounded up, that must be in rotation: with less of them
+	// all get traffic. Default 1, so that only a service of which no instance
+	// passes panics; with a negative one none does.
+	PanicThreshold int
+	// MinInstances is how many instances a service keeps in rotation when more
+	// vanish: those are held. It is for services that have no MinInstances of
+	// their own; default none.
+	MinInstances int
+	// MaxStale is how long a service is served that Consul does not confirm,
+	// because it can't be reached or trusted; default for ever.
+	MaxStale time.Duration
+	// SlowStart is how long the weight of an instance that was out rises until
+	// it is full, from 1 s on; default none.
+	SlowStart time.Duration
+	// CheapWeights says whether a change of weight costs little for a service,
+	// which is to say no reload: others have no slow start. Default none. It is
+	// called with the table locked, and must not call it.
+	CheapWeights func(service string) bool
+	// MaxEjected is the share of a service's instances in rotation that may be
+	// ejected; default 0.5. One may be in any case, but never all.
+	MaxEjected float64
+	// Probe says whether instances in rotation are asked themselves, and
+	// ejected when they don't answer. Held ones are asked in any case.
+	Probe bool
+	// ProbeInterval is the time from one question to an instance to the next,
+	// ProbeTimeout how long an answer may take; defaults 1 s.
+	ProbeInterval, ProbeTimeout time.Duration
+	// ProbeFall is how many questions in a row have to fail for an instance to
+	// be gone, ProbeRise how many must be answered for it to come back;
+	// defaults 2.
+	ProbeFall, ProbeRise int
+	// Logger gets what is ejected and comes back; default none.
+	Logger *slog.Logger
 }
 
 // guardMin is how many instances must be known before a share of them means
@@ -42,8 +78,7 @@ type Trust struct {
 type Table struct {
 	opts Options
 	path string
-	// answers is the second look at an instance.
-	answers func(ctx context.Context, protocol Protocol, address string) error
+	ask  func(ctx context.Context, q question) error
 
 	changed chan struct{}
 	wake    chan struct{}
@@ -56,10 +91,14 @@ type Table struct {
 	trust    Trust
 	doubts   map[string]string // by service name: why Consul's last word on it may be out of date
 	observed time.Time
+	composed time.Time // when the entries were made
+	live     bool      // something was observed since lbctl started
+	departed bool      // before that: the entries are not those of the snapshot
 	entries  []Entry
 
 	saveMu sync.Mutex
 	saved  []byte
+	stored time.Time // when
 }
 
 // record is what the table remembers of one service.
@@ -68,17 +107,36 @@ type record struct {
 	instances []Instance // registered, at the last observation
 	held      map[id]*hold
 	peak      int // of instances, held ones included
+	failing   map[id]failing
+	traffic   map[id]traffic // kept only where there is a slow start
+	heard     bool           // of it, since lbctl started
+	listed    bool           // by the last observation
+	expired   bool           // since it was composed last
+	confirmed time.Time      // when Consul last stood by what it said
 	state     State
 	since     time.Time
 }
 
 // structure is the part of a Service that its metadata gives.
 type structure struct {
-	Protocol Protocol
-	Routes   []Route
-	Port     int
-	Default  bool
-	ByReload bool
+	Protocol     Protocol
+	Routes       []Route
+	Port         int
+	Default      bool
+	ByReload     bool
+	MinInstances int
+	Check        Check
+}
+
+// structureOf is what a service that was understood says.
+func structureOf(s Service) *structure {
+	return &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.ByReload, s.MinInstances, s.Check}
+}
+
+// give puts the structure in a service.
+func (g structure) give(s *Service) {
+	s.Protocol, s.Routes, s.Port, s.Default = g.Protocol, slices.Clone(g.Routes), g.Port, g.Default
+	s.ByReload, s.MinInstances, s.Check = g.ByReload, g.MinInstances, g.Check
 }
 
 // id names an instance within its service.
@@ -108,19 +166,22 @@ type vanishing struct {
 }
 
 func newTable(path string, opts Options) *Table {
-	if opts.GuardShare == 0 {
-		opts.GuardShare = 0.5
-	}
-	if opts.GuardWindow == 0 {
-		opts.GuardWindow = 10 * time.Second
-	}
-	if opts.GuardHold == 0 {
-		opts.GuardHold = 5 * time.Minute
+	opts.GuardShare = cmp.Or(opts.GuardShare, 0.5)
+	opts.GuardWindow = cmp.Or(opts.GuardWindow, 10*time.Second)
+	opts.GuardHold = cmp.Or(opts.GuardHold, 5*time.Minute)
+	opts.PanicThreshold = cmp.Or(opts.PanicThreshold, 1)
+	opts.MaxEjected = cmp.Or(opts.MaxEjected, 0.5)
+	opts.ProbeInterval = cmp.Or(opts.ProbeInterval, time.Second)
+	opts.ProbeTimeout = cmp.Or(opts.ProbeTimeout, time.Second)
+	opts.ProbeFall = cmp.Or(opts.ProbeFall, 2)
+	opts.ProbeRise = cmp.Or(opts.ProbeRise, 2)
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Table{
 		opts:    opts,
 		path:    path,
-		answers: answers,
+		ask:     askInstance,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		records: map[string]*record{},
@@ -143,8 +204,10 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.review(now, o)
 	t.guard(now, o, fresh)
 	t.remember(o)
-	t.observed = now
+	t.observed, t.live = now, true
+	t.confirm(now)
 	t.entries = t.compose(now, o)
+	notify(t.wake)
 	return slices.Clone(t.entries)
 }
 
@@ -162,7 +225,7 @@ func (t *Table) Vanishing(services []Service) int {
 			continue
 		}
 		for _, i := range r.instances {
-			if i.InRotation() && !o.has(name, i.key()) && !t.takenOver(o, name, i) {
+			if t.missing(o, name, i) {
 				n++
 			}
 		}
@@ -188,6 +251,7 @@ func (t *Table) SetTrust(now time.Time, trust Trust) {
 	if trust == t.trust {
 		return
 	}
+	t.confirm(now)
 	t.trust = trust
 	if trust == (Trust{}) {
 		for _, r := range t.records {
@@ -212,20 +276,28 @@ func (t *Table) Trust() Trust {
 // observation, because of trust, the second look or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
 
-// NextDeadline is when the next hold runs out, so that the same observation
-// gives another answer; zero when none will.
+// NextDeadline is when time alone makes another answer of the same observation:
+// a hold runs out, a weight rises, or a service has gone unconfirmed for too long;
+// zero when nothing will.
 func (t *Table) NextDeadline() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var next time.Time
-	if t.trust != (Trust{}) {
-		return next
+	at := func(deadline time.Time) {
+		if !deadline.IsZero() && (next.IsZero() || deadline.Before(next)) {
+			next = deadline
+		}
 	}
-	for _, r := range t.records {
+	for name, r := range t.records {
+		if !r.expired {
+			at(t.expiry(name, r))
+		}
+		at(t.nextStep(r))
+		if t.trust != (Trust{}) {
+			continue
+		}
 		for _, h := range r.held {
-			if !h.until.IsZero() && (next.IsZero() || h.until.Before(next)) {
-				next = h.until
-			}
+			at(h.until)
 		}
 	}
 	return next
@@ -299,13 +371,20 @@ func (t *Table) notice(now time.Time, o *observation) map[string]int {
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
 		for _, i := range r.instances {
-			if i.InRotation() && !o.has(name, i.key()) && !t.takenOver(o, name, i) {
+			if t.missing(o, name, i) {
 				t.vanished = append(t.vanished, vanishing{now, name, i})
 				fresh[name]++
 			}
 		}
 	}
 	return fresh
+}
+
+// missing reports whether an instance is gone from the catalog though nothing
+// was known against it: Consul had it in rotation, and so had we.
+func (t *Table) missing(o *observation, service string, i Instance) bool {
+	f := t.records[service].failing[i.key()]
+	return i.InRotation() && (f.source == "" || f.kept) && !o.has(service, i.key()) && !t.takenOver(o, service, i)
 }
 
 // takenOver reports whether a vanished instance's address belongs to another
@@ -339,7 +418,6 @@ func (t *Table) review(now time.Time, o *observation) {
 		for k, h := range r.held {
 			if h.until.IsZero() {
 				h.until = now.Add(t.opts.GuardHold)
-				notify(t.wake)
 			}
 			switch {
 			case o.has(name, k), t.takenOver(o, name, h.instance), trusted && !now.Before(h.until):
@@ -379,7 +457,8 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 		return
 	}
 	for name, n := range fresh {
-		if s := o.services[name]; len(s.Rotation()) == 0 {
+		s := o.services[name]
+		if len(s.Rotation()) == 0 {
 			reason := fmt.Sprintf("the last %d instances in rotation vanished from the catalog at once", n)
 			switch {
 			case n == 1:
@@ -394,7 +473,9 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 				}
 			}
 			t.hold(now, lost, reason)
+			continue
 		}
+		t.keepMinimum(now, name, o.services[name])
 	}
 }
 
@@ -441,7 +522,6 @@ func (t *Table) hold(now time.Time, lost []vanishing, reason string) {
 			r.held = map[id]*hold{}
 		}
 		r.held[k] = &hold{v.instance, reason, now, now.Add(t.opts.GuardHold)}
-		notify(t.wake)
 	}
 }
 
@@ -454,8 +534,9 @@ func (t *Table) remember(o *observation) {
 			t.records[name] = r
 		}
 		r.instances = s.Instances
+		r.heard, r.listed = true, true
 		if s.OK {
-			r.good = &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.ByReload}
+			r.good = structureOf(s)
 		}
 	}
 	for name, r := range t.records {
@@ -463,15 +544,17 @@ func (t *Table) remember(o *observation) {
 			continue
 		}
 		r.instances = nil
+		r.heard, r.listed = true, false
 		if len(r.held) == 0 {
 			delete(t.records, name)
 		}
 	}
 }
 
-// compose makes the entries of the records; o is nil for a table that was
-// just restored.
+// compose makes the entries of the records; o is nil as long as there was nothing
+// to observe.
 func (t *Table) compose(now time.Time, o *observation) []Entry {
+	t.composed = now
 	entries := make([]Entry, 0, len(t.records))
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
@@ -481,30 +564,40 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 				s = seen
 			}
 		}
-		e := Entry{Service: s, State: Fresh}
-		e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = "", nil, 0, false, false
+		e := Entry{Service: s}
+		good := structure{}
 		if r.good != nil {
-			e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default, r.good.ByReload
+			good = *r.good
 		}
-		e.State, e.Reason = t.judge(r, s, o == nil)
-		if e.State != r.state || r.since.IsZero() {
-			r.state, r.since = e.State, now
-		}
-		e.Since = r.since
+		good.give(&e.Service)
 		for _, h := range r.held {
 			e.Held = append(e.Held, h.instance)
 		}
 		slices.SortFunc(e.Held, compareInstances)
 		r.peak = max(r.peak, len(r.instances)+len(r.held))
 		e.Peak = r.peak
+		e.Ejections = t.ejections(r, e)
+		e.State, e.Reason = t.judge(now, r, &e, o == nil)
+		if o == nil {
+			// Stale is a state of this process; what it was before goes on
+			// after the first observation.
+			e.Since = t.observed
+		} else {
+			if e.State != r.state || r.since.IsZero() {
+				r.state, r.since = e.State, now
+			}
+			e.Since = r.since
+		}
+		e.Returns = t.returns(now, r, e)
 		entries = append(entries, e)
 	}
 	t.settleClaims(entries)
 	return entries
 }
 
-// judge says how much a service's entry can be trusted, and why.
-func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
+// judge says how much a service's entry can be trusted, and why. What that means
+// for its traffic it notes in the entry.
+func (t *Table) judge(now time.Time, r *record, e *Entry, restored bool) (State, string) {
 	state := Fresh
 	var reasons []string
 	switch {
@@ -514,15 +607,15 @@ func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
 	case t.trust.NoLeader:
 		state = Stale
 		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")
-	case t.doubts[s.Name] != "":
+	case t.doubts[e.Name] != "":
 		state = Stale
-		reasons = append(reasons, t.doubts[s.Name])
+		reasons = append(reasons, t.doubts[e.Name])
 	}
-	if !s.OK {
+	if !e.OK {
 		state = Quarantined
 		why := "none of its instances has metadata that can be understood"
-		if len(s.Problems) > 0 {
-			why = s.Problems[0]
+		if len(e.Problems) > 0 {
+			why = e.Problems[0]
 		}
 		kept := "not served, for there is no earlier good state"
 		if r.good != nil {
@@ -533,6 +626,19 @@ func (t *Table) judge(r *record, s Service, restored bool) (State, string) {
 	if len(r.held) > 0 {
 		state = Held
 		reasons = append(reasons, t.holdReason(r))
+	}
+	expired := t.expired(now, e.Name, r)
+	r.expired, e.Expired = expired != "", expired != ""
+	if e.Expired {
+		return Stale, strings.Join(append(reasons, expired), "; ")
+	}
+	if why := t.panics(*e); why != "" && r.good != nil {
+		state = Panic
+		e.Panicking = true
+		for n := range e.Ejections {
+			e.Ejections[n].Kept = true
+		}
+		reasons = append(reasons, why)
 	}
 	return state, strings.Join(reasons, "; ")
 }

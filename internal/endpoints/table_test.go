@@ -77,16 +77,16 @@ func TestGuard(t *testing.T) {
 			see(time.Second, "hello[a b]", "hello=fresh", service("hello", "a", "b", "c:maintenance", "d:maintenance", "e:maintenance")),
 			see(time.Second, "hello[a b]", "hello=fresh", service("hello", "a", "b")),
 		}},
-		{"a service whose every instance leaves through critical is gone at once", []step{
+		{"a service whose every instance leaves through critical is tried as long as it is there", []step{
 			see(0, "hello[a b]", "hello=fresh", service("hello", "a", "b")),
-			see(time.Second, "hello[]", "hello=fresh", service("hello", "a:critical", "b:critical")),
+			see(time.Second, "hello[a b]", "hello=panic", service("hello", "a:critical", "b:critical")),
 			see(time.Second, "", ""),
 		}},
 		{"graceful leaving in several steps, one by one", []step{
 			see(0, "hello[a b c]", "hello=fresh", service("hello", "a", "b", "c")),
 			see(time.Second, "hello[b c]", "hello=fresh", service("hello", "a:maintenance", "b", "c")),
 			see(time.Second, "hello[c]", "hello=fresh", service("hello", "b:critical", "c")),
-			see(time.Second, "hello[]", "hello=fresh", service("hello", "b:critical", "c:maintenance")),
+			see(time.Second, "hello[b]", "hello=panic", service("hello", "b:critical", "c:maintenance")),
 			see(time.Second, "", ""),
 		}},
 		{"a minority that vanishes is believed", []step{
@@ -142,10 +142,10 @@ func TestGuard(t *testing.T) {
 			see(time.Second, "a[x y] b[u v]", "a=held b=fresh", service("b", "u", "v")),
 			see(time.Second, "a[x y] b[u v]", "a=fresh b=fresh", service("a", "x", "y"), service("b", "u", "v")),
 		}},
-		{"a held instance that comes back critical leaves the rotation", []step{
+		{"a held instance that comes back critical is no longer held", []step{
 			see(0, "hello[a]", "hello=fresh", service("hello", "a")),
 			see(time.Second, "hello[a]", "hello=held"),
-			see(time.Second, "hello[]", "hello=fresh", service("hello", "a:critical")),
+			see(time.Second, "hello[a]", "hello=panic", service("hello", "a:critical")),
 			see(time.Second, "", ""),
 		}},
 		{"a service appears again after it was gone for good", []step{
@@ -455,7 +455,7 @@ func TestWhatConsulSaysIsAlwaysServed(t *testing.T) {
 				tb.SetTrust(now, Trust{Filtered: rnd.IntN(2) == 0, NoLeader: rnd.IntN(4) == 0})
 			}
 			var services []Service
-			in := map[string]bool{}
+			in, tried := map[string]bool{}, map[string]bool{}
 			for _, name := range []string{"a", "b"} {
 				s := service(name)
 				for n := range 5 {
@@ -483,13 +483,17 @@ func TestWhatConsulSaysIsAlwaysServed(t *testing.T) {
 					served[i.ID] = true
 				}
 				require.Equal(t, e.State == Held, len(e.Held) > 0)
+				require.Equal(t, e.State == Panic, len(e.Service.Rotation()) == 0 && len(e.Rotation()) > len(e.Held))
 				require.True(t, slices.IsSortedFunc(e.Rotation(), compareInstances))
+				for _, i := range e.Instances {
+					tried[i.ID] = e.State == Panic && i.Status == Critical
+				}
 			}
 			for id, passing := range in {
-				require.Equal(t, passing, served[id], "seed %d: %s", seed, id)
+				require.Equal(t, passing || tried[id], served[id], "seed %d: %s", seed, id)
 			}
 			for id, gone := range left {
-				require.False(t, gone && served[id], "seed %d: %s left and is served", seed, id)
+				require.False(t, gone && served[id] && !tried[id], "seed %d: %s left and is served", seed, id)
 			}
 		}
 	}

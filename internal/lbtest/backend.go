@@ -29,7 +29,18 @@ type Backend struct {
 // StartBackend starts a server on a port of 127.0.0.1; it ends with the test.
 func StartBackend(t testing.TB, name string) *Backend {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return startBackend(t, name, 0)
+}
+
+// Again starts a server in place of one that has ended, at the same port.
+func (b *Backend) Again(t testing.TB) *Backend {
+	t.Helper()
+	return startBackend(t, b.Name, b.Port)
+}
+
+func startBackend(t testing.TB, name string, port int) *Backend {
+	t.Helper()
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}

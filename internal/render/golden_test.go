@@ -139,7 +139,7 @@ var scenarios = []struct {
 		registrations: []*dependency.HealthService{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
 			registration("cache", "cache-2", "10.0.0.2", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
-			registration("down", "down-1", "10.0.0.3", 5432, meta("lb-port", "5432"), status("critical")),
+			registration("down", "down-1", "10.0.0.3", 5432, meta("lb-port", "5432"), status("maintenance")),
 		},
 	},
 	{
@@ -178,8 +178,8 @@ var scenarios = []struct {
 		name: "nobody-healthy",
 		registrations: []*dependency.HealthService{
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), status("maintenance")),
-			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), status("critical")),
-			registration("web", "web-1", "10.0.0.3", 80, meta("lb-protocol", "http", "lb-path", "/web"), status("critical")),
+			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), status("maintenance")),
+			registration("web", "web-1", "10.0.0.3", 80, meta("lb-protocol", "http", "lb-path", "/web"), status("maintenance")),
 		},
 	},
 	{

@@ -27,6 +27,8 @@ const (
 	keyEndpoints    = "lb-endpoints"
 	endpointsAuto   = "auto"
 	endpointsReload = "reload"
+	keyMinimum      = "lb-min-instances"
+	keyCheck        = "lb-check"
 
 	tagGRPC = "grpc_server"
 	tagHTTP = "http_server"
@@ -35,6 +37,9 @@ const (
 // maxProblems is how many of a service's problems are told: a hundred instances
 // mostly have one and the same.
 const maxProblems = 5
+
+// maxMinimum bounds lb-min-instances.
+const maxMinimum = 10000
 
 // maxRoutes bounds what one instance can ask for: hosts times paths.
 const maxRoutes = 64
@@ -118,6 +123,8 @@ type metadata struct {
 	version  string
 	maxConns int
 	byReload bool
+	minimum  int // of instances; 0: it says nothing
+	check    endpoints.Check
 }
 
 // valid reports whether the metadata was understood.
@@ -141,6 +148,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	protocol, hosts, paths := value(keyProtocol), value(keyHost), value(keyPath)
 	version, port := value(keyVersion), value(keyPort)
 	maxConns, delivery := value(keyMaxConns), value(keyEndpoints)
+	minimum, check := value(keyMinimum), endpoints.Check(value(keyCheck))
 	if !m.balanced {
 		return m, nil
 	}
@@ -200,11 +208,20 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 		bad(keyEndpoints, delivery, fmt.Sprintf("%q or %q", endpointsAuto, endpointsReload))
 	}
 	m.byReload = delivery == endpointsReload
+	if minimum != "" {
+		m.minimum, err = strconv.Atoi(minimum)
+		if err != nil || m.minimum < 1 || m.minimum > maxMinimum {
+			bad(keyMinimum, minimum, fmt.Sprintf("a whole number from 1 to %d", maxMinimum))
+		}
+	}
+	if !check.Valid() {
+		bad(keyCheck, string(check), `"tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`)
+	}
 	if len(errs) > 0 {
 		return metadata{instance: m.instance, balanced: true}, fmt.Errorf("instance %q: %w", m.instance, joinLines(errs))
 	}
 
-	m.protocol, m.version = p, version
+	m.protocol, m.version, m.check = p, version, check
 	for _, host := range hostList {
 		for _, path := range pathList {
 			if r := (endpoints.Route{Host: host, Path: path}); r != (endpoints.Route{}) {
@@ -216,8 +233,8 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 }
 
 // agree settles what the instances say about their service, which may differ
-// while a new version rolls out: routes are those of all, protocol and port
-// those of most.
+// while a new version rolls out: routes are those of all, everything else is
+// that of most.
 func agree(s *endpoints.Service, parsed []metadata) {
 	parsed = slices.DeleteFunc(parsed, func(m metadata) bool { return !m.valid() })
 	if len(parsed) == 0 {
@@ -234,6 +251,8 @@ func agree(s *endpoints.Service, parsed []metadata) {
 			m.instance, keyProtocol, m.protocol, s.Protocol, s.Name))
 		return true
 	})
+	s.MinInstances = most(same, func(m metadata) int { return m.minimum })
+	s.Check = most(same, func(m metadata) endpoints.Check { return m.check })
 	if s.Protocol == endpoints.TCP {
 		s.Port = most(same, func(m metadata) int { return m.port })
 		for _, m := range same {

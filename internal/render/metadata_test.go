@@ -116,6 +116,23 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Equal(t, "tcp port 7001", structure(s))
 		assert.Len(t, s.Problems, 1)
 	})
+	t.Run("the minimum is that of most", func(t *testing.T) {
+		least := func(minimum string) *dependency.HealthService {
+			return registration("x", "of-"+minimum, "10.0.0.1", 80, tags("http_server"), meta("lb-min-instances", minimum))
+		}
+		assert.Equal(t, 2, parse(least("2"), least("3"), least("2")).MinInstances)
+		assert.Zero(t, parse(registration("x", "1", "10.0.0.1", 80, tags("http_server"))).MinInstances)
+		assert.Equal(t, []string{`instance "of-none": lb-min-instances "none", want a whole number from 1 to 10000`}, parse(least("none")).Problems)
+		assert.False(t, parse(least("0")).OK)
+	})
+	t.Run("the check is that of most", func(t *testing.T) {
+		asked := func(check string) *dependency.HealthService {
+			return registration("x", "by-"+check, "10.0.0.1", 80, tags("grpc_server"), meta("lb-check", check))
+		}
+		assert.Equal(t, endpoints.Check("grpc:pkg.Shop"), parse(asked("grpc:pkg.Shop"), asked("grpc"), asked("grpc:pkg.Shop")).Check)
+		assert.Empty(t, parse(registration("x", "1", "10.0.0.1", 80, tags("http_server"))).Check)
+		assert.Equal(t, []string{`instance "by-icmp": lb-check "icmp", want "tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`}, parse(asked("icmp")).Problems)
+	})
 	t.Run("one that is not understood does not count", func(t *testing.T) {
 		s := parse(registration("x", "1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/good", "lb-version", "v2")),
 			registration("x", "2", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "bad", "lb-version", "v3")))

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul-template/dependency"
@@ -90,7 +91,8 @@ type Source struct {
 	logger   *slog.Logger
 	reserved []int
 
-	updates chan Configuration
+	updates  chan Configuration
+	byReload atomic.Pointer[map[string]string] // of the last rendering
 
 	// The loop's own.
 	set      templateSet
@@ -98,6 +100,7 @@ type Source struct {
 	unheard  time.Time                    // when a service was first found without an answer
 	failing  map[string]bool              // the queries that are known to fail, by name
 	observed bool
+	started  time.Time // Run
 	latest   Configuration
 	memo     memo
 
@@ -169,6 +172,17 @@ func New(opts Options) (*Source, error) {
 // latest.
 func (s *Source) Updates() <-chan Configuration { return s.updates }
 
+// Asks reports whether nginx asks for the servers of a service, so that a change of
+// them is no reload. It may be called at any time.
+func (s *Source) Asks(service string) bool {
+	byReload := s.byReload.Load()
+	if s.opts.Settings.Resolver == "" || byReload == nil {
+		return false
+	}
+	_, reloads := (*byReload)[service]
+	return !reloads
+}
+
 // Accept is the operator's word that what vanished is gone. It returns how many
 // instances were held.
 func (s *Source) Accept() int { return s.table.Accept() }
@@ -208,6 +222,7 @@ func (s *Source) Status() Status {
 
 // Run watches Consul until ctx is done; it returns nil then. It can run once.
 func (s *Source) Run(ctx context.Context) error {
+	s.started = time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	sets := make(chan templateSet, 1)
 	save := make(chan struct{}, 1)
@@ -280,10 +295,13 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 	}
 }
 
-// nextDeadline is when time alone changes something: a hold runs out, or the
+// nextDeadline is when time alone changes something: the table says so, or the
 // first pass has waited enough. Zero is never.
 func (s *Source) nextDeadline() time.Time {
 	at := s.table.NextDeadline()
+	if first := s.started.Add(firstAnswers); !s.observed && !at.IsZero() && at.Before(first) {
+		at = first // to reconsider what is remembered
+	}
 	if !s.observed && !s.unheard.IsZero() {
 		if first := s.unheard.Add(firstAnswers); at.IsZero() || first.Before(at) {
 			return first
@@ -374,7 +392,7 @@ func (s *Source) observe(ctx context.Context) bool {
 	seen, unheard := s.seen()
 	if seen == nil {
 		s.setWaiting(waitingForCatalog)
-		return false
+		return s.reconsider()
 	}
 	doubts := s.doubts()
 	remembered, silent, known := s.recall(unheard, doubts)
@@ -383,7 +401,7 @@ func (s *Source) observe(ctx context.Context) bool {
 			s.unheard = time.Now()
 		}
 		if time.Since(s.unheard) < firstAnswers {
-			return false
+			return s.reconsider()
 		}
 	}
 	seen = append(seen, remembered...)
@@ -401,6 +419,12 @@ func (s *Source) observe(ctx context.Context) bool {
 	s.setWaiting(waiting)
 	// An empty catalog for a token that may see nothing says nothing.
 	return len(entries) > 0 || !s.table.Trust().Filtered
+}
+
+// reconsider lets the table look again at what it remembers, unless Consul may
+// just be about to answer; false when there is nothing to make a configuration of.
+func (s *Source) reconsider() bool {
+	return time.Since(s.started) >= firstAnswers && s.table.Reconsider(time.Now())
 }
 
 func (s *Source) setWaiting(problems []Problem) {
@@ -438,7 +462,8 @@ func (s *Source) seen() (services []endpoints.Service, unheard []string) {
 	return services, unheard
 }
 
-// lost names the services that have instances in rotation fewer than before.
+// lost names the services of which Consul has fewer instances in rotation than
+// it had.
 func (s *Source) lost(seen []endpoints.Service) []string {
 	rotation := make(map[string]int, len(seen))
 	for _, service := range seen {
@@ -446,7 +471,7 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 	}
 	var names []string
 	for _, e := range s.table.Entries() {
-		if len(e.Rotation()) > rotation[e.Name] {
+		if len(e.Service.Rotation())+len(e.Held) > rotation[e.Name] {
 			names = append(names, e.Name)
 		}
 	}
@@ -462,6 +487,9 @@ func (s *Source) render(ctx context.Context) error {
 		return err
 	}
 	good := len(r.problems) == 0 && len(r.missing) == 0
+	if good {
+		s.byReload.Store(&r.delivered.byReload)
+	}
 
 	now := time.Now()
 	s.mu.Lock()
@@ -551,7 +579,7 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 	var problems []Problem
 	for _, e := range entries {
 		reason := ""
-		if e.State == endpoints.Held || e.State == endpoints.Quarantined {
+		if e.Expired || slices.Contains([]endpoints.State{endpoints.Panic, endpoints.Held, endpoints.Quarantined}, e.State) {
 			reason = string(e.State) + ": " + e.Reason
 			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
 		}
@@ -567,11 +595,18 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 // saveTable writes the table's snapshot after each observation, beside the
 // loop, for a disk may be slow.
 func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
+	var again <-chan time.Time
+	if interval := s.table.SaveInterval(); interval > 0 {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		again = ticker.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-save:
+		case <-again:
 		}
 		s.setFiles("endpoints", s.table.Save())
 	}

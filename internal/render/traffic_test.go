@@ -197,7 +197,7 @@ func TestGRPCTraffic(t *testing.T) {
 			server("path", grpcServer(t, "path"), meta("lb-protocol", "grpc", "lb-path", "/pkg.Path")),
 			server("method", grpcServer(t, "method"), meta("lb-protocol", "grpc", "lb-path", "/pkg.Path/Method")),
 			server("secure", grpcServer(t, "secure", grpc.Creds(tlsCredentials)), meta("lb-protocol", "grpcs", "lb-path", "/pkg.Secure")),
-			server("nobody", 1, meta("lb-protocol", "grpc", "lb-path", "/pkg.Nobody"), status("critical")),
+			server("nobody", 1, meta("lb-protocol", "grpc", "lb-path", "/pkg.Nobody"), status("maintenance")),
 			server("refusing", refusing(t), meta("lb-protocol", "grpc", "lb-path", "/pkg.Refusing")),
 			server("refusing", refusing(t), meta("lb-protocol", "grpc", "lb-path", "/pkg.Refusing")),
 			server("silent", silent(t), meta("lb-protocol", "grpc", "lb-path", "/pkg.Silent")),

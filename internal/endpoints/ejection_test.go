@@ -1,0 +1,133 @@
+package endpoints
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// fail ejects instances of the service hello, a second after each other.
+func fail(tb *Table, ids ...string) {
+	for n, name := range ids {
+		tb.eject("hello", id{"node-" + name, name}, failing{address: name + ".hello:7777", source: ByProbe, reason: "connection refused", since: noon.Add(time.Duration(n) * time.Second)})
+	}
+}
+
+func TestEjection(t *testing.T) {
+	tests := []struct {
+		name    string
+		share   float64
+		service Service
+		failing []string
+		want    string // the rotation
+	}{
+		{"one of three", 0, service("hello", "a", "b", "c"), []string{"b"}, "hello[a c]"},
+		{"one of two", 0, service("hello", "a", "b"), []string{"b"}, "hello[a]"},
+		{"the only one stays", 0, service("hello", "a"), []string{"a"}, "hello[a]"},
+		{"the only one in rotation stays", 0, service("hello", "a", "b:critical"), []string{"a"}, "hello[a]"},
+		{"no more than half, those that failed first", 0, service("hello", "a", "b", "c", "d"), []string{"d", "b", "a"}, "hello[a c]"},
+		{"all: half stays", 0, service("hello", "a", "b", "c", "d"), []string{"a", "b", "c", "d"}, "hello[c d]"},
+		{"one of five is more than a tenth, and one is always possible", 0.1, service("hello", "a", "b", "c", "d", "e"), []string{"a", "b"}, "hello[b c d e]"},
+		{"with a share of all one stays", 1, service("hello", "a", "b", "c"), []string{"a", "b", "c"}, "hello[c]"},
+		{"what Consul does not have in rotation is not ours to eject", 0, service("hello", "a", "b", "c:critical"), []string{"c"}, "hello[a b]"},
+		{"one that nobody knows", 0, service("hello", "a", "b"), []string{"x"}, "hello[a b]"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tb := tuned(t, Options{MaxEjected: tt.share})
+			tb.Observe(noon, []Service{tt.service})
+			fail(tb, tt.failing...)
+			<-tb.Changed()
+			got := tb.Observe(noon.Add(time.Minute), []Service{tt.service})
+			assert.Equal(t, tt.want, rotation(got))
+			assert.Equal(t, "hello=fresh", states(got))
+			assert.Equal(t, got, tb.Observe(noon.Add(time.Minute), []Service{tt.service}), "observed again")
+		})
+	}
+}
+
+func TestAnEjectionSaysWhatItIs(t *testing.T) {
+	tb := table(t)
+	all := []Service{service("hello", "a", "b", "c")}
+	tb.Observe(noon, all)
+	fail(tb, "b", "a")
+	e := tb.Observe(noon, all)[0]
+	assert.Equal(t, []Ejection{
+		{Node: "node-a", ID: "a", Source: ByProbe, Reason: "connection refused", Since: noon.Add(time.Second), Kept: true},
+		{Node: "node-b", ID: "b", Source: ByProbe, Reason: "connection refused", Since: noon},
+	}, e.Ejections)
+	out, ok := e.Ejection(e.Instances[1])
+	assert.True(t, ok)
+	assert.Equal(t, noon, out.Since)
+	_, ok = e.Ejection(e.Instances[2])
+	assert.False(t, ok)
+}
+
+func TestAnEjectionEnds(t *testing.T) {
+	two := []Service{service("hello", "a", "b")}
+	ejected := func(t *testing.T) *Table {
+		tb := table(t)
+		tb.Observe(noon, two)
+		fail(tb, "b")
+		require.Equal(t, "hello[a]", rotation(tb.Observe(noon, two)))
+		<-tb.Changed()
+		return tb
+	}
+	t.Run("by the source that ejected it", func(t *testing.T) {
+		tb := ejected(t)
+		tb.readmit("hello", id{"node-b", "b"}, Source("other"))
+		tb.readmit("hello", id{"node-b", "x"}, ByProbe)
+		tb.readmit("other", id{"node-b", "b"}, ByProbe)
+		assert.Equal(t, "hello[a]", rotation(tb.Observe(noon, two)))
+		tb.readmit("hello", id{"node-b", "b"}, ByProbe)
+		<-tb.Changed()
+		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, two)))
+	})
+	t.Run("when Consul takes it out of the rotation", func(t *testing.T) {
+		tb := ejected(t)
+		tb.Observe(noon, []Service{service("hello", "a", "b:maintenance")})
+		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, two)))
+	})
+	t.Run("when it has another address", func(t *testing.T) {
+		tb := ejected(t)
+		moved := service("hello", "a", "b")
+		moved.Instances[1].Address = "10.0.0.9"
+		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, []Service{moved})))
+	})
+	t.Run("when it is no longer asked", func(t *testing.T) {
+		tb := ejected(t)
+		unasked := service("hello", "a", "b")
+		unasked.Check = CheckNone
+		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, []Service{unasked})))
+		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, two)))
+	})
+	t.Run("when the others are gone", func(t *testing.T) {
+		tb := ejected(t)
+		assert.Equal(t, "hello[b]", rotation(tb.Observe(noon, []Service{service("hello", "a:critical", "b")})))
+	})
+}
+
+func TestEjectedInstancesAreTriedInPanic(t *testing.T) {
+	tb := tuned(t, Options{PanicThreshold: 60})
+	all := []Service{service("hello", "a", "b", "c:critical")}
+	assert.Equal(t, "hello=fresh", states(tb.Observe(noon, all)))
+	fail(tb, "a")
+	got := tb.Observe(noon, all)
+	assert.Equal(t, "hello=panic", states(got))
+	assert.Equal(t, "hello[a b c]", rotation(got))
+	assert.Equal(t, "only 1 of 3 instances is in rotation, which is less than 60 %: all are tried", got[0].Reason)
+	assert.True(t, got[0].Ejections[0].Kept)
+}
+
+func TestAnEjectedInstanceThatVanishesIsNotHeld(t *testing.T) {
+	all := []Service{service("hello", "a", "b", "c", "d")}
+	tb := tuned(t, Options{MinInstances: 4})
+	tb.Observe(noon, all)
+	fail(tb, "b", "c", "d")
+	assert.Equal(t, "hello[a d]", rotation(tb.Observe(noon, all)))
+	assert.Zero(t, tb.Vanishing([]Service{service("hello", "a", "d")}))
+	assert.Equal(t, 1, tb.Vanishing([]Service{service("hello", "a", "b")}))
+	assert.Equal(t, "hello[a d]", rotation(tb.Observe(noon, []Service{service("hello", "a")})), "the one that was kept is")
+}

@@ -1,0 +1,70 @@
+package endpoints
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestMinimumInstances(t *testing.T) {
+	least := func(n int, instances ...string) Service {
+		s := service("hello", instances...)
+		s.MinInstances = n
+		return s
+	}
+	tests := []struct {
+		name          string
+		option        int
+		before, after Service
+		want          string // the rotation
+	}{
+		{"what would leave less is held", 0, least(2, "a", "b", "c"), least(2, "a"), "hello[a b c]"},
+		{"what leaves enough goes", 0, least(2, "a", "b", "c"), least(2, "a", "b"), "hello[a b]"},
+		{"what left gracefully goes", 0, least(3, "a", "b", "c:critical"), least(3, "a", "b"), "hello[a b]"},
+		{"what fails its checks leaves the rotation", 0, least(2, "a", "b"), least(2, "a", "b:critical"), "hello[a]"},
+		{"what was replaced goes", 0, least(2, "a", "b"), least(2, "b", "c"), "hello[b c]"},
+		{"without one nothing is held", 0, least(0, "a", "b", "c"), least(0, "a"), "hello[a]"},
+		{"the option is for all services", 2, least(0, "a", "b", "c"), least(0, "a"), "hello[a b c]"},
+		{"a service's own goes before", 3, least(1, "a", "b", "c"), least(1, "a"), "hello[a]"},
+		{"one that is lowered counts at once", 0, least(3, "a", "b", "c"), least(1, "a"), "hello[a]"},
+		{"the last good one counts where the data can't be understood", 0, least(2, "a", "b"),
+			Service{Name: "hello", Instances: service("hello", "a").Instances}, "hello[a b]"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tb := tuned(t, Options{MinInstances: tt.option})
+			tb.Observe(noon, []Service{tt.before})
+			got := tb.Observe(noon.Add(time.Second), []Service{tt.after})
+			assert.Equal(t, tt.want, rotation(got))
+			assert.Equal(t, got, tb.Observe(noon.Add(time.Second), []Service{tt.after}), "observed again")
+		})
+	}
+}
+
+func TestHeldForTheMinimumEndLikeOthers(t *testing.T) {
+	three, one := service("hello", "a", "b", "c"), service("hello", "a")
+	three.MinInstances, one.MinInstances = 2, 2
+	tb := table(t)
+	tb.Observe(noon, []Service{three})
+	e := tb.Observe(noon, []Service{one})[0]
+	assert.Equal(t, Held, e.State)
+	assert.Equal(t, "2 instances vanished from the catalog and left 1 in rotation, less than the minimum of 2; 2 kept in rotation", e.Reason)
+	assert.True(t, tb.Release("hello", "node-b", "b"))
+	assert.Equal(t, "hello[a c]", rotation(tb.Observe(noon, []Service{one})))
+	assert.Equal(t, noon.Add(5*time.Minute), tb.NextDeadline())
+	assert.Equal(t, "hello[a]", rotation(tb.Observe(tb.NextDeadline(), []Service{one})))
+}
+
+func TestTheMinimumSurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	two := service("hello", "a", "b")
+	two.MinInstances = 2
+	tb := open(t, path)
+	tb.Observe(noon, []Service{two})
+	require.NoError(t, tb.Save())
+	bad := Service{Name: "hello", Instances: service("hello", "a").Instances}
+	assert.Equal(t, "hello[a b]", rotation(open(t, path).Observe(noon, []Service{bad})))
+}

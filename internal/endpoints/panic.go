@@ -1,0 +1,46 @@
+package endpoints
+
+import "fmt"
+
+// panics says why all of a service's instances that are not in maintenance are
+// tried, in rotation or not, as with Envoy's panic threshold: so few are in
+// rotation that they would break under the load, or so many fail that it is
+// rather the checks that do. It is "" when there are enough. Held instances
+// count as the ones in rotation that they are.
+func (t *Table) panics(e Entry) string {
+	in, of := len(e.Held), len(e.Held)
+	maintenance := 0
+	for _, i := range e.Instances {
+		switch {
+		case i.Status == Maintenance:
+			maintenance++
+			continue
+		case e.sendable(i):
+			in++
+		}
+		of++
+	}
+	if of == 0 || percent(in, of) >= t.opts.PanicThreshold {
+		return ""
+	}
+	why := fmt.Sprintf("only %d of %d instances are in rotation, which is less than %d %%", in, of, t.opts.PanicThreshold)
+	switch {
+	case in == 0 && of == 1:
+		why = "its only instance does not pass its checks"
+	case in == 0:
+		why = fmt.Sprintf("none of %d instances passes its checks", of)
+	case in == 1:
+		why = fmt.Sprintf("only 1 of %d instances is in rotation, which is less than %d %%", of, t.opts.PanicThreshold)
+	}
+	what := ": all are tried"
+	if of == 1 {
+		what = ": it is tried"
+	}
+	if maintenance > 0 {
+		what += fmt.Sprintf(", but not the %d in maintenance", maintenance)
+	}
+	return why + what
+}
+
+// percent is the share of n in of, rounded up: only none of many is 0.
+func percent(n, of int) int { return (100*n + of - 1) / of }

@@ -1,0 +1,142 @@
+package endpoints
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func cheap(string) bool { return true }
+
+// weights is an entry's rotation as "a=10 b=1".
+func weights(e Entry) string {
+	var all []string
+	for _, i := range e.Rotation() {
+		all = append(all, fmt.Sprintf("%s=%d", i.ID, i.Weight))
+	}
+	return strings.Join(all, " ")
+}
+
+func TestSlowStart(t *testing.T) {
+	type step struct {
+		after     time.Duration
+		instances string
+		want      string // the weights
+	}
+	tests := []struct {
+		name  string
+		steps []step
+	}{
+		{"one that was in maintenance comes back in ten steps", []step{
+			{0, "a b", "a=1 b=1"},
+			{0, "a b:maintenance", "a=1"},
+			{time.Minute, "a b", "a=10 b=1"},
+			{1100 * time.Millisecond, "a b", "a=10 b=1"},
+			{100 * time.Millisecond, "a b", "a=10 b=2"},
+			{4 * time.Second, "a b", "a=10 b=5"},
+			{4700 * time.Millisecond, "a b", "a=10 b=9"},
+			{200 * time.Millisecond, "a b", "a=1 b=1"},
+		}},
+		{"new ones have all of their weight", []step{
+			{0, "a", "a=1"},
+			{0, "a b", "a=1 b=1"},
+			{0, "a b c:critical", "a=1 b=1"},
+			{0, "a b c", "a=1 b=1 c=1"},
+		}},
+		{"one that was gone from the catalog is new", []step{
+			{0, "a b c d", "a=1 b=1 c=1 d=1"},
+			{0, "a b c", "a=1 b=1 c=1"},
+			{0, "a b c d", "a=1 b=1 c=1 d=1"},
+		}},
+		{"where all come back nobody is slow, until another one is there", []step{
+			{0, "a b", "a=1 b=1"},
+			{0, "a:maintenance b:maintenance", ""},
+			{0, "a b", "a=1 b=1"},
+			{time.Second, "a b c", "a=1 b=1 c=10"},
+		}},
+		{"who was tried in panic was not out", []step{
+			{0, "a b", "a=1 b=1"},
+			{0, "a:critical b:critical", "a=1 b=1"},
+			{0, "a b", "a=1 b=1"},
+		}},
+		{"one that fails again begins anew", []step{
+			{0, "a b", "a=1 b=1"},
+			{0, "a b:critical", "a=1"},
+			{0, "a b", "a=10 b=1"},
+			{5 * time.Second, "a b:critical", "a=1"},
+			{time.Second, "a b", "a=10 b=1"},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tb := tuned(t, Options{SlowStart: 10 * time.Second, CheapWeights: cheap})
+			now := noon
+			for n, s := range tt.steps {
+				now = now.Add(s.after)
+				services := []Service{service("hello", strings.Fields(s.instances)...)}
+				got := tb.Observe(now, services)
+				assert.Equal(t, s.want, weights(got[0]), "step %d", n)
+				assert.Equal(t, got, tb.Observe(now, services), "step %d, observed again", n)
+			}
+		})
+	}
+}
+
+func TestAnEjectedInstanceComesBackSlowly(t *testing.T) {
+	tb := tuned(t, Options{SlowStart: 4 * time.Second, CheapWeights: cheap})
+	all := []Service{service("hello", "a", "b")}
+	tb.Observe(noon, all)
+	fail(tb, "b")
+	assert.Equal(t, "a=1", weights(tb.Observe(noon, all)[0]))
+	assert.Zero(t, tb.NextDeadline())
+	tb.readmit("hello", id{"node-b", "b"}, ByProbe)
+	var seen []string
+	now := noon
+	for {
+		seen = append(seen, weights(tb.Observe(now, all)[0]))
+		next := tb.NextDeadline()
+		if next.IsZero() {
+			break
+		}
+		require.GreaterOrEqual(t, next.Sub(now), time.Second)
+		now = next
+	}
+	assert.Equal(t, []string{"a=10 b=2", "a=10 b=4", "a=10 b=6", "a=10 b=8", "a=1 b=1"}, seen)
+	assert.Equal(t, noon.Add(4*time.Second), now)
+}
+
+func TestSlowStartIsForCheapWeightsOnly(t *testing.T) {
+	out, back := service("hello", "a", "b:critical"), service("hello", "a", "b")
+	for name, opts := range map[string]Options{
+		"switched off":          {CheapWeights: cheap},
+		"by default":            {SlowStart: time.Minute},
+		"dear for this service": {SlowStart: time.Minute, CheapWeights: func(service string) bool { return service != "hello" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb := tuned(t, opts)
+			tb.Observe(noon, []Service{back})
+			tb.Observe(noon, []Service{out})
+			assert.Equal(t, "a=1 b=1", weights(tb.Observe(noon, []Service{back})[0]))
+			assert.Zero(t, tb.NextDeadline())
+		})
+	}
+}
+
+func TestWeightsStayInBounds(t *testing.T) {
+	heavy := func(instances ...string) []Service {
+		s := service("hello", instances...)
+		s.Instances[0].Weight, s.Instances[1].Weight = 20000, 20
+		return []Service{s}
+	}
+	tb := tuned(t, Options{SlowStart: 9 * time.Second, CheapWeights: cheap})
+	tb.Observe(noon, heavy("a", "b"))
+	tb.Observe(noon, heavy("a", "b:critical"))
+	assert.Equal(t, "a=60000 b=6", weights(tb.Observe(noon, heavy("a", "b"))[0]))
+	e := tb.Observe(noon.Add(time.Second), heavy("a", "b"))[0]
+	assert.Equal(t, "a=60000 b=12", weights(e))
+	assert.Equal(t, 20, e.Instances[1].Weight, "the weight in Consul is as it was")
+}
