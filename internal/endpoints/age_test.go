@@ -80,6 +80,9 @@ func TestTheAgeSurvivesARestart(t *testing.T) {
 			time.Sleep(tb.SaveInterval())
 			require.NoError(t, tb.Save())
 		}
+		crashed, err := Open(path, opts)
+		require.NoError(t, err)
+		assert.WithinDuration(t, time.Now().Add(10*time.Minute), crashed.NextDeadline(), tb.SaveInterval(), "nothing was said at the end")
 		tb.SetTrust(time.Now(), Trust{NoLeader: true})
 		left := time.Now()
 		time.Sleep(5 * time.Minute)
@@ -136,5 +139,6 @@ func TestProbesEjectWhatIsOnlyRemembered(t *testing.T) {
 	assert.Equal(t, "hello[a]", rotation(tb.Entries()))
 	tb.readmit("hello", id{"node-b", "b"}, ByProbe)
 	assert.True(t, tb.Reconsider(noon), "nginx is to have it back")
+	assert.True(t, tb.Reconsider(noon), "and may not have taken it yet")
 	assert.Equal(t, "hello[a b]", rotation(tb.Entries()))
 }

@@ -243,25 +243,54 @@ func TestProbeAsksEachServiceItsOwnCheck(t *testing.T) {
 }
 
 func TestProbeIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		big := service("hello")
-		for n := range 1000 {
-			big.Instances = append(big.Instances, service("hello", fmt.Sprint("i", n)).Instances...)
-		}
-		tb := tuned(t, Options{Probe: true})
-		var asked, now, most atomic.Int64
-		tb.ask = func(ctx context.Context, _ question) error {
-			asked.Add(1)
-			most.Store(max(most.Load(), now.Add(1)))
-			defer now.Add(-1)
-			<-ctx.Done()
-			return ctx.Err()
-		}
-		following(t, tb, []Service{big}, func() {
-			time.Sleep(20 * time.Second)
-			assert.InDelta(t, 20*probesPerSecond, asked.Load(), probesPerSecond)
-			assert.LessOrEqual(t, most.Load(), int64(probesAtOnce))
-			assert.Len(t, tb.Entries()[0].Rotation(), 500, "all have been asked often enough")
+	big := service("hello")
+	for n := range 1000 {
+		big.Instances = append(big.Instances, service("hello", fmt.Sprint("i", n)).Instances...)
+	}
+	t.Run("in how many are asked a second", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := tuned(t, Options{Probe: true})
+			var mu sync.Mutex
+			asked, second := map[string]int{}, map[int64]int{}
+			tb.ask = func(_ context.Context, q question) error {
+				mu.Lock()
+				defer mu.Unlock()
+				asked[q.address]++
+				second[time.Now().Unix()]++
+				return nil
+			}
+			following(t, tb, []Service{big}, func() {
+				time.Sleep(20 * time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				for _, times := range second {
+					assert.LessOrEqual(t, times, probesPerSecond*11/10)
+				}
+				require.Len(t, asked, 1000)
+				total := 0
+				for who, times := range asked {
+					assert.InDelta(t, 4, times, 1, "%s has its turn like others", who)
+					total += times
+				}
+				assert.InDelta(t, 20*probesPerSecond, total, probesPerSecond)
+			})
+		})
+	})
+	t.Run("in how many are asked at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tb := tuned(t, Options{Probe: true, ProbeTimeout: 10 * time.Second})
+			var now, most atomic.Int64
+			tb.ask = func(ctx context.Context, _ question) error {
+				most.Store(max(most.Load(), now.Add(1)))
+				defer now.Add(-1)
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			following(t, tb, []Service{big}, func() {
+				time.Sleep(150 * time.Second)
+				assert.EqualValues(t, probesAtOnce, most.Load())
+				assert.Len(t, tb.Entries()[0].Rotation(), 500, "all have been asked often enough")
+			})
 		})
 	})
 }

@@ -58,6 +58,18 @@ func TestSlowStart(t *testing.T) {
 			{0, "a b", "a=1 b=1"},
 			{time.Second, "a b c", "a=1 b=1 c=10"},
 		}},
+		{"where one after the other comes back, neither", []step{
+			{0, "a b", "a=1 b=1"},
+			{0, "a:maintenance b:maintenance", ""},
+			{0, "a b:maintenance", "a=1"},
+			{3 * time.Second, "a b", "a=1 b=1"},
+			{time.Second, "a b c", "a=4 b=1 c=10"},
+		}},
+		{"nobody is slow in panic", []step{
+			{0, "a b", "a=1 b=1"},
+			{0, "a:critical b:maintenance", "a=1"},
+			{0, "a:critical b:critical", "a=1 b=1"},
+		}},
 		{"who was tried in panic was not out", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a:critical b:critical", "a=1 b=1"},

@@ -387,6 +387,34 @@ func TestAWipedCatalogIsHeld(t *testing.T) {
 	r.await("without them", func(c Configuration) bool { return len(c.Entries) == 0 })
 }
 
+func TestASnapshotThatIsTooOldServesNobody(t *testing.T) {
+	consul := consultest.Start(t, consultest.Persistent())
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	port := listening(t)
+	registerGRPC(t, consul, "hello_server", "one", port)
+	table, err := endpoints.Open(path, endpoints.Options{})
+	require.NoError(t, err)
+	first := run(t, consul, func(o *Options) { o.Table = table })
+	first.awaitServer(server(port))
+	consultest.Eventually(t, patience, func() (bool, string) {
+		content, err := os.ReadFile(path)
+		return err == nil && bytes.Contains(content, []byte("hello_server")), string(content)
+	})
+
+	consul.Stop()
+	restored, err := endpoints.Open(path, endpoints.Options{MaxStale: time.Millisecond})
+	require.NoError(t, err)
+	second := run(t, consul, func(o *Options) { o.Table = restored })
+	began := time.Now()
+	c := second.await("without the server", func(Configuration) bool { return true })
+	assert.False(t, hasServer(c, server(port)), text(c))
+	assert.GreaterOrEqual(t, time.Since(began), firstAnswers-time.Second, "Consul has time to answer")
+	second.awaitProblem("service hello_server", "stale: as of")
+
+	consul.Start()
+	second.awaitServer(server(port))
+}
+
 func TestASnapshotServesUntilConsulAnswers(t *testing.T) {
 	consul := consultest.Start(t, consultest.Persistent())
 	path := filepath.Join(t.TempDir(), "endpoints.json")
