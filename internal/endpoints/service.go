@@ -160,7 +160,7 @@ const (
 	Fresh       State = "fresh"       // what Consul says
 	Stale       State = "stale"       // what Consul last said; it says nothing now
 	Held        State = "held"        // instances vanished and are kept in rotation
-	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
+	Quarantined State = "quarantined" // its data can't be understood or is refused; the last good state, if any, is kept
 )
 
 // Entry is a service as it is to be served.
@@ -172,6 +172,9 @@ type Entry struct {
 	// Held are instances that vanished from the catalog and are kept in
 	// rotation. They are not among Instances.
 	Held []Instance `json:"held,omitempty"`
+	// Refused is true for what nginx took last, in the place of what it or a
+	// template refuses. Its instances are those of then that are still there.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by

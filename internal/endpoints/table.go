@@ -44,6 +44,7 @@ type Table struct {
 	path string
 	// answers is the second look at an instance.
 	answers func(ctx context.Context, protocol Protocol, address string) error
+	free    func(address string) bool // nobody listens there
 
 	changed chan struct{}
 	wake    chan struct{}
@@ -68,6 +69,8 @@ type record struct {
 	held      map[id]*hold
 	state     State
 	since     time.Time
+	took      *Service // what nginx took last; nil: nothing yet
+	refused   *refusal // nil: not in quarantine
 }
 
 // structure is the part of a Service that its metadata gives.
@@ -118,6 +121,7 @@ func newTable(path string, opts Options) *Table {
 		opts:    opts,
 		path:    path,
 		answers: answers,
+		free:    free,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		records: map[string]*record{},
@@ -209,12 +213,12 @@ func (t *Table) Trust() Trust {
 // observation, because of trust, the second look or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
 
-// NextDeadline is when the next hold runs out, so that the same observation
-// gives another answer; zero when none will.
+// NextDeadline is when the next hold runs out or what was refused may be tried
+// again, so that the same observation gives another answer; zero when none will.
 func (t *Table) NextDeadline() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var next time.Time
+	next := t.nextTrial()
 	if t.trust != (Trust{}) {
 		return next
 	}
@@ -494,6 +498,7 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 		slices.SortFunc(e.Held, compareInstances)
 		entries = append(entries, e)
 	}
+	t.quarantine(now, entries)
 	t.settleClaims(entries)
 	return entries
 }
