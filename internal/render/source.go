@@ -73,6 +73,8 @@ type Configuration struct {
 	// Problems are what is wrong with the input, though this configuration is
 	// good.
 	Problems []Problem
+
+	set templateSet // that it was made with
 }
 
 // Source gives a Configuration whenever Consul or a template changes.
@@ -171,6 +173,9 @@ func (s *Source) Refresh() { notify(s.refresh) }
 // instances were held.
 func (s *Source) Accept() int { return s.table.Accept() }
 
+// Took says that nginx serves what was made of the entries.
+func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
+
 // Status is how it stands. It may be called at any time, also before Run.
 func (s *Source) Status() Status {
 	now := time.Now()
@@ -265,6 +270,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 				return err
 			}
 		case s.set = <-sets:
+			s.table.RetryRefused()
 		case <-s.table.Changed():
 		case <-s.names.changed:
 		case <-s.refresh:
@@ -484,6 +490,9 @@ func (s *Source) render(ctx context.Context) error {
 		return err
 	}
 	good := len(r.problems) == 0 && len(r.missing) == 0
+	if len(r.problems) > 0 && len(r.missing) == 0 && s.failedFor(entries, r.problems) {
+		return nil
+	}
 
 	now := time.Now()
 	s.mu.Lock()
@@ -495,7 +504,7 @@ func (s *Source) render(ctx context.Context) error {
 	if good {
 		s.lastRender = now
 	}
-	c := Configuration{Files: r.files, Entries: entries, Problems: s.services.problems}
+	c := Configuration{Files: r.files, Entries: entries, Problems: s.services.problems, set: s.set}
 	s.mu.Unlock()
 
 	switch {
@@ -552,7 +561,14 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 		}
 	}
 	names.want(ctx, addresses)
-	catalog, problems := newCatalog(entries, settings, names.addresses)
+	return renderKnown(set, settings, entries, names, brain)
+}
+
+// renderKnown is renderEntries with what is known already, of all entries or of
+// some. Templates don't see what was refused and has nothing to go back to.
+func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain) (rendering, []Problem) {
+	seen := slices.DeleteFunc(slices.Clone(entries), func(e endpoints.Entry) bool { return e.Refused && !e.Served() })
+	catalog, problems := newCatalog(seen, settings, names.addresses)
 	r := execute(set, functions(catalog, settings), brain)
 	if len(r.problems) == 0 {
 		if err := checkFiles(r.files); err != nil {
