@@ -111,11 +111,15 @@ func (t *Table) Took(entries []Entry) {
 			continue
 		}
 		took := block(e)
-		r.took = &took
-		if r.refused != nil && r.refused.trying {
-			r.refused = nil
+		if f := r.refused; f != nil {
+			if f.trying {
+				r.refused = nil
+			}
+			// If not, it was on its way while something later was refused, and is
+			// what to go back to now.
 			notify(t.changed)
 		}
+		r.took = &took
 	}
 }
 
