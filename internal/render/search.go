@@ -168,7 +168,7 @@ func mentioned(lines, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !words[name] })
 }
 
-const wordCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+const wordCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 // enclosing is the block around some lines, by its braces; false at the top. It
 // takes braces in comments and strings for real ones: what comes of it is tried.
