@@ -30,6 +30,7 @@ type fakeServer struct {
 	down        error         // what Serving answers
 	takes       time.Duration // Apply and Activate
 	fail        func(hash string) error
+	testFails   error
 	applied     []appliedAt
 	activated   []int
 	old         []nginx.Process // workers
@@ -135,7 +136,7 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2), OldWorkers: slices.Clone(s.old)}, nil
 }
 
-func (s *fakeServer) Test(context.Context, map[string][]byte) error { return nil }
+func (s *fakeServer) Test(context.Context, map[string][]byte) error { return s.testFails }
 
 func (s *fakeServer) RotateLog(context.Context) error { return nil }
 
