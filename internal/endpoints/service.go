@@ -1,11 +1,11 @@
 // Package endpoints knows which instances serve which service.
 //
 // Consul's word is believed, but guarded: what was being served stays when
-// Consul says nothing, when a service's data can no longer be understood, and
-// when many instances vanish from the catalog at once, as they do for a token
-// that has become too weak. A [Table] takes complete observations and answers
-// with what is to be served; it remembers across restarts through a snapshot
-// on disk.
+// Consul says nothing, when a service's data can no longer be understood or is
+// refused by nginx, and when many instances vanish from the catalog at once, as
+// they do for a token that has become too weak. A [Table] takes complete
+// observations and answers with what is to be served; it remembers across
+// restarts through a snapshot on disk.
 package endpoints
 
 import (

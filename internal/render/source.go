@@ -4,8 +4,9 @@
 // A [Source] watches Consul, lets an [endpoints.Table] judge what it hears,
 // executes all templates in one pass and gives the result as a value: nothing
 // here touches a file that nginx reads. What can't be understood is a [Problem]
-// and holds back itself alone; a template that fails means no configuration, so
-// that the last good one stays.
+// and holds back itself alone, and so does a service that a template fails on or
+// nginx refuses; a template that fails for any other reason means no
+// configuration, so that the last good one stays.
 //
 // It runs a loop of its own over consul-template's Watcher, Brain and Template
 // instead of its Runner, which gives up after five minutes without Consul, ends
