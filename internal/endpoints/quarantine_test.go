@@ -60,6 +60,16 @@ func TestARefusedServiceKeepsItsLastGoodBlock(t *testing.T) {
 		entries := tb.Observe(noon.Add(time.Second), []Service{version(service("api", "a", "b:maintenance", "c"), "2")})
 		assert.Equal(t, "api[a] web[x y]", rotation(entries))
 		assert.Equal(t, Quarantined, find(t, entries, "api").State)
+		assert.Empty(t, tb.Suspects([]Entry{find(t, entries, "api")}))
+		tb.Took(entries)
+		entries = tb.Observe(noon.Add(time.Second), []Service{version(service("api", "a", "b", "c"), "2")})
+		assert.Equal(t, "api[a b] web[x y]", rotation(entries), "but it can come back")
+	})
+	t.Run("who has another address now is another", func(t *testing.T) {
+		api := version(service("api", "a", "b", "c"), "2")
+		api.Instances[1].Address = "new.api"
+		assert.True(t, tb.Refuse(noon, find(t, tb.Observe(noon, []Service{api}), "api"), Refusal{Reason: "no such version"}), "it was tried, for it is new")
+		assert.Equal(t, "api[a] web[x y]", rotation(tb.Observe(noon, []Service{api})))
 	})
 	t.Run("it is as if nginx had refused nothing once something else is taken", func(t *testing.T) {
 		entries := tb.Observe(noon.Add(2*time.Second), []Service{version(service("api", "a", "b", "c"), "3")})
@@ -85,7 +95,9 @@ func TestARefusedServiceThatNginxNeverTookIsNotServed(t *testing.T) {
 	assert.Equal(t, "not served, for there is no earlier good state: bad", api.Reason)
 	assert.Len(t, api.Instances, 1, "an operator still sees them")
 	tb.Took(entries)
-	assert.Len(t, tb.Suspects(tb.Observe(noon.Add(time.Hour), see)), 1, "what was left out was not taken")
+	suspects := tb.Suspects(tb.Observe(noon.Add(time.Hour), see))
+	require.Len(t, suspects, 1)
+	assert.Nil(t, suspects[0].Last, "what was left out was not taken")
 }
 
 func TestARefusedServiceKeepsItsRoutes(t *testing.T) {
@@ -171,7 +183,9 @@ func TestWhatIsRefusedAgainIsNoNews(t *testing.T) {
 	tb := refusing(t)
 	see := func(v string) []Service { return []Service{version(service("api", "a", "b", "c"), v)} }
 	old := find(t, tb.Observe(noon, see("2")), "api")
+	kept := find(t, tb.Observe(noon, see("2")), "api")
 	assert.False(t, tb.Refuse(noon, old, Refusal{Reason: "late"}), "it is in quarantine already")
+	assert.Equal(t, kept, find(t, tb.Observe(noon, see("2")), "api"))
 	again := find(t, tb.Observe(noon.Add(retrySame), see("2")), "api")
 	assert.False(t, tb.Refuse(noon.Add(retrySame), again, Refusal{Reason: "no such version"}))
 	other := find(t, tb.Observe(noon.Add(2*retrySame), see("bad, too")), "api")
