@@ -257,5 +257,13 @@ func TestATemplateThatNginxRefusesForEveryServiceQuarantinesNone(t *testing.T) {
 	write("{{range catalog.Services}}upstream own-{{.Name}} { server 127.0.0.1:1; }\n{{end}}")
 	s.becomes(hello, endpoints.Fresh)
 	s.wrote("http.d/own.conf", "upstream own-"+hello)
+
+	// One that can't take a service's data frees it when it can.
+	write("{{range catalog.Services}}{{$name := .Name}}{{range .Instances}}map $host $own_{{$name | replaceAll \"-\" \"_\"}} { {{or .Version \"none\"}} 1; }\n{{end}}{{end}}")
+	s.wrote("http.d/own.conf", "{ 2.0 1; }")
+	s.version(t, b, "include") // which means something else to nginx
+	s.becomes(hello, endpoints.Quarantined, "open()")
+	write("# nothing\n")
+	s.becomes(hello, endpoints.Fresh)
 	lostNothing(t, load.Stop())
 }
