@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
 )
 
@@ -159,4 +160,37 @@ func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 		})
 		assert.Empty(t, blame.Services)
 	})
+}
+
+func TestServicesAtFaultAreLookedForBesideTheLoop(t *testing.T) {
+	consul := consultest.Start(t)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "own.conf.ctmpl"), []byte("{{range catalog.Services}}{{.Name}};\n{{end}}"), 0o644))
+	r := run(t, consul, func(o *Options) { o.TemplatesDir = dir })
+	add := func(name string, port int) {
+		register(t, consul, name, name+"-1", port, nil, map[string]string{"lb-protocol": "grpc", "lb-path": "/" + name})
+	}
+	add("good", 7001)
+	r.Took(r.awaitServer("127.0.0.1:7001").Entries)
+	add("bad", 7002)
+	c := r.awaitServer("127.0.0.1:7002")
+
+	n := 0
+	refuses := func(_ context.Context, files map[string][]byte) (string, error) {
+		// Consul and the templates go on meanwhile.
+		n++
+		add(fmt.Sprint("new-", n), 7100+n)
+		r.awaitServer(fmt.Sprint("127.0.0.1:", 7100+n))
+		if strings.Contains(string(files["own.conf"]), "bad;") {
+			return "nginx -t: no place", nil
+		}
+		return "", nil
+	}
+	assert.Equal(t, []string{"bad"}, r.Refused(t.Context(), c, "nginx -t: no place", refuses).Services)
+	assert.Equal(t, 2, n, "without all suspects, and once more without the one there is")
+	r.await("without the bad service", func(c Configuration) bool {
+		own := string(c.Files["own.conf"])
+		return strings.Contains(own, "good;") && strings.Contains(own, "new-2;") && !strings.Contains(own, "bad;")
+	})
+	assert.Contains(t, r.awaitProblem("service bad", "quarantined").Message, "nginx -t: no place")
 }

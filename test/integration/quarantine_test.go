@@ -238,7 +238,7 @@ func TestAValueThatATemplateCantTakeHoldsBackItsServiceOnly(t *testing.T) {
 	}
 }
 
-func TestATemplateThatNginxRefusesForEveryServiceQuarantinesNone(t *testing.T) {
+func TestAMistakeInATemplateIsNotTheServicesFault(t *testing.T) {
 	templates := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(templates, "http.d"), 0o755))
 	write := func(text string) {
