@@ -89,22 +89,15 @@ func (s *Source) attempt(set templateSet, entries []endpoints.Entry) (files map[
 	return r.files, ""
 }
 
-// quarantine takes out the culprits. When more than half of all services are,
-// and nothing good is known of them, it is the template that is at fault.
+// quarantine takes out the culprits, unless that would leave little of which
+// nothing good is known: see templateAtFault.
 func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) Blame {
-	strangers := 0
+	if templateAtFault(entries, suspects, culprits) {
+		return Blame{}
+	}
 	guilty := map[string]endpoints.Suspect{}
 	for _, suspect := range suspects {
-		if !slices.ContainsFunc(culprits, func(c culprit) bool { return c.service == suspect.Name }) {
-			continue
-		}
 		guilty[suspect.Name] = suspect
-		if suspect.Last == nil {
-			strangers++
-		}
-	}
-	if 2*strangers > len(entries) {
-		return Blame{}
 	}
 	blame := Blame{Again: true}
 	for _, c := range culprits {
@@ -120,6 +113,27 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 	}
 	slices.Sort(blame.Services)
 	return blame
+}
+
+// templateAtFault reports whether a mistake in a template must be the reason: it
+// doesn't pass for more than half of all services, with those that are out
+// already, and there is none for which it is known to have passed.
+func templateAtFault(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) bool {
+	left, out := len(entries)-len(suspects), 0
+	for _, e := range entries {
+		if e.Refused && !e.Served() {
+			out++
+		}
+	}
+	if left > out {
+		return false // these are as nginx took them
+	}
+	for _, suspect := range suspects {
+		if suspect.Last == nil && slices.ContainsFunc(culprits, func(c culprit) bool { return c.service == suspect.Name }) {
+			out++
+		}
+	}
+	return 2*out > len(entries)
 }
 
 var bindFailed = regexp.MustCompile(`bind\(\) to (\S+) failed \([^)]*\)`)

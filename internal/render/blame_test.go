@@ -105,6 +105,7 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 		{"one of two, which was good before", []endpoints.Service{versioned("a", "1"), versioned("b", "1")}, []endpoints.Service{versioned("a", "bad"), versioned("b", "2")}, "a=quarantined(true) b=fresh(true)"},
 		{"the only one, which was good before", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "bad")}, "a=quarantined(true)"},
 		{"a new one of two", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "2"), versioned("b", "bad")}, "a=fresh(true) b=quarantined(false)"},
+		{"two new ones beside one that is as it was", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "1"), versioned("b", "bad"), versioned("c", "bad")}, "a=fresh(true) b=quarantined(false) c=quarantined(false)"},
 		{"most of them, and they are new: it may as well be the template", nil, []endpoints.Service{versioned("a", "bad"), versioned("b", "bad"), versioned("c", "1")}, "a=fresh(true) b=fresh(true) c=fresh(true)"},
 	}
 	for _, tt := range tests {
@@ -127,6 +128,32 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 		assert.Equal(t, "template http.d/own.conf.ctmpl", s.Status().Problems[0].Subject)
 		assert.Equal(t, endpoints.Fresh, s.table.Entries()[0].State)
 	})
+}
+
+func TestATemplateThatIsWrongFromTheStartDoesNotTakeOutEverybody(t *testing.T) {
+	s := source(t, "{{range catalog.Services}}{{.Name}}; {{end}}")
+	var crowd []endpoints.Service
+	for n := range 50 {
+		crowd = append(crowd, versioned(fmt.Sprint("s", n), "1"))
+	}
+	refuses := func(_ context.Context, files map[string][]byte) (string, error) {
+		if len(files["http.d/own.conf"]) > 0 {
+			return "nginx -t: no place", nil
+		}
+		return "", nil
+	}
+	for range 20 {
+		if len(s.Refused(t.Context(), s.says(t, crowd...), "nginx -t: no place", refuses).Services) == 0 {
+			break
+		}
+	}
+	out := 0
+	for _, e := range s.table.Observe(time.Now(), crowd) {
+		if e.Refused {
+			out++
+		}
+	}
+	assert.LessOrEqual(t, out, 25)
 }
 
 func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
