@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -59,7 +60,7 @@ func newCheckCmd(f *factory) *cobra.Command {
 
 func runCheck(ctx context.Context, opts *checkOptions) error {
 	return withNginx(opts.Render.nginx, func(instance *nginx.Instance, runDir string) error {
-		settings, err := opts.Render.settings(runDir, instance.Build())
+		settings, err := opts.Render.settings(filepath.Dir(runDir), runDir, instance.Build())
 		if err != nil {
 			return err
 		}

@@ -85,7 +85,7 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 // story is what changed, and where that isn't all, why.
 func story(event controller.Event) string {
 	switch {
-	case event.Kind == controller.Applied && event.Change != "", event.Reason == "":
+	case (event.Kind == controller.Applied || event.Kind == controller.Moved) && event.Change != "", event.Reason == "":
 		return event.Change
 	case event.Change == "":
 		return oneLine(event.Reason)
@@ -99,6 +99,8 @@ func happened(kind controller.Kind) (string, style) {
 	switch kind {
 	case controller.Applied:
 		return "applied", green
+	case controller.Moved:
+		return "fetched", green
 	case controller.Rejected:
 		return "refused", red
 	case controller.RolledBack:

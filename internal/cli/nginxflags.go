@@ -21,11 +21,21 @@ type renderFlags struct {
 	workers    int
 	openFiles  int
 	user       string
+	endpoints  string // how changes of servers reach nginx
+	dnsListen  string
 }
+
+// The values of --endpoints.
+const (
+	endpointsAuto   = "auto"
+	endpointsDNS    = "dns"
+	endpointsReload = "reload"
+)
 
 const (
 	defaultGRPCListen = "0.0.0.0:5000"
 	defaultHTTPListen = "0.0.0.0:8080"
+	defaultDNSListen  = "127.0.0.1:9153"
 )
 
 func newRenderFlags(flags *flags) *renderFlags {
@@ -44,11 +54,37 @@ func newRenderFlags(flags *flags) *renderFlags {
 		"files a worker may have open (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
 	define(flags, &r.user, "nginx-user", "LBCTL_NGINX_USER", "NAME",
 		"who nginx's workers run as when lbctl is root (default nginx, www-data or nobody)", "", parseUser)
+	define(flags, &r.endpoints, "endpoints", "LBCTL_ENDPOINTS", "HOW",
+		"how changes of instances reach nginx: reload, dns (nginx asks lbctl for them) or auto, which is dns where nginx can",
+		endpointsAuto, parseChoice(endpointsAuto, endpointsDNS, endpointsReload))
+	define(flags, &r.dnsListen, "dns-listen", "LBCTL_DNS_LISTEN", "ADDRESS:PORT",
+		"where lbctl answers nginx's questions for instances, UDP and TCP", defaultDNSListen, parseListen)
 	return r
 }
 
+// byReload says why nginx doesn't ask for servers, "" when it does. The error is
+// for an operator who wants it to and an nginx that can't.
+func (r *renderFlags) byReload(build nginx.Build) (string, error) {
+	if r.endpoints == endpointsReload {
+		return "--endpoints says so", nil
+	}
+	err := render.CanResolve(build.Version)
+	switch {
+	case err == nil:
+		return "", nil
+	case r.endpoints == endpointsDNS:
+		return "", fmt.Errorf("--endpoints %q: %w, or --endpoints %s", r.endpoints, err, endpointsAuto)
+	default:
+		return err.Error(), nil
+	}
+}
+
 // settings are what the templates get to know.
-func (r *renderFlags) settings(runDir string, build nginx.Build) (render.Settings, error) {
+func (r *renderFlags) settings(stateDir, runDir string, build nginx.Build) (render.Settings, error) {
+	byReload, err := r.byReload(build)
+	if err != nil {
+		return render.Settings{}, err
+	}
 	settings := render.Settings{
 		GRPCListen:   r.grpcListen,
 		HTTPListen:   r.httpListen,
@@ -57,6 +93,9 @@ func (r *renderFlags) settings(runDir string, build nginx.Build) (render.Setting
 		RunDir:       runDir,
 		NginxVersion: build.Version,
 		StreamModule: build.StreamModule,
+	}
+	if byReload == "" {
+		settings.Resolver, settings.SeedsDir = r.dnsListen, nginx.SeedsDir(stateDir)
 	}
 	if os.Geteuid() != 0 {
 		return settings, nil // nginx can't change its workers' user

@@ -67,7 +67,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 	if err != nil {
 		return err
 	}
-	settings, err := opts.Render.settings(runDirOf(opts.StateDir, opts.RunDir), build)
+	settings, err := opts.Render.settings(opts.StateDir, runDirOf(opts.StateDir, opts.RunDir), build)
 	if err != nil {
 		return err
 	}

@@ -135,18 +135,24 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		defer held.Close()
 	}
 
+	responder := endpoints.NewResponder(logger)
 	server, err := nginx.New(nginx.Options{
 		StateDir:      opts.StateDir,
 		RunDir:        runDir,
 		Binary:        opts.Render.nginx,
 		Keep:          opts.Keep,
 		VerifyTimeout: opts.VerifyTimeout,
+		Resolver:      responder,
 		Logger:        logger,
 	})
 	if err != nil {
 		return err
 	}
-	settings, err := opts.Render.settings(runDir, server.Build())
+	byReload, err := opts.Render.byReload(server.Build())
+	if err != nil {
+		return err
+	}
+	settings, err := opts.Render.settings(opts.StateDir, runDir, server.Build())
 	if err != nil {
 		return err
 	}
@@ -170,23 +176,34 @@ func runRun(ctx context.Context, opts *runOptions) error {
 	if err != nil {
 		return err
 	}
-	loop := controller.New(controller.Options{
-		StateDir:  opts.StateDir,
-		Version:   version,
-		SettleMin: opts.SettleMin,
-		SettleMax: opts.SettleMax,
-		Logger:    logger,
-	}, source, server)
+	control := controller.Options{
+		StateDir:      opts.StateDir,
+		Version:       version,
+		SettleMin:     opts.SettleMin,
+		SettleMax:     opts.SettleMax,
+		EndpointsNote: byReload,
+		Logger:        logger,
+	}
+	if byReload == "" {
+		if err := responder.Listen(opts.Render.dnsListen); err != nil {
+			return fmt.Errorf("%w; another address can be given by --dns-listen", err)
+		}
+		control.Endpoints = responder
+	}
+	loop := controller.New(control, source, server)
 	listeners, err := listen(runDir, opts.Admin)
 	if err != nil {
 		return err
 	}
 	logger.Info("lbctl starts", "version", version, "nginx", server.Build().Version,
-		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin))
+		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin), "endpoints_by_reload", byReload)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return source.Run(ctx) })
 	group.Go(func() error { return loop.Run(ctx) })
+	if byReload == "" {
+		group.Go(func() error { return responder.Run(ctx) })
+	}
 	group.Go(func() error {
 		api := &admin.Server{Controller: loop, Services: table, Generations: server, Logger: logger}
 		return api.Run(ctx, listeners...)

@@ -287,6 +287,7 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 	row("State", string(status.State))
 	row("nginx", nginxText(status.Nginx, now))
 	row("Consul", consulText(status.Consul, now))
+	row("Endpoints", endpointsText(status.Endpoints))
 	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, count(status.Instances, "instance")))
 	if pending := status.Pending; pending != nil {
 		row("Pending", pendingText(pending, now))
@@ -327,6 +328,27 @@ func nginxText(nginx controller.Nginx, now time.Time) string {
 		return text + ", answers from no generation"
 	}
 	return text + fmt.Sprintf(", generation %d %s", nginx.Generation, since(nginx.Since, now))
+}
+
+// endpointsText says how changes of instances reach nginx, and how far they have.
+func endpointsText(e controller.EndpointsStatus) string {
+	if e.By == "" {
+		return "" // a daemon that doesn't tell
+	}
+	if e.By != "dns" {
+		return "by reload: " + e.Reason
+	}
+	text := fmt.Sprintf("by DNS, nginx has fetched those of %s", count(e.Upstreams, "upstream"))
+	if n := len(e.Untaken); n > 0 {
+		text = fmt.Sprintf("by DNS, nginx has fetched the newest of %d of %s", e.Upstreams-n, count(e.Upstreams, "upstream"))
+	}
+	if n := len(e.ByReload); n > 0 {
+		text += fmt.Sprintf("; by reload %s (%s)", e.ByReload[0].Service, e.ByReload[0].Reason)
+		if n > 1 {
+			text += fmt.Sprintf(" and %d more", n-1)
+		}
+	}
+	return text
 }
 
 func consulText(consul render.ConsulStatus, now time.Time) string {

@@ -11,6 +11,10 @@ import (
 // changesListed is how many services a change names.
 const changesListed = 4
 
+// noChange is when entries don't differ, but templates or settings do, or what no
+// entry tells.
+const noChange = "structure"
+
 // changes says in a few words what differs between two sets of entries, as far
 // as traffic is concerned: "hello_server +4, api -1, new service web +2".
 func changes(before, after []endpoints.Entry) string {
@@ -37,7 +41,7 @@ func changes(before, after []endpoints.Entry) string {
 		}
 	}
 	if len(words) == 0 {
-		return "structure" // templates or settings, or what no entry tells
+		return noChange
 	}
 	if more := len(words) - changesListed; more > 0 {
 		words = append(words[:changesListed], fmt.Sprintf("and %s more", plural(more, "service")))

@@ -54,12 +54,23 @@ type Server interface {
 	Build() nginx.Build
 	// RotateLog keeps the error log bounded.
 	RotateLog(ctx context.Context) error
+	// Seed says with which servers the upstreams start that nginx asks for.
+	Seed(servers map[string]string) error
+	// Seeded reports whether nginx still has servers that it only started with,
+	// which Reload ends.
+	Seeded(ctx context.Context) (bool, error)
+	Reload(ctx context.Context) error
 }
 
 // Options are the loop's. StateDir is required.
 type Options struct {
 	StateDir string // of history.jsonl and frozen.json
 	Version  string // lbctl's, for Status
+
+	// Endpoints is what nginx asks for servers; nil when it doesn't, for the
+	// reason that EndpointsNote says.
+	Endpoints     Endpoints
+	EndpointsNote string
 
 	// SettleMin is how long changes must pause before they are applied, when
 	// they don't come after quiet; default 200 ms.

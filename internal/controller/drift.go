@@ -38,6 +38,8 @@ type sight struct {
 	current    int
 	files      map[string][]byte
 	filesErr   error
+	seeded     bool
+	master     nginx.Process
 }
 
 func (l *loop) look(want int) (s sight) {
@@ -58,6 +60,14 @@ func (l *loop) look(want int) (s sight) {
 		s.current = current.Number
 	}
 	s.files, s.filesErr = l.server.Files(want)
+	if l.opts.Endpoints != nil && s.servingErr == nil {
+		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
+		s.seeded, _ = l.server.Seeded(asking) // else the next check finds out
+		cancel()
+		if processes, err := l.server.Processes(); err == nil {
+			s.master = processes.Master
+		}
+	}
 	if err := l.server.RotateLog(l.ctx); err != nil && l.ctx.Err() == nil {
 		l.opts.Logger.Warn("nginx's error log is not bounded", "error", err)
 	}
@@ -86,6 +96,18 @@ func (l *loop) judge(s sight) {
 			l.since = now
 		}
 		l.down = nil
+	}
+	if s.master != (nginx.Process{}) && s.master != l.master {
+		if l.master != (nginx.Process{}) {
+			l.opts.Endpoints.Restarted()
+		}
+		l.master = s.master
+	}
+	if l.seeded = s.seeded; l.seeded {
+		l.lookAtServers(now)
+	}
+	if l.busy != "" {
+		return
 	}
 	drift := ""
 	want := l.current.Number

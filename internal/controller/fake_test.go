@@ -36,6 +36,9 @@ type fakeServer struct {
 	old         []nginx.Process // workers
 	flying      int
 	mostFlying  int
+	seeds       map[string]string
+	seeded      bool
+	reloads     int // by Reload
 }
 
 type appliedAt struct {
@@ -139,6 +142,27 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 func (s *fakeServer) Test(context.Context, map[string][]byte) error { return s.testFails }
 
 func (s *fakeServer) RotateLog(context.Context) error { return nil }
+
+func (s *fakeServer) Seed(seeds map[string]string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seeds = maps.Clone(seeds)
+	return nil
+}
+
+func (s *fakeServer) Seeded(context.Context) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seeded, s.down
+}
+
+func (s *fakeServer) Reload(context.Context) error {
+	s.begin()
+	defer s.mu.Unlock()
+	s.reloads++
+	s.seeded = false
+	return nil
+}
 
 func (s *fakeServer) Build() nginx.Build { return nginx.Build{Version: "1.30.6"} }
 

@@ -22,6 +22,7 @@ type Kind string
 // The kinds of an Event.
 const (
 	Applied              Kind = "applied"     // nginx serves a new generation
+	Moved                Kind = "moved"       // nginx has fetched other servers, without a new generation
 	Rejected             Kind = "rejected"    // nginx -t refused a configuration
 	RolledBack           Kind = "rolled_back" // nginx did not take a generation, and serves the one before
 	NoWayBack            Kind = "no_way_back" // nor does it serve the one before
@@ -71,6 +72,8 @@ func (e Event) log(logger *slog.Logger) {
 	switch e.Kind {
 	case Applied:
 		logger.Info("configuration applied", args...)
+	case Moved:
+		logger.Info("servers fetched by nginx", args...)
 	case NginxUp:
 		logger.Info("nginx answers again", args...)
 	case RolledBackByOperator:

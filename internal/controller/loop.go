@@ -25,6 +25,18 @@ type loop struct {
 	latest  *render.Configuration // what Consul says; nil: nothing yet
 	frozen  *Freeze
 
+	asked        map[string]bool               // host names of upstreams that current has nginx ask for
+	upstreams    map[string][]endpoints.Target // that it is told of, by name; nil: none yet
+	moving       *moving
+	nextLook     time.Time // at moving; zero: never
+	seeded       bool
+	seedText     seedTexts
+	seedsDue     bool
+	seeding      bool
+	seedsWritten chan error
+	seedsFailed  *failure
+	master       nginx.Process // at the last check
+
 	settle   settle
 	governor governor
 	counting bool
@@ -79,6 +91,9 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		counts:     make(chan int, 1),
 		results:    make(chan func(), 1),
 		checks:     make(chan func(), 1),
+
+		seedText:     seedTexts{},
+		seedsWritten: make(chan error, 1),
 	}
 	l.become(current, nil, nil)
 	if !current.Served.IsZero() {
@@ -107,11 +122,15 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 func (l *loop) run() {
 	l.opts.Logger.Info("controller started", "generation", l.current.Number, "frozen", l.frozen != nil)
 	updates, ending := l.source.Updates(), l.ctx.Done()
+	var taken <-chan struct{}
+	if l.opts.Endpoints != nil {
+		taken = l.opts.Endpoints.Taken()
+	}
 	for {
 		now := time.Now()
 		if ending != nil {
 			l.start(now)
-		} else if l.busy == "" && !l.checking && !l.counting {
+		} else if l.busy == "" && !l.checking && !l.counting && !l.seeding {
 			return
 		}
 		l.publish()
@@ -141,6 +160,12 @@ func (l *loop) run() {
 		case finish := <-l.checks:
 			l.checking = false
 			finish()
+		case <-taken:
+			l.lookAtServers(time.Now())
+		case err := <-l.seedsWritten:
+			l.seeding = false
+			l.seedsFailed = failedSince(l.seedsFailed, err)
+			l.writeSeeds()
 		case old := <-l.counts:
 			l.counting = false
 			l.governor.count(time.Now(), old)
@@ -151,6 +176,9 @@ func (l *loop) run() {
 
 // start begins what is due.
 func (l *loop) start(now time.Time) {
+	if !l.nextLook.IsZero() && !now.Before(l.nextLook) {
+		l.lookAtServers(now)
+	}
 	if l.busy != "" {
 		return
 	}
@@ -174,6 +202,9 @@ func (l *loop) wake() time.Time {
 		if next.IsZero() || t.Before(next) {
 			next = t
 		}
+	}
+	if !l.nextLook.IsZero() {
+		soonest(l.nextLook)
 	}
 	if l.busy == "" {
 		if at, ok := l.due(); ok && !l.counting {
@@ -237,6 +268,7 @@ func (l *loop) update(cfg render.Configuration) {
 		l.settle.change(now)
 	}
 	l.latest = &cfg
+	l.serve(&cfg)
 	if cfg.Hash == l.current.Hash {
 		l.files, l.entries = cfg.Files, cfg.Entries
 		l.source.Took(cfg.Entries)
@@ -273,7 +305,13 @@ func (l *loop) apply(now time.Time) {
 	l.settle.start(now)
 	l.governor.reload(now)
 	l.applied = cfg.Hash
+	seeds := l.seeds(&cfg)
 	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
+		if l.opts.Endpoints != nil {
+			if err := l.server.Seed(seeds); err != nil {
+				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Blame{}) }
+			}
+		}
 		g, err := l.server.Apply(ctx, cfg.Files, note)
 		var blame render.Blame
 		if err != nil {
@@ -367,6 +405,14 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		// When they can't be read, the next check says so.
 		l.files, _ = l.server.Files(g.Number)
 	}
+	if l.opts.Endpoints != nil {
+		l.asked = askedBy(l.files)
+		if l.moving == nil && len(l.asked) > 0 && l.upstreams != nil {
+			l.moving = &moving{since: l.since, before: entries}
+		}
+		l.nextLook = time.Now().Add(lookEvery)
+		l.seedLater()
+	}
 }
 
 // reread takes the current generation from the disk, after something failed.
@@ -411,7 +457,7 @@ func (l *loop) record(e Event, began time.Time) {
 	e.Time = time.Now()
 	e.TookSeconds = e.Time.Sub(began).Seconds()
 	switch e.Kind {
-	case NginxUp, NginxDown, Drift, Resumed:
+	case NginxUp, NginxDown, Drift, Resumed, Moved:
 	default:
 		l.last = &LastApply{At: began, TookSeconds: e.TookSeconds, Generation: e.Generation, Outcome: e.Kind}
 	}

@@ -43,6 +43,7 @@ type Status struct {
 	Frozen    *Freeze             `json:"frozen,omitempty"`
 	Problems  []render.Problem    `json:"problems,omitempty"`
 	LastApply *LastApply          `json:"last_apply,omitempty"` // of this process; failed ones too
+	Endpoints EndpointsStatus     `json:"endpoints"`
 }
 
 // Nginx is what serves.
@@ -91,6 +92,10 @@ type view struct {
 	trouble   *failure
 	down      *failure
 	last      *LastApply
+
+	asked       map[string]bool // nil when nginx asks for no servers
+	byReload    map[string]string
+	seedsFailed *failure
 }
 
 // publish shows the state to Status.
@@ -108,6 +113,17 @@ func (l *loop) publish() {
 		trouble:   copied(l.trouble),
 		down:      copied(l.down),
 		last:      copied(l.last),
+
+		seedsFailed: l.seedsFailed,
+	}
+	if l.opts.Endpoints != nil {
+		v.asked = l.asked
+		if v.asked == nil {
+			v.asked = map[string]bool{}
+		}
+	}
+	if l.latest != nil {
+		v.byReload = l.latest.ByReload
 	}
 	if l.failure != nil && len(l.failure.blamed) > 0 {
 		v.failure = nil // it is the trouble of those services, and on its way out
@@ -129,8 +145,11 @@ func copied[T any](p *T) *T {
 }
 
 func (l *loop) pendingChange() *PendingChange {
-	if l.latest == nil || l.latest.Hash == l.current.Hash {
+	if l.latest == nil {
 		return nil
+	}
+	if l.latest.Hash == l.current.Hash {
+		return l.movingChange()
 	}
 	p := &PendingChange{Since: l.settle.first, Change: l.change()}
 	due, _ := l.due()
@@ -154,6 +173,17 @@ func (l *loop) pendingChange() *PendingChange {
 	}
 	if p.Since.IsZero() {
 		p.Since = l.since
+	}
+	return p
+}
+
+func (l *loop) movingChange() *PendingChange {
+	if l.moving == nil {
+		return nil
+	}
+	p := &PendingChange{Since: l.moving.since, Change: "servers", Reason: "nginx has not asked for its servers yet"}
+	if l.moving.before != nil {
+		p.Change, p.Reason = changes(l.moving.before, l.entries), "nginx has yet to fetch it"
 	}
 	return p
 }
@@ -191,6 +221,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	}
 	processes, processesErr := c.server.Processes()
 	source := c.source.Status()
+	untaken := c.untaken(v.asked)
 
 	s := Status{
 		Version: c.opts.Version,
@@ -208,6 +239,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Pending:   v.pending,
 		Frozen:    v.frozen,
 		LastApply: v.last,
+		Endpoints: v.endpoints(untaken, c.opts.EndpointsNote),
 	}
 	for _, p := range processes.OldWorkers {
 		s.Nginx.OldWorkersMemory += p.Memory
@@ -224,7 +256,11 @@ func (c *Controller) Status(ctx context.Context) Status {
 			}
 		}
 	}
-	s.Problems = append(v.problems(serving, servingErr, s.Nginx.Running), source.Problems...)
+	s.Problems = v.problems(serving, servingErr, s.Nginx.Running)
+	if p := notAsked(untaken, time.Now()); p != nil && servingErr == nil {
+		s.Problems = append(s.Problems, *p)
+	}
+	s.Problems = append(s.Problems, source.Problems...)
 	s.State, s.Summary = v.summarize(time.Now(), serving, servingErr, source, s.Problems)
 	return s
 }
@@ -247,6 +283,9 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 			p.Since = v.down.since
 		}
 		ps = append(ps, p)
+	}
+	if f := v.seedsFailed; f != nil {
+		ps = append(ps, render.Problem{Subject: "nginx", Message: f.err.Error(), Since: f.since})
 	}
 	for _, f := range []*failure{v.failure, v.trouble} {
 		if f == nil {

@@ -211,10 +211,10 @@ func (t *Table) nextTrial() time.Time {
 func (e *Entry) fallBack(took *Service) string {
 	e.Refused = true
 	if took == nil || took.Protocol == "" {
-		e.Protocol, e.Routes, e.Port, e.Default = "", nil, 0, false
+		e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = "", nil, 0, false, false
 		return "not served, for there is no earlier good state: "
 	}
-	e.Protocol, e.Routes, e.Port, e.Default = took.Protocol, slices.Clone(took.Routes), took.Port, took.Default
+	e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = took.Protocol, slices.Clone(took.Routes), took.Port, took.Default, took.ByReload
 	e.Instances, e.Held = took.still(e.Instances), took.still(e.Held)
 	return "its last good state is kept: "
 }
@@ -241,7 +241,7 @@ func (s Service) still(registered []Instance) []Instance {
 func (r *record) says(name string) Service {
 	e := Entry{Service: Service{Name: name, Instances: r.instances}}
 	if r.good != nil {
-		e.Protocol, e.Routes, e.Port, e.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
+		e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default, r.good.ByReload
 	}
 	for _, h := range r.held {
 		e.Held = append(e.Held, h.instance)
@@ -251,7 +251,7 @@ func (r *record) says(name string) Service {
 
 // block is what of an entry can make its way into nginx's configuration.
 func block(e Entry) Service {
-	s := Service{Name: e.Name, Protocol: e.Protocol, Routes: e.Routes, Port: e.Port, Default: e.Default}
+	s := Service{Name: e.Name, Protocol: e.Protocol, Routes: e.Routes, Port: e.Port, Default: e.Default, ByReload: e.ByReload}
 	s.Instances = slices.Concat(e.Instances, e.Held)
 	slices.SortFunc(s.Instances, compareInstances)
 	return s
@@ -271,7 +271,7 @@ func alike(a, b Service) bool {
 }
 
 func sameStructure(a, b Service) bool {
-	return a.Protocol == b.Protocol && a.Port == b.Port && a.Default == b.Default && slices.Equal(a.Routes, b.Routes)
+	return a.Protocol == b.Protocol && a.Port == b.Port && a.Default == b.Default && a.ByReload == b.ByReload && slices.Equal(a.Routes, b.Routes)
 }
 
 // free reports whether nobody listens on a TCP address of this machine.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -24,14 +23,12 @@ const (
 	targetTTL = 24 * 60 * 60
 	// udpSize is the longest answer over UDP that nginx takes.
 	udpSize = 4096
-	// askerTTL is how long somebody who asked is remembered.
-	askerTTL = 15 * time.Second
-	// answersPerSecond and answersAtOnce keep a thousand names that are asked
-	// for at once, as they are when nginx starts, from overrunning the receive
-	// buffers of nginx's sockets: what is lost, nginx asks for again after five
-	// seconds only.
-	answersPerSecond = 25000
-	answersAtOnce    = 128
+	// askerTTL is how long after its last question, or the answer to it, somebody
+	// is taken to be there still: nginx asks again after a second.
+	askerTTL = 6 * time.Second
+	// knownTTL is how long after its last question nginx is taken to have an
+	// upstream still; a question that got lost it repeats after five seconds.
+	knownTTL = 12 * time.Second
 	// receiveBuffer is asked for; the kernel gives net.core.rmem_max at most.
 	receiveBuffer = 4 << 20
 )
@@ -62,12 +59,16 @@ const Sentinel = "127.0.0.1:0"
 type Responder struct {
 	servers []*dns.Server
 	logger  *slog.Logger
-	pace    *rate.Limiter
 	ending  chan struct{}
+	taken   chan struct{}
+	// questions paces what answers have nginx ask next: the address of each server.
+	questions pace
+	answers   paces // of addresses, by who asks
 
 	mu        sync.Mutex
 	upstreams map[string]*upstream // by SRV name
 	names     map[string]string    // upstream's own name to SRV name
+	epoch     int                  // goes up with Forget
 }
 
 // upstream is what the Responder knows of one.
@@ -77,61 +78,44 @@ type upstream struct {
 	changed chan struct{} // closed when targets change
 	answer  []byte        // packed, but for the question's own id
 	whole   bool          // answer has all targets
-
-	askers map[string]asker
-	told   int // the version of the last answer
-	taken  int // the newest version that nginx has certainly taken
-	since  time.Time
+	since   time.Time     // when they became its targets
+	askers  map[string]asker
+	asked   time.Time // last
+	known   bool      // nginx has taken an answer
 }
 
-// asker is who has asked for an upstream: one of the sockets of one of nginx's
-// workers.
+// asker is who asks for an upstream: the socket of one of nginx's workers. nginx
+// asks again a second after it has taken an answer, never before.
 type asker struct {
-	version int // that it was told last
-	at      time.Time
+	told  int // the version it was told last
+	taken int // the newest version it has certainly taken
+	at    time.Time
 }
 
-// NewResponder binds address, UDP and TCP, and, when it is on loopback, the three
-// addresses after it too: nginx takes turns between them, and each has a buffer of
-// its own. It answers once Run runs.
-func NewResponder(address string, logger *slog.Logger) (*Responder, error) {
-	addresses, err := ResponderAddresses(address)
-	if err != nil {
-		return nil, err
-	}
+// NewResponder makes a Responder that answers once it listens and Run runs.
+func NewResponder(logger *slog.Logger) *Responder {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Responder{
+	return &Responder{
 		logger:    logger,
-		pace:      rate.NewLimiter(answersPerSecond, answersAtOnce),
+		questions: newPace(questionsPerSecond, questionsAtOnce),
 		ending:    make(chan struct{}),
+		taken:     make(chan struct{}, 1),
 		upstreams: map[string]*upstream{},
 		names:     map[string]string{},
 	}
-	for _, a := range addresses {
-		if err := r.bind(a); err != nil {
-			r.close()
-			return nil, fmt.Errorf("listen for nginx's DNS questions: %w", err)
-		}
-	}
-	return r, nil
 }
 
-// ResponderAddresses are those that NewResponder binds.
-func ResponderAddresses(address string) ([]string, error) {
-	a, err := netip.ParseAddrPort(address)
-	if err != nil || a.Port() == 0 {
-		return nil, fmt.Errorf("DNS address %q, want ADDRESS:PORT like \"127.0.0.1:9153\"", address)
+// Listen binds address, UDP and TCP. More than one address would be of no use: nginx
+// would take turns between them, and what it was told at one it would ask for again
+// at the next.
+func (r *Responder) Listen(address string) error {
+	if err := r.bind(address); err != nil {
+		r.close()
+		return fmt.Errorf("listen for nginx's DNS questions: %w", err)
 	}
-	addresses := []string{a.String()}
-	if !a.Addr().Is4() || !a.Addr().IsLoopback() {
-		return addresses, nil
-	}
-	for next := a.Addr().Next(); len(addresses) < 4 && next.IsLoopback(); next = next.Next() {
-		addresses = append(addresses, netip.AddrPortFrom(next, a.Port()).String())
-	}
-	return addresses, nil
+	return nil
 }
 
 func (r *Responder) bind(address string) error {
@@ -226,6 +210,24 @@ func (u *upstream) set(query string, targets []Target, now time.Time) {
 	u.changed = make(chan struct{})
 }
 
+// Forget says that nginx has new workers, as after a reload: whoever asks from now
+// on has not been told anything, and only who asks from now on counts for what
+// nginx has taken.
+func (r *Responder) Forget() { r.forget(false) }
+
+// Restarted says that nginx is a new one, which has no servers yet.
+func (r *Responder) Restarted() { r.forget(true) }
+
+func (r *Responder) forget(restarted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.epoch++
+	for _, u := range r.upstreams {
+		clear(u.askers)
+		u.known = u.known && !restarted
+	}
+}
+
 // Untaken is the upstreams whose newest servers nginx has not certainly taken, and
 // since when they have them. nginx has taken an answer for certain when it asks
 // the next time.
@@ -233,12 +235,41 @@ func (r *Responder) Untaken() map[string]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	untaken := map[string]time.Time{}
+	now := time.Now()
 	for name, query := range r.names {
-		if u := r.upstreams[query]; u.taken != u.version {
+		if u := r.upstreams[query]; !u.isTaken(u.version, now) {
 			untaken[name] = u.since
 		}
 	}
 	return untaken
+}
+
+// Known reports whether nginx has servers of the upstream. It has, once it has
+// taken an answer, for as long as it goes on asking, over reloads too.
+func (r *Responder) Known(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.upstreams[r.names[name]]
+	return u != nil && u.known && time.Since(u.asked) <= knownTTL
+}
+
+// Taken fires when nginx has taken the newest servers of an upstream.
+func (r *Responder) Taken() <-chan struct{} { return r.taken }
+
+// isTaken reports whether everybody who asks has taken version, or a later one,
+// and somebody does ask. Shortly after a reload, old workers may still do so too.
+func (u *upstream) isTaken(version int, now time.Time) bool {
+	somebody := false
+	for _, a := range u.askers {
+		if now.Sub(a.at) > askerTTL {
+			continue
+		}
+		if a.taken < version {
+			return false
+		}
+		somebody = true
+	}
+	return somebody
 }
 
 func (r *Responder) serve(w dns.ResponseWriter, question *dns.Msg) {
@@ -262,18 +293,22 @@ func (r *Responder) serve(w dns.ResponseWriter, question *dns.Msg) {
 // serveUpstream answers for an upstream: at once when the asker has not been told
 // the newest yet, else when there is something new.
 func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name string) {
+	from := w.RemoteAddr().String()
 	_, overTCP := w.RemoteAddr().(*net.TCPAddr)
-	changed := r.arrived(name, w.RemoteAddr().String(), overTCP)
-	if changed != nil {
-		timer := time.NewTimer(holdFor)
-		select {
-		case <-changed:
-		case <-timer.C:
-		case <-r.ending:
+	epoch := 0
+	if !overTCP { // else it is the answer that was too long for UDP that is asked for again
+		var changed <-chan struct{}
+		if changed, epoch = r.arrived(name, from); changed != nil {
+			timer := time.NewTimer(holdFor)
+			select {
+			case <-changed:
+			case <-timer.C:
+			case <-r.ending:
+			}
+			timer.Stop()
 		}
-		timer.Stop()
 	}
-	_ = r.pace.Wait(context.Background()) // it can't fail: one is less than answersAtOnce
+	r.questions.wait(1 + r.targets(name))
 	r.mu.Lock()
 	u := r.upstreams[name]
 	if u == nil {
@@ -282,9 +317,8 @@ func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name 
 		return
 	}
 	answer, whole, targets := slices.Clone(u.answer), u.whole, u.targets
-	if whole || overTCP {
-		u.told = u.version
-		u.askers[w.RemoteAddr().String()] = asker{u.version, time.Now()}
+	if !overTCP && epoch == r.epoch {
+		u.askers[from] = asker{told: u.version, taken: u.askers[from].taken, at: time.Now()}
 	}
 	r.mu.Unlock()
 	if overTCP && !whole {
@@ -296,31 +330,49 @@ func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name 
 	}
 }
 
-// arrived takes note of a question, and returns what to wait for before it is
-// answered: nil when there is nothing to wait for.
-func (r *Responder) arrived(name, from string, overTCP bool) <-chan struct{} {
+// arrived takes note of a question over UDP, and returns what to wait for before
+// it is answered: nil when there is nothing to wait for.
+func (r *Responder) arrived(name, from string) (changed <-chan struct{}, epoch int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.upstreams[name]
 	if u == nil {
-		return nil
+		return nil, r.epoch
 	}
 	now := time.Now()
-	// Over TCP it is the answer that was too long for UDP that is asked for again.
-	if !overTCP && u.told > u.taken {
-		u.taken = u.told
-	}
-	before, known := u.askers[from]
+	u.asked = now
 	maps.DeleteFunc(u.askers, func(_ string, a asker) bool { return now.Sub(a.at) > askerTTL })
-	if overTCP || !known || now.Sub(before.at) > askerTTL || before.version != u.version {
-		return nil
+	a, known := u.askers[from]
+	if !known {
+		return nil, r.epoch
 	}
-	u.askers[from] = asker{before.version, now}
-	return u.changed
+	a.at = now
+	u.known = true
+	if a.taken < a.told {
+		a.taken = a.told
+		if a.taken == u.version {
+			notify(r.taken)
+		}
+	}
+	u.askers[from] = a
+	if a.told < u.version {
+		return nil, r.epoch
+	}
+	return u.changed, r.epoch
+}
+
+// targets is how many servers the upstream has.
+func (r *Responder) targets(name string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.upstreams[name]; u != nil {
+		return len(u.targets)
+	}
+	return 0
 }
 
 func (r *Responder) serveTarget(w dns.ResponseWriter, question *dns.Msg, addr netip.Addr) {
-	_ = r.pace.Wait(context.Background()) // it can't fail: one is less than answersAtOnce
+	r.answers.of(w.RemoteAddr().String()).wait(1)
 	q := question.Question[0]
 	m := new(dns.Msg).SetReply(question)
 	header := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: targetTTL}

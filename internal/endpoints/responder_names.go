@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
@@ -34,6 +35,30 @@ func ResolveHost(upstream string) string {
 		label = label[:maxLabel-17] + "-" + hex.EncodeToString(sum[:8])
 	}
 	return label + hostZone
+}
+
+// Asked are the host names of ResolveHost in a piece of nginx's configuration: the
+// upstreams that it asks for.
+func Asked(conf []byte) []string {
+	var hosts []string
+	for rest := conf; ; {
+		end := bytes.Index(rest, []byte(hostZone))
+		if end < 0 {
+			return hosts
+		}
+		begin := end
+		for begin > 0 && isLabel(rest[begin-1]) {
+			begin--
+		}
+		if begin < end {
+			hosts = append(hosts, string(rest[begin:end])+hostZone)
+		}
+		rest = rest[end+len(hostZone):]
+	}
+}
+
+func isLabel(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
 // targetName is the name of one server. It says the address, so that answering

@@ -22,11 +22,11 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-func startResponder(t *testing.T) (*Responder, []string) {
+func startResponder(t *testing.T) (*Responder, string) {
 	t.Helper()
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-	r, err := NewResponder(address, nil)
-	require.NoError(t, err)
+	r := NewResponder(nil)
+	require.NoError(t, r.Listen(address))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -34,9 +34,7 @@ func startResponder(t *testing.T) (*Responder, []string) {
 		cancel()
 		assert.NoError(t, <-done)
 	})
-	addresses, err := ResponderAddresses(address)
-	require.NoError(t, err)
-	return r, addresses
+	return r, address
 }
 
 func targets(ports ...int) []Target {
@@ -68,9 +66,9 @@ func ask(t *testing.T, conn *dns.Conn, m *dns.Msg) *dns.Msg {
 }
 
 func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
-	r, addresses := startResponder(t)
+	r, address := startResponder(t)
 	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)})
-	conn := askFrom(t, addresses[0])
+	conn := askFrom(t, address)
 	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "whoever asks first is answered")
 	assert.Len(t, r.Untaken(), 2)
 
@@ -91,15 +89,15 @@ func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
 	require.NotNil(t, m)
 	require.Len(t, m.Answer, 2)
 	name := m.Answer[1].(*dns.SRV).Target
-	a := ask(t, askFrom(t, addresses[1]), new(dns.Msg).SetQuestion(name, dns.TypeA))
+	a := ask(t, askFrom(t, address), new(dns.Msg).SetQuestion(name, dns.TypeA))
 	require.Len(t, a.Answer, 1)
 	assert.Equal(t, "127.0.0.1", a.Answer[0].(*dns.A).A.String())
 }
 
 func TestResponderAnswersWhatItKeepsWhenItEnds(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-	r, err := NewResponder(address, nil)
-	require.NoError(t, err)
+	r := NewResponder(nil)
+	require.NoError(t, r.Listen(address))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
@@ -121,8 +119,8 @@ func TestResponderAnswersWhatItKeepsWhenItEnds(t *testing.T) {
 }
 
 func TestResponderNeverSaysThatThereIsNothing(t *testing.T) {
-	r, addresses := startResponder(t)
-	conn := askFrom(t, addresses[0])
+	r, address := startResponder(t)
+	conn := askFrom(t, address)
 	assert.Equal(t, dns.RcodeServerFailure, ask(t, conn, srv("grpc-a")).Rcode, "a name it was not told about")
 	r.Set(map[string][]Target{"grpc-a": nil})
 	m := ask(t, conn, srv("grpc-a"))
@@ -134,16 +132,16 @@ func TestResponderNeverSaysThatThereIsNothing(t *testing.T) {
 }
 
 func TestResponderTruncatesAndAnswersAllOverTCP(t *testing.T) {
-	r, addresses := startResponder(t)
+	r, address := startResponder(t)
 	var ports []int
 	for n := range 1000 {
 		ports = append(ports, 10000+n)
 	}
 	r.Set(map[string][]Target{"grpc-a": targets(ports...)})
-	m := ask(t, askFrom(t, addresses[0]), srv("grpc-a"))
+	m := ask(t, askFrom(t, address), srv("grpc-a"))
 	assert.True(t, m.Truncated)
 	assert.Empty(t, m.Answer)
-	whole, _, err := (&dns.Client{Net: "tcp"}).Exchange(srv("grpc-a"), addresses[0])
+	whole, _, err := (&dns.Client{Net: "tcp"}).Exchange(srv("grpc-a"), address)
 	require.NoError(t, err)
 	assert.Len(t, whole.Answer, 1000)
 }
@@ -161,7 +159,7 @@ func newest(t *testing.T) nginxtest.Binary {
 
 // startNginx starts an nginx whose upstreams ask the responder, a server with a
 // port of its own for each.
-func startNginx(t *testing.T, resolvers []string, upstreams ...string) map[string]string {
+func startNginx(t *testing.T, resolver string, upstreams ...string) map[string]string {
 	t.Helper()
 	binary, dir := newest(t), nginxtest.Dir(t)
 	var b strings.Builder
@@ -171,21 +169,24 @@ func startNginx(t *testing.T, resolvers []string, upstreams ...string) map[strin
 	fmt.Fprintf(&b, `pid %[1]s/nginx.pid;
 error_log %[1]s/error.log;
 worker_processes 2;
-events { worker_connections 1024; }
+events { worker_connections 4096; }
 http {
   access_log off;
   client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
   uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
-  resolver %[2]s ipv6=off;
-  resolver_timeout 5500ms;
-`, dir, strings.Join(resolvers, " "))
+`, dir)
 	listen := map[string]string{}
 	for _, name := range upstreams {
 		listen[name] = "unix:" + filepath.Join(dir, name+".sock")
 		fmt.Fprintf(&b, `
-  upstream %[1]s { zone %[1]s 1m; server %[2]s service=%[3]s resolve max_fails=1 fail_timeout=2s; }
+  upstream %[1]s {
+    zone %[1]s 1m;
+    resolver %[5]s ipv6=off;
+    resolver_timeout 5500ms;
+    server %[2]s service=%[3]s resolve max_fails=1 fail_timeout=2s;
+  }
   server { listen %[4]s; location / { proxy_pass http://%[1]s; add_header X-Upstream $upstream_addr always; } }
-`, name, ResolveHost(name), ResolveService, listen[name])
+`, name, ResolveHost(name), ResolveService, listen[name], resolver)
 	}
 	b.WriteString("}\n")
 	conf := filepath.Join(dir, "nginx.conf")
@@ -222,10 +223,10 @@ func named(t *testing.T, name string) int {
 // TestNginxTakesServers has a real nginx ask: servers come and go, the last one
 // goes, and what is taken is known.
 func TestNginxTakesServers(t *testing.T) {
-	r, addresses := startResponder(t)
+	r, address := startResponder(t)
 	one, two := named(t, "one"), named(t, "two")
 	r.Set(map[string][]Target{"http-a": targets(one)})
-	listen := startNginx(t, addresses, "http-a")["http-a"]
+	listen := startNginx(t, address, "http-a")["http-a"]
 	answers := func(want string) func() bool {
 		return func() bool { _, body, _ := get(t, listen); return body == want }
 	}
@@ -250,4 +251,31 @@ func TestNginxTakesServers(t *testing.T) {
 	}, 20*time.Second, 5*time.Millisecond, "the sentinel is asked")
 	r.Set(map[string][]Target{"http-a": targets(one)})
 	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
+}
+
+// TestNginxTakesAThousandUpstreams has a fresh nginx ask for everything at once,
+// and for one upstream whose answer is too long for UDP.
+func TestNginxTakesAThousandUpstreams(t *testing.T) {
+	r, address := startResponder(t)
+	upstreams, names := map[string][]Target{}, []string{}
+	for n := range 1000 {
+		name := fmt.Sprintf("http-%04d", n)
+		names = append(names, name)
+		for k := range 10 {
+			addr := netip.AddrFrom4([4]byte{127, 2, byte(n >> 4), byte(n&15<<4 + k)})
+			upstreams[name] = append(upstreams[name], Target{netip.AddrPortFrom(addr, 7000), 1})
+		}
+	}
+	one := named(t, "one")
+	upstreams["http-0999"] = nil
+	for n := range 1000 {
+		addr := netip.AddrFrom4([4]byte{127, 3, byte(n >> 8), byte(n)})
+		upstreams["http-0999"] = append(upstreams["http-0999"], Target{netip.AddrPortFrom(addr, 1), 1})
+	}
+	upstreams["http-0999"] = append(upstreams["http-0999"], targets(one)...)
+	r.Set(upstreams)
+	began := time.Now()
+	startNginx(t, address, names...)
+	require.Eventually(t, func() bool { return len(r.Untaken()) == 0 }, 60*time.Second, 50*time.Millisecond)
+	t.Logf("all taken, for certain, after %s", time.Since(began).Round(time.Millisecond))
 }

@@ -58,6 +58,9 @@ type Instance struct {
 	Weight  int    `json:"weight"` // 1 to 65535, from Consul's weight for the status
 	Status  Status `json:"status"`
 	Version string `json:"version,omitempty"` // lb-version
+	// MaxConns is how many connections nginx may have to it at a time, from
+	// lb-max-conns; 0 is no limit.
+	MaxConns int `json:"max_conns,omitempty"`
 }
 
 // InRotation reports whether the instance gets traffic: passing and warning
@@ -128,11 +131,13 @@ type Service struct {
 	Name string `json:"name"`
 	// Protocol is empty when the service is not, or no longer, to be
 	// balanced (OK is then true) or could not be understood (OK is false).
-	Protocol  Protocol   `json:"protocol,omitempty"`
-	Routes    []Route    `json:"routes,omitempty"`
-	Port      int        `json:"port,omitempty"`    // tcp: the port to listen on
-	Default   bool       `json:"default,omitempty"` // serves what no route of its family matches
-	Instances []Instance `json:"instances"`         // every registered one, sorted by Node and ID
+	Protocol Protocol `json:"protocol,omitempty"`
+	Routes   []Route  `json:"routes,omitempty"`
+	Port     int      `json:"port,omitempty"`    // tcp: the port to listen on
+	Default  bool     `json:"default,omitempty"` // serves what no route of its family matches
+	// ByReload: lb-endpoints says that nginx isn't to ask for its servers.
+	ByReload  bool       `json:"by_reload,omitempty"`
+	Instances []Instance `json:"instances"` // every registered one, sorted by Node and ID
 	// Problems is what was wrong with the service's data, a readable line
 	// each.
 	Problems []string `json:"problems,omitempty"`
@@ -175,6 +180,8 @@ type Entry struct {
 	// Refused is true for what nginx took last, in the place of what it or a
 	// template refuses. Its instances are those of then that are still there.
 	Refused bool `json:"refused,omitempty"`
+	// Peak is how many instances there were at most, in rotation or not.
+	Peak int `json:"peak"`
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by

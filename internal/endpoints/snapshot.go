@@ -37,6 +37,8 @@ type snapshotService struct {
 	Routes     []Route        `json:"routes,omitempty"`
 	Port       int            `json:"port,omitempty"`
 	Default    bool           `json:"default,omitempty"`
+	ByReload   bool           `json:"by_reload,omitempty"`
+	Peak       int            `json:"peak,omitempty"`
 	Instances  []Instance     `json:"instances,omitempty"`
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
@@ -52,6 +54,7 @@ type snapshotBlock struct {
 	Routes    []Route    `json:"routes,omitempty"`
 	Port      int        `json:"port,omitempty"`
 	Default   bool       `json:"default,omitempty"`
+	ByReload  bool       `json:"by_reload,omitempty"`
 	Instances []Instance `json:"instances,omitempty"`
 }
 
@@ -136,12 +139,13 @@ func (t *Table) snapshot() snapshot {
 		ss := snapshotService{
 			Name:      name,
 			Instances: r.instances,
+			Peak:      r.peak,
 			State:     r.state,
 			Since:     r.since,
 		}
 		if r.good != nil {
 			ss.Understood = true
-			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
+			ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default, r.good.ByReload
 		}
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
@@ -149,7 +153,7 @@ func (t *Table) snapshot() snapshot {
 		if took := r.took; took != nil && equal(*took, r.says(name)) {
 			ss.Took = true
 		} else if took != nil && took.Protocol != "" {
-			ss.Last = &snapshotBlock{took.Protocol, took.Routes, took.Port, took.Default, took.Instances}
+			ss.Last = &snapshotBlock{took.Protocol, took.Routes, took.Port, took.Default, took.ByReload, took.Instances}
 		}
 		slices.SortFunc(ss.Held, func(a, b snapshotHold) int { return compareInstances(a.Instance, b.Instance) })
 		s.Services = append(s.Services, ss)
@@ -224,15 +228,15 @@ func (t *Table) restore(s snapshot) {
 		t.owners = s.Owners
 	}
 	for _, ss := range s.Services {
-		r := &record{instances: ss.Instances, held: map[id]*hold{}}
+		r := &record{instances: ss.Instances, held: map[id]*hold{}, peak: ss.Peak}
 		if ss.Understood {
-			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default}
+			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload}
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
 		}
 		if last := ss.Last; last != nil {
-			r.took = &Service{Name: ss.Name, Protocol: last.Protocol, Routes: last.Routes, Port: last.Port, Default: last.Default, Instances: last.Instances}
+			r.took = &Service{Name: ss.Name, Protocol: last.Protocol, Routes: last.Routes, Port: last.Port, Default: last.Default, ByReload: last.ByReload, Instances: last.Instances}
 		} else if ss.Took {
 			took := r.says(ss.Name)
 			r.took = &took

@@ -67,6 +67,7 @@ type record struct {
 	good      *structure // nil: never understood
 	instances []Instance // registered, at the last observation
 	held      map[id]*hold
+	peak      int // of instances, held ones included
 	state     State
 	since     time.Time
 	took      *Service // what nginx took last; nil: nothing yet
@@ -79,6 +80,7 @@ type structure struct {
 	Routes   []Route
 	Port     int
 	Default  bool
+	ByReload bool
 }
 
 // id names an instance within its service.
@@ -456,7 +458,7 @@ func (t *Table) remember(o *observation) {
 		}
 		r.instances = s.Instances
 		if s.OK {
-			r.good = &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default}
+			r.good = &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.ByReload}
 		}
 	}
 	for name, r := range t.records {
@@ -483,9 +485,9 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			}
 		}
 		e := Entry{Service: s, State: Fresh}
-		e.Protocol, e.Routes, e.Port, e.Default = "", nil, 0, false
+		e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = "", nil, 0, false, false
 		if r.good != nil {
-			e.Protocol, e.Routes, e.Port, e.Default = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default
+			e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = r.good.Protocol, slices.Clone(r.good.Routes), r.good.Port, r.good.Default, r.good.ByReload
 		}
 		e.State, e.Reason = t.judge(r, s, o == nil)
 		if e.State != r.state || r.since.IsZero() {
@@ -496,6 +498,8 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			e.Held = append(e.Held, h.instance)
 		}
 		slices.SortFunc(e.Held, compareInstances)
+		r.peak = max(r.peak, len(r.instances)+len(r.held))
+		e.Peak = r.peak
 		entries = append(entries, e)
 	}
 	t.quarantine(now, entries)

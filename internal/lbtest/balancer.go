@@ -41,6 +41,7 @@ type Balancer struct {
 	GRPC, HTTP string // where nginx listens, "127.0.0.1:port"
 	StateDir   string
 
+	dns   string // where lbctl answers nginx's questions
 	t     testing.TB
 	opts  Options
 	lbctl *exec.Cmd
@@ -58,6 +59,7 @@ func Start(t testing.TB, opts Options) *Balancer {
 		GRPC:     net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
 		HTTP:     net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
 		StateDir: filepath.Join(dir, "state"),
+		dns:      net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
 		log:      filepath.Join(dir, "lbctl.log"),
 		t:        t,
 		opts:     opts,
@@ -82,7 +84,7 @@ func (b *Balancer) StartLbctl(args ...string) {
 		b.t.Fatal(err)
 	}
 	all := []string{"run", "--state-dir", b.StateDir, "--nginx", b.opts.Nginx.Path,
-		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--admin", "none", "--open-files", "4096"}
+		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--dns-listen", b.dns, "--admin", "none", "--open-files", "4096"}
 	cmd := exec.Command(Binary(b.t), append(append(all, b.opts.Args...), args...)...)
 	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -126,6 +128,12 @@ func (b *Balancer) endLbctl(sig syscall.Signal) {
 		b.t.Errorf("lbctl did not end within %s of %s", Patience, sig)
 	}
 	b.lbctl = nil
+}
+
+// Log is what lbctl has logged so far.
+func (b *Balancer) Log() string {
+	text, _ := os.ReadFile(b.log) // a log that isn't there yet says nothing
+	return string(text)
 }
 
 // PID is lbctl's process id.

@@ -340,10 +340,10 @@ func TestApplyDegraded(t *testing.T) {
 		e := started(t, binary, func(o *Options) { o.VerifyTimeout = 300 * time.Millisecond })
 		// The new generation tells another number than its own, and so does the old one from now on.
 		conf := filepath.Join(e.store.path(1), generationFile)
-		require.NoError(t, os.WriteFile(conf, generationConf(77, e.socketPath()), 0o644))
+		require.NoError(t, os.WriteFile(conf, e.generationConf(77, e.socketPath()), 0o644))
 		bad := e.files("two")
 		bad[mainFile] = []byte(string(bad[mainFile]) + "# include generation.conf;\n")
-		bad["other.conf"] = generationConf(78, e.socketPath())
+		bad["other.conf"] = e.generationConf(78, e.socketPath())
 		bad[mainFile] = []byte(replaceOnce(string(bad[mainFile]), "include generation.conf;", "include other.conf;"))
 		bad["unused.conf"] = []byte("include generation.conf;")
 		_, err := e.Apply(t.Context(), bad, Note{})

@@ -48,7 +48,7 @@ func (i *Instance) Test(ctx context.Context, files map[string][]byte) error {
 	defer os.RemoveAll(dir)
 	// nginx -t binds a unix socket that it finds free, and removes it again, and
 	// would not mind that it was another nginx's by then. So it gets one of its own.
-	files = withFile(files, generationFile, generationConf(0, "generation.sock"))
+	files = withFile(files, generationFile, i.generationConf(0, "generation.sock"))
 	if err := writeFiles(dir, files); err != nil {
 		return fmt.Errorf("test the configuration: %w: %w", ErrStore, err)
 	}
@@ -128,7 +128,7 @@ func (i *Instance) validate(files map[string][]byte) error {
 }
 
 // generationConf is the server that answers generation n at a unix socket.
-func generationConf(n int, socket string) []byte {
+func (i *Instance) generationConf(n int, socket string) []byte {
 	return fmt.Appendf(nil, `# Written by lbctl: how nginx tells which generation it serves.
 server {
     listen %s;
@@ -137,9 +137,10 @@ server {
     keepalive_timeout 0; # a kept connection would stay with an old worker
     default_type text/plain;
     location = /generation { return 200 "%d\n"; }
+    include %s;
     location / { return 404 "not here\n"; }
 }
-`, quote("unix:"+socket), n)
+`, quote("unix:"+socket), n, quote(filepath.Join(SeedsDir(i.opts.StateDir), seededFile+"[.]conf")))
 }
 
 func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {

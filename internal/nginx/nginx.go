@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -58,8 +59,17 @@ type Options struct {
 	// tried for 2.5 s by nginx itself: much less makes no sense.
 	VerifyTimeout time.Duration
 
+	// Resolver is who nginx asks for the servers of its upstreams; default nobody.
+	Resolver Resolver
+
 	Logger *slog.Logger // default slog.Default()
 }
+
+// nobody is asked for servers: they are all in the files of generations.
+type nobody struct{}
+
+func (nobody) Known(string) bool { return true }
+func (nobody) Forget()           {}
 
 // An Instance is one nginx and its generations. Its methods may be called from
 // several goroutines; Apply, Activate and RotateLog wait for one another. Only
@@ -68,6 +78,7 @@ type Instance struct {
 	opts   Options
 	build  Build
 	store  store
+	seeds  seeds
 	socket *http.Client  // reaches generation.sock
 	busy   chan struct{} // holds one token while nginx or the store is being changed
 	logMax int64         // bytes error.log may have
@@ -89,6 +100,9 @@ func New(opts Options) (*Instance, error) {
 	if opts.VerifyTimeout == 0 {
 		opts.VerifyTimeout = 10 * time.Second
 	}
+	if opts.Resolver == nil {
+		opts.Resolver = nobody{}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
@@ -99,9 +113,13 @@ func New(opts Options) (*Instance, error) {
 	if opts.RunDir, err = filepath.Abs(opts.RunDir); err != nil {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
+	if strings.ContainsAny(opts.StateDir, "*?[]") {
+		return nil, fmt.Errorf(`state directory %q: want a path without "*", "?", "[" and "]": nginx would take it for a pattern`, opts.StateDir)
+	}
 	i := &Instance{
 		opts:   opts,
 		store:  store{dir: opts.StateDir},
+		seeds:  seeds{dir: filepath.Join(opts.StateDir, "seeds")},
 		busy:   make(chan struct{}, 1),
 		logMax: 16 << 20,
 	}

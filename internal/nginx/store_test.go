@@ -156,7 +156,7 @@ func TestRecovery(t *testing.T) {
 
 // complete are files as store.write wants them.
 func (e *env) complete(body string, n int) map[string][]byte {
-	return withFile(e.files(body), generationFile, generationConf(n, e.socketPath()))
+	return withFile(e.files(body), generationFile, e.generationConf(n, e.socketPath()))
 }
 
 // A refusal right after a crash between swap and reload leads back to what
@@ -169,7 +169,7 @@ func TestRollBackToWhatIsServed(t *testing.T) {
 		require.NoError(t, err)
 		e.requireServing(t, 2, "two")
 		bad := e.files("three", "limit_req_zone $server_name zone=z:1m rate=9r/s;")
-		require.NoError(t, e.store.write(Generation{Number: 3, Created: time.Now()}, withFile(bad, generationFile, generationConf(3, e.socketPath()))))
+		require.NoError(t, e.store.write(Generation{Number: 3, Created: time.Now()}, withFile(bad, generationFile, e.generationConf(3, e.socketPath()))))
 		require.NoError(t, e.store.publish(3))
 		require.NoError(t, e.store.swap(3))
 		e.reopen(t)

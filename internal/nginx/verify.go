@@ -101,6 +101,16 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	began := time.Now()
 	old := i.accepting()
 	pid := i.master()
+	if pid != 0 { // one that starts is to read them
+		if err := i.seeds.hide(i.opts.Resolver.Known); err != nil {
+			return &failure{what: fmt.Sprintf("hide what nginx starts with: %v", err), running: true, settled: true}
+		}
+		defer func() {
+			if err := i.seeds.unhide(); err != nil {
+				i.opts.Logger.Warn("nginx would start without servers", "error", err)
+			}
+		}()
+	}
 	told := 0 // the master that has been told to reload
 	if pid != 0 {
 		if failed := i.hangUp(pid, log); failed != nil {
@@ -114,6 +124,7 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 		got, err := i.ask(context.WithoutCancel(ctx)) // not cut by the deadline: the last answer is the one to report
 		if err == nil && got == n {
 			answered := time.Now()
+			i.opts.Resolver.Forget()
 			i.retire(old)
 			i.opts.Logger.Debug("nginx answers", "generation", n, "took", answered.Sub(began), "retired", time.Since(answered))
 			return nil

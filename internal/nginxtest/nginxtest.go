@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,6 +248,33 @@ func (p *Process) listens() bool {
 
 // PID is the master's process id.
 func (p *Process) PID() int { return p.pid }
+
+// Workers are the process ids of its workers, sorted. A reload gives it others.
+func (p *Process) Workers() []int {
+	var pids []int
+	for _, stat := range glob("/proc/[0-9]*/stat") {
+		text, err := os.ReadFile(stat)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		// pid (name) state ppid ...
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(p.pid) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+func glob(pattern string) []string {
+	found, _ := filepath.Glob(pattern) // the pattern is a good one
+	return found
+}
+
+// Reload tells the master to reload, as an operator would.
+func (p *Process) Reload() { syscall.Kill(p.pid, syscall.SIGHUP) }
 
 // Exited is closed when the master is gone.
 func (p *Process) Exited() <-chan struct{} { return p.exited }

@@ -16,7 +16,7 @@ import (
 // that writes it out as it stands is a valid one.
 type Catalog struct {
 	GRPC, HTTP Frontend
-	TCP        []TCPService // those with an instance to send to, by port
+	TCP        []TCPService // those that have an upstream, by name of it
 	// Services is every balanced service, by name, with all that is known of
 	// it; the fields above are made from it.
 	Services []endpoints.Entry
@@ -24,25 +24,29 @@ type Catalog struct {
 
 // Frontend is everything that comes in by one listener.
 type Frontend struct {
-	Upstreams []Upstream // those with an instance, by name
+	Upstreams []Upstream // by name of the service
 	Hosts     []Host     // the first is the one for any other host
 }
 
 // Upstream is the instances of one service that get traffic. It has one at
-// least: nginx refuses empty ones.
+// least, unless nginx asks for them: it refuses empty ones.
 type Upstream struct {
-	Name    string // of letters, digits, "-" and "_"; unique
-	Service string
-	Servers []Server
+	Name     string // of letters, digits, "-" and "_"; unique
+	Service  string
+	Servers  []Server
+	MaxConns int // of each server, when nginx asks for them; 0 is no limit
+	// Resolve: nginx asks for the servers by Host and ResolveService, so that they
+	// have no place in its files; they are in Servers too.
+	Resolve bool
+	IPv6    bool // some of the servers have an IPv6 address
+	ZoneKiB int  // how much shared memory nginx needs for the upstream's state
 }
-
-// ZoneKiB is how much shared memory nginx needs for the upstream's state.
-func (u Upstream) ZoneKiB() int { return 64 * (1 + len(u.Servers)/32) }
 
 // Server is one instance, in nginx's words.
 type Server struct {
-	Address string // "10.0.0.1:7777", "[fd00::1]:7777"
-	Weight  int    // 1 to 65535
+	Address  string // "10.0.0.1:7777", "[fd00::1]:7777"
+	Weight   int    // 1 to 65535
+	MaxConns int    // 0 is no limit
 }
 
 // Host is one virtual host.
@@ -72,14 +76,15 @@ type TCPService struct {
 type addresses func(address string) []string
 
 // newCatalog lays out the entries of an endpoints.Table for nginx. The problems
-// it returns are with subject and message only.
-func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses) (Catalog, []Problem) {
-	b := builder{
+// of the builder, which is done with it, are with subject and message only.
+func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses) (Catalog, *builder) {
+	b := &builder{
 		settings:  settings,
 		resolve:   resolve,
 		upstreams: map[string]Upstream{},
 		names:     map[string]bool{},
 		claims:    map[claim]string{},
+		byReload:  map[string]string{},
 	}
 	c := Catalog{Services: entries}
 	grpc, http := routing{}, routing{}
@@ -98,7 +103,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses)
 	c.GRPC = b.frontend("grpc", grpc, entries)
 	c.HTTP = b.frontend("http", http, entries)
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
-	return c, b.problems
+	return c, b
 }
 
 type builder struct {
@@ -107,6 +112,7 @@ type builder struct {
 	upstreams map[string]Upstream // by service
 	names     map[string]bool     // of upstreams, in lower case
 	claims    map[claim]string    // who has what
+	byReload  map[string]string   // services whose servers nginx doesn't ask for though it could, and why
 	problems  []Problem
 }
 
@@ -186,13 +192,28 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 		}
 		for _, address := range found {
 			i.Address = address
-			servers = append(servers, Server{Address: i.HostPort(), Weight: i.Weight})
+			servers = append(servers, Server{Address: i.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
 		}
 	}
 	// Registered twice is still one server.
 	slices.SortStableFunc(servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
 	servers = slices.CompactFunc(servers, func(x, y Server) bool { return x.Address == y.Address })
-	if len(servers) == 0 {
+	u := Upstream{Service: e.Name, Servers: servers, ZoneKiB: 64 * (1 + len(servers)/32)}
+	if b.settings.Resolver != "" {
+		why := byReload(e)
+		u.Resolve = why == ""
+		if !u.Resolve {
+			b.byReload[e.Name] = why
+		}
+	}
+	switch {
+	case u.Resolve:
+		u.ZoneKiB = resolveZoneKiB(e.Peak, e.Protocol)
+		u.IPv6 = slices.ContainsFunc(servers, func(s Server) bool { return strings.HasPrefix(s.Address, "[") })
+		if len(e.Instances) > 0 {
+			u.MaxConns = e.Instances[0].MaxConns // as that of all others
+		}
+	case len(servers) == 0:
 		return Upstream{}, false
 	}
 	// nginx compares names of upstreams without case, Consul's differ by it.
@@ -201,7 +222,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 		name = fmt.Sprintf("%s-%s-%d", e.Protocol, e.Name, n)
 	}
 	b.names[strings.ToLower(name)] = true
-	u := Upstream{Name: name, Service: e.Name, Servers: servers}
+	u.Name = name
 	b.upstreams[e.Name] = u
 	return u, true
 }

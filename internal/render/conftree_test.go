@@ -206,7 +206,7 @@ func checkUpstream(t *testing.T, d directive, u Upstream, rest ...string) {
 	t.Helper()
 	require.Equal(t, []string{"upstream", u.Name}, d.words)
 	require.Len(t, d.block, 1+len(u.Servers)+len(rest))
-	require.Equal(t, []string{"zone", u.Name, fmt.Sprintf("%dk", u.ZoneKiB())}, d.block[0].words)
+	require.Equal(t, []string{"zone", u.Name, fmt.Sprintf("%dk", u.ZoneKiB)}, d.block[0].words)
 	for n, s := range u.Servers {
 		require.Equal(t, []string{"server", s.Address, fmt.Sprintf("weight=%d", s.Weight), "max_fails=1", "fail_timeout=2s"}, d.block[1+n].words)
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/consul-template/dependency"
 	"github.com/hashicorp/consul-template/template"
+
+	"lbctl/internal/endpoints"
 )
 
 // rendering is one pass of all templates.
@@ -25,7 +27,19 @@ type rendering struct {
 	needs   map[string]dependency.Dependency
 	missing []string
 	// problems are the templates that failed; files has none of them.
-	problems []Problem
+	problems  []Problem
+	delivered delivered
+}
+
+func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem) Configuration {
+	return Configuration{
+		Files:     r.files,
+		Hash:      hash(r.files),
+		Upstreams: r.delivered.upstreams,
+		ByReload:  r.delivered.byReload,
+		Entries:   entries,
+		Problems:  problems,
+	}
 }
 
 // execute renders every template of the set from what is in the brain.

@@ -22,6 +22,11 @@ const (
 	keyPath     = "lb-path"
 	keyVersion  = "lb-version"
 	keyPort     = "lb-port"
+	keyMaxConns = "lb-max-conns"
+	// keyEndpoints says how changes of a service's instances reach nginx.
+	keyEndpoints    = "lb-endpoints"
+	endpointsAuto   = "auto"
+	endpointsReload = "reload"
 
 	tagGRPC = "grpc_server"
 	tagHTTP = "http_server"
@@ -33,6 +38,9 @@ const maxProblems = 5
 
 // maxRoutes bounds what one instance can ask for: hosts times paths.
 const maxRoutes = 64
+
+// maxMaxConns is more than any server has.
+const maxMaxConns = 1_000_000
 
 var (
 	// consul-template's query language has no way to name other services.
@@ -61,13 +69,14 @@ func parseService(name string, registered []*dependency.HealthService, reserved 
 		parsed = append(parsed, m)
 
 		i := endpoints.Instance{
-			ID:      r.ID,
-			Node:    r.Node,
-			Address: r.Address,
-			Port:    r.Port,
-			Weight:  weight(r),
-			Status:  endpoints.Status(r.Status),
-			Version: m.version,
+			ID:       r.ID,
+			Node:     r.Node,
+			Address:  r.Address,
+			Port:     r.Port,
+			Weight:   weight(r),
+			Status:   endpoints.Status(r.Status),
+			Version:  m.version,
+			MaxConns: m.maxConns,
 		}
 		if err := i.Validate(); err != nil {
 			problems = append(problems, strings.ReplaceAll(err.Error(), "\n", "; ")+": it gets no traffic")
@@ -107,6 +116,8 @@ type metadata struct {
 	routes   []endpoints.Route // none: the default place of the protocol
 	port     int
 	version  string
+	maxConns int
+	byReload bool
 }
 
 // valid reports whether the metadata was understood.
@@ -129,6 +140,7 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	}
 	protocol, hosts, paths := value(keyProtocol), value(keyHost), value(keyPath)
 	version, port := value(keyVersion), value(keyPort)
+	maxConns, delivery := value(keyMaxConns), value(keyEndpoints)
 	if !m.balanced {
 		return m, nil
 	}
@@ -178,6 +190,16 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	if version != "" && !versionLabel.MatchString(version) {
 		bad(keyVersion, version, `1 to 64 letters, digits, ".", "_" or "-"`)
 	}
+	if maxConns != "" {
+		m.maxConns, err = strconv.Atoi(maxConns)
+		if err != nil || m.maxConns < 1 || m.maxConns > maxMaxConns {
+			bad(keyMaxConns, maxConns, fmt.Sprintf("a number of connections from 1 to %d", maxMaxConns))
+		}
+	}
+	if delivery != "" && delivery != endpointsAuto && delivery != endpointsReload {
+		bad(keyEndpoints, delivery, fmt.Sprintf("%q or %q", endpointsAuto, endpointsReload))
+	}
+	m.byReload = delivery == endpointsReload
 	if len(errs) > 0 {
 		return metadata{instance: m.instance, balanced: true}, fmt.Errorf("instance %q: %w", m.instance, joinLines(errs))
 	}
@@ -202,6 +224,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		return
 	}
 	s.OK = true
+	s.ByReload = slices.ContainsFunc(parsed, func(m metadata) bool { return m.byReload })
 	s.Protocol = most(parsed, func(m metadata) endpoints.Protocol { return m.protocol })
 	same := slices.DeleteFunc(slices.Clone(parsed), func(m metadata) bool {
 		if m.protocol == s.Protocol {

@@ -77,7 +77,7 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	}
 	var dated ledger
 	dated.set(now, problems)
-	return Configuration{Files: r.files, Hash: hash(r.files), Entries: entries, Problems: dated.problems}, nil
+	return r.configuration(entries, dated.problems), nil
 }
 
 func problemsError(problems []Problem) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -22,12 +23,16 @@ type Settings struct {
 	HTTPListen string // address and port for HTTP; default "0.0.0.0:8080"
 	Workers    int    // worker processes; default the cores this process may use
 	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
+	SeedsDir   string // absolute; where nginx finds servers to start with; needed with Resolver only
 	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
 	User       string // who the workers run as; empty without root, where nginx could not change it
 	Group      string // their group; empty for the one that is called as the user
 	// NginxVersion is the version of the nginx that gets the configuration,
 	// for example "1.30.6".
 	NginxVersion string
+	// Resolver is the address and port where nginx asks for the servers of its
+	// upstreams; empty when they are written into its files.
+	Resolver string
 	// StreamModule is the path of nginx's stream module, empty when it is
 	// built in, "-" when there is none: TCP services are then not served.
 	StreamModule string
@@ -39,6 +44,11 @@ func (s Settings) RunFile(name string) string { return filepath.Join(s.RunDir, n
 // WorkerConnections is how many connections a worker may have, to clients and
 // to instances together.
 func (s Settings) WorkerConnections() int { return min(maxWorkerConnections, s.OpenFiles) }
+
+// ResolverTimeout is how long nginx waits for an answer about servers, and then
+// before it asks again. Answers may be kept for four seconds, and questions are
+// repeated after five.
+func (s Settings) ResolverTimeout() string { return "5500ms" }
 
 // LoadStream reports whether the stream module has to be loaded.
 func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream() }
@@ -85,6 +95,17 @@ func (s Settings) complete() (Settings, error) {
 	}
 	if grpc != 0 && grpc == http {
 		errs = append(errs, fmt.Errorf("gRPC listen address %q and HTTP listen address %q have the same port, want two", s.GRPCListen, s.HTTPListen))
+	}
+	if s.Resolver != "" {
+		if a, err := netip.ParseAddrPort(s.Resolver); err != nil || a.Port() == 0 {
+			bad("resolver", s.Resolver, `ADDRESS:PORT like "127.0.0.1:9153"`)
+		}
+		if err := CanResolve(s.NginxVersion); err != nil {
+			errs = append(errs, err)
+		}
+		if _, err := quote(s.SeedsDir); err != nil || !filepath.IsAbs(s.SeedsDir) {
+			bad("seeds directory", s.SeedsDir, `an absolute path without "$" and control characters`)
+		}
 	}
 	if s.Workers < 1 || s.Workers > 1024 {
 		bad("workers", s.Workers, "1 to 1024")

@@ -69,6 +69,11 @@ type Configuration struct {
 	Files map[string][]byte
 	// Hash is the SHA-256 over names and contents, in hexadecimal.
 	Hash string
+	// Upstreams are those that Files have nginx ask for, with their servers, by name.
+	Upstreams map[string][]endpoints.Target
+	// ByReload are the services whose servers nginx could ask for but that have
+	// them in Files, and why. It is empty when nginx asks for none.
+	ByReload map[string]string
 	// Entries are the services it was made from, by name.
 	Entries []endpoints.Entry
 	// Problems are what is wrong with the input, though this configuration is
@@ -505,7 +510,8 @@ func (s *Source) render(ctx context.Context) error {
 	if good {
 		s.lastRender = now
 	}
-	c := Configuration{Files: r.files, Entries: entries, Problems: s.services.problems, set: s.set}
+	c := r.configuration(entries, s.services.problems)
+	c.set = s.set
 	s.mu.Unlock()
 
 	switch {
@@ -516,7 +522,6 @@ func (s *Source) render(ctx context.Context) error {
 	default:
 		return nil
 	}
-	c.Hash = hash(c.Files)
 	if !reflect.DeepEqual(c, s.latest) {
 		s.latest = c
 		latest(s.updates, c)
@@ -569,14 +574,15 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 // some. Templates don't see what was refused and has nothing to go back to.
 func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain) (rendering, []Problem) {
 	seen := slices.DeleteFunc(slices.Clone(entries), func(e endpoints.Entry) bool { return e.Refused && !e.Served() })
-	catalog, problems := newCatalog(seen, settings, names.addresses)
+	catalog, laidOut := newCatalog(seen, settings, names.addresses)
 	r := execute(set, functions(catalog, settings), brain)
+	r.delivered = laidOut.deliver(r.files)
 	if len(r.problems) == 0 {
 		if err := checkFiles(r.files); err != nil {
 			r.problems = []Problem{{Subject: "template " + mainTemplate, Message: err.Error()}}
 		}
 	}
-	return r, append(serviceProblems(entries), problems...)
+	return r, append(serviceProblems(entries), laidOut.problems...)
 }
 
 // serviceProblems is what the table and the parser found.

@@ -1,0 +1,112 @@
+package lbtest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"lbctl/protos"
+)
+
+// Streams are long gRPC streams, on each of which messages go forth and back all
+// along.
+type Streams struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	at     []string // who answers each
+	broken []string
+	echoes int
+}
+
+// StartStreams opens so many streams at a gRPC address, each on a connection of its
+// own, and waits until all are answered. They end with Stop or with the test.
+func StartStreams(t testing.TB, address string, n int, pause time.Duration) *Streams {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	s := &Streams{cancel: cancel, at: make([]string, n)}
+	for i := range n {
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.done.Go(func() {
+			defer conn.Close()
+			if err := s.talk(ctx, i, protos.NewPingClient(conn), pause); err != nil && ctx.Err() == nil {
+				s.mu.Lock()
+				s.broken = append(s.broken, fmt.Sprintf("stream %d at %s: %v", i, s.at[i], err))
+				s.mu.Unlock()
+			}
+		})
+	}
+	t.Cleanup(func() { s.Stop() })
+	Eventually(t, "all streams are answered", func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i, name := range s.at {
+			if name == "" {
+				return fmt.Errorf("stream %d is not: %v", i, s.broken)
+			}
+		}
+		return nil
+	})
+	return s
+}
+
+func (s *Streams) talk(ctx context.Context, i int, client protos.PingClient, pause time.Duration) error {
+	stream, err := client.Stream(ctx)
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if err := stream.Send(&protos.PingMessage{}); err != nil {
+			return err
+		}
+		answer, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.at[i] = answer.Greeting
+		s.echoes++
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	return nil
+}
+
+// On is who has the streams, by name of the backend.
+func (s *Streams) On() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	on := map[string]int{}
+	for _, name := range s.at {
+		on[name]++
+	}
+	return on
+}
+
+// Echoes is how many messages came back.
+func (s *Streams) Echoes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.echoes
+}
+
+// Stop ends the streams, and returns which broke before, and how.
+func (s *Streams) Stop() []string {
+	s.cancel()
+	s.done.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}

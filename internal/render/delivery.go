@@ -1,0 +1,112 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"lbctl/internal/endpoints"
+)
+
+// resolveSince is the nginx that first took its servers from DNS: "server ...
+// service=... resolve" was commercial before.
+const resolveSince = "1.27.3"
+
+// CanResolve says why nginx of this version can't ask for the servers of its
+// upstreams; nil when it can.
+func CanResolve(nginxVersion string) error {
+	can, err := versionAtLeast(nginxVersion, resolveSince)
+	if err == nil && !can {
+		err = fmt.Errorf("nginx %s can't ask for the servers of its upstreams, want %s or later", nginxVersion, resolveSince)
+	}
+	return err
+}
+
+// byReload says why the servers of a service are written into nginx's files, so
+// that each change of them is a reload; "" when nginx is to ask for them. What DNS
+// has no place for, but differs from instance to instance, is such a reason.
+func byReload(e endpoints.Entry) string {
+	if e.ByReload {
+		return fmt.Sprintf("its %s says %q", keyEndpoints, endpointsReload)
+	}
+	for _, i := range e.Instances {
+		if first := e.Instances[0]; i.MaxConns != first.MaxConns {
+			return fmt.Sprintf("its instances have different %s: %q has %d, %q %d",
+				keyMaxConns, shorten(first.ID), first.MaxConns, shorten(i.ID), i.MaxConns)
+		}
+	}
+	return ""
+}
+
+// delivered is what nginx gets to know of a configuration's servers otherwise than
+// by its files.
+type delivered struct {
+	upstreams map[string][]endpoints.Target // that nginx asks for, by name
+	byReload  map[string]string             // services that are not among them, and why
+}
+
+// deliver finds out which upstreams the files have nginx ask for: a template of the
+// operator's own need not have any.
+func (b *builder) deliver(files map[string][]byte) delivered {
+	asked := map[string]bool{}
+	for _, content := range files {
+		for _, host := range endpoints.Asked(content) {
+			asked[host] = true
+		}
+	}
+	d := delivered{upstreams: map[string][]endpoints.Target{}, byReload: b.byReload}
+	for service, u := range b.upstreams {
+		switch {
+		case !u.Resolve:
+		case asked[u.Host()]:
+			d.upstreams[u.Name] = targets(u.Servers)
+		default:
+			d.byReload[service] = "the templates write its servers into nginx's files"
+		}
+	}
+	return d
+}
+
+func targets(servers []Server) []endpoints.Target {
+	all := make([]endpoints.Target, 0, len(servers))
+	for _, s := range servers {
+		addr, err := netip.ParseAddrPort(s.Address)
+		if err != nil {
+			continue // its address and port were validated
+		}
+		all = append(all, endpoints.Target{Addr: addr, Weight: uint16(s.Weight)})
+	}
+	return all
+}
+
+// Host is the name under which nginx asks for the upstream's servers.
+func (u Upstream) Host() string { return endpoints.ResolveHost(u.Name) }
+
+// ResolveService is the service that nginx asks for, in the words of its directive
+// server.
+func (u Upstream) ResolveService() string { return endpoints.ResolveService }
+
+// Seeds is what an upstream includes to have servers before it has been answered: a
+// pattern, since there need not be such a file.
+func (s Settings) Seeds(upstream string) string { return filepath.Join(s.SeedsDir, upstream+"[.]conf") }
+
+// An upstream's zone has room for twice as many servers as there ever were, within
+// steps, so that scaling a service doesn't change nginx's configuration.
+const (
+	zoneServers   = 64 // of the smallest
+	zoneKiB       = 64 // for what isn't a server
+	serverKiB     = 2  // twice what it takes: seeds are servers too
+	serverTLSKiB  = 4  // with a TLS session
+	zoneFullShare = 0.75
+)
+
+func resolveZoneKiB(peak int, p endpoints.Protocol) int {
+	room := zoneServers
+	for float64(peak) > zoneFullShare*float64(room) {
+		room *= 2
+	}
+	if p == endpoints.GRPCS || p == endpoints.HTTPS {
+		return zoneKiB + room*serverTLSKiB
+	}
+	return zoneKiB + room*serverKiB
+}

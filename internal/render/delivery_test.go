@@ -1,0 +1,94 @@
+package render
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+)
+
+// byDNS has nginx ask for servers.
+func byDNS(s *Settings) {
+	s.Resolver = "127.0.0.1:9153"
+	s.SeedsDir = "/var/lib/lbctl/seeds/now"
+}
+
+func TestScalingChangesNoFile(t *testing.T) {
+	settings := testSettings("1.30.6")
+	byDNS(&settings)
+	render := func(instances ...endpoints.Instance) Configuration {
+		t.Helper()
+		service := endpoints.Service{Name: "hello", Protocol: endpoints.GRPC, Default: true, OK: true, Instances: instances}
+		c, err := Offline(Options{Settings: settings}, []endpoints.Service{service})
+		require.NoError(t, err)
+		return c
+	}
+	instance := func(address string, weight int, status endpoints.Status) endpoints.Instance {
+		return endpoints.Instance{ID: address, Node: "n", Address: address, Port: 80, Weight: weight, Status: status}
+	}
+	one := render(instance("10.0.0.1", 1, endpoints.Passing))
+	assert.Len(t, one.Upstreams["grpc-hello"], 1)
+	for name, other := range map[string]Configuration{
+		"another instance": render(instance("10.0.0.1", 1, endpoints.Passing), instance("10.0.0.2", 7, endpoints.Passing)),
+		"none healthy":     render(instance("10.0.0.1", 1, endpoints.Critical)),
+	} {
+		assert.Equal(t, one.Hash, other.Hash, name)
+		assert.NotEqual(t, one.Upstreams, other.Upstreams, name)
+	}
+	assert.NotEqual(t, one.Hash, render(instance("fd00::1", 1, endpoints.Passing)).Hash, "nginx has to ask for IPv6 addresses too")
+}
+
+func TestWhatDNSCantCarryIsWrittenIntoFiles(t *testing.T) {
+	settings := testSettings("1.30.6")
+	byDNS(&settings)
+	tests := []struct {
+		name     string
+		services []endpoints.Service
+		want     map[string]string
+	}{
+		{"nothing in particular", parseAll(
+			registration("a", "a-1", "10.0.0.1", 80, tags("grpc_server"), meta("lb-max-conns", "5")),
+			registration("a", "a-2", "10.0.0.2", 80, tags("grpc_server"), meta("lb-max-conns", "5")),
+		), map[string]string{}},
+		{"different lb-max-conns", parseAll(
+			registration("a", "a-1", "10.0.0.1", 80, tags("grpc_server"), meta("lb-max-conns", "5")),
+			registration("a", "a-2", "10.0.0.2", 80, tags("grpc_server")),
+			registration("b", "b-1", "10.0.0.3", 80, tags("http_server")),
+		), map[string]string{"a": `its instances have different lb-max-conns: "a-1" has 5, "a-2" 0`}},
+		{"lb-endpoints", parseAll(
+			registration("a", "a-1", "10.0.0.1", 80, tags("grpc_server"), meta("lb-endpoints", "reload")),
+		), map[string]string{"a": `its lb-endpoints says "reload"`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Offline(Options{Settings: settings}, tt.services)
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, c.ByReload)
+			assert.Len(t, c.Upstreams, len(tt.services)-len(tt.want))
+		})
+	}
+}
+
+func TestZonesGrowInSteps(t *testing.T) {
+	steps := map[int]int{}
+	for peak := range 1000 {
+		steps[resolveZoneKiB(peak, endpoints.GRPC)]++
+	}
+	assert.Equal(t, map[int]int{192: 49, 320: 48, 576: 96, 1088: 192, 2112: 384, 4160: 231}, steps)
+	assert.Greater(t, resolveZoneKiB(10, endpoints.HTTPS), resolveZoneKiB(10, endpoints.HTTP), "TLS sessions take room")
+}
+
+func TestPeakStays(t *testing.T) {
+	table, err := endpoints.Open("", endpoints.Options{})
+	require.NoError(t, err)
+	service := endpoints.Service{Name: "a", Protocol: endpoints.GRPC, Default: true, OK: true}
+	for n := range 3 {
+		service.Instances = append(service.Instances, endpoints.Instance{ID: string(rune('a' + n)), Status: endpoints.Critical})
+	}
+	table.Observe(time.Now(), []endpoints.Service{service})
+	service.Instances = service.Instances[:1]
+	assert.Equal(t, 3, table.Observe(time.Now(), []endpoints.Service{service})[0].Peak)
+}
