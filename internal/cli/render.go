@@ -23,7 +23,7 @@ is asked, and nginx is not touched.
 
 What is printed is what 'lbctl run' with the same flags would give to nginx,
 except for what the daemon remembers: instances that it holds, and services
-whose data can't be understood.`
+whose data can't be understood or is refused.`
 
 type renderOptions struct {
 	Out, Err io.Writer

@@ -24,7 +24,8 @@ and http_server in Consul. Its state is:
                are not in maintenance are tried
   held         instances vanished from Consul in a suspicious way and are kept
                in rotation; 'lbctl accept' lets them go
-  quarantined  its data can't be understood; its last good routes are kept`
+  quarantined  its data can't be understood, or nginx or a template refuses it;
+               its last good state is kept`
 
 type servicesOptions struct {
 	Out      io.Writer

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -23,6 +24,12 @@ type Source interface {
 	// Updates delivers complete configurations, the latest only.
 	Updates() <-chan render.Configuration
 	Status() render.Status
+	// Took tells it what nginx serves.
+	Took(entries []endpoints.Entry)
+	// Refused has it find the services for which nginx did not take a
+	// configuration, and why; it then delivers one without what they say. test is
+	// nil for what nginx -t does not find. It may take as long as ctx.
+	Refused(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Blame
 }
 
 // Server is what serves them.
@@ -41,6 +48,8 @@ type Server interface {
 	Generations() ([]nginx.Generation, error)
 	// Files is what Apply was given for a generation.
 	Files(number int) (map[string][]byte, error)
+	// Test is nginx -t: it changes nothing.
+	Test(ctx context.Context, files map[string][]byte) error
 	Processes() (nginx.Processes, error)
 	Build() nginx.Build
 	// RotateLog keeps the error log bounded.

@@ -88,6 +88,9 @@ func (l *loop) judge(s sight) {
 		return
 	}
 	if l.down != nil {
+		if s.serving == l.current.Number && l.entries != nil {
+			l.source.Took(l.entries)
+		}
 		if l.down.attempts >= 2 {
 			l.record(Event{Kind: NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)
 			l.since = now

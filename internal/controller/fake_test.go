@@ -30,6 +30,7 @@ type fakeServer struct {
 	down        error         // what Serving answers
 	takes       time.Duration // Apply and Activate
 	fail        func(hash string) error
+	testFails   error
 	applied     []appliedAt
 	activated   []int
 	old         []nginx.Process // workers
@@ -138,6 +139,8 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2), OldWorkers: slices.Clone(s.old)}, nil
 }
 
+func (s *fakeServer) Test(context.Context, map[string][]byte) error { return s.testFails }
+
 func (s *fakeServer) RotateLog(context.Context) error { return nil }
 
 func (s *fakeServer) Seed(seeds map[string]string) error {
@@ -184,6 +187,9 @@ type fakeSource struct {
 	updates chan render.Configuration
 	mu      sync.Mutex
 	status  render.Status
+	took    []string // names of the services that nginx took last
+	// refused is asked who is at fault; nil: nobody.
+	refused func(cfg render.Configuration, why string, test render.Test) render.Blame
 }
 
 func newFakeSource() *fakeSource {
@@ -199,6 +205,24 @@ func (s *fakeSource) Status() render.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
+}
+
+func (s *fakeSource) Took(entries []endpoints.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.took = nil
+	for _, e := range entries {
+		s.took = append(s.took, e.Name)
+	}
+}
+
+func (s *fakeSource) Refused(_ context.Context, cfg render.Configuration, why string, test render.Test) render.Blame {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		return render.Blame{}
+	}
+	return s.refused(cfg, why, test)
 }
 
 // say delivers a configuration: hash is also its only file's content.

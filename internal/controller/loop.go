@@ -64,6 +64,9 @@ type failure struct {
 	since    time.Time
 	attempts int
 	next     time.Time
+	// blamed is the services at fault for it. A configuration without what they
+	// say is about to come, so nothing is wrong with the others.
+	blamed []string
 }
 
 // load reads what an earlier process left.
@@ -268,6 +271,7 @@ func (l *loop) update(cfg render.Configuration) {
 	l.serve(&cfg)
 	if cfg.Hash == l.current.Hash {
 		l.files, l.entries = cfg.Files, cfg.Entries
+		l.source.Took(cfg.Entries)
 		if l.applied == "" {
 			l.settle.reset()
 		}
@@ -305,16 +309,20 @@ func (l *loop) apply(now time.Time) {
 	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
 		if l.opts.Endpoints != nil {
 			if err := l.server.Seed(seeds); err != nil {
-				return func() { l.finish(cfg, note, now, nginx.Generation{}, err) }
+				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Blame{}) }
 			}
 		}
 		g, err := l.server.Apply(ctx, cfg.Files, note)
-		return func() { l.finish(cfg, note, now, g, err) }
+		var blame render.Blame
+		if err != nil {
+			blame = l.blame(ctx, cfg, err)
+		}
+		return func() { l.finish(cfg, note, now, g, err, blame) }
 	})
 }
 
 // finish takes what came of apply.
-func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, g nginx.Generation, err error) {
+func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, g nginx.Generation, err error, blame render.Blame) {
 	now := time.Now()
 	before := l.current.Number
 	if l.latest.Hash != cfg.Hash {
@@ -322,6 +330,10 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
+		if l.opts.Endpoints != nil {
+			l.entries = l.withServers(l.latest) // which may be newer by now
+		}
+		l.source.Took(cfg.Entries)
 		l.failure, l.trouble, l.down = nil, nil, nil
 		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
 		return
@@ -335,6 +347,9 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.governor.undo()
 	}
 	event := Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
+	if len(blame.Services) > 0 {
+		event.Reason = blamed(blame.Services) + ": " + event.Reason
+	}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
 		// Nothing is wrong with the configuration: nginx takes it when it
 		// comes back.
@@ -352,7 +367,10 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		again = &failure{hash: cfg.Hash, since: now}
 	}
 	known := again.err != nil && kindOf(again.err) == event.Kind
-	again.err = err
+	if len(blame.Services) > 0 {
+		known = blame.Again
+	}
+	again.err, again.blamed = err, blame.Services
 	again.delay(now, l.opts)
 	l.last = &LastApply{At: began, TookSeconds: now.Sub(began).Seconds(), Generation: l.current.Number, Outcome: event.Kind}
 	if l.latest.Hash == cfg.Hash {

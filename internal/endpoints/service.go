@@ -1,10 +1,11 @@
 // Package endpoints knows which instances serve which service.
 //
 // Consul's word is believed, but guarded: what was being served stays when
-// Consul says nothing, when a service's data can no longer be understood, and
-// when many instances vanish from the catalog at once, as they do for a token
-// that has become too weak. Nor are checks: what can't be reached from here is
-// ejected, and where no instance passes all are tried. A [Table] takes complete
+// Consul says nothing, when a service's data can no longer be understood or is
+// refused by nginx, and when many instances vanish from the catalog at once, as
+// they do for a token that has become too weak. Nor are checks: what can't be
+// reached from here is ejected, and where no instance passes all are tried. A
+// [Table] takes complete
 // observations and answers with what is to be served; it remembers across
 // restarts through a snapshot on disk.
 package endpoints
@@ -173,7 +174,7 @@ const (
 	Stale       State = "stale"       // what Consul last said; it says nothing now, or nothing about this one, and after Options.MaxStale nobody gets traffic
 	Panic       State = "panic"       // too few instances are in rotation: all that are not in maintenance get traffic
 	Held        State = "held"        // instances vanished and are kept in rotation
-	Quarantined State = "quarantined" // its data can't be understood; the last good structure, if any, is kept
+	Quarantined State = "quarantined" // its data can't be understood or is refused; the last good state, if any, is kept
 )
 
 // Entry is a service as it is to be served.
@@ -185,6 +186,9 @@ type Entry struct {
 	// Held are instances that vanished from the catalog and are kept in
 	// rotation. They are not among Instances.
 	Held []Instance `json:"held,omitempty"`
+	// Refused is true for what nginx took last, in the place of what it or a
+	// template refuses. Its instances are those of then that are still there.
+	Refused bool `json:"refused,omitempty"`
 	// Peak is how many instances there were at most, in rotation or not.
 	Peak int `json:"peak"`
 	// Panicking: whatever their checks say, all registered instances that are

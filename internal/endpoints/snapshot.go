@@ -47,6 +47,19 @@ type snapshotService struct {
 	Since      time.Time      `json:"since"`
 	// Confirmed is when Consul last stood by it; older versions do not say.
 	Confirmed time.Time `json:"confirmed,omitzero"`
+	// Took is whether nginx took the service as it is above. If not, Last is what
+	// it took last.
+	Took bool           `json:"took,omitempty"`
+	Last *snapshotBlock `json:"last,omitempty"`
+}
+
+type snapshotBlock struct {
+	Protocol  Protocol   `json:"protocol"`
+	Routes    []Route    `json:"routes,omitempty"`
+	Port      int        `json:"port,omitempty"`
+	Default   bool       `json:"default,omitempty"`
+	ByReload  bool       `json:"by_reload,omitempty"`
+	Instances []Instance `json:"instances,omitempty"`
 }
 
 type snapshotHold struct {
@@ -153,6 +166,11 @@ func (t *Table) snapshot() snapshot {
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
 		}
+		if took := r.took; took != nil && equal(*took, r.says(name)) {
+			ss.Took = true
+		} else if took != nil && took.Protocol != "" {
+			ss.Last = &snapshotBlock{took.Protocol, took.Routes, took.Port, took.Default, took.ByReload, took.Instances}
+		}
 		slices.SortFunc(ss.Held, func(a, b snapshotHold) int { return compareInstances(a.Instance, b.Instance) })
 		s.Services = append(s.Services, ss)
 	}
@@ -208,6 +226,16 @@ func (ss snapshotService) validate() error {
 			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
 		}
 	}
+	if last := ss.Last; last != nil {
+		if !slices.Contains(Protocols, last.Protocol) {
+			errs = append(errs, fmt.Errorf("service %q: last protocol %q unknown, want one of %q", ss.Name, last.Protocol, Protocols))
+		}
+		for _, i := range last.Instances {
+			if err := i.Validate(); err != nil {
+				errs = append(errs, fmt.Errorf("service %q: last %w", ss.Name, err))
+			}
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -228,6 +256,12 @@ func (t *Table) restore(s snapshot) {
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
+		}
+		if last := ss.Last; last != nil {
+			r.took = &Service{Name: ss.Name, Protocol: last.Protocol, Routes: last.Routes, Port: last.Port, Default: last.Default, ByReload: last.ByReload, Instances: last.Instances}
+		} else if ss.Took {
+			took := r.says(ss.Name)
+			r.took = &took
 		}
 		t.records[ss.Name] = r
 	}

@@ -79,6 +79,7 @@ type Table struct {
 	opts Options
 	path string
 	ask  func(ctx context.Context, q question) error
+	free func(address string) bool // nobody listens there
 
 	changed chan struct{}
 	wake    chan struct{}
@@ -115,6 +116,8 @@ type record struct {
 	confirmed time.Time      // when Consul last stood by what it said
 	state     State
 	since     time.Time
+	took      *Service // what nginx took last; nil: nothing yet
+	refused   *refusal // nil: not in quarantine
 }
 
 // structure is the part of a Service that its metadata gives.
@@ -182,6 +185,7 @@ func newTable(path string, opts Options) *Table {
 		opts:    opts,
 		path:    path,
 		ask:     askInstance,
+		free:    free,
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		records: map[string]*record{},
@@ -277,12 +281,12 @@ func (t *Table) Trust() Trust {
 func (t *Table) Changed() <-chan struct{} { return t.changed }
 
 // NextDeadline is when time alone makes another answer of the same observation:
-// a hold runs out, a weight rises, or a service has gone unconfirmed for too long;
-// zero when nothing will.
+// a hold runs out, a weight rises, a service has gone unconfirmed for too long, or
+// what was refused may be tried again; zero when nothing will.
 func (t *Table) NextDeadline() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var next time.Time
+	next := t.nextTrial()
 	at := func(deadline time.Time) {
 		if !deadline.IsZero() && (next.IsZero() || deadline.Before(next)) {
 			next = deadline
@@ -591,6 +595,7 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 		e.Returns = t.returns(now, r, e)
 		entries = append(entries, e)
 	}
+	t.quarantine(now, entries)
 	t.settleClaims(entries)
 	return entries
 }

@@ -14,7 +14,8 @@ import (
 
 // Once makes one configuration of what Consul says now. It waits for Consul
 // until ctx is done; the error then says what it waited for. A template that
-// fails is an error at once.
+// fails is an error at once, unless it is for less than half of the services:
+// those are left out then, and are among the problems.
 func Once(ctx context.Context, opts Options) (Configuration, error) {
 	s, err := New(opts)
 	if err != nil {

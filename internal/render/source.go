@@ -4,8 +4,9 @@
 // A [Source] watches Consul, lets an [endpoints.Table] judge what it hears,
 // executes all templates in one pass and gives the result as a value: nothing
 // here touches a file that nginx reads. What can't be understood is a [Problem]
-// and holds back itself alone; a template that fails means no configuration, so
-// that the last good one stays.
+// and holds back itself alone, and so does a service that a template fails on or
+// nginx refuses; a template that fails for any other reason means no
+// configuration, so that the last good one stays.
 //
 // It runs a loop of its own over consul-template's Watcher, Brain and Template
 // instead of its Runner, which gives up after five minutes without Consul, ends
@@ -79,6 +80,8 @@ type Configuration struct {
 	// Problems are what is wrong with the input, though this configuration is
 	// good.
 	Problems []Problem
+
+	set templateSet // that it was made with
 }
 
 // Source gives a Configuration whenever Consul or a template changes.
@@ -187,6 +190,9 @@ func (s *Source) Asks(service string) bool {
 // instances were held.
 func (s *Source) Accept() int { return s.table.Accept() }
 
+// Took says that nginx serves what was made of the entries.
+func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
+
 // Status is how it stands. It may be called at any time, also before Run.
 func (s *Source) Status() Status {
 	now := time.Now()
@@ -268,6 +274,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 			s.watches.renew()
 		case <-s.watches.changed:
 		case s.set = <-sets:
+			s.table.RetryRefused()
 		case <-s.table.Changed():
 		case <-s.names.changed:
 		case <-deadline:
@@ -487,6 +494,9 @@ func (s *Source) render(ctx context.Context) error {
 		return err
 	}
 	good := len(r.problems) == 0 && len(r.missing) == 0
+	if len(r.problems) > 0 && len(r.missing) == 0 && s.failedFor(entries, r.problems) {
+		return nil
+	}
 	if good {
 		s.byReload.Store(&r.delivered.byReload)
 	}
@@ -502,6 +512,7 @@ func (s *Source) render(ctx context.Context) error {
 		s.lastRender = now
 	}
 	c := r.configuration(entries, s.services.problems)
+	c.set = s.set
 	s.mu.Unlock()
 
 	switch {
@@ -558,7 +569,14 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 		}
 	}
 	names.want(ctx, addresses)
-	catalog, laidOut := newCatalog(entries, settings, names.addresses)
+	return renderKnown(set, settings, entries, names, brain, last)
+}
+
+// renderKnown is renderEntries with what is known already, of all entries or of
+// some. Templates don't see what was refused and has nothing to go back to.
+func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
+	seen := slices.DeleteFunc(slices.Clone(entries), func(e endpoints.Entry) bool { return e.Refused && !e.Served() })
+	catalog, laidOut := newCatalog(seen, settings, names.addresses)
 	if !last.fits(set, catalog) {
 		r := execute(set, functions(catalog, settings), brain)
 		if len(r.problems) == 0 {

@@ -1,0 +1,42 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// blame has the source find the services at fault for a configuration that nginx
+// did not take, beside the loop. What nginx -t refuses is looked for with nginx
+// -t; of what fails later only nginx's words are known.
+func (c *Controller) blame(ctx context.Context, cfg render.Configuration, refusal error) render.Blame {
+	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
+	switch kindOf(refusal) {
+	case Rejected:
+		return c.source.Refused(ctx, cfg, why, c.test)
+	case RolledBack, NoWayBack, NginxDown:
+		return c.source.Refused(ctx, cfg, why, nil)
+	default:
+		return render.Blame{}
+	}
+}
+
+// test is the Server's in the Source's terms.
+func (c *Controller) test(ctx context.Context, files map[string][]byte) (why string, err error) {
+	err = c.server.Test(ctx, files)
+	if errors.Is(err, nginx.ErrRejected) {
+		return strings.TrimPrefix(err.Error(), nginx.ErrRejected.Error()+": "), nil
+	}
+	return "", err
+}
+
+// blamed names services in a sentence: "service api", "services api, web".
+func blamed(services []string) string {
+	if len(services) == 1 {
+		return "service " + services[0]
+	}
+	return "services " + strings.Join(services, ", ")
+}

@@ -1,0 +1,165 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"time"
+
+	"lbctl/internal/endpoints"
+)
+
+// What finding the services at fault may cost. What is found until then is
+// taken out; the next refusal goes on from there.
+const (
+	blameTries   = 40
+	blameTimeout = 30 * time.Second
+)
+
+// A Test asks nginx whether it would take files as a configuration: why is its
+// reason not to, empty when it would. An error means that it could not be asked.
+type Test func(ctx context.Context, files map[string][]byte) (why string, err error)
+
+// Blame is what Refused found.
+type Blame struct {
+	// Services are those at fault, sorted. None: it lies elsewhere, or could not
+	// be found, and nothing was changed.
+	Services []string
+	// Again is true when each of them was refused before, for the same data.
+	Again bool
+}
+
+// Refused finds the services for which nginx did not take a configuration, and
+// quarantines them: a configuration without what they say now comes by Updates.
+// why is nginx's reason; test is nil where nginx -t does not find it, as when a
+// reload failed: then only a port that is taken can be traced to its service.
+//
+// Only a service that is not as nginx took it before can be at fault. When the
+// rest does not pass without all of those, it is the templates' fault, or
+// somebody else's.
+func (s *Source) Refused(ctx context.Context, c Configuration, why string, test Test) Blame {
+	ctx, cancel := context.WithTimeout(ctx, blameTimeout)
+	defer cancel()
+	suspects := s.table.Suspects(c.Entries)
+	if test == nil {
+		name, ok := s.listener(why, suspects)
+		if !ok {
+			return Blame{}
+		}
+		return s.quarantine(c.Entries, suspects, []culprit{{name, bindFailed.FindString(why)}})
+	}
+	search := newSearch(c.Entries, suspects)
+	search.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
+		files, why := s.attempt(c.set, entries)
+		if why != "" {
+			return nil, why, nil
+		}
+		why, err := test(ctx, files)
+		return files, why, errors.Join(err, ctx.Err())
+	}
+	search.named = func(why string, files map[string][]byte, names []string) (string, bool) {
+		if name, ok := s.listener(why, suspects); ok && slices.Contains(names, name) {
+			return name, true
+		}
+		return namedAt(why, files, names)
+	}
+	return s.quarantine(c.Entries, suspects, search.run(c.Files, why))
+}
+
+// failedFor finds the services for which templates fail, and quarantines them:
+// true when there are some, and the next pass is without what they say now.
+func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
+	suspects := s.table.Suspects(entries)
+	search := newSearch(entries, suspects)
+	search.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
+		files, why := s.attempt(s.set, entries)
+		return files, why, nil
+	}
+	blame := s.quarantine(entries, suspects, search.run(nil, problemsError(problems).Error()))
+	return len(blame.Services) > 0
+}
+
+// attempt executes templates for some entries only; why is what fails.
+func (s *Source) attempt(set templateSet, entries []endpoints.Entry) (files map[string][]byte, why string) {
+	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.watches.brain, new(memo))
+	if len(r.problems) > 0 {
+		return nil, problemsError(r.problems).Error()
+	}
+	return r.files, ""
+}
+
+// quarantine takes out the culprits, unless that would leave little of which
+// nothing good is known: see templateAtFault.
+func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) Blame {
+	if templateAtFault(entries, suspects, culprits) {
+		return Blame{}
+	}
+	guilty := map[string]endpoints.Suspect{}
+	for _, suspect := range suspects {
+		guilty[suspect.Name] = suspect
+	}
+	blame := Blame{Again: true}
+	for _, c := range culprits {
+		suspect := guilty[c.service]
+		refusal := endpoints.Refusal{Reason: c.why}
+		if address, ok := boundInVain(c.why); ok && address == s.opts.Settings.tcpListen(suspect.Port) {
+			refusal.Listen = address
+		}
+		if s.table.Refuse(time.Now(), suspect.Entry, refusal) {
+			blame.Again = false
+		}
+		blame.Services = append(blame.Services, c.service)
+	}
+	slices.Sort(blame.Services)
+	return blame
+}
+
+// templateAtFault reports whether a mistake in a template must be the reason: it
+// doesn't pass for more than half of all services, with those that are out
+// already, and there is none for which it is known to have passed.
+func templateAtFault(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) bool {
+	left, out := len(entries)-len(suspects), 0
+	for _, e := range entries {
+		if e.Refused && !e.Served() {
+			out++
+		}
+	}
+	if left > out {
+		return false // these are as nginx took them
+	}
+	for _, suspect := range suspects {
+		if suspect.Last == nil && slices.ContainsFunc(culprits, func(c culprit) bool { return c.service == suspect.Name }) {
+			out++
+		}
+	}
+	return 2*out > len(entries)
+}
+
+var bindFailed = regexp.MustCompile(`bind\(\) to (\S+) failed \([^)]*\)`)
+
+// boundInVain is the address that nginx says it could not bind.
+func boundInVain(why string) (address string, ok bool) {
+	match := bindFailed.FindStringSubmatch(why)
+	if match == nil {
+		return "", false
+	}
+	return match[1], true
+}
+
+// listener is the suspect for which nginx could not bind an address. One for
+// which it listens there already is not: it has that port.
+func (s *Source) listener(why string, suspects []endpoints.Suspect) (string, bool) {
+	address, ok := boundInVain(why)
+	if !ok {
+		return "", false
+	}
+	for _, suspect := range suspects {
+		last := suspect.Last
+		listens := last != nil && last.Port == suspect.Port && len(last.Rotation()) > 0
+		if suspect.Port != 0 && s.opts.Settings.tcpListen(suspect.Port) == address && !listens {
+			return suspect.Name, true
+		}
+	}
+	return "", false
+}
