@@ -33,7 +33,7 @@ func TestScalingChangesNoFile(t *testing.T) {
 	assert.Len(t, one.Upstreams["grpc-hello"], 1)
 	for name, other := range map[string]Configuration{
 		"another instance": render(instance("10.0.0.1", 1, endpoints.Passing), instance("10.0.0.2", 7, endpoints.Passing)),
-		"none healthy":     render(instance("10.0.0.1", 1, endpoints.Critical)),
+		"none in rotation": render(instance("10.0.0.1", 1, endpoints.Maintenance)),
 	} {
 		assert.Equal(t, one.Hash, other.Hash, name)
 		assert.NotEqual(t, one.Upstreams, other.Upstreams, name)
