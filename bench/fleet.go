@@ -49,6 +49,13 @@ func (f *fleet) take() *backend {
 	return b
 }
 
+// takeLast is take of the youngest.
+func (f *fleet) takeLast() *backend {
+	b := f.running[len(f.running)-1]
+	f.running = f.running[:len(f.running)-1]
+	return b
+}
+
 // disband stops and deregisters all instances.
 func (f *fleet) disband(t *testing.T) {
 	for len(f.running) > 0 {

@@ -187,3 +187,10 @@ func median[T float64 | time.Duration](values []T) T { return quantile(values, 0
 
 // seconds is a duration as reports show it.
 func seconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
+
+func mebibytes(m float64) string { return fmt.Sprintf("%.0f MiB", m) }
+
+// share is how much of a core has been used over a span.
+func share(used, span time.Duration) string {
+	return fmt.Sprintf("%.1f %%", 100*used.Seconds()/span.Seconds())
+}

@@ -112,8 +112,8 @@ type grpcCaller struct {
 }
 
 // DialGRPC makes a caller of the Ping service at an address.
-func DialGRPC(address string, creds credentials.TransportCredentials) (Caller, error) {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(creds))
+func DialGRPC(address string, creds credentials.TransportCredentials, opts ...grpc.DialOption) (Caller, error) {
+	conn, err := grpc.NewClient(address, append(opts, grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		return nil, err
 	}
