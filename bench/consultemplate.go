@@ -111,6 +111,7 @@ backend %[7]s
 	program, err := exec.LookPath("haproxy")
 	require.NoError(t, err)
 	pid := startProcess(t, dir, "haproxy", program, "-W", "-f", conf.target)
+	awaitListening(t, at) // before it has a handler for USR2, that would end it
 	conf.follow(t, s, fmt.Sprintf("kill -USR2 %d", pid))
 	return &proxy{at: at, pids: []int{pid}, counts: conf.runs}
 }

@@ -22,9 +22,9 @@ func TestIdle(t *testing.T) {
 	for _, m := range modes {
 		b := startOurs(t, s, m.args)
 		b.WaitServing(grpcService, len(grpc.running))
-		before := cpuTime(b.PID())
+		before := ownTime(b.PID())
 		time.Sleep(span)
-		rows = append(rows, []string{m.name, mebibytes(resident(b.PID())), share(cpuTime(b.PID())-before, span)})
+		rows = append(rows, []string{m.name, mebibytes(resident(b.PID())), share(ownTime(b.PID())-before, span)})
 	}
 	r.table([]string{"", "memory", "of a core"}, rows)
 	r.done()

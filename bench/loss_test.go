@@ -35,6 +35,9 @@ func TestLoss(t *testing.T) {
 			t.Run(p.name, func(t *testing.T) { results[p.name] = plan.run(t, s, p) })
 		}
 	}
+	if t.Failed() {
+		return // there is nothing to report of half a comparison
+	}
 
 	r := newReport(t, "loss", "What changes cost calls and streams")
 	r.paragraph("%d changes, %d a second, each to the gRPC or the HTTP service in turn: an instance is added; one is replaced"+

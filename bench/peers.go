@@ -5,6 +5,7 @@ package bench
 import (
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -33,7 +34,7 @@ type peer struct {
 }
 
 // peers are the balancers that are compared: all there are, or those whose names
-// begin with one of the comma-separated words in the environment's PEERS.
+// have one of the comma-separated words in the environment's PEERS, in any case.
 func peers() []peer {
 	all := append(ours(),
 		peer{
@@ -45,12 +46,12 @@ func peers() []peer {
 		peer{
 			name: "consul-template, restart",
 			with: "The same, but its command is `supervisorctl restart nginx`, with `stopsignal=TERM`: the recipe of many a container image." +
-				" supervisord takes a second (`startsecs`) before it calls a restart done, and consul-template waits for that.",
+				" The supervisord is the one in Go, which takes a second from stop to start.",
 			start:     func(t *testing.T, s *site) balancer { return startRecipe(t, s, restart) },
 			sameProxy: true,
 		},
 		peer{
-			name: "consul-template, HAProxy",
+			name: "HAProxy, consul-template",
 			with: "consul-template renders haproxy.cfg and sends the master a USR2;" +
 				" master-worker mode, `expose-fd listeners`, HTTP/2 to the gRPC instances, no `hard-stop-after`.",
 			start:   startHAProxy,
@@ -69,20 +70,10 @@ func peers() []peer {
 			missing: missing(os.Getenv("TRAEFIK"), "a binary in TRAEFIK"),
 		},
 	)
-	wanted := os.Getenv("PEERS")
-	if wanted == "" {
-		return all
-	}
-	var some []peer
-	for _, p := range all {
-		for word := range strings.SplitSeq(wanted, ",") {
-			if strings.HasPrefix(p.name, strings.TrimSpace(word)) {
-				some = append(some, p)
-				break
-			}
-		}
-	}
-	return some
+	words := strings.Split(strings.ToLower(os.Getenv("PEERS")), ",")
+	return slices.DeleteFunc(all, func(p peer) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return strings.Contains(strings.ToLower(p.name), word) })
+	})
 }
 
 // missing says that a program is not there.

@@ -26,7 +26,7 @@ func scalePlot(t *testing.T, points []*point) []byte {
 		{"first configuration, s", func(p *point) float64 { return p.first.Seconds() }},
 		{"change to served, median, s", func(p *point) float64 { return median(p.changes).Seconds() }},
 		{"memory of lbctl, MiB", func(p *point) float64 { return p.lbctlMiB }},
-		{"lbctl at one change a second, % of a core", func(p *point) float64 { return 100 * p.lbctlCPU.Seconds() / p.span.Seconds() }},
+		{"lbctl at one change a second, % of a core", func(p *point) float64 { return 100 * p.cpu.lbctl.Seconds() / p.span.Seconds() }},
 	}
 	const columns = 2
 	var panels [][]*plot.Plot

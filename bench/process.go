@@ -91,16 +91,30 @@ func stat(pid int) []string {
 // cpuTime is the processor time that processes and their descendants have used,
 // those included that have ended and were waited for.
 func cpuTime(pids ...int) time.Duration {
-	var ticks int
+	var sum time.Duration
 	for _, pid := range family(pids...) {
-		if fields := stat(pid); fields != nil {
-			for _, field := range fields[11:15] { // utime, stime, cutime, cstime
-				n, _ := strconv.Atoi(field)
-				ticks += n
-			}
-		}
+		sum += ownTime(pid) + endedTime(pid)
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs
+	return sum
+}
+
+// ownTime is the processor time that one process has used.
+func ownTime(pid int) time.Duration { return ticks(pid, 11, 12) } // utime, stime
+
+// endedTime is that of its descendants that have ended.
+func endedTime(pid int) time.Duration { return ticks(pid, 13, 14) } // cutime, cstime
+
+func ticks(pid int, fields ...int) time.Duration {
+	all := stat(pid)
+	if all == nil {
+		return 0
+	}
+	sum := 0
+	for _, field := range fields {
+		n, _ := strconv.Atoi(all[field])
+		sum += n
+	}
+	return time.Duration(sum) * 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs
 }
 
 // resident is the memory of one process, in MiB, shared pages included.

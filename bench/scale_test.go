@@ -67,7 +67,7 @@ func TestScale(t *testing.T) {
 	r.paragraph("*First configuration*: from lbctl's start with nothing on disk, over nginx's start, until the last service answers"+
 		" through nginx. *Change*: from Consul's acceptance of an eleventh instance of some service until it answers, with one"+
 		" caller who pauses %s; %d changes. Processor time and queries are those of %s with one change a second: an eleventh"+
-		" instance comes or goes. lbctl's and the agent's memory is the resident set, nginx's is all processes' with shared pages shared"+
+		" instance comes or goes; `nginx -t` is what lbctl has nginx test configurations with. lbctl's and the agent's memory is the resident set, nginx's is all processes' with shared pages shared"+
 		" out. Queries are those that the agent has answered, over HTTP.", scalePause, rounds, span)
 	r.table(scaleHead, scaleRows(points, func(p *point) string { return p.mode }))
 	r.paragraph("![How it grows](scale.svg)")
@@ -115,9 +115,21 @@ type point struct {
 	first                        time.Duration
 	changes                      []time.Duration
 	span                         time.Duration
-	lbctlCPU, nginxCPU, agentCPU time.Duration // over span
+	cpu                          usage // over span
 	lbctlMiB, nginxMiB, agentMiB float64
 	queries                      float64 // a second
+}
+
+// usage is processor time: lbctl's own, that of the "nginx -t" it runs, nginx's,
+// the agent's.
+type usage struct{ lbctl, test, nginx, agent time.Duration }
+
+func usageOf(b *lbtest.Balancer, agent *consultest.Server) usage {
+	return usage{ownTime(b.PID()), endedTime(b.PID()), cpuTime(b.Nginx().PID()), ownTime(agent.PID())}
+}
+
+func (u usage) since(before usage) usage {
+	return usage{u.lbctl - before.lbctl, u.test - before.test, u.nginx - before.nginx, u.agent - before.agent}
 }
 
 func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Server, args []string, rounds int, span time.Duration) {
@@ -148,15 +160,12 @@ func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Serve
 	}
 	rest()
 
-	p.span = span
-	processes := func() [3]time.Duration {
-		return [3]time.Duration{cpuTime(b.PID()), cpuTime(b.Nginx().PID()), cpuTime(agent.PID())}
-	}
-	before := processes()
+	before, counted := usageOf(b, agent), map[string]int{}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	extra := -1 // the service that has an eleventh instance
-	for end := time.Now().Add(span); time.Now().Before(end); <-tick.C {
+	start = time.Now()
+	for time.Since(start) < span {
 		if extra < 0 {
 			extra = rand.IntN(p.size)
 			services.add(t, extra)
@@ -164,10 +173,14 @@ func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Serve
 			services.remove(t, extra)
 			extra = -1
 		}
+		<-tick.C
+		interval, n := requests(t, agent)
+		counted[interval] = n
 	}
-	after := processes()
-	p.lbctlCPU, p.nginxCPU, p.agentCPU = after[0]-before[0], after[1]-before[1], after[2]-before[2]
-	p.queries = queries(t, agent)
+	p.span, p.cpu = time.Since(start), usageOf(b, agent).since(before)
+	for _, n := range counted {
+		p.queries += float64(n) / metricsInterval.Seconds() / float64(len(counted))
+	}
 	if extra >= 0 {
 		services.remove(t, extra)
 	}
@@ -194,40 +207,44 @@ func awaitAnswer(t *testing.T, services *catalog, b *lbtest.Balancer, i int, add
 	}
 }
 
-// queries is how many requests a second an agent has answered, over the last ten
-// seconds that it has counted.
-func queries(t *testing.T, agent *consultest.Server) float64 {
+// metricsInterval is what an agent sums its counts up over.
+const metricsInterval = 10 * time.Second
+
+// requests is how many requests an agent has answered in the last interval that is
+// over, those for its metrics left out.
+func requests(t *testing.T, agent *consultest.Server) (interval string, n int) {
 	t.Helper()
 	response, err := http.Get("http://" + agent.Addr + "/v1/agent/metrics")
 	require.NoError(t, err)
 	defer response.Body.Close()
 	var metrics struct {
-		Samples []struct {
-			Name  string
-			Count int
+		Timestamp string
+		Samples   []struct {
+			Name   string
+			Count  int
+			Labels map[string]string
 		}
 	}
 	require.NoError(t, json.NewDecoder(response.Body).Decode(&metrics))
-	n := 0
 	for _, sample := range metrics.Samples {
-		if sample.Name == "consul.api.http" {
+		if sample.Name == "consul.api.http" && sample.Labels["path"] != "v1_agent_metrics" {
 			n += sample.Count
 		}
 	}
-	return float64(n) / 10
+	return metrics.Timestamp, n
 }
 
 var scaleHead = []string{"", "services", "first configuration", "change, median", "99th percentile",
-	"lbctl", "CPU", "nginx", "CPU", "agent", "CPU", "queries/s"}
+	"lbctl", "CPU", "nginx -t", "nginx", "CPU", "agent", "CPU", "queries/s"}
 
 func scaleRows(points []*point, name func(*point) string) [][]string {
 	var rows [][]string
 	for _, p := range points {
 		rows = append(rows, []string{
 			name(p), fmt.Sprint(p.size), seconds(p.first), seconds(median(p.changes)), seconds(quantile(p.changes, 0.99)),
-			mebibytes(p.lbctlMiB), share(p.lbctlCPU, p.span),
-			mebibytes(p.nginxMiB), share(p.nginxCPU, p.span),
-			mebibytes(p.agentMiB), share(p.agentCPU, p.span),
+			mebibytes(p.lbctlMiB), share(p.cpu.lbctl, p.span), share(p.cpu.test, p.span),
+			mebibytes(p.nginxMiB), share(p.cpu.nginx, p.span),
+			mebibytes(p.agentMiB), share(p.cpu.agent, p.span),
 			fmt.Sprintf("%.1f", p.queries),
 		})
 	}

@@ -23,13 +23,14 @@ const (
 )
 
 // TestThroughput measures calls a second, and the processor time that the
-// balancer takes for one, in ROUNDS rounds (3) of SPAN (2s) for each system and
-// kind of call. Rounds are interleaved: what else the machine does falls on all.
-// TestThroughput's second half does the same with variants of a hand-written
-// nginx, to find out what makes a gRPC call cheaper.
+// balancer takes for one, in ROUNDS rounds (5) of SPAN (500ms) for each system and
+// kind of call. Each round of one comes right after one of the hand-written nginx
+// that it is compared with: what else the machine does falls on both. The second
+// half does the same with variants of that nginx, to find out what makes a gRPC
+// call cheaper.
 func TestThroughput(t *testing.T) {
 	s := newSite(t)
-	rounds, span := number(t, "ROUNDS", 3), duration(t, "SPAN", 2*time.Second)
+	rounds, span := number(t, "ROUNDS", 5), duration(t, "SPAN", 500*time.Millisecond)
 	grpc := &fleet{site: s, name: grpcService, start: startGRPC}
 	web := &fleet{site: s, name: httpService, start: startHTTP}
 	for range instances {
@@ -37,9 +38,10 @@ func TestThroughput(t *testing.T) {
 		web.add(t)
 	}
 	r := newReport(t, "throughput", "Calls a second, and what one costs")
-	r.paragraph("%d rounds of %s for each system and kind of call, interleaved, in which %d callers call without pause;"+
-		" the gRPC ones share %d connections, the HTTP ones have one each. %d instances of each service. Callers and instances"+
-		" run on the same cores as the balancer. Figures are medians of the rounds.",
+	r.paragraph("%d rounds of %s for each system and kind of call, in which %d callers call without pause; the gRPC ones share"+
+		" %d connections, the HTTP ones have one each. %d instances of each service. Callers and instances run on the same cores"+
+		" as the balancer. Each round comes right after one of the hand-written nginx, to which the ratios are: that of calls"+
+		" a second is the median of the rounds' ratios, that of processor time is of the sums, since a round is too short for the kernel's clock.",
 		rounds, span, throughputCallers, grpcConnections, instances)
 
 	all := peers()
@@ -57,9 +59,8 @@ func TestThroughput(t *testing.T) {
 	kinds := []kind{grpcUnary, grpcUnaryTLS, http1, http1TLS}
 	compare(t, s, systems, kinds, rounds, span)
 	r.heading("Balancers")
-	r.paragraph("Each figure beside it is the ratio to the hand-written nginx in the same rounds.")
 	for _, k := range kinds {
-		r.table([]string{k.name, "calls/s", "ratio", "processor time a call", "ratio", "failed"}, rows(systems, k))
+		r.table([]string{k.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(systems, k))
 	}
 
 	var variants []*system
@@ -73,7 +74,7 @@ func TestThroughput(t *testing.T) {
 	compare(t, s, variants, []kind{grpcUnary}, rounds, span)
 	r.heading("What makes a gRPC call cheaper")
 	r.paragraph("The hand-written nginx (%d workers, `zone`, `keepalive 64`, `grpc_pass`), and the same with one thing changed.", workers)
-	r.table([]string{grpcUnary.name, "calls/s", "ratio", "processor time a call", "ratio", "failed"}, rows(variants, grpcUnary))
+	r.table([]string{grpcUnary.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(variants, grpcUnary))
 
 	r.peers(all)
 	r.done()
@@ -81,39 +82,41 @@ func TestThroughput(t *testing.T) {
 	web.disband(t)
 }
 
-// A system is what is measured, and its rounds.
+// A system is what is measured.
 type system struct {
 	name     string
 	balancer balancer
-	rounds   map[string][]round // by kind
+	pairs    map[string][]pair // by kind of call
 }
 
-// A round is what one system did in one of them.
+// A pair is a round of one system, and the one of the reference right before it.
+type pair struct{ own, reference round }
+
+// A round is what one system did in it.
 type round struct {
-	rate   float64       // calls a second
-	cost   time.Duration // of the balancer's processor time, for one call
-	failed int
+	rate          float64       // calls a second
+	used          time.Duration // the balancer's processor time
+	calls, failed int
 }
 
-// compare measures all systems, one after another, round by round, every other
-// one backwards.
+// compare measures all systems by pairs, the first one being the reference for
+// all, itself too, which shows how much of a difference is chance.
 func compare(t *testing.T, s *site, systems []*system, kinds []kind, rounds int, span time.Duration) {
 	t.Helper()
 	for _, k := range kinds {
 		teams := make([]*team, len(systems))
 		for i, system := range systems {
 			teams[i] = newTeam(t, s, system.balancer, k)
-			teams[i].run(t, span/4) // connections are opened, caches warm
-			if system.rounds == nil {
-				system.rounds = map[string][]round{}
+			teams[i].run(t, span) // connections are opened, caches warm
+			if system.pairs == nil {
+				system.pairs = map[string][]pair{}
 			}
 		}
-		for n := range rounds {
-			for i := range systems {
-				if n%2 == 1 {
-					i = len(systems) - 1 - i
-				}
-				systems[i].rounds[k.name] = append(systems[i].rounds[k.name], teams[i].run(t, span))
+		for range rounds {
+			for i, system := range systems {
+				p := pair{reference: teams[0].run(t, span)}
+				p.own = teams[i].run(t, span)
+				system.pairs[k.name] = append(system.pairs[k.name], p)
 			}
 		}
 		for _, team := range teams {
@@ -177,28 +180,39 @@ func (team *team) run(t *testing.T, span time.Duration) round {
 	require.NotZero(t, calls.Load(), "no call was answered")
 	return round{
 		rate:   float64(calls.Load()) / took.Seconds(),
-		cost:   used / time.Duration(calls.Load()),
+		used:   used,
+		calls:  int(calls.Load()),
 		failed: int(failed.Load()),
 	}
 }
 
-// rows are one kind's figures, each beside its ratio to the first system's.
+// cost is the processor time of one call, in microseconds.
+func cost(rounds []round) float64 {
+	var used time.Duration
+	calls := 0
+	for _, r := range rounds {
+		used += r.used
+		calls += r.calls
+	}
+	return float64(used.Microseconds()) / float64(calls)
+}
+
+// rows are the systems' figures for one kind of call.
 func rows(systems []*system, k kind) [][]string {
 	var all [][]string
 	for _, system := range systems {
-		var rates, costs, rateRatios, costRatios []float64
+		var rates, ratios []float64
+		var own, reference []round
 		failed := 0
-		for i, round := range system.rounds[k.name] {
-			first := systems[0].rounds[k.name][i]
-			rates, costs = append(rates, round.rate), append(costs, float64(round.cost.Microseconds()))
-			rateRatios = append(rateRatios, round.rate/first.rate)
-			costRatios = append(costRatios, float64(round.cost)/float64(first.cost))
-			failed += round.failed
+		for _, p := range system.pairs[k.name] {
+			rates, ratios = append(rates, p.own.rate), append(ratios, p.own.rate/p.reference.rate)
+			own, reference = append(own, p.own), append(reference, p.reference)
+			failed += p.own.failed
 		}
 		all = append(all, []string{
 			system.name,
-			fmt.Sprintf("%.0f", median(rates)), fmt.Sprintf("%.2f", median(rateRatios)),
-			fmt.Sprintf("%.0f µs", median(costs)), fmt.Sprintf("%.2f", median(costRatios)),
+			fmt.Sprintf("%.0f", median(rates)), fmt.Sprintf("%.2f", median(ratios)),
+			fmt.Sprintf("%.0f µs", cost(own)), fmt.Sprintf("%.2f", cost(own)/cost(reference)),
 			fmt.Sprint(failed),
 		})
 	}

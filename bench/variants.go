@@ -17,8 +17,8 @@ type variant struct {
 	missing string // what it takes that is not there
 }
 
-// nginxVariants are what may make a gRPC call cheaper. The first one is what
-// they are compared with, and there is one like it, to see how much is noise.
+// nginxVariants are what may make a gRPC call cheaper. The first one is what the
+// others are compared with.
 func nginxVariants(s *site, grpc, web *fleet) []variant {
 	with := func(change func(*handwritten)) handwritten {
 		h := handwritten{Workers: workers, Upstreams: grpc.upstream(64, true) + web.upstream(64, true)}
@@ -31,11 +31,7 @@ func nginxVariants(s *site, grpc, web *fleet) []variant {
 	directives := func(text string) handwritten {
 		return with(func(h *handwritten) { h.HTTP = text })
 	}
-	same := with(func(*handwritten) {})
-	all := []variant{
-		{name: "by hand", conf: same},
-		{name: "the same again", conf: same},
-	}
+	all := []variant{{name: "by hand", conf: with(func(*handwritten) {})}}
 	for _, n := range []int{1, 2} {
 		if n != workers {
 			all = append(all, variant{name: fmt.Sprintf("%d workers", n), conf: with(func(h *handwritten) { h.Workers = n })})
