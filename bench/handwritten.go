@@ -21,7 +21,8 @@ type handwritten struct {
 	Workers   int
 	Upstreams string // nginx's configuration of the upstreams hello_server and web
 	GRPC      string // how gRPC is passed on; empty for grpc_pass
-	HTTP      string // further directives of http{}
+	Main      string // further directives outside http{}
+	HTTP      string // and within
 	AccessLog string // empty for none
 }
 
@@ -47,6 +48,7 @@ pid {{.Dir}}/nginx.pid;
 error_log {{.Dir}}/error.log;
 worker_processes {{.Workers}};
 worker_rlimit_nofile 8192;
+{{.Main}}
 events { worker_connections 4096; }
 http {
   access_log {{with .AccessLog}}{{$.Dir}}/{{.}}{{else}}off{{end}};

@@ -5,8 +5,10 @@ package bench
 import (
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,43 +51,35 @@ func TestLoss(t *testing.T) {
 		" unanswered; the other callers send POSTs that can't be sent twice. A stream is closed by its caller when the instance" +
 		" it is on is about to stop, after the drain; it is broken when it ended before, or could not be opened.")
 	r.heading("Failed calls and broken streams per 1,000 changes")
-	head := []string{"", "reloads"}
+	var calls []string
 	for _, k := range lossKinds {
-		head = append(head, k.name)
+		calls = append(calls, k.name)
 	}
-	head = append(head, "streams")
+	calls = append(calls, "streams")
 	var per, counts, reasons [][]string
 	for _, p := range all {
 		result := results[p.name]
 		if result == nil {
-			missing := []string{p.name, "not run"}
-			for range len(head) - 2 {
-				missing = append(missing, "-")
-			}
-			per, counts = append(per, missing), append(counts, missing)
+			per = append(per, notRun(p.name, 1+len(calls)))
+			counts = append(counts, notRun(p.name, 2+len(calls)))
 			continue
 		}
-		normal, exact := []string{p.name}, []string{p.name}
-		add := func(failed, of int) {
-			normal = append(normal, fmt.Sprintf("%.0f", float64(failed)*1000/float64(plan.changes)))
-			exact = append(exact, fmt.Sprintf("%d of %d", failed, of))
+		thousand := func(n int) string {
+			return strconv.FormatFloat(math.Round(10000*float64(n)/float64(plan.changes))/10, 'f', -1, 64)
 		}
-		add(result.reloads, plan.changes)
-		for i, k := range lossKinds {
-			add(result.calls[i].Failed(), result.calls[i].Calls)
-			reasons = append(reasons, told(p.name, k.name, result.calls[i].Failures)...)
+		normal := []string{p.name, thousand(result.reloads)}
+		exact := []string{p.name, fmt.Sprintf("%d in %.1f s", plan.changes, result.took.Seconds()), fmt.Sprint(result.reloads)}
+		for i, name := range calls {
+			c := result.calls[i]
+			normal = append(normal, thousand(c.Failed()))
+			exact = append(exact, fmt.Sprintf("%d of %d", c.Failed(), c.Calls))
+			reasons = append(reasons, told(p.name, name, c.Failures)...)
 		}
-		broken := 0
-		for _, n := range result.broken {
-			broken += n
-		}
-		add(broken, result.opened)
-		reasons = append(reasons, told(p.name, "streams", result.broken)...)
 		per, counts = append(per, normal), append(counts, exact)
 	}
-	r.table(head, per)
+	r.table(append([]string{"", "reloads"}, calls...), per)
 	r.heading("The counts behind it")
-	r.table(head, counts)
+	r.table(append([]string{"", "changes", "reloads"}, calls...), counts)
 	if len(reasons) > 0 {
 		r.heading("What callers were told")
 		r.table([]string{"", "calls", "error", "times"}, reasons)
@@ -110,10 +104,9 @@ type lossPlan struct {
 }
 
 type losses struct {
+	took    time.Duration // from the first change to the last
 	reloads int
-	calls   []lbtest.Result // in lossKinds' order
-	opened  int             // streams
-	broken  map[string]int
+	calls   []lbtest.Result // in lossKinds' order, and streams
 }
 
 // run puts one balancer under load, makes the changes, and counts.
@@ -143,7 +136,7 @@ func (plan lossPlan) run(t *testing.T, s *site, p peer) *losses {
 		time.Sleep(2 * streamInterval)
 		return backend.leave(consul)
 	}
-	before := b.reloads()
+	before, start := b.reloads(), time.Now()
 
 	var leaving sync.WaitGroup
 	tick := time.NewTicker(time.Second / time.Duration(plan.rate))
@@ -164,15 +157,24 @@ func (plan lossPlan) run(t *testing.T, s *site, p peer) *losses {
 			})
 		}
 	}
+	result := &losses{took: time.Since(start)}
 	leaving.Wait()
 
-	result := &losses{}
 	for _, load := range loads {
 		result.calls = append(result.calls, load.Stop())
 	}
-	result.opened, result.broken = streams.stop()
+	result.calls = append(result.calls, streams.stop())
 	result.reloads = b.reloads() - before
 	return result
+}
+
+// notRun is the row of a balancer that there is no program for.
+func notRun(peer string, figures int) []string {
+	row := []string{peer, "not run"}
+	for len(row) <= figures {
+		row = append(row, "-")
+	}
+	return row
 }
 
 // told are the rows of the errors that callers of one kind were told.

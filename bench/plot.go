@@ -25,10 +25,12 @@ func scalePlot(t *testing.T, points []*point) []byte {
 	}{
 		{"first configuration, s", func(p *point) float64 { return p.first.Seconds() }},
 		{"change to served, median, s", func(p *point) float64 { return median(p.changes).Seconds() }},
+		{"lbctl, % of a core", func(p *point) float64 { return 100 * p.cpu.lbctl.Seconds() / p.span.Seconds() }},
 		{"memory of lbctl, MiB", func(p *point) float64 { return p.lbctlMiB }},
-		{"lbctl at one change a second, % of a core", func(p *point) float64 { return 100 * p.cpu.lbctl.Seconds() / p.span.Seconds() }},
+		{"memory of nginx, MiB", func(p *point) float64 { return p.nginxMiB }},
+		{"memory of the agent, MiB", func(p *point) float64 { return p.agentMiB }},
 	}
-	const columns = 2
+	const columns = 3
 	var panels [][]*plot.Plot
 	for i, figure := range figures {
 		panel := plot.New()
@@ -56,8 +58,10 @@ func scalePlot(t *testing.T, points []*point) []byte {
 		panels[i/columns] = append(panels[i/columns], panel)
 	}
 
-	canvas := vgsvg.New(20*vg.Centimeter, 15*vg.Centimeter)
-	tiles := draw.Tiles{Rows: len(panels), Cols: columns, PadX: vg.Centimeter, PadY: vg.Centimeter / 2}
+	const pad = vg.Centimeter / 2
+	canvas := vgsvg.New(27*vg.Centimeter, 15*vg.Centimeter)
+	tiles := draw.Tiles{Rows: len(panels), Cols: columns, PadX: 2 * pad, PadY: pad,
+		PadTop: pad, PadBottom: pad, PadLeft: pad, PadRight: 2 * pad}
 	for i, row := range plot.Align(panels, tiles, draw.New(canvas)) {
 		for k, tile := range row {
 			panels[i][k].Draw(tile)

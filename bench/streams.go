@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"lbctl/internal/lbtest"
 	"lbctl/protos"
 )
 
@@ -122,11 +123,12 @@ func (s *streams) leaves(name string) bool {
 	return s.leaving[name]
 }
 
-// stop closes all streams, and returns how many there were and why some broke.
-func (s *streams) stop() (opened int, broken map[string]int) {
+// stop closes all streams, and returns how many there were, as calls, and why
+// some broke.
+func (s *streams) stop() lbtest.Result {
 	s.cancel()
 	s.done.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.opened, maps.Clone(s.broken)
+	return lbtest.Result{Calls: s.opened, Failures: maps.Clone(s.broken)}
 }

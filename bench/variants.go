@@ -47,6 +47,8 @@ func nginxVariants(s *site, grpc, web *fleet) []variant {
 		variant{name: "http2_recv_buffer_size 64k", conf: directives("http2_recv_buffer_size 64k;")},
 		variant{name: "http2_chunk_size 16k", conf: directives("http2_chunk_size 16k;")},
 		variant{name: "tcp_nodelay off", conf: directives("tcp_nodelay off;")},
+		variant{name: "postpone_output 0", conf: directives("postpone_output 0;")},
+		variant{name: "worker_cpu_affinity auto", conf: with(func(h *handwritten) { h.Main = "worker_cpu_affinity auto;" })},
 		variant{name: "access_log on, unbuffered", conf: with(func(h *handwritten) { h.AccessLog = "access.log" })},
 		variant{name: "access_log on, buffered", conf: with(func(h *handwritten) { h.AccessLog = "access.log combined buffer=64k flush=200ms" })},
 		variant{name: "four headers set, as lbctl's templates", conf: directives(headers)},
