@@ -181,6 +181,7 @@ func notRun(peer string, figures int) []string {
 func told(peer, calls string, failures map[string]int) [][]string {
 	times := map[string]int{}
 	for reason, n := range failures {
+		reason, _, _ = strings.Cut(reason, "\n")
 		reason = strings.TrimPrefix(reason, "Unknown: ") // is what no gRPC status is
 		times[portOf.ReplaceAllString(reason, "${1}PORT")] += n
 	}
