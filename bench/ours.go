@@ -3,13 +3,18 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/controller"
 	"lbctl/internal/lbtest"
 	"lbctl/internal/nginxtest"
 )
@@ -38,7 +43,9 @@ func ours() []peer {
 type own struct {
 	*lbtest.Balancer
 	at fronts
-	t  *testing.T
+
+	mu      sync.Mutex
+	workers map[int]bool // that nginx has had, by process id
 }
 
 // startOurs runs lbctl with the templates that come with it and one for TLS,
@@ -75,15 +82,55 @@ server {
 		Args:   append([]string{"--templates", templates}, args...),
 	})
 	at[grpcPlain], at[httpPlain] = b.GRPC, b.HTTP
-	return &own{Balancer: b, at: at, t: t}
+	// An nginx that has only just started may have a reload before it yet.
+	b.Eventually("lbctl has nothing left to do", func() error {
+		status, err := b.Status()
+		if err == nil && status.State != controller.Serving {
+			err = errors.New(status.Summary)
+		}
+		return err
+	})
+	o := &own{Balancer: b, at: at, workers: map[int]bool{}}
+	o.watch(t)
+	return o
 }
 
 func (o *own) fronts() fronts   { return o.at }
 func (o *own) processes() []int { return []int{o.Nginx().PID(), o.PID()} }
 
-// reloads are the generations that nginx was moved to.
+// reloads are told by nginx's workers, which a reload replaces: not every reload is
+// for a new generation.
 func (o *own) reloads() int {
-	status, err := o.Status()
-	require.NoError(o.t, err)
-	return status.Nginx.Generation
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.workers)/workers - 1
+}
+
+// watch looks at who nginx's workers are, which is more often than lbctl reloads.
+func (o *own) watch(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	look := func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for _, pid := range children(o.Nginx().PID()) {
+			o.workers[pid] = true
+		}
+	}
+	look()
+	done.Go(func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+				look()
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		done.Wait()
+	})
 }

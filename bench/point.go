@@ -14,7 +14,7 @@ type point struct {
 	mode, reads string
 	size        int
 
-	first                        time.Duration
+	first, settled               time.Duration
 	changes                      []time.Duration
 	span                         time.Duration
 	cpu                          usage // over span

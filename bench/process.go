@@ -78,6 +78,18 @@ func family(pids ...int) []int {
 	return pids
 }
 
+// children are a single-threaded process's children.
+func children(pid int) []int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // none when it has ended
+	var pids []int
+	for word := range strings.FieldsSeq(string(text)) {
+		if child, err := strconv.Atoi(word); err == nil {
+			pids = append(pids, child)
+		}
+	}
+	return pids
+}
+
 // stat is what /proc says about a process, from its state on; nil when there is
 // none.
 func stat(pid int) []string {

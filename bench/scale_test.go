@@ -65,7 +65,7 @@ func TestScale(t *testing.T) {
 		" one Consul server by transactions, without agents and checks of their own; lbctl asks a client agent. One server"+
 		" process listens for all instances, each at a loopback address of its own.", instancesEach)
 	r.paragraph("*First configuration*: from lbctl's start with nothing on disk, over nginx's start, until the last service answers"+
-		" through nginx. *Change*: from Consul's acceptance of an eleventh instance of some service until it answers, with one"+
+		" through nginx; *settled*: until lbctl says that all is as Consul says. *Change*: from Consul's acceptance of an eleventh instance of some service until it answers, with one"+
 		" caller who pauses %s; %d changes. Processor time and queries are those of %s with one change a second: an eleventh"+
 		" instance comes or goes; `nginx -t` is what lbctl has nginx test configurations with. lbctl's and the agent's memory is the resident set, nginx's is all processes' with shared pages shared"+
 		" out. Queries are those that the agent has answered, over HTTP.", scalePause, rounds, span)
@@ -110,7 +110,9 @@ const scalePause = time.Millisecond
 func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Server, args []string, rounds int, span time.Duration) {
 	start := time.Now()
 	b := lbtest.Start(t, lbtest.Options{Consul: agent.Addr, Nginx: nginx(t), Args: args})
-	b.Eventually("all services are served", func() error {
+	awaitAnswer(t, services, b, p.size-1, "")
+	p.first = time.Since(start)
+	b.Eventually("lbctl has nothing left to do", func() error {
 		status, err := b.Status()
 		if err != nil {
 			return err
@@ -120,8 +122,7 @@ func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Serve
 		}
 		return nil
 	})
-	awaitAnswer(t, services, b, p.size-1, "")
-	p.first = time.Since(start)
+	p.settled = time.Since(start)
 
 	for range rounds {
 		rest()
@@ -209,14 +210,14 @@ func requests(t *testing.T, agent *consultest.Server) (interval string, n int) {
 	return metrics.Timestamp, n
 }
 
-var scaleHead = []string{"", "services", "first configuration", "change, median", "99th percentile",
+var scaleHead = []string{"", "services", "first configuration", "settled", "change, median", "99th percentile",
 	"lbctl", "CPU", "nginx -t", "nginx", "CPU", "agent", "CPU", "queries/s"}
 
 func scaleRows(points []*point, name func(*point) string) [][]string {
 	var rows [][]string
 	for _, p := range points {
 		rows = append(rows, []string{
-			name(p), fmt.Sprint(p.size), seconds(p.first), seconds(median(p.changes)), seconds(quantile(p.changes, 0.99)),
+			name(p), fmt.Sprint(p.size), seconds(p.first), seconds(p.settled), seconds(median(p.changes)), seconds(quantile(p.changes, 0.99)),
 			mebibytes(p.lbctlMiB), share(p.cpu.lbctl, p.span), share(p.cpu.test, p.span),
 			mebibytes(p.nginxMiB), share(p.cpu.nginx, p.span),
 			mebibytes(p.agentMiB), share(p.cpu.agent, p.span),
