@@ -58,6 +58,8 @@ bin/consul: build/tools/go.mod | bin
 bin/supervisord: build/tools/go.mod | bin
 	@echo "build: supervisord from its module"
 	@CGO_ENABLED=0 build/progress.sh go build -C build/tools -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/ochinchina/supervisord
+bin/consul-template: go.mod | bin
+	@go build -o $@ github.com/hashicorp/consul-template
 bin/nginx-1.30: build/nginx-1.30.sh | bin
 	@build/nginx-1.30.sh $@
 bin:
@@ -69,15 +71,27 @@ generate: ## Make the generated code anew
 
 ##@ Testing
 
-.PHONY: test e2e bench-convergence bench-idle
+.PHONY: test e2e
 test: ## Format, vet, staticcheck, tidy, and all tests with the race detector
 	@build/test.sh
 
 e2e: ## End-to-end tests: Docker with a real engine, then local processes
 	@build/e2e.sh
 
-bench-convergence: ## Measure from registration to the first call served
+##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
+
+.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle
+bench-loss: ## Measure what changes cost calls and streams, ours and others
+	@build/bench.sh TestLoss
+
+bench-convergence: ## Measure from Consul's acceptance to the first call served, and to the last
 	@build/bench.sh TestConvergence
 
-bench-idle: build ## Measure what lbctl costs while nothing changes
+bench-throughput: ## Measure calls a second and processor time a call
+	@build/bench.sh TestThroughput
+
+bench-scale: ## Measure 10 to 3,000 services of 10 instances
+	@build/bench.sh TestScale
+
+bench-idle: ## Measure what lbctl costs while nothing changes
 	@build/bench.sh TestIdle

@@ -3,7 +3,7 @@
 # taken when it is new enough; else one is built into bin/, or installed where
 # that takes a package. What is going on is said on standard error.
 #
-#   build/need.sh consul|nginx|supervisord|staticcheck|protoc|gcc
+#   build/need.sh consul|nginx|supervisord|consul-template|haproxy|staticcheck|protoc|gcc
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,9 +21,11 @@ main() {
 	nginx) nginx ;;
 	supervisord) built supervisord ;; # the one on PATH is likely another program: Supervisor in Python
 	staticcheck) staticcheck ;;
+	consul-template) built consul-template ;; # of the version in go.mod, whatever is on PATH
+	haproxy) PATH=$PATH:/usr/sbin packaged haproxy haproxy ;;
 	gcc) packaged gcc gcc libc6-dev ;;
 	protoc) packaged protoc protobuf-compiler ;;
-	*) die "usage: $0 consul|nginx|supervisord|staticcheck|protoc|gcc" ;;
+	*) die "usage: $0 consul|nginx|supervisord|consul-template|haproxy|staticcheck|protoc|gcc" ;;
 	esac
 }
 

@@ -29,6 +29,7 @@ const startTimeout = 60 * time.Second
 type options struct {
 	acl        bool
 	persistent bool
+	streaming  bool
 }
 
 // Option changes how agents are started.
@@ -43,6 +44,10 @@ func ACL() Option { return func(o *options) { o.acl = true } }
 // each start, for the election. Without it a restarted server knows nothing,
 // like an agent whose data was wiped. Clusters are always persistent.
 func Persistent() Option { return func(o *options) { o.persistent = true } }
+
+// Streaming has a client agent keep what it is asked for by a stream from a
+// server, Consul's default, rather than ask the leader each time.
+func Streaming() Option { return func(o *options) { o.streaming = true } }
 
 // Start starts a Consul server of its own for the test and waits until it has
 // a leader, namely itself. Without Consul the test is skipped, or fails when

@@ -57,7 +57,7 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 			"enable_script_checks":        false,
 			// As in the agents of this repository's images, see
 			// build/consul/client.hcl.
-			"use_streaming_backend": false,
+			"use_streaming_backend": o.streaming,
 			"connect":               map[string]any{"enabled": false},
 			"peering":               map[string]any{"enabled": false},
 			"limits":                map[string]any{"http_max_conns_per_client": 4096},
@@ -246,6 +246,9 @@ func (s *Server) Client() *api.Client {
 func (s *Server) Port() int {
 	return s.settings["ports"].(map[string]int)["http"]
 }
+
+// PID is the process id of the running agent.
+func (s *Server) PID() int { return s.process.cmd.Process.Pid }
 
 func (s *Server) serfAddr() string {
 	return net.JoinHostPort(s.ip, strconv.Itoa(s.settings["ports"].(map[string]int)["serf_lan"]))

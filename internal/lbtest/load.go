@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -32,9 +33,24 @@ type Load struct {
 // maxCalls bounds every load: no test needs more.
 const maxCalls = 2_000_000
 
+// A Caller makes calls of one kind, over connections of its own.
+type Caller interface {
+	// Call makes one call and returns the name of the backend that answered.
+	Call(ctx context.Context) (name string, err error)
+	Close() error
+}
+
 // StartLoad starts so many callers against a gRPC address, each of which pauses
 // between its calls. It ends with Stop, with the test, or after ten minutes.
 func StartLoad(t testing.TB, address string, callers int, pause time.Duration) *Load {
+	t.Helper()
+	return StartCallers(t, callers, pause, func() (Caller, error) {
+		return DialGRPC(address, insecure.NewCredentials())
+	})
+}
+
+// StartCallers is StartLoad for calls of any kind: dial makes each caller.
+func StartCallers(t testing.TB, callers int, pause time.Duration, dial func() (Caller, error)) *Load {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	l := &Load{
@@ -44,25 +60,25 @@ func StartLoad(t testing.TB, address string, callers int, pause time.Duration) *
 		last:     map[string]time.Time{},
 	}
 	for range callers {
-		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		caller, err := dial()
 		if err != nil {
 			t.Fatal(err)
 		}
 		l.done.Go(func() {
-			defer conn.Close()
-			l.call(ctx, protos.NewPingClient(conn), pause)
+			defer caller.Close()
+			l.call(ctx, caller, pause)
 		})
 	}
 	t.Cleanup(l.end)
 	return l
 }
 
-func (l *Load) call(ctx context.Context, client protos.PingClient, pause time.Duration) {
+func (l *Load) call(ctx context.Context, caller Caller, pause time.Duration) {
 	for ctx.Err() == nil {
 		// Not under ctx: a call that is cut short by Stop is no failure.
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		started := time.Now()
-		answer, err := client.SayHello(call, &protos.PingMessage{})
+		name, err := caller.Call(call)
 		cancel()
 		now := time.Now()
 		l.mu.Lock()
@@ -73,10 +89,10 @@ func (l *Load) call(ctx context.Context, client protos.PingClient, pause time.Du
 				l.doomed = started
 			}
 		} else {
-			if _, seen := l.first[answer.Greeting]; !seen {
-				l.first[answer.Greeting] = now
+			if _, seen := l.first[name]; !seen {
+				l.first[name] = now
 			}
-			l.last[answer.Greeting] = now
+			l.last[name] = now
 		}
 		enough := l.calls >= maxCalls
 		l.mu.Unlock()
@@ -89,6 +105,27 @@ func (l *Load) call(ctx context.Context, client protos.PingClient, pause time.Du
 		}
 	}
 }
+
+type grpcCaller struct {
+	conn   *grpc.ClientConn
+	client protos.PingClient
+}
+
+// DialGRPC makes a caller of the Ping service at an address.
+func DialGRPC(address string, creds credentials.TransportCredentials, opts ...grpc.DialOption) (Caller, error) {
+	conn, err := grpc.NewClient(address, append(opts, grpc.WithTransportCredentials(creds))...)
+	if err != nil {
+		return nil, err
+	}
+	return &grpcCaller{conn: conn, client: protos.NewPingClient(conn)}, nil
+}
+
+func (c *grpcCaller) Call(ctx context.Context) (string, error) {
+	answer, err := c.client.SayHello(ctx, &protos.PingMessage{})
+	return answer.GetGreeting(), err
+}
+
+func (c *grpcCaller) Close() error { return c.conn.Close() }
 
 // First is when the named backend answered for the first time; zero if never.
 func (l *Load) First(name string) time.Time {

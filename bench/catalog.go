@@ -1,0 +1,122 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcpeer "google.golang.org/grpc/peer"
+
+	"lbctl/internal/lbtest"
+	"lbctl/protos"
+)
+
+// instancesEach is how many instances a service of a catalog has, one a node.
+const instancesEach = 10
+
+// A catalog is many gRPC services in Consul, each with a host name of its own. All
+// instances have a loopback address of their own and the same port, where one
+// server answers for all. They are in the catalog only, as nodes without an agent
+// are, so that the agents' own work does not grow with them.
+type catalog struct {
+	consul   *api.Client // of a server
+	port     int
+	services int
+}
+
+func newCatalog(t *testing.T, consul *api.Client) *catalog {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "0.0.0.0:0")
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	protos.RegisterPingServer(server, addressPing{})
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	for k := range instancesEach + 1 {
+		_, err := consul.Catalog().Register(&api.CatalogRegistration{Node: node(k), Address: "127.0.0.1"}, nil)
+		require.NoError(t, err)
+	}
+	return &catalog{consul: consul, port: listener.Addr().(*net.TCPAddr).Port}
+}
+
+// addressPing answers with the address that it was called at.
+type addressPing struct{ protos.UnimplementedPingServer }
+
+func (addressPing) SayHello(ctx context.Context, _ *protos.PingMessage) (*protos.PingMessage, error) {
+	p, _ := grpcpeer.FromContext(ctx)
+	return &protos.PingMessage{Greeting: p.LocalAddr.String()}, nil
+}
+
+// grow registers services until there are n of them.
+func (c *catalog) grow(t *testing.T, n int) {
+	t.Helper()
+	const most = 64 // operations of a transaction
+	var ops api.TxnOps
+	commit := func() {
+		ok, response, _, err := c.consul.Txn().Txn(ops, nil)
+		require.NoError(t, err)
+		require.True(t, ok, "register services: %v", response.Errors)
+		ops = nil
+	}
+	for ; c.services < n; c.services++ {
+		for k := range instancesEach {
+			ops = append(ops, &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: node(k), Service: c.instance(c.services, k)}})
+			if len(ops) == most {
+				commit()
+			}
+		}
+	}
+	if len(ops) > 0 {
+		commit()
+	}
+}
+
+// add registers one more instance of service i, and returns its address.
+func (c *catalog) add(t *testing.T, i int) string {
+	t.Helper()
+	extra := c.instance(i, instancesEach)
+	_, err := c.consul.Catalog().Register(&api.CatalogRegistration{
+		Node: node(instancesEach), Address: "127.0.0.1", SkipNodeUpdate: true, Service: &extra,
+	}, nil)
+	require.NoError(t, err)
+	return fmt.Sprintf("%s:%d", extra.Address, extra.Port)
+}
+
+// remove deregisters what add has registered.
+func (c *catalog) remove(t *testing.T, i int) {
+	t.Helper()
+	_, err := c.consul.Catalog().Deregister(&api.CatalogDeregistration{
+		Node: node(instancesEach), ServiceID: c.instance(i, instancesEach).ID,
+	}, nil)
+	require.NoError(t, err)
+}
+
+// instance is the kth instance of service i.
+func (c *catalog) instance(i, k int) api.AgentService {
+	return api.AgentService{
+		ID:      fmt.Sprintf("%s-%d", serviceName(i), k),
+		Service: serviceName(i),
+		Address: fmt.Sprintf("127.%d.%d.%d", 10+i/250, i%250, k+1),
+		Port:    c.port,
+		Meta:    map[string]string{"lb-protocol": "grpc", "lb-host": host(i)},
+	}
+}
+
+// dial makes a caller of service i through a balancer.
+func (c *catalog) dial(t *testing.T, balancer string, i int) lbtest.Caller {
+	t.Helper()
+	caller, err := lbtest.DialGRPC(balancer, insecure.NewCredentials(), grpc.WithAuthority(host(i)))
+	require.NoError(t, err)
+	return caller
+}
+
+func node(k int) string        { return fmt.Sprintf("bench-%d", k) }
+func serviceName(i int) string { return fmt.Sprintf("service-%04d", i) }
+func host(i int) string        { return serviceName(i) + ".bench" }

@@ -1,0 +1,149 @@
+//go:build bench
+
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/lbtest"
+	"lbctl/internal/nginxtest"
+)
+
+// A renewal starts nginx on a configuration, and returns its process, or that of
+// its supervisor, and the command that has it take a new one.
+type renewal func(t *testing.T, s *site, dir, conf string) (pid int, command string)
+
+// startRecipe starts the recipe everybody knows: consul-template renders nginx's
+// upstreams, and a command has nginx take them.
+func startRecipe(t *testing.T, s *site, renew renewal) balancer {
+	t.Helper()
+	upstreams := newTemplate(t, s, nginxtest.Dir(t), "upstreams.conf", recipeUpstream(grpcService)+recipeUpstream(httpService))
+	at := freeFronts(func() int { return nginxtest.FreePort(t) })
+	conf := handwritten{Workers: workers, Upstreams: "include " + upstreams.target + ";"}.write(t, s, upstreams.dir, at)
+	pid, command := renew(t, s, upstreams.dir, conf)
+	upstreams.follow(t, s, command)
+	return &proxy{at: at, pids: []int{pid}, counts: upstreams.runs}
+}
+
+func recipeUpstream(service string) string {
+	return fmt.Sprintf(`upstream %[1]s {
+  zone %[1]s 128k;
+{{- range service "%[1]s"}}
+  server {{.Address}}:{{.Port}};
+{{- else}}
+  server 127.0.0.1:1;
+{{- end}}
+  keepalive 64;
+  keepalive_requests 100000;
+}
+`, service)
+}
+
+// hup reloads nginx as its manual says.
+func hup(t *testing.T, s *site, dir, conf string) (pid int, command string) {
+	process := nginxtest.Start(t, s.nginx, conf, dir)
+	return process.PID(), fmt.Sprintf("kill -HUP %d", process.PID())
+}
+
+// restart has supervisord stop nginx and start it again.
+func restart(t *testing.T, s *site, dir, conf string) (pid int, command string) {
+	program, err := exec.LookPath("supervisord")
+	require.NoError(t, err)
+	settings := filepath.Join(dir, "supervisord.conf")
+	require.NoError(t, os.WriteFile(settings, fmt.Appendf(nil, `[supervisord]
+logfile=%[1]s/supervisord.out
+pidfile=%[1]s/supervisord.pid
+[unix_http_server]
+file=%[1]s/supervisord.sock
+[supervisorctl]
+serverurl=unix://%[1]s/supervisord.sock
+[program:nginx]
+command=%[2]s -e %[1]s/error.log -c %[3]s -g "daemon off;"
+autorestart=true
+stopsignal=TERM
+`, dir, s.nginx.Path, conf), 0o644))
+	pid = startProcess(t, dir, "supervisord", program, "-c", settings)
+	lbtest.Eventually(t, "nginx runs under supervisord", func() error {
+		_, err := os.Stat(filepath.Join(dir, "nginx.pid"))
+		return err
+	})
+	return pid, fmt.Sprintf("%s -c %s ctl restart nginx", program, settings)
+}
+
+// startHAProxy starts HAProxy on a configuration that consul-template renders.
+func startHAProxy(t *testing.T, s *site) balancer {
+	t.Helper()
+	at := freeFronts(func() int { return nginxtest.FreePort(t) })
+	dir := nginxtest.Dir(t)
+	conf := newTemplate(t, s, dir, "haproxy.cfg", fmt.Sprintf(`global
+  nbthread 2
+  maxconn 4096
+  stats socket %[8]s/admin.sock mode 600 level admin expose-fd listeners
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 1h
+  timeout server 1h
+frontend grpc
+  bind %[1]s proto h2
+  bind %[3]s ssl crt %[5]s alpn h2
+  default_backend %[6]s
+frontend http
+  bind %[2]s
+  bind %[4]s ssl crt %[5]s alpn h2,http/1.1
+  default_backend %[7]s
+backend %[6]s
+{{- range service "%[6]s"}}
+  server {{.ID}} {{.Address}}:{{.Port}} proto h2
+{{- end}}
+backend %[7]s
+{{- range service "%[7]s"}}
+  server {{.ID}} {{.Address}}:{{.Port}}
+{{- end}}
+`, at[grpcPlain], at[httpPlain], at[grpcTLS], at[httpTLS], s.identity.both, grpcService, httpService, dir))
+	program, err := exec.LookPath("haproxy")
+	require.NoError(t, err)
+	pid := startProcess(t, dir, "haproxy", program, "-W", "-f", conf.target)
+	awaitListening(t, at) // before it has a handler for USR2, that would end it
+	conf.follow(t, s, fmt.Sprintf("kill -USR2 %d", pid))
+	return &proxy{at: at, pids: []int{pid}, counts: conf.runs}
+}
+
+// A consulTemplate is a file that consul-template renders.
+type consulTemplate struct {
+	dir, target string
+	source      string // path of the template
+}
+
+// newTemplate renders the file once.
+func newTemplate(t *testing.T, s *site, dir, name, source string) *consulTemplate {
+	t.Helper()
+	c := &consulTemplate{dir: dir, target: filepath.Join(dir, name), source: filepath.Join(dir, name+".ctmpl")}
+	require.NoError(t, os.WriteFile(c.source, []byte(source), 0o644))
+	out, err := exec.Command("consul-template", "-consul-addr", s.lbs.Addr, "-once", "-template", c.source+":"+c.target).CombinedOutput()
+	require.NoError(t, err, "consul-template -once: %s", out)
+	return c
+}
+
+// follow runs consul-template as it is by default, with a command that it runs
+// whenever the file has changed.
+func (c *consulTemplate) follow(t *testing.T, s *site, command string) {
+	t.Helper()
+	startProcess(t, c.dir, "consul-template", "consul-template", "-consul-addr", s.lbs.Addr,
+		"-template", fmt.Sprintf("%s:%s:echo >>%s; %s", c.source, c.target, c.record(), command))
+}
+
+func (c *consulTemplate) record() string { return filepath.Join(c.dir, "runs") }
+
+// runs is how often consul-template has run the command.
+func (c *consulTemplate) runs() int {
+	text, _ := os.ReadFile(c.record()) // not there before the first run
+	return bytes.Count(text, []byte("\n"))
+}

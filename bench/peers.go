@@ -1,0 +1,99 @@
+//go:build bench
+
+package bench
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A balancer is a running load balancer.
+type balancer interface {
+	// fronts are where it takes calls.
+	fronts() fronts
+	// processes are what it consists of; their descendants belong to it too.
+	processes() []int
+	// reloads is how often its proxy has been reloaded or restarted so far.
+	reloads() int
+}
+
+// A peer is a way to run a balancer: ours, or somebody else's.
+type peer struct {
+	name string
+	with string // how it is configured, for the report: a sentence or two
+	// start runs it for as long as the test lasts.
+	start func(t *testing.T, s *site) balancer
+	// missing says what is not there to run it with; "" when all is.
+	missing string
+	// proxies that are another one's, run in another way, say nothing new about
+	// throughput.
+	sameProxy bool
+}
+
+// peers are the balancers that are compared: all there are, or those whose names
+// have one of the comma-separated words in the environment's PEERS, in any case.
+func peers() []peer {
+	all := append(ours(),
+		peer{
+			name:      "consul-template, reload",
+			with:      "consul-template as it is by default (no `wait`) renders nginx's upstreams and sends nginx a HUP.",
+			start:     func(t *testing.T, s *site) balancer { return startRecipe(t, s, hup) },
+			sameProxy: true,
+		},
+		peer{
+			name: "consul-template, restart",
+			with: "The same, but its command is `supervisorctl restart nginx`, with `stopsignal=TERM`: the recipe of many a container image." +
+				" The supervisord is the one in Go, which takes a second from stop to start.",
+			start:     func(t *testing.T, s *site) balancer { return startRecipe(t, s, restart) },
+			sameProxy: true,
+		},
+		peer{
+			name: "HAProxy, consul-template",
+			with: "consul-template renders haproxy.cfg and sends the master a USR2;" +
+				" master-worker mode, `expose-fd listeners`, HTTP/2 to the gRPC instances, no `hard-stop-after`.",
+			start:   startHAProxy,
+			missing: missing("haproxy", "haproxy"),
+		},
+		peer{
+			name:    "fabio",
+			with:    "Follows Consul itself, by `urlprefix-` tags; listeners `proto=grpc`, `http`, `grpcs` and `https`.",
+			start:   startFabio,
+			missing: missing(os.Getenv("FABIO"), "a binary in FABIO"),
+		},
+		peer{
+			name:    "Traefik",
+			with:    "Follows Consul itself, by its Consul Catalog provider with `watch`; everything else as it is by default.",
+			start:   startTraefik,
+			missing: missing(os.Getenv("TRAEFIK"), "a binary in TRAEFIK"),
+		},
+	)
+	words := strings.Split(strings.ToLower(os.Getenv("PEERS")), ",")
+	return slices.DeleteFunc(all, func(p peer) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return strings.Contains(strings.ToLower(p.name), word) })
+	})
+}
+
+// missing says that a program is not there.
+func missing(program, what string) string {
+	if _, err := exec.LookPath(program); err != nil {
+		return what
+	}
+	return ""
+}
+
+// A proxy is a balancer that is not ours.
+type proxy struct {
+	at     fronts
+	pids   []int
+	counts func() int
+}
+
+func (p *proxy) fronts() fronts   { return p.at }
+func (p *proxy) processes() []int { return p.pids }
+func (p *proxy) reloads() int     { return p.counts() }
+
+// never is for those that are not reloaded.
+func never() int { return 0 }

@@ -1,0 +1,196 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	"lbctl/internal/consultest"
+)
+
+// records is where reports are kept, seen from this package.
+const records = "../docs/benchmarks"
+
+// A report is Markdown, printed at the end of a benchmark and, with RECORD=1,
+// kept in docs/benchmarks.
+type report struct {
+	t    *testing.T
+	name string // of its file, without a suffix
+	text strings.Builder
+}
+
+// newReport begins a report with what was measured, and on what.
+func newReport(t *testing.T, name, title string) *report {
+	r := &report{t: t, name: name}
+	fmt.Fprintf(&r.text, "# %s\n\n", title)
+	r.paragraph("%s on %s. Made by `make bench-%s RECORD=1`, on a machine that others use too: compare the rows, not the days.",
+		time.Now().Format(time.DateOnly), machine(t), name)
+	r.paragraph("%s.", strings.Join(versions(t), ", "))
+	return r
+}
+
+// paragraph adds a paragraph.
+func (r *report) paragraph(format string, args ...any) {
+	fmt.Fprintf(&r.text, format+"\n\n", args...)
+}
+
+// heading adds a heading below the title.
+func (r *report) heading(text string) { fmt.Fprintf(&r.text, "## %s\n\n", text) }
+
+// table adds a table, whose first column is text and whose others are figures.
+func (r *report) table(head []string, rows [][]string) {
+	widths := make([]int, len(head))
+	for _, row := range append([][]string{head}, rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], len([]rune(cell)))
+		}
+	}
+	line := func(row []string) {
+		r.text.WriteString("|")
+		for i, cell := range row {
+			padding := strings.Repeat(" ", widths[i]-len([]rune(cell)))
+			if i == 0 {
+				cell += padding
+			} else {
+				cell = padding + cell
+			}
+			fmt.Fprintf(&r.text, " %s |", cell)
+		}
+		r.text.WriteString("\n")
+	}
+	line(head)
+	rule := []string{strings.Repeat("-", widths[0])}
+	for _, width := range widths[1:] {
+		rule = append(rule, strings.Repeat("-", width-1)+":")
+	}
+	line(rule)
+	for _, row := range rows {
+		line(row)
+	}
+	r.text.WriteString("\n")
+}
+
+// peers says how each balancer was configured, and which were not there.
+func (r *report) peers(all []peer) {
+	r.heading("What was compared")
+	for _, p := range all {
+		with := p.with
+		if p.missing != "" {
+			with = "Not run: there is no " + strings.TrimPrefix(p.missing, "a ") + ". " + with
+		}
+		fmt.Fprintf(&r.text, "- **%s.** %s\n", p.name, with)
+	}
+	r.text.WriteString("\n")
+}
+
+// done prints the report, and keeps it with RECORD=1.
+func (r *report) done() {
+	text := strings.TrimRight(r.text.String(), "\n") + "\n"
+	fmt.Printf("\n%s\n", text)
+	if recording() {
+		r.keep(r.name+".md", []byte(text))
+	}
+}
+
+// keep writes a file beside the reports.
+func (r *report) keep(name string, content []byte) {
+	require.NoError(r.t, os.MkdirAll(records, 0o755))
+	require.NoError(r.t, os.WriteFile(filepath.Join(records, name), content, 0o644))
+}
+
+func recording() bool { return os.Getenv("RECORD") == "1" }
+
+// machine says what this runs on.
+func machine(t *testing.T) string {
+	t.Helper()
+	field := func(path, name string) string {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(text)) {
+			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+				return strings.TrimSpace(value)
+			}
+		}
+		return "unknown " + name
+	}
+	var kib int
+	fmt.Sscanf(field("/proc/meminfo", "MemTotal"), "%d kB", &kib)
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	require.NoError(t, err)
+	release, _, _ := strings.Cut(strings.TrimSpace(string(kernel)), "-")
+	return fmt.Sprintf("%d cores of %s with %.0f GiB, Linux %s",
+		runtime.NumCPU(), field("/proc/cpuinfo", "model name"), float64(kib)/(1<<20), release)
+}
+
+// versions are those of everything that takes part.
+func versions(t *testing.T) []string {
+	t.Helper()
+	all := []string{
+		"lbctl " + firstLine("git", "describe", "--tags", "--always", "--dirty"),
+		"nginx " + nginx(t).Version,
+		firstLine(consultest.Binary(t), "version"),
+		"Go " + strings.TrimPrefix(runtime.Version(), "go"),
+		"grpc-go " + grpc.Version,
+	}
+	for _, program := range []struct{ name, path, flag string }{
+		{"", "consul-template", "-v"},
+		{"", "haproxy", "-v"},
+		{"fabio ", os.Getenv("FABIO"), "-v"},
+		{"Traefik ", os.Getenv("TRAEFIK"), "version"},
+	} {
+		if line := firstLine(program.path, program.flag); line != "" {
+			all = append(all, program.name+line)
+		}
+	}
+	return all
+}
+
+// firstLine is the first line that a program prints, up to the word with a
+// version's digits; "" when there is no such program.
+func firstLine(program string, args ...string) string {
+	if program == "" {
+		return ""
+	}
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	words := strings.Fields(line)
+	for i, word := range words { // what follows the number are dates, commits, web sites
+		if strings.ContainsAny(word, "0123456789") {
+			words = words[:i+1]
+			break
+		}
+	}
+	return strings.NewReplacer("version ", "", "Version: ", "").Replace(strings.Join(words, " "))
+}
+
+// quantile is the smallest of the values that a share of q does not exceed.
+func quantile[T float64 | time.Duration](values []T, q float64) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[max(0, min(len(sorted)-1, int(float64(len(sorted))*q+0.999999)-1))]
+}
+
+func median[T float64 | time.Duration](values []T) T { return quantile(values, 0.5) }
+
+// seconds is a duration as reports show it.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
+
+func mebibytes(m float64) string { return fmt.Sprintf("%.0f MiB", m) }
+
+// share is how much of a core has been used over a span.
+func share(used, span time.Duration) string {
+	return fmt.Sprintf("%.1f %%", 100*used.Seconds()/span.Seconds())
+}

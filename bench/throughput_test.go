@@ -1,0 +1,220 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/lbtest"
+)
+
+// The load of every system, as many calls in flight as callers.
+const (
+	throughputCallers = 64
+	grpcConnections   = 8 // shared by the gRPC callers
+	instances         = 3 // of each service
+)
+
+// TestThroughput measures calls a second, and the processor time that the
+// balancer takes for one, in ROUNDS rounds (5) of SPAN (500ms) for each system and
+// kind of call. Each round of one comes right after one of the hand-written nginx
+// that it is compared with: what else the machine does falls on both. The second
+// half does the same with variants of that nginx, to find out what makes a gRPC
+// call cheaper.
+func TestThroughput(t *testing.T) {
+	s := newSite(t)
+	rounds, span := number(t, "ROUNDS", 5), duration(t, "SPAN", 500*time.Millisecond)
+	grpc := &fleet{site: s, name: grpcService, start: startGRPC}
+	web := &fleet{site: s, name: httpService, start: startHTTP}
+	for range instances {
+		grpc.add(t)
+		web.add(t)
+	}
+	r := newReport(t, "throughput", "Calls a second, and what one costs")
+	r.paragraph("%d rounds of %s for each system and kind of call, in which %d callers call without pause; the gRPC ones share"+
+		" %d connections, the HTTP ones have one each. %d instances of each service. Callers and instances run on the same cores"+
+		" as the balancer. Each round comes right after one of the hand-written nginx, to which the ratios are: that of calls"+
+		" a second is the median of the rounds' ratios, that of processor time is of the sums, since a round is too short for the kernel's clock.",
+		rounds, span, throughputCallers, grpcConnections, instances)
+
+	all := peers()
+	var systems []*system
+	base := handwritten{Workers: workers, Upstreams: grpc.upstream(64, true) + web.upstream(64, true)}
+	systems = append(systems, &system{name: "nginx by hand", balancer: base.start(t, s)})
+	for _, p := range all {
+		if p.missing == "" && !p.sameProxy {
+			systems = append(systems, &system{name: p.name, balancer: p.start(t, s)})
+		}
+	}
+	for _, system := range systems {
+		awaitServed(t, s, system.balancer, grpc, web)
+	}
+	kinds := []kind{grpcUnary, grpcUnaryTLS, http1, http1TLS}
+	compare(t, s, systems, kinds, rounds, span)
+	r.heading("Balancers")
+	for _, k := range kinds {
+		r.table([]string{k.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(systems, k))
+	}
+
+	var variants []*system
+	for _, v := range nginxVariants(s, grpc, web) {
+		if v.missing == "" {
+			b := v.conf.start(t, s)
+			awaitServed(t, s, b, grpc, web)
+			variants = append(variants, &system{name: v.name, balancer: b})
+		}
+	}
+	compare(t, s, variants, []kind{grpcUnary}, rounds, span)
+	r.heading("What makes a gRPC call cheaper")
+	r.paragraph("The hand-written nginx (%d workers, `zone`, `keepalive 64`, `grpc_pass`), and the same with one thing changed.", workers)
+	r.table([]string{grpcUnary.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(variants, grpcUnary))
+
+	r.peers(all)
+	r.done()
+	grpc.disband(t)
+	web.disband(t)
+}
+
+// A system is what is measured.
+type system struct {
+	name     string
+	balancer balancer
+	pairs    map[string][]pair // by kind of call
+}
+
+// A pair is a round of one system, and the one of the reference right before it.
+type pair struct{ own, reference round }
+
+// A round is what one system did in it.
+type round struct {
+	rate          float64       // calls a second
+	used          time.Duration // the balancer's processor time
+	calls, failed int
+}
+
+// compare measures all systems by pairs, the first one being the reference for
+// all, itself too, which shows how much of a difference is chance.
+func compare(t *testing.T, s *site, systems []*system, kinds []kind, rounds int, span time.Duration) {
+	t.Helper()
+	for _, k := range kinds {
+		teams := make([]*team, len(systems))
+		for i, system := range systems {
+			teams[i] = newTeam(t, s, system.balancer, k)
+			teams[i].run(t, span) // connections are opened, caches warm
+			if system.pairs == nil {
+				system.pairs = map[string][]pair{}
+			}
+		}
+		for range rounds {
+			for i, system := range systems {
+				p := pair{reference: teams[0].run(t, span)}
+				p.own = teams[i].run(t, span)
+				system.pairs[k.name] = append(system.pairs[k.name], p)
+			}
+		}
+		for _, team := range teams {
+			team.close()
+		}
+	}
+}
+
+// A team is the callers of one system.
+type team struct {
+	balancer balancer
+	callers  []lbtest.Caller // some are shared
+	own      []lbtest.Caller
+}
+
+func newTeam(t *testing.T, s *site, b balancer, k kind) *team {
+	t.Helper()
+	connections := throughputCallers
+	if k.front == grpcPlain || k.front == grpcTLS {
+		connections = grpcConnections
+	}
+	team := &team{balancer: b}
+	for range connections {
+		caller, err := k.caller(b.fronts(), s.identity)
+		require.NoError(t, err)
+		team.own = append(team.own, caller)
+	}
+	for i := range throughputCallers {
+		team.callers = append(team.callers, team.own[i%connections])
+	}
+	return team
+}
+
+func (team *team) close() {
+	for _, caller := range team.own {
+		caller.Close()
+	}
+}
+
+// run has all callers call for a while.
+func (team *team) run(t *testing.T, span time.Duration) round {
+	t.Helper()
+	var calls, failed atomic.Int64
+	var done sync.WaitGroup
+	before, start := cpuTime(team.balancer.processes()...), time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), span+10*time.Second)
+	defer cancel()
+	for _, caller := range team.callers {
+		done.Go(func() {
+			for time.Since(start) < span {
+				if _, err := caller.Call(ctx); err != nil {
+					failed.Add(1)
+					continue
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	done.Wait()
+	took, used := time.Since(start), cpuTime(team.balancer.processes()...)-before
+	require.NotZero(t, calls.Load(), "no call was answered")
+	return round{
+		rate:   float64(calls.Load()) / took.Seconds(),
+		used:   used,
+		calls:  int(calls.Load()),
+		failed: int(failed.Load()),
+	}
+}
+
+// cost is the processor time of one call, in microseconds.
+func cost(rounds []round) float64 {
+	var used time.Duration
+	calls := 0
+	for _, r := range rounds {
+		used += r.used
+		calls += r.calls
+	}
+	return float64(used.Microseconds()) / float64(calls)
+}
+
+// rows are the systems' figures for one kind of call.
+func rows(systems []*system, k kind) [][]string {
+	var all [][]string
+	for _, system := range systems {
+		var rates, ratios []float64
+		var own, reference []round
+		failed := 0
+		for _, p := range system.pairs[k.name] {
+			rates, ratios = append(rates, p.own.rate), append(ratios, p.own.rate/p.reference.rate)
+			own, reference = append(own, p.own), append(reference, p.reference)
+			failed += p.own.failed
+		}
+		all = append(all, []string{
+			system.name,
+			fmt.Sprintf("%.0f", median(rates)), fmt.Sprintf("%.2f", median(ratios)),
+			fmt.Sprintf("%.0f µs", cost(own)), fmt.Sprintf("%.2f", cost(own)/cost(reference)),
+			fmt.Sprint(failed),
+		})
+	}
+	return all
+}
