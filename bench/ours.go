@@ -24,7 +24,8 @@ var modes = []struct {
 	name string
 	args []string
 }{
-	{"lbctl", nil},
+	{"lbctl, by DNS", []string{"--endpoints=dns"}},
+	{"lbctl, by reload", []string{"--endpoints=reload"}},
 }
 
 // ours are lbctl's rows, the first ones of every table.

@@ -87,6 +87,18 @@ func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
 	return entries
 }
 
+// tells reports whether nginx is told of all servers that it asks for. It is not
+// while Consul has yet to answer a process that has just started.
+func (l *loop) tells() bool {
+	told := 0
+	for name := range l.upstreams {
+		if l.asked[endpoints.ResolveHost(name)] {
+			told++
+		}
+	}
+	return told == len(l.asked)
+}
+
 // untaken is the upstreams of the current generation whose newest servers nginx
 // has yet to take.
 func (c *Controller) untaken(asked map[string]bool) map[string]time.Time {
@@ -119,7 +131,7 @@ func (l *loop) lookAtServers(now time.Time) {
 		}
 	}
 	switch {
-	case !l.seeded:
+	case !l.seeded || !l.tells():
 	case l.busy == "" && !now.Before(l.governor.earliest()):
 		l.unseed(now)
 	default:

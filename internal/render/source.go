@@ -306,7 +306,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 // first pass has waited enough. Zero is never.
 func (s *Source) nextDeadline() time.Time {
 	at := s.table.NextDeadline()
-	if first := s.started.Add(firstAnswers); !s.observed && !at.IsZero() && at.Before(first) {
+	if first := s.started.Add(firstAnswers); !s.observed && time.Now().Before(first) {
 		at = first // to reconsider what is remembered
 	}
 	if !s.observed && !s.unheard.IsZero() {
@@ -431,7 +431,12 @@ func (s *Source) observe(ctx context.Context) bool {
 // reconsider lets the table look again at what it remembers, unless Consul may
 // just be about to answer; false when there is nothing to make a configuration of.
 func (s *Source) reconsider() bool {
-	return time.Since(s.started) >= firstAnswers && s.table.Reconsider(time.Now())
+	if time.Since(s.started) < firstAnswers {
+		return false
+	}
+	departed := s.table.Reconsider(time.Now())
+	// An nginx that asks for servers is told what is remembered.
+	return departed || s.opts.Settings.Resolver != "" && len(s.table.Entries()) > 0
 }
 
 func (s *Source) setWaiting(problems []Problem) {

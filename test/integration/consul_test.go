@@ -176,3 +176,37 @@ func TestOneOrTwoConsulServersStop(t *testing.T) {
 	load.WaitMore(t, 100)
 	assert.Len(t, load.Stop().Names, 2)
 }
+
+// TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers is about an nginx
+// that asks for its servers: nothing is told to it until Consul answers or has been
+// given time to.
+func TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers(t *testing.T) {
+	s := start(t, asking(t))
+	all := s.backends(t, 1, 3)
+	s.settled(t, 1)
+	s.agent.Kill()
+	s.StopLbctl()
+	s.Nginx().Stop()
+	s.StartLbctl()
+	s.StartNginx()
+	load := lbtest.StartLoad(t, s.GRPC, 2, pause)
+	s.settledWithoutConsul(t, 2)
+	load.WaitMore(t, 100)
+	lostNothing(t, load.Stop())
+
+	// By then what is remembered is not only what nginx started with.
+	all[0].Kill()
+	s.Eventually("the one that can't be reached is out", func() error {
+		services, err := s.Services()
+		if err != nil {
+			return err
+		}
+		if services[0].InRotation != 2 {
+			return fmt.Errorf("%d in rotation: %s", services[0].InRotation, services[0].Reason)
+		}
+		return nil
+	})
+	more := lbtest.StartLoad(t, s.GRPC, 2, pause)
+	more.WaitMore(t, 100)
+	lostNothing(t, more.Stop())
+}

@@ -59,6 +59,21 @@ func (s *system) settled(t *testing.T, n int) (generation int) {
 	return generation
 }
 
+// settledWithoutConsul is settled for a balancer that goes by what it remembers.
+func (s *system) settledWithoutConsul(t *testing.T, n int) {
+	t.Helper()
+	s.Eventually("nginx has dropped the servers it started with", func() error {
+		status, err := s.Status()
+		if err != nil {
+			return err
+		}
+		if found := strings.Count(s.Log(), droppedSeeds); found < n || len(status.Endpoints.Untaken) > 0 {
+			return fmt.Errorf("%d times, want %d: %s", found, n, status.Summary)
+		}
+		return nil
+	})
+}
+
 // web is an HTTP server, registered as the default.
 func (s *system) web(t *testing.T) {
 	t.Helper()
