@@ -107,9 +107,9 @@ type record struct {
 	held      map[id]*hold
 	failing   map[id]failing
 	traffic   map[id]traffic // kept only where there is a slow start
-	heard     bool           // of it, since lbctl started
+	heard     bool           // something of it, since lbctl started
 	listed    bool           // by the last observation
-	expired   bool           // since it was composed last
+	expired   bool           // when the entries were made
 	confirmed time.Time      // when Consul last stood by what it said
 	state     State
 	since     time.Time
@@ -472,7 +472,7 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 			t.hold(now, lost, reason)
 			continue
 		}
-		t.keepMinimum(now, name, o.services[name])
+		t.keepMinimum(now, name, s)
 	}
 }
 
