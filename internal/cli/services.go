@@ -162,7 +162,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 
 func trafficCell(instance admin.Instance, now time.Time) cell {
 	switch {
-	case instance.Held:
+	case instance.Held && instance.InRotation:
 		return cell{"held: " + instance.Reason, yellow}
 	case instance.InRotation && instance.Reason != "":
 		return cell{"yes: " + instance.Reason, yellow}

@@ -64,7 +64,7 @@ type probed struct {
 
 func (w probed) held() bool { return w.question.check == checkProtocol }
 
-// toProbe is everybody to be asked.
+// toProbe is everybody who is to be asked.
 func (t *Table) toProbe() []probed {
 	var all []probed
 	for _, h := range t.Held() {
@@ -100,7 +100,7 @@ type prober struct {
 	asking  sync.WaitGroup
 }
 
-// watch is what is known of a probed.
+// watch is what is known of an instance that is asked.
 type watch struct {
 	probed
 	due          time.Time
@@ -108,6 +108,7 @@ type watch struct {
 	falls, rises int // in a row
 }
 
+// outcome is an answer, or none.
 type outcome struct {
 	watch *watch
 	asked time.Time

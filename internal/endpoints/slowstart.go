@@ -69,7 +69,8 @@ func (t *Table) ramp() (step time.Duration, steps int) {
 // others need the help. So do all where there is nobody else to carry the rest,
 // and where a change of weight is not cheap.
 func (t *Table) returns(now time.Time, r *record, e Entry) []Return {
-	if t.opts.SlowStart <= 0 {
+	if t.opts.SlowStart <= 0 || t.opts.CheapWeights == nil || !t.opts.CheapWeights(e.Name) {
+		r.traffic = nil
 		return nil
 	}
 	in := e.Rotation()
@@ -77,7 +78,6 @@ func (t *Table) returns(now time.Time, r *record, e Entry) []Return {
 	for _, i := range in {
 		on[i.key()] = true
 	}
-	slow := t.opts.CheapWeights != nil && t.opts.CheapWeights(e.Name) && !e.Panicking
 	step, steps := t.ramp()
 	after := make(map[id]traffic, len(e.Instances))
 	var all []Return
@@ -90,12 +90,12 @@ func (t *Table) returns(now time.Time, r *record, e Entry) []Return {
 			continue
 		case !on[k]:
 			continue
-		case known && !got.on && slow:
+		case known && !got.on:
 			got.back = now
 		}
 		got.on = true
 		passed := int(now.Sub(got.back) / step)
-		if !slow || passed >= steps {
+		if e.Panicking || passed >= steps {
 			got.back = time.Time{}
 		} else if !got.back.IsZero() {
 			all = append(all, Return{i.Node, i.ID, float64(passed+1) / float64(steps+1)})
@@ -119,14 +119,11 @@ type traffic struct {
 // when none will.
 func (t *Table) nextStep(r *record) time.Time {
 	var next time.Time
-	if t.opts.SlowStart <= 0 {
-		return next
-	}
-	step, _ := t.ramp()
 	for _, b := range r.traffic {
 		if b.back.IsZero() {
 			continue
 		}
+		step, _ := t.ramp()
 		at := b.back.Add((t.composed.Sub(b.back)/step + 1) * step)
 		if next.IsZero() || at.Before(next) {
 			next = at

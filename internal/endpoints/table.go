@@ -110,9 +110,9 @@ type record struct {
 	peak      int // of instances, held ones included
 	failing   map[id]failing
 	traffic   map[id]traffic // kept only where there is a slow start
-	heard     bool           // of it, since lbctl started
+	heard     bool           // something of it, since lbctl started
 	listed    bool           // by the last observation
-	expired   bool           // since it was composed last
+	expired   bool           // when the entries were made
 	confirmed time.Time      // when Consul last stood by what it said
 	state     State
 	since     time.Time
@@ -479,7 +479,7 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 			t.hold(now, lost, reason)
 			continue
 		}
-		t.keepMinimum(now, name, o.services[name])
+		t.keepMinimum(now, name, s)
 	}
 }
 
