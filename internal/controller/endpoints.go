@@ -164,8 +164,8 @@ func (l *loop) seedLater() {
 }
 
 func (l *loop) writeSeeds() {
-	if !l.seedsDue || l.seeding {
-		return
+	if !l.seedsDue || l.seeding || l.upstreams == nil {
+		return // without any knowledge, those of an earlier process are better than none
 	}
 	l.seedsDue, l.seeding = false, true
 	seeds := l.seeds(nil)
