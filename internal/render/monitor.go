@@ -23,6 +23,10 @@ const (
 	maxLastContact = 10 * time.Second
 	// maxLooks bounds the direct looks after services vanished.
 	maxLooks = 10
+	// longAway is how long Consul must have been away for everything to be asked
+	// anew. Each query that is under way then takes a second connection for a
+	// while; after less time those that failed are sent again anyway.
+	longAway = 5 * time.Second
 
 	anonymousToken = "00000000-0000-0000-0000-000000000002"
 )
@@ -44,6 +48,7 @@ type monitor struct {
 
 	// Of run's goroutine.
 	turn    int
+	renewed time.Time         // when everything was asked anew last
 	suspect string            // the service whose answer was found to be filtered
 	behind  map[string]behind // the watches that seemed to be, at the last check
 
@@ -99,13 +104,16 @@ func (m *monitor) check(ctx context.Context) {
 	m.mu.Lock()
 	old := m.status
 	m.status.Reachable, m.status.Leader, m.status.LastError = reachable, leader, trouble
+	now := time.Now()
 	changed := old.Since.IsZero() || old.Reachable != reachable || (old.Leader == "") != (leader == "")
 	if changed {
-		m.status.Since = time.Now()
+		m.status.Since = now
 	}
 	filtered := m.trust.Filtered
 	m.mu.Unlock()
-	if changed && trouble == "" && !old.Since.IsZero() {
+	back := changed && trouble == "" && !old.Since.IsZero()
+	if back && now.Sub(old.Since) >= longAway && now.Sub(m.renewed) >= renewInterval {
+		m.renewed = now
 		notify(m.renew)
 	}
 
