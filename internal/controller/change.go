@@ -49,6 +49,35 @@ func changes(before, after []endpoints.Entry) string {
 	return strings.Join(words, ", ")
 }
 
+// A told is what was found out about entries last, which is asked for with every
+// turn of the loop, and takes a while with a thousand services.
+type told struct {
+	counted             []endpoints.Entry
+	services, instances int
+	before, after       []endpoints.Entry
+	text                string
+}
+
+func (t *told) count(entries []endpoints.Entry) (services, instances int) {
+	if !identical(t.counted, entries) {
+		t.counted = entries
+		t.services, t.instances = count(entries)
+	}
+	return t.services, t.instances
+}
+
+func (t *told) changes(before, after []endpoints.Entry) string {
+	if t.text == "" || !identical(t.before, before) || !identical(t.after, after) {
+		t.before, t.after, t.text = before, after, changes(before, after)
+	}
+	return t.text
+}
+
+// identical reports whether two slices are one and the same.
+func identical(a, b []endpoints.Entry) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // instances is "+2", "-1" and "1 changed", as far as they are not nothing.
 func instances(before, after []endpoints.Instance) []string {
 	type key struct{ node, id string }

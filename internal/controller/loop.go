@@ -19,9 +19,10 @@ type loop struct {
 	ctx context.Context // Run's
 
 	current nginx.Generation
-	since   time.Time             // when nginx came to serve it
-	files   map[string][]byte     // what current's files must be; nil: not known
-	entries []endpoints.Entry     // what current was made from; nil: not known
+	since   time.Time         // when nginx came to serve it
+	files   map[string][]byte // what current's files must be; nil: not known
+	entries []endpoints.Entry // what current was made from; nil: not known
+	told    told
 	latest  *render.Configuration // what Consul says; nil: nothing yet
 	frozen  *Freeze
 
@@ -445,13 +446,13 @@ func (l *loop) find(number int) (nginx.Generation, bool) {
 // change says what applying latest would change.
 func (l *loop) change() string {
 	if l.entries == nil {
-		services, instances := count(l.latest.Entries)
+		services, instances := l.told.count(l.latest.Entries)
 		if l.current.Number == 0 {
 			return fmt.Sprintf("%s, %s", plural(services, "service"), plural(instances, "instance"))
 		}
 		return fmt.Sprintf("%s, %s; before %d and %d", plural(services, "service"), plural(instances, "instance"), l.current.Services, l.current.Instances)
 	}
-	return changes(l.entries, l.latest.Entries)
+	return l.told.changes(l.entries, l.latest.Entries)
 }
 
 // record remembers what happened, and logs it. The time is now; began says how

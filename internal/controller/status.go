@@ -129,7 +129,7 @@ func (l *loop) publish() {
 		v.failure = nil // it is the trouble of those services, and on its way out
 	}
 	if l.entries != nil {
-		v.services, v.instances = count(l.entries)
+		v.services, v.instances = l.told.count(l.entries)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -183,7 +183,7 @@ func (l *loop) movingChange() *PendingChange {
 	}
 	p := &PendingChange{Since: l.moving.since, Change: "servers", Reason: "nginx has not asked for its servers yet"}
 	if l.moving.before != nil {
-		p.Change, p.Reason = changes(l.moving.before, l.entries), "nginx has yet to fetch it"
+		p.Change, p.Reason = l.told.changes(l.moving.before, l.entries), "nginx has yet to fetch it"
 	}
 	return p
 }

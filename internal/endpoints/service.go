@@ -203,11 +203,17 @@ type Entry struct {
 	// Returns are instances that were out and get a part of their weight only,
 	// sorted by Node and ID.
 	Returns []Return `json:"returns,omitempty"`
+
+	rotation []Instance // what Rotation gives, once that is settled
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
-// Node and ID, with the weights that they have among each other now.
+// Node and ID, with the weights that they have among each other now. They must not
+// be changed.
 func (e Entry) Rotation() []Instance {
+	if e.rotation != nil {
+		return e.rotation
+	}
 	var in []Instance
 	if e.Expired {
 		return in

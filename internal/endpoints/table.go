@@ -597,6 +597,9 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 	}
 	t.quarantine(now, entries)
 	t.settleClaims(entries)
+	for n := range entries {
+		entries[n].rotation = entries[n].Rotation() // many will ask
+	}
 	return entries
 }
 

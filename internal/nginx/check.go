@@ -111,7 +111,10 @@ func (i *Instance) validate(files map[string][]byte) error {
 		problem("no file %q, got %q", mainFile, names)
 		return errors.New(strings.Join(problems, "; "))
 	}
-	included := slices.ContainsFunc(names, func(name string) bool { return includesGeneration.Match(files[name]) })
+	included := slices.ContainsFunc(names, func(name string) bool {
+		// The first look is for the regular expression's sake: files may be large.
+		return bytes.Contains(files[name], []byte(generationFile)) && includesGeneration.Match(files[name])
+	})
 	if !included {
 		problem(`%s: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves`, mainFile)
 	}
@@ -140,7 +143,7 @@ server {
     include %s;
     location / { return 404 "not here\n"; }
 }
-`, quote("unix:"+socket), n, quote(filepath.Join(SeedsDir(i.opts.StateDir), seededFile+"[.]conf")))
+`, quote("unix:"+socket), n, quote(filepath.Join(SeedsDir(i.opts.StateDir), seededFile, "*.conf")))
 }
 
 func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 )
 
@@ -28,9 +27,12 @@ type Resolver interface {
 // upstreams that a running one doesn't have yet: whatever is in a file stays until
 // the next reload, so that at a reload the files of all other upstreams are hidden.
 //
-//	<state>/seeds/start/grpc-hello.conf   for an nginx that starts
-//	<state>/seeds/reload/                 what is left of it for a reload
-//	<state>/seeds/now -> start            what nginx reads
+//	<state>/seeds/start/grpc-hello/servers.conf   for an nginx that starts
+//	<state>/seeds/reload/                         what is left of it for a reload
+//	<state>/seeds/now -> start                    what nginx reads
+//
+// Each has a directory of its own, for nginx reads the whole directory to find out
+// which files a pattern means, and there may be thousands.
 type seeds struct {
 	dir string
 
@@ -46,10 +48,10 @@ const seededConf = "location = /seeded { return 200 \"seeded\\n\"; }\n"
 
 func (s *seeds) path(set string) string { return filepath.Join(s.dir, set) }
 
-func seedFile(dir, upstream string) string { return filepath.Join(dir, upstream+".conf") }
+func seedFile(dir, upstream string) string { return filepath.Join(dir, upstream, "servers.conf") }
 
-// SeedsDir is where nginx reads its seeds, a file UPSTREAM.conf for each upstream
-// that has any.
+// SeedsDir is where nginx reads its seeds, UPSTREAM/*.conf for each upstream that
+// has any.
 func SeedsDir(stateDir string) string { return filepath.Join(stateDir, "seeds", "now") }
 
 // Seed says with which servers each upstream starts: lines of nginx's
@@ -75,7 +77,7 @@ func (s *seeds) write(servers map[string]string) error {
 		if _, ok := servers[upstream]; ok {
 			continue
 		}
-		if err := os.Remove(seedFile(start, upstream)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(filepath.Join(start, upstream)); err != nil {
 			return err
 		}
 		delete(s.written, upstream)
@@ -113,19 +115,10 @@ func (s *seeds) init() error {
 	}
 	written := map[string]string{}
 	for _, entry := range entries {
-		upstream, ok := strings.CutSuffix(entry.Name(), ".conf")
-		if !ok {
-			_ = os.Remove(filepath.Join(start, entry.Name())) // what a crash left of replace
-			continue
+		lines, err := os.ReadFile(seedFile(start, entry.Name()))
+		if entry.Name() != seededFile && err == nil {
+			written[entry.Name()] = string(lines)
 		}
-		if upstream == seededFile {
-			continue
-		}
-		lines, err := os.ReadFile(filepath.Join(start, entry.Name()))
-		if err != nil {
-			return err
-		}
-		written[upstream] = string(lines)
 	}
 	s.written = written
 	return nil
@@ -152,12 +145,12 @@ func (s *seeds) hide(known func(upstream string) bool) error {
 			continue
 		}
 		some = true
-		if err := os.WriteFile(seedFile(reload, upstream), []byte(lines), 0o644); err != nil {
+		if err := replace(seedFile(reload, upstream), lines); err != nil {
 			return err
 		}
 	}
 	if some {
-		if err := os.WriteFile(seedFile(reload, seededFile), []byte(seededConf), 0o644); err != nil {
+		if err := replace(seedFile(reload, seededFile), seededConf); err != nil {
 			return err
 		}
 	}
@@ -189,9 +182,12 @@ func (s *seeds) show(set string) error {
 	return os.Rename(next, link)
 }
 
-// replace writes a small file in one step. It is not waited for until it is on
-// disk: a file of seeds is made again at the next start.
+// replace writes a small file in one step, with its directory. It is not waited for
+// until it is on disk: a file of seeds is made again at the next start.
 func replace(path, content string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	next := path + ".new"
 	if err := os.WriteFile(next, []byte(content), 0o644); err != nil {
 		return errors.Join(err, os.Remove(next))

@@ -93,7 +93,7 @@ func (u Upstream) ResolveService() string { return endpoints.ResolveService }
 
 // Seeds is what an upstream includes to have servers before it has been answered: a
 // pattern, since there need not be such a file.
-func (s Settings) Seeds(upstream string) string { return filepath.Join(s.SeedsDir, upstream+"[.]conf") }
+func (s Settings) Seeds(upstream string) string { return filepath.Join(s.SeedsDir, upstream, "*.conf") }
 
 // An upstream's zone has room for twice as many servers as there ever were, within
 // steps, so that scaling a service doesn't change nginx's configuration.

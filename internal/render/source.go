@@ -42,6 +42,9 @@ const (
 	answerPatience = 2 * time.Second
 	// templatesInterval is how often the templates directory is read.
 	templatesInterval = time.Second
+	// savePause is how far apart the snapshot is written at least: with thousands
+	// of instances it takes a while.
+	savePause = 3 * time.Second
 )
 
 // Options says what a Source works with. Settings are required.
@@ -528,12 +531,17 @@ func (s *Source) render(ctx context.Context) error {
 	default:
 		return nil
 	}
-	if !reflect.DeepEqual(c, s.latest) {
+	if !c.equal(s.latest) {
 		s.latest = c
 		latest(s.updates, c)
 		s.logger.Debug("templates rendered", "took", time.Since(began))
 	}
 	return nil
+}
+
+// equal compares first what changes most.
+func (c Configuration) equal(d Configuration) bool {
+	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, slices.Equal[[]endpoints.Target]) && reflect.DeepEqual(c, d)
 }
 
 // latest puts a value in a channel with room for one, in place of what nobody
@@ -624,11 +632,22 @@ func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
 		defer ticker.Stop()
 		again = ticker.C
 	}
+	// The first change of several is on disk at once.
+	var pause <-chan time.Time
 	for {
+		due := save
+		if pause != nil {
+			due = nil
+		}
 		select {
 		case <-ctx.Done():
+			s.setFiles("endpoints", s.table.Save())
 			return ctx.Err()
-		case <-save:
+		case <-pause:
+			pause = nil
+			continue
+		case <-due:
+			pause = time.After(savePause)
 		case <-again:
 		}
 		s.setFiles("endpoints", s.table.Save())
