@@ -16,28 +16,23 @@ const changesListed = 4
 const noChange = "structure"
 
 // changes says in a few words what differs between two sets of entries, as far
-// as traffic is concerned: "hello_server +4, api -1, new service web +2".
+// as traffic is concerned: "hello_server +4, api -1, new service web +2". Both are
+// sorted by name.
 func changes(before, after []endpoints.Entry) string {
-	was, is := served(before), served(after)
 	var words []string
-	for _, name := range names(was, is) {
-		old, had := was[name]
-		now, has := is[name]
-		var parts []string
+	for len(before) > 0 || len(after) > 0 {
+		var old, now *endpoints.Entry
 		switch {
-		case !had:
-			parts = append(parts, "new service "+name)
-		case !has:
-			parts = append(parts, "service "+name+" gone")
+		case len(after) == 0 || len(before) > 0 && before[0].Name < after[0].Name:
+			old, before = &before[0], before[1:]
+		case len(before) == 0 || before[0].Name > after[0].Name:
+			now, after = &after[0], after[1:]
 		default:
-			parts = append(parts, name)
+			old, now = &before[0], &after[0]
+			before, after = before[1:], after[1:]
 		}
-		parts = append(parts, instances(old.Rotation(), now.Rotation())...)
-		if had && has && structure(old) != structure(now) {
-			parts = append(parts, "routes")
-		}
-		if len(parts) > 1 || had != has {
-			words = append(words, strings.Join(parts, " "))
+		if word := changeOf(old, now); word != "" {
+			words = append(words, word)
 		}
 	}
 	if len(words) == 0 {
@@ -47,6 +42,29 @@ func changes(before, after []endpoints.Entry) string {
 		words = append(words[:changesListed], fmt.Sprintf("and %s more", plural(more, "service")))
 	}
 	return strings.Join(words, ", ")
+}
+
+// changeOf is one service's part in changes, "" for none; nil is a service that is
+// not there.
+func changeOf(old, now *endpoints.Entry) string {
+	had, has := old != nil && old.Served(), now != nil && now.Served()
+	switch {
+	case had && has:
+		parts := instances(old.Rotation(), now.Rotation())
+		if !sameWay(*old, *now) {
+			parts = append(parts, "routes")
+		}
+		if len(parts) == 0 {
+			return ""
+		}
+		return strings.Join(append([]string{now.Name}, parts...), " ")
+	case has:
+		return strings.Join(append([]string{"new service " + now.Name}, instances(nil, now.Rotation())...), " ")
+	case had:
+		return strings.Join(append([]string{"service " + old.Name + " gone"}, instances(old.Rotation(), nil)...), " ")
+	default:
+		return ""
+	}
 }
 
 // A told is what was found out about entries last, which is asked for with every
@@ -80,6 +98,9 @@ func identical(a, b []endpoints.Entry) bool {
 
 // instances is "+2", "-1" and "1 changed", as far as they are not nothing.
 func instances(before, after []endpoints.Instance) []string {
+	if len(before) == len(after) && (len(before) == 0 || &before[0] == &after[0]) {
+		return nil
+	}
 	type key struct{ node, id string }
 	was := map[key]endpoints.Instance{}
 	for _, i := range before {
@@ -109,40 +130,18 @@ func instances(before, after []endpoints.Instance) []string {
 	return parts
 }
 
-// structure is what of an entry makes the way to it.
-func structure(e endpoints.Entry) string {
-	return fmt.Sprint(e.Protocol, e.Routes, e.Port, e.Default)
-}
-
-func served(entries []endpoints.Entry) map[string]endpoints.Entry {
-	m := map[string]endpoints.Entry{}
-	for _, e := range entries {
-		if e.Served() {
-			m[e.Name] = e
-		}
-	}
-	return m
-}
-
-func names(a, b map[string]endpoints.Entry) []string {
-	var all []string
-	for name := range a {
-		all = append(all, name)
-	}
-	for name := range b {
-		if _, ok := a[name]; !ok {
-			all = append(all, name)
-		}
-	}
-	slices.Sort(all)
-	return all
+// sameWay reports whether traffic finds its way to both alike.
+func sameWay(a, b endpoints.Entry) bool {
+	return a.Protocol == b.Protocol && a.Port == b.Port && a.Default == b.Default && slices.Equal(a.Routes, b.Routes)
 }
 
 // count is how many services are served, and by how many instances.
 func count(entries []endpoints.Entry) (services, instances int) {
-	for _, e := range served(entries) {
-		services++
-		instances += len(e.Rotation())
+	for _, e := range entries {
+		if e.Served() {
+			services++
+			instances += len(e.Rotation())
+		}
 	}
 	return services, instances
 }

@@ -80,7 +80,7 @@ func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
 	for n, e := range entries {
 		newer, ok := latest[e.Name]
 		_, byReload := cfg.ByReload[e.Name]
-		if ok && !byReload && structure(newer) == structure(e) {
+		if ok && !byReload && sameWay(newer, e) {
 			entries[n] = newer
 		}
 	}

@@ -52,6 +52,7 @@ func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
 // yield takes from the entry what another service owns.
 func (e *Entry) yield(owners map[claim]string) {
+	e.Problems = slices.Clip(e.Problems)
 	lost := func(c claim, what string) bool {
 		owner := owners[c]
 		if owner == e.Name {
@@ -60,9 +61,11 @@ func (e *Entry) yield(owners map[claim]string) {
 		e.Problems = append(e.Problems, fmt.Sprintf("%s is already served by service %q, and not given to %q", what, owner, e.Name))
 		return true
 	}
-	e.Routes = slices.DeleteFunc(e.Routes, func(r Route) bool {
-		return lost(routeClaim(e.Protocol, r), fmt.Sprintf("%s route %q", e.Protocol.Family(), r))
-	})
+	if slices.ContainsFunc(e.Routes, func(r Route) bool { return owners[routeClaim(e.Protocol, r)] != e.Name }) {
+		e.Routes = slices.DeleteFunc(slices.Clone(e.Routes), func(r Route) bool {
+			return lost(routeClaim(e.Protocol, r), fmt.Sprintf("%s route %q", e.Protocol.Family(), r))
+		})
+	}
 	if e.Default && lost(routeClaim(e.Protocol, Route{}), "the default place of "+e.Protocol.Family()) {
 		e.Default = false
 	}

@@ -16,7 +16,7 @@ func (t *Table) keepMinimum(now time.Time, name string, s Service) {
 		own = r.good.MinInstances
 	}
 	least := cmp.Or(own, t.opts.MinInstances)
-	left := len(s.Rotation()) + len(r.held)
+	left := s.InRotation() + len(r.held)
 	if left >= least {
 		return
 	}

@@ -14,7 +14,7 @@ import (
 const (
 	// probesPerSecond bounds what probes cost: with more instances than that
 	// each is asked less often.
-	probesPerSecond = 200
+	probesPerSecond = 100
 	// probesAtOnce are a second's worth, should all of them wait for a second.
 	probesAtOnce = probesPerSecond
 	// probeBurst is how far the bound may be caught up with.
@@ -64,22 +64,25 @@ type probed struct {
 
 func (w probed) held() bool { return w.question.check == checkProtocol }
 
-// toProbe is everybody who is to be asked.
-func (t *Table) toProbe() []probed {
+// heldToProbe is the held instances that are to be asked.
+func (t *Table) heldToProbe() []probed {
 	var all []probed
 	for _, h := range t.Held() {
 		if !h.Until.IsZero() {
 			all = append(all, probed{h.Service, h.Instance.key(), question{h.Protocol, checkProtocol, h.Instance.HostPort()}})
 		}
 	}
-	if !t.opts.Probe {
+	return all
+}
+
+// toProbe is a service's instances that are to be asked.
+func (e Entry) toProbe() []probed {
+	var all []probed
+	if e.Protocol == "" || e.Check == CheckNone {
 		return all
 	}
-	for _, e := range t.Entries() {
-		if e.Protocol == "" || e.Check == CheckNone {
-			continue
-		}
-		for _, i := range e.Service.Rotation() {
+	for _, i := range e.Instances {
+		if i.InRotation() {
 			all = append(all, probed{e.Name, i.key(), question{e.Protocol, e.Check, i.HostPort()}})
 		}
 	}
@@ -91,6 +94,7 @@ type prober struct {
 	table   *Table
 	watches map[probed]*watch
 	current bool // watches are those that the table wants
+	groups  map[string]group
 
 	looks, checks queue     // of held instances and of the others
 	paced         time.Time // when the next check may start
@@ -98,6 +102,16 @@ type prober struct {
 	busy    int // questions without an answer
 	answers chan outcome
 	asking  sync.WaitGroup
+}
+
+// group is the watches of a service, and what they were made of: with thousands
+// of services most are the same from one change to the next. The held instances
+// of all services are a group of their own, without a name.
+type group struct {
+	instances []Instance
+	protocol  Protocol
+	check     Check
+	probed    []probed
 }
 
 // watch is what is known of an instance that is asked.
@@ -121,8 +135,34 @@ func (p *prober) follow(now time.Time) {
 		return
 	}
 	p.current = true
-	wanted := map[probed]bool{}
-	for _, to := range p.table.toProbe() {
+	groups := map[string]group{"": {probed: p.table.heldToProbe()}}
+	if p.table.opts.Probe {
+		for _, e := range p.table.current() {
+			g, ok := p.groups[e.Name]
+			if !ok || !same(g.instances, e.Instances) || g.protocol != e.Protocol || g.check != e.Check {
+				g = group{e.Instances, e.Protocol, e.Check, e.toProbe()}
+			}
+			groups[e.Name] = g
+		}
+	}
+	before := p.groups
+	p.groups = groups
+	for name, g := range groups {
+		if old, ok := before[name]; !ok || !same(old.probed, g.probed) {
+			p.replace(now, old.probed, g.probed)
+		}
+	}
+	for name, old := range before {
+		if _, ok := groups[name]; !ok {
+			p.replace(now, old.probed, nil)
+		}
+	}
+}
+
+// replace watches other instances than before.
+func (p *prober) replace(now time.Time, before, after []probed) {
+	wanted := make(map[probed]bool, len(after))
+	for _, to := range after {
 		wanted[to] = true
 		if p.watches[to] != nil {
 			continue
@@ -134,8 +174,9 @@ func (p *prober) follow(now time.Time) {
 		p.watches[to] = w
 		heap.Push(p.queue(w), w)
 	}
-	for to, w := range p.watches {
-		if wanted[to] {
+	for _, to := range before {
+		w := p.watches[to]
+		if wanted[to] || w == nil {
 			continue
 		}
 		delete(p.watches, to)

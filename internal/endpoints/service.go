@@ -165,6 +165,17 @@ func (s Service) Rotation() []Instance {
 	return in
 }
 
+// InRotation is how many instances Rotation gives.
+func (s Service) InRotation() int {
+	n := 0
+	for _, i := range s.Instances {
+		if i.InRotation() {
+			n++
+		}
+	}
+	return n
+}
+
 // State is how much an Entry can be trusted.
 type State string
 

@@ -247,7 +247,7 @@ func (t *Table) restore(s snapshot) {
 		t.owners = s.Owners
 	}
 	for _, ss := range s.Services {
-		r := &record{instances: ss.Instances, held: map[id]*hold{}, peak: ss.Peak, state: ss.State, since: ss.Since, confirmed: ss.Confirmed}
+		r := &record{instances: ss.Instances, serving: Service{Instances: ss.Instances}.InRotation(), held: map[id]*hold{}, peak: ss.Peak, state: ss.State, since: ss.Since, confirmed: ss.Confirmed}
 		if r.confirmed.IsZero() {
 			r.confirmed = s.Observed
 		}

@@ -106,6 +106,8 @@ type Table struct {
 type record struct {
 	good      *structure // nil: never understood
 	instances []Instance // registered, at the last observation
+	serving   int        // how many of them are in rotation
+	calm      *calm      // nil: nothing composed yet
 	held      map[id]*hold
 	peak      int // of instances, held ones included
 	failing   map[id]failing
@@ -197,6 +199,9 @@ func newTable(path string, opts Options) *Table {
 // served, sorted by name. Observations must be complete: a service that is
 // absent is taken to have no instance at all.
 //
+// The instances are kept: the caller must not change them any more. Those that
+// are the very same as before, in the same place in memory, take next to no time.
+//
 // Observing the same again is how time and decisions take effect: do so when
 // Changed fires and when NextDeadline has come.
 func (t *Table) Observe(now time.Time, services []Service) []Entry {
@@ -225,7 +230,8 @@ func (t *Table) Vanishing(services []Service) int {
 	o := newObservation(services)
 	n := 0
 	for name, r := range t.records {
-		if s, ok := o.services[name]; ok && s.OK && s.Protocol == "" {
+		s, ok := o.services[name]
+		if ok && (s.OK && s.Protocol == "" || same(s.Instances, r.instances)) {
 			continue
 		}
 		for _, i := range r.instances {
@@ -243,6 +249,13 @@ func (t *Table) Entries() []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.entries)
+}
+
+// current is Entries, not to be changed.
+func (t *Table) current() []Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.entries
 }
 
 // SetTrust says whether Consul can be taken at its word. While it can't,
@@ -310,8 +323,9 @@ func (t *Table) NextDeadline() time.Time {
 // observation is the catalog at one moment.
 type observation struct {
 	services map[string]Service
-	ids      map[string]map[id]bool
-	at       map[string][]registered // by host and port
+	// What is derived is so when it is asked for: mostly little has changed.
+	ids map[string]map[id]bool
+	at  map[string][]registered // by host and port
 }
 
 type registered struct {
@@ -320,27 +334,47 @@ type registered struct {
 }
 
 func newObservation(services []Service) *observation {
-	o := &observation{
-		services: make(map[string]Service, len(services)),
-		ids:      make(map[string]map[id]bool, len(services)),
-		at:       map[string][]registered{},
-	}
+	o := &observation{services: make(map[string]Service, len(services)), ids: map[string]map[id]bool{}}
 	for _, s := range services {
-		s.Instances = slices.Clone(s.Instances)
-		slices.SortFunc(s.Instances, compareInstances)
-		s.Problems = slices.Clone(s.Problems)
-		o.services[s.Name] = s
-		ids := make(map[id]bool, len(s.Instances))
-		for _, i := range s.Instances {
-			ids[i.key()] = true
-			o.at[i.HostPort()] = append(o.at[i.HostPort()], registered{s.Name, i.key()})
+		if !slices.IsSortedFunc(s.Instances, compareInstances) {
+			s.Instances = slices.Clone(s.Instances)
+			slices.SortFunc(s.Instances, compareInstances)
 		}
-		o.ids[s.Name] = ids
+		s.Problems = slices.Clip(s.Problems)
+		o.services[s.Name] = s
 	}
 	return o
 }
 
-func (o *observation) has(service string, k id) bool { return o.ids[service][k] }
+func (o *observation) has(service string, k id) bool {
+	ids, ok := o.ids[service]
+	if !ok {
+		s := o.services[service]
+		ids = make(map[id]bool, len(s.Instances))
+		for _, i := range s.Instances {
+			ids[i.key()] = true
+		}
+		o.ids[service] = ids
+	}
+	return ids[k]
+}
+
+// registeredAt is who is registered at a host and port, of the services that are
+// not as they were.
+func (t *Table) registeredAt(o *observation, hostPort string) []registered {
+	if o.at == nil {
+		o.at = map[string][]registered{}
+		for name, s := range o.services {
+			if r := t.records[name]; r != nil && same(r.instances, s.Instances) {
+				continue
+			}
+			for _, i := range s.Instances {
+				o.at[i.HostPort()] = append(o.at[i.HostPort()], registered{name, i.key()})
+			}
+		}
+	}
+	return o.at[hostPort]
+}
 
 // dropUnbalanced forgets services that are registered but are not to be
 // balanced any longer: that is somebody's word, not a loss.
@@ -362,18 +396,16 @@ func (t *Table) notice(now time.Time, o *observation) map[string]int {
 	})
 	served := 0
 	for _, r := range t.records {
-		served += len(r.held)
-		for _, i := range r.instances {
-			if i.InRotation() {
-				served++
-			}
-		}
+		served += len(r.held) + r.serving
 	}
 	t.counts = slices.DeleteFunc(t.counts, func(c count) bool { return now.Sub(c.at) > t.opts.GuardWindow })
 	t.counts = append(t.counts, count{now, served})
 	fresh := map[string]int{}
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
+		if s, ok := o.services[name]; ok && same(s.Instances, r.instances) {
+			continue
+		}
 		for _, i := range r.instances {
 			if t.missing(o, name, i) {
 				t.vanished = append(t.vanished, vanishing{now, name, i})
@@ -396,7 +428,7 @@ func (t *Table) missing(o *observation, service string, i Instance) bool {
 // service, as after a restart in which containers swapped addresses. Serving
 // it further would send traffic to the wrong service.
 func (t *Table) takenOver(o *observation, service string, i Instance) bool {
-	for _, who := range o.at[i.HostPort()] {
+	for _, who := range t.registeredAt(o, i.HostPort()) {
 		if _, balanced := o.services[who.service]; !balanced {
 			continue
 		}
@@ -462,7 +494,7 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 	}
 	for name, n := range fresh {
 		s := o.services[name]
-		if len(s.Rotation()) == 0 {
+		if s.InRotation() == 0 {
 			reason := fmt.Sprintf("the last %d instances in rotation vanished from the catalog at once", n)
 			switch {
 			case n == 1:
@@ -489,7 +521,7 @@ func (t *Table) guard(now time.Time, o *observation, fresh map[string]int) {
 func (t *Table) toll(o *observation) (missing, known int) {
 	listed := 0
 	for _, s := range o.services {
-		listed += len(s.Rotation())
+		listed += s.InRotation()
 	}
 	counted := map[registered]bool{}
 	for _, v := range t.vanished {
@@ -537,7 +569,9 @@ func (t *Table) remember(o *observation) {
 			r = &record{}
 			t.records[name] = r
 		}
-		r.instances = s.Instances
+		if !same(r.instances, s.Instances) {
+			r.instances, r.serving = s.Instances, s.InRotation()
+		}
 		r.heard, r.listed = true, true
 		if s.OK {
 			r.good = structureOf(s)
@@ -547,7 +581,7 @@ func (t *Table) remember(o *observation) {
 		if _, ok := o.services[name]; ok {
 			continue
 		}
-		r.instances = nil
+		r.instances, r.serving = nil, 0
 		r.heard, r.listed = true, false
 		if len(r.held) == 0 {
 			delete(t.records, name)
@@ -567,6 +601,10 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			if seen, ok := o.services[name]; ok {
 				s = seen
 			}
+		}
+		if t.isCalm(r, s, o) {
+			entries = append(entries, r.calm.entry)
+			continue
 		}
 		e := Entry{Service: s}
 		good := structure{}
@@ -593,12 +631,17 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			e.Since = r.since
 		}
 		e.Returns = t.returns(now, r, e)
+		r.calm = &calm{s, e}
 		entries = append(entries, e)
 	}
 	t.quarantine(now, entries)
 	t.settleClaims(entries)
 	for n := range entries {
-		entries[n].rotation = entries[n].Rotation() // many will ask
+		e := &entries[n]
+		e.rotation = e.Rotation() // many will ask
+		if r := t.records[e.Name]; r.refused == nil {
+			r.calm.entry.rotation = e.rotation
+		}
 	}
 	return entries
 }

@@ -48,6 +48,9 @@ type Upstream struct {
 	ZoneKiB int  // how much shared memory nginx needs for the upstream's state
 
 	servers []Server
+	targets []endpoints.Target   // the servers, when nginx asks for them
+	from    []endpoints.Instance // that the servers were made from
+	plain   bool                 // whose addresses all are IP addresses
 	reads   *reads
 }
 
@@ -94,8 +97,12 @@ type addresses func(address string) []string
 
 // newCatalog lays out the entries of an endpoints.Table for nginx. The problems
 // of the builder, which is done with it, are with subject and message only.
-func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses) (Catalog, *builder) {
+//
+// before is the upstreams of an earlier layout, by service: what was made of the
+// same instances is taken from there.
+func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before map[string]Upstream) (Catalog, *builder) {
 	b := &builder{
+		before:    before,
 		settings:  settings,
 		resolve:   resolve,
 		upstreams: map[string]Upstream{},
@@ -127,6 +134,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses)
 type builder struct {
 	settings  Settings
 	resolve   addresses
+	before    map[string]Upstream // by service
 	upstreams map[string]Upstream // by service
 	names     map[string]bool     // of upstreams, in lower case
 	claims    map[claim]string    // who has what
@@ -203,21 +211,8 @@ func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 
 // upstream makes the service's upstream, once; false when it would be empty.
 func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
-	var servers []Server
-	for _, i := range e.Rotation() {
-		found := b.resolve(i.Address)
-		if len(found) == 0 {
-			b.problem(e, "instance %q: address %q can't be resolved: it gets no traffic", shorten(i.ID), i.Address)
-		}
-		for _, address := range found {
-			i.Address = address
-			servers = append(servers, Server{Address: i.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
-		}
-	}
-	// Registered twice is still one server.
-	slices.SortStableFunc(servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
-	servers = slices.CompactFunc(servers, func(x, y Server) bool { return x.Address == y.Address })
-	u := Upstream{Service: e.Name, ZoneKiB: 64 * (1 + len(servers)/32), servers: servers, reads: b.reads}
+	u := b.servers(e)
+	u.ZoneKiB = 64 * (1 + len(u.servers)/32)
 	if b.settings.Resolver != "" {
 		why := byReload(e)
 		u.Resolve = why == ""
@@ -228,11 +223,11 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	switch {
 	case u.Resolve:
 		u.ZoneKiB = resolveZoneKiB(e.Peak, e.Protocol)
-		u.IPv6 = slices.ContainsFunc(servers, func(s Server) bool { return strings.HasPrefix(s.Address, "[") })
+		u.IPv6 = slices.ContainsFunc(u.servers, func(s Server) bool { return strings.HasPrefix(s.Address, "[") })
 		if len(e.Instances) > 0 {
 			u.MaxConns = e.Instances[0].MaxConns // as that of all others
 		}
-	case len(servers) == 0:
+	case len(u.servers) == 0:
 		return Upstream{}, false
 	}
 	// nginx compares names of upstreams without case, Consul's differ by it.
@@ -244,6 +239,32 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	u.Name = name
 	b.upstreams[e.Name] = u
 	return u, true
+}
+
+// servers begins an upstream with its servers.
+func (b *builder) servers(e endpoints.Entry) Upstream {
+	in := e.Rotation()
+	u := Upstream{Service: e.Name, from: in, plain: true, reads: b.reads}
+	if old, ok := b.before[e.Name]; ok && old.plain && len(in) > 0 && len(old.from) == len(in) && &old.from[0] == &in[0] {
+		u.servers, u.targets = old.servers, old.targets
+		return u
+	}
+	for _, i := range in {
+		found := b.resolve(i.Address)
+		if len(found) == 0 {
+			b.problem(e, "instance %q: address %q can't be resolved: it gets no traffic", shorten(i.ID), i.Address)
+		}
+		u.plain = u.plain && len(found) == 1 && found[0] == i.Address
+		for _, address := range found {
+			i.Address = address
+			u.servers = append(u.servers, Server{Address: i.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
+		}
+	}
+	// Registered twice is still one server.
+	slices.SortStableFunc(u.servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
+	u.servers = slices.CompactFunc(u.servers, func(x, y Server) bool { return x.Address == y.Address })
+	u.targets = targets(u.servers)
+	return u
 }
 
 func (b *builder) frontend(family string, r routing, entries []endpoints.Entry) Frontend {

@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,7 +37,9 @@ func BenchmarkChange(b *testing.B) {
 	var observe, render, deliver, save time.Duration
 	for b.Loop() {
 		t0 := time.Now()
-		services[500].Instances[0].Weight = 1 + services[500].Instances[0].Weight%100
+		changed := slices.Clone(services[500].Instances)
+		changed[0].Weight = 1 + changed[0].Weight%100
+		services[500].Instances = changed
 		entries := table.Observe(time.Now(), services)
 		t1 := time.Now()
 		r, _ := renderEntries(b.Context(), set, settings, entries, names, brain, &last)

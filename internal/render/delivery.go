@@ -64,7 +64,7 @@ func (b *builder) deliver(asked map[string]bool) delivered {
 		switch {
 		case !u.Resolve:
 		case asked[u.Host()]:
-			d.upstreams[u.Name] = targets(u.servers)
+			d.upstreams[u.Name] = u.targets
 		default:
 			d.byReload[service] = "the templates write its servers into nginx's files"
 		}

@@ -13,7 +13,8 @@ type memo struct {
 	set       templateSet
 	catalog   Catalog
 	rendering rendering
-	asked     map[string]bool // what the files have nginx ask for
+	asked     map[string]bool     // what the files have nginx ask for
+	upstreams map[string]Upstream // of the newest catalog, by service
 }
 
 // reads is what templates have read of a catalog that the files of most don't
@@ -40,6 +41,6 @@ func sameUpstream(a, b Upstream) bool {
 	if !(a.Resolve && b.Resolve) && !slices.Equal(a.servers, b.servers) {
 		return false
 	}
-	a.servers, b.servers, a.reads, b.reads = nil, nil, nil, nil
-	return reflect.DeepEqual(a, b)
+	return a.Name == b.Name && a.Service == b.Service && a.MaxConns == b.MaxConns &&
+		a.Resolve == b.Resolve && a.IPv6 == b.IPv6 && a.ZoneKiB == b.ZoneKiB
 }

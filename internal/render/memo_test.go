@@ -53,7 +53,7 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 				return r.configuration([]endpoints.Entry{e}, nil)
 			}
 			render(tt.before, last)
-			c, _ := newCatalog([]endpoints.Entry{tt.after}, settings, testNames().addresses)
+			c, _ := newCatalog([]endpoints.Entry{tt.after}, settings, testNames().addresses, nil)
 			assert.Equal(t, tt.again, !last.fits(set, c))
 			assert.Equal(t, render(tt.after, new(memo)), render(tt.after, last))
 		})

@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	// queryWait is how long a blocking query waits for a change. It bounds how
-	// long a query can hang on a server that was cut off from the others.
-	queryWait = 30 * time.Second
+	// queryWait is how long a blocking query waits for a change, and a renewed
+	// one's connection for nobody. A query that hangs on a server which was cut
+	// off from the others is found sooner, by glances.
+	queryWait = time.Minute
 	// answerTimeout is how long Consul may take to answer what needn't wait for
 	// a change.
 	answerTimeout = 15 * time.Second

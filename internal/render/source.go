@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -482,11 +483,11 @@ func (s *Source) seen() (services []endpoints.Service, unheard []string) {
 func (s *Source) lost(seen []endpoints.Service) []string {
 	rotation := make(map[string]int, len(seen))
 	for _, service := range seen {
-		rotation[service.Name] = len(service.Rotation())
+		rotation[service.Name] = service.InRotation()
 	}
 	var names []string
 	for _, e := range s.table.Entries() {
-		if len(e.Service.Rotation())+len(e.Held) > rotation[e.Name] {
+		if e.Service.InRotation()+len(e.Held) > rotation[e.Name] {
 			names = append(names, e.Name)
 		}
 	}
@@ -578,7 +579,9 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 	var addresses []string
 	for _, e := range entries {
 		for _, i := range e.Rotation() {
-			addresses = append(addresses, i.Address)
+			if _, err := netip.ParseAddr(i.Address); err != nil {
+				addresses = append(addresses, i.Address)
+			}
 		}
 	}
 	names.want(ctx, addresses)
@@ -589,7 +592,7 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 // some. Templates don't see what was refused and has nothing to go back to.
 func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
 	seen := slices.DeleteFunc(slices.Clone(entries), func(e endpoints.Entry) bool { return e.Refused && !e.Served() })
-	catalog, laidOut := newCatalog(seen, settings, names.addresses)
+	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.upstreams)
 	if !last.fits(set, catalog) {
 		r := execute(set, functions(catalog, settings), brain)
 		if len(r.problems) == 0 {
@@ -600,6 +603,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 		r.hash = hash(r.files)
 		*last = memo{set: set, catalog: catalog, rendering: r, asked: askedBy(r.files)}
 	}
+	last.upstreams = laidOut.upstreams
 	r := last.rendering
 	r.delivered = laidOut.deliver(last.asked)
 	return r, append(serviceProblems(entries), laidOut.problems...)
