@@ -15,6 +15,10 @@ const (
 	// probesPerSecond bounds what probes cost: with more instances than that
 	// each is asked less often.
 	probesPerSecond = 100
+	// With manyProbed of them a round takes so long that Consul's own checks have
+	// to find out, and processor time is worth more.
+	manyProbed          = 2000
+	manyProbesPerSecond = 25
 	// probesAtOnce are a second's worth, should all of them wait for a second.
 	probesAtOnce = probesPerSecond
 	// probeBurst is how far the bound may be caught up with.
@@ -205,7 +209,7 @@ func (p *prober) askDue(ctx context.Context, now time.Time) {
 			if earliest := now.Add(-probeBurst); p.paced.Before(earliest) {
 				p.paced = earliest
 			}
-			p.paced = p.paced.Add(time.Second / probesPerSecond)
+			p.paced = p.paced.Add(p.pause())
 		default:
 			return
 		}
@@ -216,6 +220,14 @@ func (p *prober) askDue(ctx context.Context, now time.Time) {
 			p.answers <- outcome{w, now, p.table.ask(ctx, w.question)}
 		})
 	}
+}
+
+// pause is how far apart checks are.
+func (p *prober) pause() time.Duration {
+	if len(p.watches) >= manyProbed {
+		return time.Second / manyProbesPerSecond
+	}
+	return time.Second / probesPerSecond
 }
 
 // next is when there is somebody to ask again; zero when only an answer or a

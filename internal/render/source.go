@@ -45,7 +45,7 @@ const (
 	templatesInterval = time.Second
 	// savePause is how far apart the snapshot is written at least: with thousands
 	// of instances it takes a while.
-	savePause = 3 * time.Second
+	savePause = 5 * time.Second
 )
 
 // Options says what a Source works with. Settings are required.
