@@ -157,7 +157,7 @@ load_balancer() {
 	# The workers run as whoever runs this: the checkout may be closed to others.
 	local env user
 	user=$(id -un)
-	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
+	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
 	cat <<-EOF
 
 		[program:nginx]

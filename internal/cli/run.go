@@ -91,7 +91,7 @@ func newRunCmd(f *factory) *cobra.Command {
 	define(flags, &opts.GuardWindow, "guard-window", "LBCTL_GUARD_WINDOW", "DURATION",
 		"what counts as at once", 10*time.Second, parseDuration(time.Second))
 	define(flags, &opts.GuardHold, "guard-hold", "LBCTL_GUARD_HOLD", "DURATION",
-		"how long instances that vanished at once are kept in rotation", 5*time.Minute, parseDuration(time.Second))
+		"how long instances that vanished at once are kept in rotation", time.Minute, parseDuration(time.Second))
 	define(flags, &opts.MinInstances, "min-instances", "LBCTL_MIN_INSTANCES", "N",
 		"instances that a service keeps in rotation when more vanish from Consul (default none)", 0, parseNumber(0, 10000))
 	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",

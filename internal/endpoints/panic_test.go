@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"cmp"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 // tuned is a table without a snapshot.
 func tuned(t *testing.T, opts Options) *Table {
 	t.Helper()
+	opts.GuardHold = cmp.Or(opts.GuardHold, guardHold)
 	tb, err := Open("", opts)
 	require.NoError(t, err)
 	return tb

@@ -12,7 +12,7 @@ import (
 
 func open(t *testing.T, path string) *Table {
 	t.Helper()
-	tb, err := Open(path, Options{})
+	tb, err := Open(path, Options{GuardHold: guardHold})
 	require.NoError(t, err)
 	return tb
 }

@@ -21,7 +21,7 @@ type Options struct {
 	// GuardWindow is what counts as "at once"; default 10 s.
 	GuardWindow time.Duration
 	// GuardHold is how long vanished instances are held at most, while
-	// Consul can be trusted; default 5 minutes.
+	// Consul can be trusted; default 1 minute.
 	GuardHold time.Duration
 	// PanicThreshold is the share of a service's instances not in maintenance,
 	// in percent and rounded up, that must be in rotation: with less of them
@@ -173,7 +173,7 @@ type vanishing struct {
 func newTable(path string, opts Options) *Table {
 	opts.GuardShare = cmp.Or(opts.GuardShare, 0.5)
 	opts.GuardWindow = cmp.Or(opts.GuardWindow, 10*time.Second)
-	opts.GuardHold = cmp.Or(opts.GuardHold, 5*time.Minute)
+	opts.GuardHold = cmp.Or(opts.GuardHold, time.Minute)
 	opts.PanicThreshold = cmp.Or(opts.PanicThreshold, 1)
 	opts.MaxEjected = cmp.Or(opts.MaxEjected, 0.5)
 	opts.ProbeInterval = cmp.Or(opts.ProbeInterval, time.Second)

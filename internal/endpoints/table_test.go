@@ -51,9 +51,12 @@ func states(entries []Entry) string {
 	return strings.Join(all, " ")
 }
 
+// guardHold is how long tests hold what vanished.
+const guardHold = 5 * time.Minute
+
 func table(t *testing.T) *Table {
 	t.Helper()
-	tb, err := Open("", Options{})
+	tb, err := Open("", Options{GuardHold: guardHold})
 	require.NoError(t, err)
 	return tb
 }
@@ -512,4 +515,13 @@ func BenchmarkObserve(b *testing.B) {
 	for b.Loop() {
 		tb.Observe(noon, services)
 	}
+}
+
+func TestWhatVanishedIsBelievedAfterAMinute(t *testing.T) {
+	tb, err := Open("", Options{})
+	require.NoError(t, err)
+	tb.Observe(noon, []Service{service("hello", "a", "b")})
+	tb.Observe(noon.Add(time.Second), nil)
+	assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon.Add(time.Minute), nil)))
+	assert.Empty(t, rotation(tb.Observe(noon.Add(61*time.Second), nil)))
 }
