@@ -112,6 +112,9 @@ func (l *loop) lookAtServers(now time.Time) {
 		l.nextLook = now.Add(lookEvery)
 		return
 	}
+	if l.upstreams == nil {
+		return // whoever asks is told nothing yet, as with Consul away since the start
+	}
 	if m := l.moving; m != nil {
 		l.moving = nil
 		if change := changes(m.before, l.entries); m.before != nil && change != noChange {
@@ -152,7 +155,7 @@ func (l *loop) seedLater() {
 }
 
 func (l *loop) writeSeeds() {
-	if !l.seedsDue || l.seeding {
+	if !l.seedsDue || l.seeding || l.upstreams == nil { // nil: those that an earlier process wrote are better
 		return
 	}
 	l.seedsDue, l.seeding = false, true
