@@ -42,6 +42,8 @@ const (
 	answerPatience = 2 * time.Second
 	// templatesInterval is how often the templates directory is read.
 	templatesInterval = time.Second
+	// saveRetry is when the endpoint table is saved again that could not be.
+	saveRetry = 5 * time.Second
 )
 
 // Options says what a Source works with. Settings are required.
@@ -619,14 +621,21 @@ func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
 		defer ticker.Stop()
 		again = ticker.C
 	}
+	var retry <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-save:
 		case <-again:
+		case <-retry:
 		}
-		s.setFiles("endpoints", s.table.Save())
+		err := s.table.Save()
+		s.setFiles("endpoints", err)
+		retry = nil
+		if err != nil {
+			retry = time.After(saveRetry)
+		}
 	}
 }
 
