@@ -28,6 +28,21 @@ import (
 // test machines are loaded, and it is only spent when something is wrong.
 const Patience = 30 * time.Second
 
+// Outage is how long Consul is away where that is the subject: usual, or what
+// LBCTL_E2E_OUTAGE says (10m).
+func Outage(t testing.TB, usual time.Duration) time.Duration {
+	t.Helper()
+	given := os.Getenv("LBCTL_E2E_OUTAGE")
+	if given == "" {
+		return usual
+	}
+	outage, err := time.ParseDuration(given)
+	if err != nil {
+		t.Fatalf("LBCTL_E2E_OUTAGE: %v", err)
+	}
+	return outage
+}
+
 // Options say what balancer to run.
 type Options struct {
 	Consul string           // address of the agent's HTTP API, "host:port"
