@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,9 @@ type worker struct {
 	dns.ResponseWriter
 	r       *Responder
 	address net.Addr
-	answers []*dns.Msg
+
+	mu  sync.Mutex
+	got []*dns.Msg
 }
 
 func newWorker(r *Responder, port int) *worker {
@@ -36,8 +39,16 @@ func (w *worker) Write(b []byte) (int, error) {
 }
 
 func (w *worker) WriteMsg(m *dns.Msg) error {
-	w.answers = append(w.answers, m)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.got = append(w.got, m)
 	return nil
+}
+
+func (w *worker) answers() []*dns.Msg {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.got)
 }
 
 // ask puts a question, which is answered now or later.
@@ -67,11 +78,11 @@ func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
 		quick, slow := newWorker(r, 1), newWorker(r, 2)
 		quick.ask("grpc-a")
 		slow.ask("grpc-a")
-		require.Len(t, quick.answers, 1)
-		require.Len(t, slow.answers, 1)
+		require.Len(t, quick.answers(), 1)
+		require.Len(t, slow.answers(), 1)
 		assert.Equal(t, []string{"grpc-a"}, untaken(r), "an answer that was sent may have got lost")
 		quick.ask("grpc-a")
-		assert.Len(t, quick.answers, 1, "there is nothing new")
+		assert.Len(t, quick.answers(), 1, "there is nothing new")
 		assert.Equal(t, []string{"grpc-a"}, untaken(r), "the other has not asked again")
 		slow.ask("grpc-a")
 		assert.Empty(t, untaken(r))
@@ -84,8 +95,8 @@ func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		r.Set(map[string][]Target{"grpc-a": targets(1, 2)})
 		synctest.Wait()
-		require.Len(t, quick.answers, 2, "what is held is answered when there is news")
-		assert.Len(t, quick.answers[1].Answer, 2)
+		require.Len(t, quick.answers(), 2, "what is held is answered when there is news")
+		assert.Len(t, quick.answers()[1].Answer, 2)
 		quick.ask("grpc-a")
 		assert.Equal(t, []string{"grpc-a"}, untaken(r), "the other has it in its socket still")
 		time.Sleep(askerTTL + time.Millisecond)
@@ -103,11 +114,11 @@ func TestAQuestionIsKeptForFourSeconds(t *testing.T) {
 		w.ask("grpc-a")
 		time.Sleep(holdFor - time.Millisecond)
 		synctest.Wait()
-		assert.Len(t, w.answers, 1)
+		assert.Len(t, w.answers(), 1)
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		require.Len(t, w.answers, 2)
-		assert.Equal(t, w.answers[0].Answer, w.answers[1].Answer)
+		require.Len(t, w.answers(), 2)
+		assert.Equal(t, w.answers()[0].Answer, w.answers()[1].Answer)
 	})
 }
 
@@ -119,8 +130,8 @@ func TestAnUpstreamThatGoesIsAnsweredForNoMore(t *testing.T) {
 		w.ask("grpc-a")
 		r.Set(map[string][]Target{})
 		synctest.Wait()
-		require.Len(t, w.answers, 2)
-		assert.Equal(t, dns.RcodeServerFailure, w.answers[1].Rcode)
+		require.Len(t, w.answers(), 2)
+		assert.Equal(t, dns.RcodeServerFailure, w.answers()[1].Rcode)
 		assert.Empty(t, untaken(r))
 		assert.False(t, r.Known("grpc-a"))
 	})
@@ -140,10 +151,10 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 		assert.True(t, r.Known("grpc-a"), "nginx keeps its servers over a reload")
 		time.Sleep(holdFor) // the question of the old worker is answered
 		synctest.Wait()
-		require.Len(t, old.answers, 2)
+		require.Len(t, old.answers(), 2)
 		assert.Equal(t, []string{"grpc-a"}, untaken(r), "that answer was for one that is going")
 		fresh.ask("grpc-a")
-		require.Len(t, fresh.answers, 1, "whoever is new is answered at once")
+		require.Len(t, fresh.answers(), 1, "whoever is new is answered at once")
 		assert.Equal(t, []string{"grpc-a"}, untaken(r))
 		fresh.ask("grpc-a")
 		assert.Empty(t, untaken(r))

@@ -27,6 +27,8 @@ const (
 	// maxLooks bounds the direct looks after services vanished.
 	maxLooks = 10
 
+	// rejoinPatience is how long an agent may take to use a server it has found.
+	rejoinPatience = time.Second
 	// noServers is in what an agent says that has lost all its servers.
 	noServers = "No known Consul servers"
 
@@ -100,7 +102,11 @@ func (m *monitor) run(ctx context.Context) error {
 func (m *monitor) check(ctx context.Context) {
 	reachable, leader, trouble := m.ask(ctx)
 	if strings.Contains(trouble, noServers) && m.rejoin(ctx) {
-		reachable, leader, trouble = m.ask(ctx)
+		// The agent needs a moment for what it has found.
+		for deadline := time.Now().Add(rejoinPatience); trouble != "" && time.Now().Before(deadline) && ctx.Err() == nil; {
+			time.Sleep(50 * time.Millisecond)
+			reachable, leader, trouble = m.ask(ctx)
+		}
 	}
 	if ctx.Err() != nil {
 		return
