@@ -186,7 +186,9 @@ func TestServersThatNginxStartedWithStayWhileNobodyKnowsBetter(t *testing.T) {
 		r.asks = again
 		r.server.with(func() { r.server.seeded = true })
 		r.restart()
+		r.source.status.Entries = []endpoints.Entry{entry("hello", 5)}
 		r.wait(time.Minute)
+		assert.Equal(t, 5, r.status().Instances, "what an earlier lbctl knew")
 		assert.Equal(t, seeds, r.server.seeds, "what an earlier lbctl wrote")
 		assert.Zero(t, r.server.reloads, "nginx has no other servers")
 

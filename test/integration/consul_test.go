@@ -44,6 +44,9 @@ func TestTrafficGoesOnWhileConsulIsAway(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, services, 1)
 		assert.Equal(t, 2, services[0].InRotation, "what was served stays")
+		status, err := s.Status()
+		require.NoError(t, err)
+		assert.Equal(t, 2, status.Instances)
 		s.Eventually("lbctl says that Consul has no leader", func() error { return saysConsulIsAway(s.Balancer) })
 
 		for i := range 3 {
