@@ -21,6 +21,7 @@ import (
 
 // TestDiskFull fills the disk of the state directory to the last byte.
 func TestDiskFull(t *testing.T) {
+	t.Parallel() // it mostly waits
 	nginx := asking(t)
 	disk := smallDisk(t)
 	consul := consultest.Start(t)

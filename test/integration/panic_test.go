@@ -19,6 +19,7 @@ import (
 // TestWhenAllAreCriticalAllAreTried has Consul's checks fail for servers that in
 // truth answer, as checks with a mistake do after a deploy.
 func TestWhenAllAreCriticalAllAreTried(t *testing.T) {
+	t.Parallel() // it mostly waits
 	var wrong atomic.Bool
 	check := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if wrong.Load() {

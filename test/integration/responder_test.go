@@ -20,6 +20,7 @@ const resync = 15 * time.Second
 // TestAnLbctlThatDoesNotAnswerIsNotNoticed leaves nginx's questions unanswered, for
 // longer than it waits for an answer.
 func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
 	all := s.backends(t, 1, 3)
 	generation := s.settled(t, 1)

@@ -14,6 +14,7 @@ import (
 // TestARevokedTokenEmptiesNothing deletes the token: from then on Consul answers
 // everything with 403.
 func TestARevokedTokenEmptiesNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := consultest.Start(t, consultest.ACL())
 	const rules = `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" } key_prefix "lb/" { policy = "read" }`
 	token := server.NewToken(rules)
