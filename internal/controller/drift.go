@@ -19,6 +19,9 @@ func (l *loop) check(now time.Time) {
 	if l.current.Number == 0 {
 		return
 	}
+	if l.seedsFailed != nil {
+		l.seedLater() // the disk may have room again
+	}
 	l.checking = true
 	epoch, want := l.epoch, l.current.Number
 	go func() {

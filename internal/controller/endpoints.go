@@ -124,6 +124,9 @@ func (l *loop) lookAtServers(now time.Time) {
 		l.nextLook = now.Add(lookEvery)
 		return
 	}
+	if l.upstreams == nil {
+		return // whoever asks is told nothing yet, as with Consul away since the start
+	}
 	if m := l.moving; m != nil {
 		l.moving = nil
 		if change := changes(m.before, l.entries); m.before != nil && change != noChange {

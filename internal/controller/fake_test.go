@@ -37,8 +37,10 @@ type fakeServer struct {
 	flying      int
 	mostFlying  int
 	seeds       map[string]string
+	seedsFail   error
 	seeded      bool
-	reloads     int // by Reload
+	reloads     int           // by Reload
+	master      nginx.Process // zero: process 7
 }
 
 type appliedAt struct {
@@ -136,7 +138,11 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 	if s.down != nil {
 		return nginx.Processes{}, nginx.ErrNotRunning
 	}
-	return nginx.Processes{Master: nginx.Process{PID: 7}, Workers: make([]nginx.Process, 2), OldWorkers: slices.Clone(s.old)}, nil
+	master := s.master
+	if master == (nginx.Process{}) {
+		master.PID = 7
+	}
+	return nginx.Processes{Master: master, Workers: make([]nginx.Process, 2), OldWorkers: slices.Clone(s.old)}, nil
 }
 
 func (s *fakeServer) Test(context.Context, map[string][]byte) error { return s.testFails }
@@ -146,8 +152,10 @@ func (s *fakeServer) RotateLog(context.Context) error { return nil }
 func (s *fakeServer) Seed(seeds map[string]string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seeds = maps.Clone(seeds)
-	return nil
+	if s.seedsFail == nil {
+		s.seeds = maps.Clone(seeds)
+	}
+	return s.seedsFail
 }
 
 func (s *fakeServer) Seeded(context.Context) (bool, error) {
@@ -261,6 +269,7 @@ func entry(name string, instances int) endpoints.Entry {
 type rig struct {
 	*testing.T
 	dir    string
+	asks   Endpoints // nil: instances by reload
 	server *fakeServer
 	source *fakeSource
 	c      *Controller
@@ -280,7 +289,7 @@ func bubble(t *testing.T, test func(r *rig)) {
 }
 
 func (r *rig) run() {
-	r.c = New(Options{StateDir: r.dir, Version: "test", Logger: slog.New(slog.NewTextHandler(&r.log, nil))}, r.source, r.server)
+	r.c = New(Options{StateDir: r.dir, Version: "test", Endpoints: r.asks, Logger: slog.New(slog.NewTextHandler(&r.log, nil))}, r.source, r.server)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.c.Run(ctx) }()

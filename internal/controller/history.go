@@ -105,11 +105,13 @@ type history struct {
 
 	mu     sync.Mutex
 	events []Event
-	lines  int // in the file
+	lines  int  // in the file
+	torn   bool // the file lacks events, and may end in half a line
 }
 
-// load reads the file. A line that is no event is skipped: a crash may have cut
-// the last one short.
+// load reads the file. A line that is no event is skipped: a crash or a full disk
+// may have cut it short. Writing it anew is left to add, for the disk may still be
+// full.
 func (h *history) load() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -120,18 +122,14 @@ func (h *history) load() error {
 	if err != nil {
 		return fmt.Errorf("read history: %w", err)
 	}
-	broken := false
 	for line := range bytes.Lines(b) {
 		h.lines++
 		var e Event
 		if !bytes.HasSuffix(line, []byte("\n")) || json.Unmarshal(line, &e) != nil {
-			broken = true
+			h.torn = true
 			continue
 		}
 		h.events = append(h.events, e)
-	}
-	if broken {
-		return h.rewrite()
 	}
 	return nil
 }
@@ -140,7 +138,7 @@ func (h *history) add(e Event) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.events = append(h.events, e)
-	if h.lines++; h.lines > historyKeep+historySlack {
+	if h.lines++; h.torn || h.lines > historyKeep+historySlack {
 		return h.rewrite()
 	}
 	line, err := json.Marshal(e)
@@ -152,6 +150,7 @@ func (h *history) add(e Event) error {
 		return err
 	}
 	_, err = f.Write(append(line, '\n'))
+	h.torn = err != nil
 	return errors.Join(err, f.Close())
 }
 
@@ -167,7 +166,9 @@ func (h *history) rewrite() error {
 		b.Write(append(line, '\n'))
 	}
 	h.lines = len(h.events)
-	return replaceFile(h.path, b.Bytes())
+	err := replaceFile(h.path, b.Bytes())
+	h.torn = err != nil
+	return err
 }
 
 func (h *history) newestFirst() []Event {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,6 +53,28 @@ func TestHistorySurvivesABrokenLine(t *testing.T) {
 	require.NoError(t, h.load())
 	require.Len(t, h.newestFirst(), 4)
 	assert.Equal(t, Drift, h.newestFirst()[0].Kind)
+}
+
+// TestHistoryOnAFullDisk has a disk that is full for a while, and an lbctl that
+// starts meanwhile.
+func TestHistoryOnAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.jsonl")
+	require.NoError(t, os.Symlink("/dev/full", path))
+	h := &history{path: path}
+	require.ErrorIs(t, h.add(Event{Kind: Applied, Generation: 1}), syscall.ENOSPC)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, []byte(`{"kind":"appl`), 0o644)) // all that there was room for
+	require.NoError(t, h.add(Event{Kind: Applied, Generation: 2}))
+
+	require.NoError(t, os.WriteFile(path+".torn", []byte(`{"kind":"appl`), 0o644))
+	require.NoError(t, os.Mkdir(path+".torn.new", 0o755)) // no room for another file
+	torn := &history{path: path + ".torn"}
+	require.NoError(t, torn.load(), "lbctl starts")
+
+	again := &history{path: path}
+	require.NoError(t, again.load())
+	require.Len(t, again.newestFirst(), 2, "what there was no room for is written later")
+	assert.Equal(t, 2, again.newestFirst()[0].Generation)
 }
 
 func TestHistorySaysWhatItCantDo(t *testing.T) {

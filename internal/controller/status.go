@@ -241,6 +241,10 @@ func (c *Controller) Status(ctx context.Context) Status {
 		LastApply: v.last,
 		Endpoints: v.endpoints(untaken, c.opts.EndpointsNote),
 	}
+	if !v.known && v.asked != nil && len(source.Entries) > 0 {
+		// The generation tells only of those from when it was made.
+		s.Services, s.Instances = count(source.Entries)
+	}
 	for _, p := range processes.OldWorkers {
 		s.Nginx.OldWorkersMemory += p.Memory
 		if since := &s.Nginx.OldWorkersSince; since.IsZero() || p.Retired.Before(*since) {

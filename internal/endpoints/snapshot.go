@@ -268,10 +268,10 @@ func (t *Table) restore(s snapshot) {
 	t.entries = t.compose(t.observed, nil)
 }
 
-// writeFile replaces path in one step, and is done when it is on disk.
+// writeFile replaces path in one step, and is done when it is on disk. What a
+// crash leaves behind the next one overwrites.
 func writeFile(path string, b []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	f, err := os.Create(path + ".new")
 	if err != nil {
 		return err
 	}
@@ -296,7 +296,7 @@ func writeFile(path string, b []byte) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
+	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil // renamed; only its durability is not certain
 	}

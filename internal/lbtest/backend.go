@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 
 	"lbctl/protos"
 )
@@ -38,9 +39,21 @@ func (b *Backend) Again(t testing.TB) *Backend {
 	return startBackend(t, b.Name, b.Port)
 }
 
+// StartEverywhere starts a server on the same port of every loopback address, which
+// answers with the address that it was reached at.
+func StartEverywhere(t testing.TB) *Backend {
+	t.Helper()
+	return serve(t, "", "0.0.0.0:0")
+}
+
 func startBackend(t testing.TB, name string, port int) *Backend {
 	t.Helper()
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	return serve(t, name, fmt.Sprintf("127.0.0.1:%d", port))
+}
+
+func serve(t testing.TB, name, address string) *Backend {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,11 +116,16 @@ func (b *Backend) Leave(t testing.TB, agent *api.Client, service string, drain t
 
 type ping struct {
 	protos.UnimplementedPingServer
-	name string
+	name string // "" for the address that a call came to
 }
 
-func (p *ping) SayHello(context.Context, *protos.PingMessage) (*protos.PingMessage, error) {
-	return &protos.PingMessage{Greeting: p.name}, nil
+func (p *ping) SayHello(ctx context.Context, _ *protos.PingMessage) (*protos.PingMessage, error) {
+	if p.name != "" {
+		return &protos.PingMessage{Greeting: p.name}, nil
+	}
+	caller, _ := peer.FromContext(ctx)
+	host, _, err := net.SplitHostPort(caller.LocalAddr.String())
+	return &protos.PingMessage{Greeting: host}, err
 }
 
 func (p *ping) Stream(stream grpc.BidiStreamingServer[protos.PingMessage, protos.PingMessage]) error {

@@ -28,12 +28,30 @@ import (
 // test machines are loaded, and it is only spent when something is wrong.
 const Patience = 30 * time.Second
 
+// Outage is how long Consul is away where that is the subject: usual, or what
+// LBCTL_E2E_OUTAGE says (10m).
+func Outage(t testing.TB, usual time.Duration) time.Duration {
+	t.Helper()
+	given := os.Getenv("LBCTL_E2E_OUTAGE")
+	if given == "" {
+		return usual
+	}
+	outage, err := time.ParseDuration(given)
+	if err != nil {
+		t.Fatalf("LBCTL_E2E_OUTAGE: %v", err)
+	}
+	return outage
+}
+
 // Options say what balancer to run.
 type Options struct {
 	Consul string           // address of the agent's HTTP API, "host:port"
 	Token  string           // Consul's token, if it wants one
 	Nginx  nginxtest.Binary // the nginx to control
 	Args   []string         // further arguments of "lbctl run"
+	// StateDir is lbctl's and nginx's; default a new one. Its path must be short,
+	// see nginxtest.Dir.
+	StateDir string
 }
 
 // Balancer is a running lbctl and its nginx, which live and die on their own.
@@ -63,6 +81,9 @@ func Start(t testing.TB, opts Options) *Balancer {
 		log:      filepath.Join(dir, "lbctl.log"),
 		t:        t,
 		opts:     opts,
+	}
+	if opts.StateDir != "" {
+		b.StateDir = opts.StateDir
 	}
 	t.Cleanup(func() {
 		b.KillLbctl()
@@ -114,6 +135,19 @@ func (b *Balancer) StopLbctl() { b.endLbctl(syscall.SIGTERM) }
 
 // KillLbctl ends the daemon with SIGKILL. nginx goes on.
 func (b *Balancer) KillLbctl() { b.endLbctl(syscall.SIGKILL) }
+
+// PauseLbctl stops the daemon without ending it (SIGSTOP), as a machine without a
+// moment for it would, until ContinueLbctl.
+func (b *Balancer) PauseLbctl() { b.lbctl.Process.Signal(syscall.SIGSTOP) }
+
+// ContinueLbctl ends what PauseLbctl began.
+func (b *Balancer) ContinueLbctl() { b.lbctl.Process.Signal(syscall.SIGCONT) }
+
+// LbctlEnded is closed when the daemon that was started last has ended.
+func (b *Balancer) LbctlEnded() <-chan struct{} { return b.ended }
+
+// SetToken gives the daemons that are started from now on another token of Consul's.
+func (b *Balancer) SetToken(token string) { b.opts.Token = token }
 
 func (b *Balancer) endLbctl(sig syscall.Signal) {
 	if b.lbctl == nil {

@@ -41,7 +41,7 @@ type Caller interface {
 }
 
 // StartLoad starts so many callers against a gRPC address, each of which pauses
-// between its calls. It ends with Stop, with the test, or after ten minutes.
+// between its calls. It ends with Stop, with the test, or after half an hour.
 func StartLoad(t testing.TB, address string, callers int, pause time.Duration) *Load {
 	t.Helper()
 	return StartCallers(t, callers, pause, func() (Caller, error) {
@@ -52,7 +52,7 @@ func StartLoad(t testing.TB, address string, callers int, pause time.Duration) *
 // StartCallers is StartLoad for calls of any kind: dial makes each caller.
 func StartCallers(t testing.TB, callers int, pause time.Duration, dial func() (Caller, error)) *Load {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	l := &Load{
 		cancel:   cancel,
 		failures: map[string]int{},

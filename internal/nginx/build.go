@@ -100,17 +100,20 @@ func loads(binary, module, runDir string) bool {
 	if _, err := os.Stat(module); err != nil {
 		return false
 	}
-	dir, err := os.MkdirTemp(runDir, "test-")
-	if err != nil {
-		return false
+	for _, parent := range []string{runDir, os.TempDir()} { // the disk of the first may be full
+		dir, err := os.MkdirTemp(parent, "test-")
+		if err != nil {
+			continue
+		}
+		defer os.RemoveAll(dir)
+		conf := fmt.Sprintf("load_module %s;\npid %s;\nevents {}\n", quote(module), quote(filepath.Join(dir, "nginx.pid")))
+		path := filepath.Join(dir, "nginx.conf")
+		if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
+			continue
+		}
+		return exec.Command(binary, "-e", "stderr", "-t", "-q", "-c", path).Run() == nil
 	}
-	defer os.RemoveAll(dir)
-	conf := fmt.Sprintf("load_module %s;\npid %s;\nevents {}\n", quote(module), quote(filepath.Join(dir, "nginx.pid")))
-	path := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
-		return false
-	}
-	return exec.Command(binary, "-e", "stderr", "-t", "-q", "-c", path).Run() == nil
+	return false
 }
 
 // quote makes one word of nginx's configuration language of any text.

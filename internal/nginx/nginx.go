@@ -89,7 +89,7 @@ type Instance struct {
 // New finds nginx and learns from `nginx -V` what it can do, creates both
 // directories, and repairs what a crash left behind: a current link that is
 // missing or leads nowhere is set to the newest generation that nginx has
-// served. It neither needs a running nginx nor touches one.
+// served, and an nginx that starts finds its seeds again. It neither needs a running nginx nor touches one.
 func New(opts Options) (*Instance, error) {
 	if opts.StateDir == "" || opts.RunDir == "" {
 		return nil, errors.New("nginx: the state directory and the run directory must be given")
@@ -142,6 +142,9 @@ func New(opts Options) (*Instance, error) {
 	}
 	if i.build, err = learnBuild(i.opts.Binary, opts.RunDir); err != nil {
 		return nil, err
+	}
+	if err := i.seeds.recover(); err != nil {
+		i.opts.Logger.Warn("nginx would start without servers", "error", err)
 	}
 	repaired, err := i.store.repair()
 	if err != nil {

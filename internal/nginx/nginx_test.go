@@ -80,6 +80,9 @@ func TestBuild(t *testing.T) {
 		e := newEnv(t, binary)
 		build := e.Build()
 		assert.Equal(t, binary.Version, build.Version)
+		found, err := learnBuild(binary.Path, filepath.Join(e.run, "missing"))
+		require.NoError(t, err)
+		assert.Equal(t, build, found, "where the run directory can't be written")
 		if build.StreamModule == NoStream {
 			t.Skip("this nginx has no stream module")
 		}

@@ -95,7 +95,7 @@ func (s *seeds) write(servers map[string]string) error {
 }
 
 // init reads what an earlier process wrote, and has nginx read what is there for
-// a start: that process may have ended in the middle of a reload.
+// a start.
 func (s *seeds) init() error {
 	for _, set := range []string{"start", "reload"} {
 		if err := os.MkdirAll(s.path(set), 0o755); err != nil {
@@ -122,6 +122,15 @@ func (s *seeds) init() error {
 	}
 	s.written = written
 	return nil
+}
+
+// recover has nginx read what is there for a start, where an earlier process ended
+// in the middle of a reload.
+func (s *seeds) recover() error {
+	if _, err := os.Lstat(s.path("now")); err != nil {
+		return nil // there are none yet
+	}
+	return s.show("start")
 }
 
 // hide leaves for a reload only the seeds of upstreams that nginx has no servers

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +30,11 @@ const (
 	// anew. Each query that is under way then takes a second connection for a
 	// while; after less time those that failed are sent again anyway.
 	longAway = 5 * time.Second
+
+	// rejoinPatience is how long an agent may take to use a server it has found.
+	rejoinPatience = time.Second
+	// noServers is in what an agent says that has lost all its servers.
+	noServers = "No known Consul servers"
 
 	anonymousToken = "00000000-0000-0000-0000-000000000002"
 )
@@ -98,6 +106,13 @@ func (m *monitor) run(ctx context.Context) error {
 
 func (m *monitor) check(ctx context.Context) {
 	reachable, leader, trouble := m.ask(ctx)
+	if strings.Contains(trouble, noServers) && m.rejoin(ctx) {
+		// The agent needs a moment for what it has found.
+		for deadline := time.Now().Add(rejoinPatience); trouble != "" && time.Now().Before(deadline) && ctx.Err() == nil; {
+			time.Sleep(50 * time.Millisecond)
+			reachable, leader, trouble = m.ask(ctx)
+		}
+	}
 	if ctx.Err() != nil {
 		return
 	}
@@ -161,6 +176,33 @@ func (m *monitor) ask(ctx context.Context) (reachable bool, leader, trouble stri
 		return true, "", fmt.Sprintf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
 	}
 	return true, leader, ""
+}
+
+// rejoin has the agent look for the servers that it has lost, as after a partition
+// of its machine; by itself it tries one every thirty seconds. False when it found
+// none, or the token has no agent:write.
+func (m *monitor) rejoin(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
+	defer cancel()
+	var members []*api.AgentMember
+	if _, err := m.client.Raw().Query("/v1/agent/members", &members, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+		m.logger.Debug("Consul's agent does not say which servers it had", "error", err)
+		return false
+	}
+	for _, n := range rand.Perm(len(members)) { // one that is gone for good takes all the time there is
+		member := members[n]
+		if member.Tags["role"] != "consul" {
+			continue
+		}
+		address := net.JoinHostPort(member.Addr, strconv.Itoa(int(member.Port)))
+		_, err := m.client.Raw().Write("/v1/agent/join/"+address, nil, nil, (&api.WriteOptions{}).WithContext(ctx))
+		if err == nil {
+			m.logger.Info("Consul's agent had lost its servers, and was told where one is", "server", member.Name)
+			return true
+		}
+		m.logger.Debug("Consul's agent finds no server", "server", member.Name, "error", err)
+	}
+	return false
 }
 
 // doubtful is the services to look at while answers are filtered: those with

@@ -44,7 +44,8 @@ const (
 	// templatesInterval is how often the templates directory is read.
 	templatesInterval = time.Second
 	// savePause is how far apart the snapshot is written at least: with thousands
-	// of instances it takes a while.
+	// of instances it takes a while. One that could not be written is so again
+	// after that time.
 	savePause = 5 * time.Second
 )
 
@@ -637,7 +638,7 @@ func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
 		again = ticker.C
 	}
 	// The first change of several is on disk at once.
-	var pause <-chan time.Time
+	var pause, retry <-chan time.Time
 	for {
 		due := save
 		if pause != nil {
@@ -653,8 +654,14 @@ func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
 		case <-due:
 			pause = time.After(savePause)
 		case <-again:
+		case <-retry:
 		}
-		s.setFiles("endpoints", s.table.Save())
+		err := s.table.Save()
+		s.setFiles("endpoints", err)
+		retry = nil
+		if err != nil {
+			retry = time.After(savePause)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"regexp"
 	"testing"
 	"time"
@@ -42,6 +41,7 @@ func TestDocker(t *testing.T) {
 	t.Run("nginx's master killed: serves again at once", c.killNginx)
 	t.Run("lbctl killed: traffic does not notice", c.killLbctl)
 	t.Run("the load balancer restarted: serves the same again", c.restartBalancer)
+	t.Run("the load balancer cut off from Consul, and not any more", c.cutOff)
 	t.Run("one Consul server stopped: changes go through", c.stopOneConsul)
 	t.Run("two Consul servers stopped: traffic goes on", c.stopTwoConsuls)
 	t.Run("all Consul servers stopped, the load balancer restarted meanwhile", c.stopAllConsuls)
@@ -241,12 +241,7 @@ func (c *docker) stopTwoConsuls(t *testing.T) {
 }
 
 func (c *docker) stopAllConsuls(t *testing.T) {
-	outage := 20 * time.Second
-	if given := os.Getenv("LBCTL_E2E_OUTAGE"); given != "" {
-		var err error
-		outage, err = time.ParseDuration(given)
-		require.NoError(t, err, "LBCTL_E2E_OUTAGE")
-	}
+	outage := lbtest.Outage(t, 20*time.Second)
 	nodes := c.nodes(t)
 	load := c.load(t)
 	began := time.Now()

@@ -25,6 +25,7 @@ func TestTrafficGoesOnWhileConsulIsAway(t *testing.T) {
 		for i := range 3 {
 			s.cluster.StopServer(i)
 		}
+		away := time.Now()
 		s.Eventually("lbctl says that Consul has no leader", func() error { return saysConsulIsAway(s.Balancer) })
 		load.WaitMore(t, 100)
 		lostNothing(t, load.Stop())
@@ -36,6 +37,16 @@ func TestTrafficGoesOnWhileConsulIsAway(t *testing.T) {
 		s.StartNginx()
 		load = lbtest.StartLoad(t, s.GRPC, 2, pause)
 		load.WaitMore(t, 100)
+		// Not a wait for something, but the outage itself: long enough for lbctl to
+		// have looked at all that it does without an answer.
+		time.Sleep(time.Until(away.Add(lbtest.Outage(t, 15*time.Second))))
+		services, err := s.Services()
+		require.NoError(t, err)
+		require.Len(t, services, 1)
+		assert.Equal(t, 2, services[0].InRotation, "what was served stays")
+		status, err := s.Status()
+		require.NoError(t, err)
+		assert.Equal(t, 2, status.Instances)
 		s.Eventually("lbctl says that Consul has no leader", func() error { return saysConsulIsAway(s.Balancer) })
 
 		for i := range 3 {

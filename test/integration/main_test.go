@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// system is a balancer on a Consul cluster, with backends of one service.
+// system is a balancer on Consul, with backends of one service.
 type system struct {
 	*lbtest.Balancer
 	cluster *consultest.Cluster
@@ -42,6 +42,17 @@ func start(t *testing.T, nginx nginxtest.Binary, args ...string) *system {
 		cluster:  cluster,
 		agent:    agent,
 		consul:   agent.Client(),
+	}
+}
+
+// alone is start with one Consul, for tests whose subject is not the cluster.
+func alone(t *testing.T, nginx nginxtest.Binary, args ...string) *system {
+	t.Helper()
+	consul := consultest.Start(t)
+	return &system{
+		Balancer: lbtest.Start(t, lbtest.Options{Consul: consul.Addr, Nginx: nginx, Args: args}),
+		agent:    consul,
+		consul:   consul.Client(),
 	}
 }
 

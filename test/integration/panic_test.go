@@ -2,53 +2,62 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/lbtest"
 )
 
-// TestTrafficGoesOnWhenEveryCheckFails has a check break that all instances
-// share, while the instances are well.
-func TestTrafficGoesOnWhenEveryCheckFails(t *testing.T) {
-	s := start(t, newest(t))
-	checks := []string{}
-	for _, name := range []string{"server-1", "server-2"} {
-		registration := lbtest.StartBackend(t, name).Registration(hello)
-		registration.Check = &api.AgentServiceCheck{CheckID: "ttl-" + name, TTL: "1h", Status: api.HealthPassing}
-		require.NoError(t, s.consul.Agent().ServiceRegister(registration))
-		checks = append(checks, registration.Check.CheckID)
+// TestWhenAllAreCriticalAllAreTried has Consul's checks fail for servers that in
+// truth answer, as checks with a mistake do after a deploy.
+func TestWhenAllAreCriticalAllAreTried(t *testing.T) {
+	t.Parallel() // it mostly waits
+	var wrong atomic.Bool
+	check := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if wrong.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer check.Close()
+	s := alone(t, newest(t))
+	for n := 1; n <= 3; n++ {
+		r := lbtest.StartBackend(t, fmt.Sprintf("server-%d", n)).Registration(hello)
+		r.Check = &api.AgentServiceCheck{HTTP: check.URL, Interval: "200ms", Timeout: "5s", Status: api.HealthPassing}
+		require.NoError(t, s.consul.Agent().ServiceRegister(r))
 	}
-	s.WaitServing(hello, 2)
+	s.WaitServing(hello, 3)
 	load := lbtest.StartLoad(t, s.GRPC, 2, pause)
-	load.WaitMore(t, 100)
-	for _, check := range checks {
-		require.NoError(t, s.consul.Agent().UpdateTTL(check, "the database is away", api.HealthCritical))
-	}
-	s.Eventually("the service is in panic, and both are tried", func() error { return inState(s.Balancer, endpoints.Panic, 2) })
-	load.WaitMore(t, 200)
-	s.Eventually("status says so", func() error {
-		return problem(s.Balancer, "1 service is in panic (hello_server: none of 2 instances passes its checks: all are tried)")
-	})
 
-	require.NoError(t, s.consul.Agent().UpdateTTL(checks[0], "", api.HealthPassing))
-	s.Eventually("the one that passes serves alone", func() error { return inState(s.Balancer, endpoints.Fresh, 1) })
+	wrong.Store(true)
+	s.Eventually("Consul has all of them critical", func() error {
+		passing, _, err := s.consul.Health().Service(hello, "", true, &api.QueryOptions{})
+		if err == nil && len(passing) > 0 {
+			err = fmt.Errorf("%d pass", len(passing))
+		}
+		return err
+	})
+	s.becomes(hello, endpoints.Panic)
+	s.WaitServing(hello, 3)
+	out, err := s.Lbctl("services")
+	require.NoError(t, err)
+	assert.Regexp(t, hello+` .* panic +3/3`, out)
+	during := lbtest.StartLoad(t, s.GRPC, 2, pause)
+	during.WaitMore(t, 200)
+	result := during.Stop()
+	lostNothing(t, result)
+	assert.Len(t, result.Names, 3, "all are tried: %s", strings.Join(result.Names, " "))
+
+	wrong.Store(false)
+	s.becomes(hello, endpoints.Fresh)
+	s.WaitServing(hello, 3)
 	load.WaitMore(t, 100)
 	lostNothing(t, load.Stop())
-}
-
-// inState is nil when the only service is in the state, with so many instances
-// that get traffic.
-func inState(b *lbtest.Balancer, state endpoints.State, instances int) error {
-	services, err := b.Services()
-	if err != nil {
-		return err
-	}
-	if len(services) != 1 || services[0].State != state || services[0].InRotation != instances {
-		return fmt.Errorf("want %s with %d instances: %+v", state, instances, services)
-	}
-	return nil
 }

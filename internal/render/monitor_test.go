@@ -1,0 +1,75 @@
+package render
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
+)
+
+// TestAnAgentThatHasLostItsServersIsToldWhereTheyAre has an agent as it is after a
+// partition; test/e2e has a real one.
+func TestAnAgentThatHasLostItsServersIsToldWhereTheyAre(t *testing.T) {
+	tests := []struct {
+		name    string
+		allowed bool
+		joined  []string
+		leader  string
+		trouble string
+	}{
+		{"it looks for one that it had", true, []string{"10.0.0.1:8301"}, "10.0.0.1:8300", ""},
+		{"the token does not allow it", false, nil, "", "Consul has no leader: No known Consul servers"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var joined []string
+			asked := 0 // since then
+			agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				address, join := strings.CutPrefix(r.URL.Path, "/v1/agent/join/")
+				switch {
+				case r.URL.Path == "/v1/agent/members":
+					fmt.Fprint(w, `[{"Name":"web","Addr":"10.0.0.9","Port":8301,"Tags":{"role":"node"}},`+
+						`{"Name":"server-1","Addr":"10.0.0.1","Port":8301,"Tags":{"role":"consul"},"Status":4}]`)
+				case join && !tt.allowed:
+					http.Error(w, "Permission denied", http.StatusForbidden)
+				case join:
+					joined = append(joined, address)
+				case r.URL.Path == "/v1/status/leader":
+					if len(joined) > 0 {
+						asked++
+					}
+					if asked < 3 {
+						http.Error(w, "No known Consul servers", http.StatusInternalServerError)
+						return
+					}
+					fmt.Fprint(w, `"10.0.0.1:8300"`)
+				default:
+					fmt.Fprint(w, `[]`)
+				}
+			}))
+			defer agent.Close()
+			config := &api.Config{Address: strings.TrimPrefix(agent.URL, "http://"), Scheme: "http"}
+			table, err := endpoints.Open("", endpoints.Options{})
+			require.NoError(t, err)
+			watches, err := newWatches(config)
+			require.NoError(t, err)
+			defer watches.stop()
+			m, err := newMonitor(config, table, watches, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+
+			m.check(t.Context())
+			status, _ := m.current()
+			assert.Equal(t, tt.joined, joined)
+			assert.Equal(t, tt.leader, status.Leader)
+			assert.Equal(t, tt.trouble, status.LastError)
+		})
+	}
+}

@@ -1,0 +1,66 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/lbtest"
+)
+
+// resync is how long changes made while lbctl was away may take to be served: nginx
+// repeats a question that was not answered after five seconds, and asks again at
+// most five seconds after lbctl is back.
+const resync = 15 * time.Second
+
+// TestAnLbctlThatDoesNotAnswerIsNotNoticed leaves nginx's questions unanswered, for
+// longer than it waits for an answer.
+func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
+	t.Parallel() // it mostly waits
+	s := alone(t, asking(t))
+	all := s.backends(t, 1, 3)
+	generation := s.settled(t, 1)
+	load := lbtest.StartLoad(t, s.GRPC, 4, pause)
+
+	for n, away := range []struct {
+		name       string
+		leave      func()
+		comeBack   func()
+		longEnough time.Duration
+	}{
+		{"stopped in its tracks", s.PauseLbctl, s.ContinueLbctl, 20 * time.Second},
+		{"killed", s.KillLbctl, func() { s.StartLbctl() }, 8 * time.Second},
+	} {
+		fresh := lbtest.StartBackend(t, fmt.Sprintf("fresh-%d", n))
+		t.Run(away.name, func(t *testing.T) {
+			away.leave()
+			gone := time.Now()
+			fresh.Register(t, s.consul, hello)
+			require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-"+all[n].Name, "leaving"))
+			time.Sleep(time.Until(gone.Add(away.longEnough))) // not a wait for something, but the absence itself
+			assert.Zero(t, load.First(fresh.Name), "nobody can have told nginx")
+
+			back := time.Now()
+			away.comeBack()
+			s.Eventually("the new server answers, and the old one no more", func() error {
+				if load.First(fresh.Name).IsZero() || time.Since(load.Last(all[n].Name)) < time.Second {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			came, left := load.First(fresh.Name).Sub(back), load.Last(all[n].Name).Sub(back)
+			t.Logf("the new server answered %s after lbctl was back, the old one answered last %s after", came.Round(time.Millisecond), left.Round(time.Millisecond))
+			assert.Less(t, max(came, left), resync)
+			s.WaitServing(hello, 3)
+		})
+	}
+	load.WaitMore(t, 100)
+	lostNothing(t, load.Stop())
+	status, err := s.Status()
+	require.NoError(t, err)
+	assert.Equal(t, generation, status.Nginx.Generation, "no reload was needed")
+}
