@@ -115,10 +115,15 @@ func (s *seeds) init() error {
 	}
 	written := map[string]string{}
 	for _, entry := range entries {
-		lines, err := os.ReadFile(seedFile(start, entry.Name()))
-		if entry.Name() != seededFile && err == nil {
-			written[entry.Name()] = string(lines)
+		if entry.Name() == seededFile {
+			continue
 		}
+		lines, err := os.ReadFile(seedFile(start, entry.Name()))
+		if err != nil { // a crash left it half written
+			_ = os.RemoveAll(filepath.Join(start, entry.Name()))
+			continue
+		}
+		written[entry.Name()] = string(lines)
 	}
 	s.written = written
 	return nil

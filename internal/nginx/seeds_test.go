@@ -1,29 +1,26 @@
 package nginx
 
 import (
-	"io/fs"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// read is what an nginx would find now: the content by file name.
+// read is what an nginx would find now: the content by upstream.
 func (s *seeds) read(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	entries, err := os.ReadDir(s.path("now"))
-	if err != nil {
-		require.ErrorIs(t, err, fs.ErrNotExist)
-	}
-	for _, entry := range entries {
-		text, err := os.ReadFile(filepath.Join(s.path("now"), entry.Name()))
+	files, err := filepath.Glob(filepath.Join(s.path("now"), "*", "*.conf"))
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		found[strings.TrimSuffix(entry.Name(), ".conf")] = string(text)
+		found[filepath.Base(filepath.Dir(file))] = string(text)
 	}
 	return found
 }
@@ -64,7 +61,8 @@ func TestSeeds(t *testing.T) {
 		{"what is not written anew stays after a crash, until it is", []func(*seeds) error{write(all), crash, write(map[string]string{"a": a})}, map[string]string{"a": a}, false},
 		{"a reload before anything is written anew hides nothing", []func(*seeds) error{write(all), crash, hide("a", "b")}, all, false},
 		{"what a crash left half written is not read", []func(*seeds) error{write(all), crash, func(s *seeds) error {
-			return os.WriteFile(seedFile(s.path("start"), "c")+".new", []byte("server"), 0o644)
+			half := seedFile(s.path("start"), "c") + ".new"
+			return errors.Join(os.MkdirAll(filepath.Dir(half), 0o755), os.WriteFile(half, []byte("server"), 0o644))
 		}, write(all)}, all, false},
 		{"a crash before the first", []func(*seeds) error{crash}, map[string]string{}, true},
 	}
