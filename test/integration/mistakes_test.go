@@ -100,7 +100,7 @@ func TestAConfigurationThatFailsOnlyAtReload(t *testing.T) {
 }
 
 func TestRollbackAndResume(t *testing.T) {
-	s := start(t, newest(t), "--endpoints=reload") // in which an instance is a generation
+	s := start(t, newest(t), "--endpoints", "reload") // so that an instance is a generation
 	s.backends(t, 1, 1)
 	before, err := s.Status()
 	require.NoError(t, err)
