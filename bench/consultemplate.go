@@ -112,7 +112,8 @@ backend %[7]s
 	require.NoError(t, err)
 	pid := startProcess(t, dir, "haproxy", program, "-W", "-f", conf.target)
 	awaitListening(t, at) // before it has a handler for USR2, that would end it
-	conf.follow(t, s, fmt.Sprintf("kill -USR2 %d", pid))
+	// One that comes while the master executes itself anew would end it too.
+	conf.follow(t, s, fmt.Sprintf("kill -USR2 %d && sleep 0.5", pid))
 	return &proxy{at: at, pids: []int{pid}, counts: conf.runs}
 }
 
