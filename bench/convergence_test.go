@@ -114,9 +114,13 @@ func (c *converging) awaitQuiet(t *testing.T, backend string) {
 }
 
 func (c *converging) row(times, against []time.Duration, result lbtest.Result) []string {
+	ratio := "-" // to what is shorter than can be told
+	if median(against) >= time.Millisecond {
+		ratio = fmt.Sprintf("%.2f", float64(median(times))/float64(median(against)))
+	}
 	return []string{
 		c.name, seconds(median(times)), seconds(quantile(times, 0.99)), seconds(quantile(times, 1)),
-		fmt.Sprintf("%.2f", float64(median(times))/float64(median(against))),
+		ratio,
 		fmt.Sprintf("%d of %d", result.Failed(), result.Calls),
 	}
 }
