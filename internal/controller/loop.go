@@ -411,7 +411,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 	}
 	if l.opts.Endpoints != nil {
 		l.asked = askedBy(l.files)
-		if l.moving == nil && len(l.asked) > 0 && l.upstreams != nil {
+		if len(l.asked) > 0 && l.upstreams != nil { // what was on its way is part of it
 			l.moving = &moving{since: l.since, before: entries}
 		}
 		l.nextLook = time.Now().Add(lookEvery)
