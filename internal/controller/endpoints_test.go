@@ -145,12 +145,12 @@ func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
 func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		reloads := func() (n int) {
-			r.server.with(func() { n = r.server.reloads })
+			r.server.with(func() { n = r.server.reloaded() })
 			return n
 		}
-		r.server.seeded = true
+		r.server.with(func() { r.server.seeded = true })
 		r.servers(1)
-		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=1 fail_timeout=2s;\n"}, r.server.seeds)
+		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=1 fail_timeout=2s;\n"}, r.server.seedsNow())
 		r.wait(time.Minute)
 		assert.Zero(t, reloads(), "it has not asked yet")
 		r.servers(2)
@@ -164,12 +164,12 @@ func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T)
 
 func TestDroppingServersIsOneReloadASecond(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
-		r.server.seeded = true
+		r.server.with(func() { r.server.seeded = true })
 		r.servers(1) // which is a reload
 		f.take()
-		assert.Zero(t, r.server.reloads)
+		assert.Zero(t, r.server.reloaded())
 		r.wait(3 * time.Second)
-		assert.Equal(t, 1, r.server.reloads)
+		assert.Equal(t, 1, r.server.reloaded())
 	})
 }
 
@@ -178,7 +178,7 @@ func TestServersThatNginxStartedWithStayWhileNobodyKnowsBetter(t *testing.T) {
 		r.servers(2)
 		f.take()
 		r.wait(time.Minute)
-		seeds := maps.Clone(r.server.seeds)
+		seeds := r.server.seedsNow()
 		assert.NotEmpty(t, seeds)
 
 		// lbctl and nginx start again, with Consul away.
@@ -189,14 +189,14 @@ func TestServersThatNginxStartedWithStayWhileNobodyKnowsBetter(t *testing.T) {
 		r.source.status.Entries = []endpoints.Entry{entry("hello", 5)}
 		r.wait(time.Minute)
 		assert.Equal(t, 5, r.status().Instances, "what an earlier lbctl knew")
-		assert.Equal(t, seeds, r.server.seeds, "what an earlier lbctl wrote")
-		assert.Zero(t, r.server.reloads, "nginx has no other servers")
+		assert.Equal(t, seeds, r.server.seedsNow(), "what an earlier lbctl wrote")
+		assert.Zero(t, r.server.reloaded(), "nginx has no other servers")
 
 		r.servers(1)
 		again.take()
 		r.wait(time.Minute)
-		assert.Equal(t, 1, r.server.reloads)
-		assert.NotEqual(t, seeds, r.server.seeds)
+		assert.Equal(t, 1, r.server.reloaded())
+		assert.NotEqual(t, seeds, r.server.seedsNow())
 	})
 }
 

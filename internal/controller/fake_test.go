@@ -147,6 +147,18 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 
 func (s *fakeServer) Test(context.Context, map[string][]byte) error { return s.testFails }
 
+func (s *fakeServer) reloaded() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reloads
+}
+
+func (s *fakeServer) seedsNow() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.seeds)
+}
+
 func (s *fakeServer) RotateLog(context.Context) error { return nil }
 
 func (s *fakeServer) Seed(seeds map[string]string) error {

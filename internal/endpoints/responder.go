@@ -206,6 +206,11 @@ func (u *upstream) set(query string, targets []Target, now time.Time) {
 	u.version++
 	u.since = now
 	u.answer, u.whole = pack(query, u.targets)
+	u.release()
+}
+
+// release has the questions answered that are kept.
+func (u *upstream) release() {
 	close(u.changed)
 	u.changed = make(chan struct{})
 }
@@ -225,6 +230,7 @@ func (r *Responder) forget(restarted bool) {
 	for _, u := range r.upstreams {
 		clear(u.askers)
 		u.known = u.known && !restarted
+		u.release() // a question kept from before would tell nothing of who asked it
 	}
 }
 
