@@ -145,7 +145,7 @@ func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
 func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		reloads := func() (n int) {
-			r.server.with(func() { n = r.server.reloaded() })
+			n = r.server.reloaded()
 			return n
 		}
 		r.server.with(func() { r.server.seeded = true })
@@ -216,7 +216,7 @@ func TestSeedsThatCantBeWrittenAreTriedAgain(t *testing.T) {
 		r.server.with(func() { r.server.seedsFail = nil })
 		r.wait(time.Minute)
 		assert.Empty(t, r.status().Problems)
-		assert.Contains(t, r.server.seeds["grpc-hello"], "10.0.0.1:7001")
+		assert.Contains(t, r.server.seedsNow()["grpc-hello"], "10.0.0.1:7001")
 		assert.Equal(t, []string{"applied 1", "moved 1"}, r.events())
 	})
 }
