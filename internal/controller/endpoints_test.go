@@ -144,21 +144,17 @@ func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
 
 func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
-		reloads := func() (n int) {
-			n = r.server.reloaded()
-			return n
-		}
 		r.server.with(func() { r.server.seeded = true })
 		r.servers(1)
 		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=1 fail_timeout=2s;\n"}, r.server.seedsNow())
 		r.wait(time.Minute)
-		assert.Zero(t, reloads(), "it has not asked yet")
+		assert.Zero(t, r.server.reloaded(), "it has not asked yet")
 		r.servers(2)
 		r.wait(time.Minute)
 		f.take()
-		assert.Equal(t, 1, reloads())
+		assert.Equal(t, 1, r.server.reloaded())
 		r.wait(time.Minute)
-		assert.Equal(t, 1, reloads(), "once is enough")
+		assert.Equal(t, 1, r.server.reloaded(), "once is enough")
 	})
 }
 
