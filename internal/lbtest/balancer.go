@@ -137,8 +137,29 @@ func (b *Balancer) StopLbctl() { b.endLbctl(syscall.SIGTERM) }
 func (b *Balancer) KillLbctl() { b.endLbctl(syscall.SIGKILL) }
 
 // PauseLbctl stops the daemon without ending it (SIGSTOP), as a machine without a
-// moment for it would, until ContinueLbctl.
-func (b *Balancer) PauseLbctl() { b.lbctl.Process.Signal(syscall.SIGSTOP) }
+// moment for it would, until ContinueLbctl. It returns when the last thread has
+// stopped: one may go on for a moment after the signal.
+func (b *Balancer) PauseLbctl() {
+	b.t.Helper()
+	b.lbctl.Process.Signal(syscall.SIGSTOP)
+	b.Eventually("lbctl has stopped", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", b.PID()))
+		if err != nil {
+			return err
+		}
+		for _, stat := range threads {
+			text, err := os.ReadFile(stat)
+			if err != nil {
+				return err
+			}
+			// pid (name) state ...
+			if state := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))[0]; state != "T" {
+				return fmt.Errorf("%s: state %s", stat, state)
+			}
+		}
+		return nil
+	})
+}
 
 // ContinueLbctl ends what PauseLbctl began.
 func (b *Balancer) ContinueLbctl() { b.lbctl.Process.Signal(syscall.SIGCONT) }
