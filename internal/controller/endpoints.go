@@ -278,14 +278,3 @@ func notAsked(untaken map[string]time.Time, now time.Time) *render.Problem {
 		Since:   since,
 	}
 }
-
-// askedBy is the host names of upstreams that the files have nginx ask for.
-func askedBy(files map[string][]byte) map[string]bool {
-	asked := map[string]bool{}
-	for _, content := range files {
-		for _, host := range endpoints.Asked(content) {
-			asked[host] = true
-		}
-	}
-	return asked
-}

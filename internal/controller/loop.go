@@ -410,7 +410,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		l.files, _ = l.server.Files(g.Number)
 	}
 	if l.opts.Endpoints != nil {
-		l.asked = askedBy(l.files)
+		l.asked = endpoints.Asked(l.files)
 		if len(l.asked) > 0 && l.upstreams != nil { // what was on its way is part of it
 			l.moving = &moving{since: l.since, before: entries}
 		}

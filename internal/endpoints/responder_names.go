@@ -37,24 +37,28 @@ func ResolveHost(upstream string) string {
 	return label + hostZone
 }
 
-// Asked are the host names of ResolveHost in a piece of nginx's configuration: the
-// upstreams that it asks for.
-func Asked(conf []byte) []string {
-	var hosts []string
-	for rest := conf; ; {
-		end := bytes.Index(rest, []byte(hostZone))
-		if end < 0 {
-			return hosts
+// Asked is the host names, as ResolveHost gives them, of the upstreams that files of
+// nginx's configuration have it ask for. A template of an operator's own need not
+// have any.
+func Asked(files map[string][]byte) map[string]bool {
+	asked := map[string]bool{}
+	for _, rest := range files {
+		for {
+			end := bytes.Index(rest, []byte(hostZone))
+			if end < 0 {
+				break
+			}
+			begin := end
+			for begin > 0 && isLabel(rest[begin-1]) {
+				begin--
+			}
+			if begin < end {
+				asked[string(rest[begin:end])+hostZone] = true
+			}
+			rest = rest[end+len(hostZone):]
 		}
-		begin := end
-		for begin > 0 && isLabel(rest[begin-1]) {
-			begin--
-		}
-		if begin < end {
-			hosts = append(hosts, string(rest[begin:end])+hostZone)
-		}
-		rest = rest[end+len(hostZone):]
 	}
+	return asked
 }
 
 func isLabel(c byte) bool {

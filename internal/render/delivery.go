@@ -45,18 +45,6 @@ type delivered struct {
 	byReload  map[string]string             // services that are not among them, and why
 }
 
-// askedBy is the host names of upstreams that the files have nginx ask for: a
-// template of the operator's own need not have any.
-func askedBy(files map[string][]byte) map[string]bool {
-	asked := map[string]bool{}
-	for _, content := range files {
-		for _, host := range endpoints.Asked(content) {
-			asked[host] = true
-		}
-	}
-	return asked
-}
-
 // deliver sorts the services by how their servers reach nginx.
 func (b *builder) deliver(asked map[string]bool) delivered {
 	d := delivered{upstreams: map[string][]endpoints.Target{}, byReload: b.byReload}

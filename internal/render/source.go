@@ -602,7 +602,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 			}
 		}
 		r.hash = hash(r.files)
-		*last = memo{set: set, catalog: catalog, rendering: r, asked: askedBy(r.files)}
+		*last = memo{set: set, catalog: catalog, rendering: r, asked: endpoints.Asked(r.files)}
 	}
 	last.upstreams = laidOut.upstreams
 	r := last.rendering
