@@ -164,9 +164,6 @@ func (b *Balancer) PauseLbctl() {
 // ContinueLbctl ends what PauseLbctl began.
 func (b *Balancer) ContinueLbctl() { b.lbctl.Process.Signal(syscall.SIGCONT) }
 
-// LbctlEnded is closed when the daemon that was started last has ended.
-func (b *Balancer) LbctlEnded() <-chan struct{} { return b.ended }
-
 // SetToken gives the daemons that are started from now on another token of Consul's.
 func (b *Balancer) SetToken(token string) { b.opts.Token = token }
 

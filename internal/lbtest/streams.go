@@ -22,7 +22,6 @@ type Streams struct {
 	mu     sync.Mutex
 	at     []string // who answers each
 	broken []string
-	echoes int
 }
 
 // StartStreams opens so many streams at a gRPC address, each on a connection of its
@@ -74,7 +73,6 @@ func (s *Streams) talk(ctx context.Context, i int, client protos.PingClient, pau
 		}
 		s.mu.Lock()
 		s.at[i] = answer.Greeting
-		s.echoes++
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -93,13 +91,6 @@ func (s *Streams) On() map[string]int {
 		on[name]++
 	}
 	return on
-}
-
-// Echoes is how many messages came back.
-func (s *Streams) Echoes() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.echoes
 }
 
 // Stop ends the streams, and returns which broke before, and how.
