@@ -1,6 +1,7 @@
 package render
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,10 +14,11 @@ import (
 )
 
 const (
-	// queryWait is how long a blocking query waits for a change, and a renewed
-	// one's connection for nobody. A query that hangs on a server which was cut
-	// off from the others is found sooner, by glances.
-	queryWait = time.Minute
+	// queryWait is how long a blocking query waits for a change: as long as Consul
+	// has it wait by itself, for with a thousand of them each that ends in vain
+	// costs something. What it would find out by its end, glances find sooner: that
+	// it hangs on a server which was cut off from the others, that it is filtered.
+	queryWait = 5 * time.Minute
 	// answerTimeout is how long Consul may take to answer what needn't wait for
 	// a change.
 	answerTimeout = 15 * time.Second
@@ -43,8 +45,9 @@ type query struct {
 	stopped chan struct{}
 
 	mu       sync.Mutex
-	index    uint64 // of the last answer; 0 before the first
-	failures int    // in a row
+	giveUp   context.CancelCauseFunc // of what is under way, if that can be given up
+	index    uint64                  // of the last answer; 0 before the first
+	failures int                     // in a row
 	since    time.Time
 	err      error
 	// renewedAt is when the query was last found to have stalled, with renewedFor
@@ -93,9 +96,49 @@ func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptio
 
 var errRenewed = errors.New("the query is sent anew")
 
-// ask sends the query once. consul-template's queries can't be cancelled: one
-// that is given up ends by itself, with its answer or its connection.
+// cancellable is a dependency that can be given up before it answers, which those
+// of consul-template can't.
+type cancellable interface {
+	FetchContext(context.Context, *dependency.ClientSet, *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error)
+}
+
+// ask sends the query once.
 func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	d, ok := q.Dependency.(cancellable)
+	if !ok {
+		return q.askBeside(clients, opts)
+	}
+	ctx, giveUp := context.WithCancelCause(context.Background())
+	defer giveUp(nil)
+	if limit := q.limit(opts); limit > 0 {
+		defer time.AfterFunc(limit, func() { giveUp(noAnswer(limit)) }).Stop()
+	}
+	q.mu.Lock()
+	q.giveUp = giveUp
+	q.mu.Unlock()
+	select { // what came before giveUp was there
+	case <-q.again:
+		return nil, nil, errRenewed
+	case <-q.stopped:
+		return nil, nil, dependency.ErrStopped
+	default:
+	}
+	data, meta, err := d.FetchContext(ctx, clients, &opts)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, errRenewed) {
+		select {
+		case <-q.again:
+		default:
+		}
+	}
+	return data, meta, err
+}
+
+// askBeside is ask for what can't be cancelled: when it is given up, it ends by
+// itself, with its answer or its connection.
+func (q *query) askBeside(clients *dependency.ClientSet, opts dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	type answer struct {
 		data any
 		meta *dependency.ResponseMetadata
@@ -117,7 +160,7 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	case a := <-answers:
 		return a.data, a.meta, a.err
 	case <-late:
-		return nil, nil, fmt.Errorf("no answer within %s", limit.Round(time.Second))
+		return nil, nil, noAnswer(limit)
 	case <-q.again:
 		return nil, nil, errRenewed
 	case <-q.stopped:
@@ -125,11 +168,15 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	}
 }
 
+func noAnswer(limit time.Duration) error {
+	return fmt.Errorf("no answer within %s", limit.Round(time.Second))
+}
+
 // limit is how long an answer may take; 0 where there is no limit, as for files
 // and for those of consul-template's queries that wait on their own.
 func (q *query) limit(opts dependency.QueryOptions) time.Duration {
 	switch q.Dependency.(type) {
-	case *dependency.HealthServiceQuery, *dependency.CatalogServicesQuery:
+	case cancellable, *dependency.HealthServiceQuery, *dependency.CatalogServicesQuery:
 	default:
 		return 0
 	}
@@ -142,11 +189,24 @@ func (q *query) limit(opts dependency.QueryOptions) time.Duration {
 // Stop ends the query.
 func (q *query) Stop() {
 	close(q.stopped)
+	q.cancel(dependency.ErrStopped)
 	q.Dependency.Stop()
 }
 
 // renew gives up what is under way and asks anew.
-func (q *query) renew() { notify(q.again) }
+func (q *query) renew() {
+	notify(q.again)
+	q.cancel(errRenewed)
+}
+
+func (q *query) cancel(why error) {
+	q.mu.Lock()
+	giveUp := q.giveUp
+	q.mu.Unlock()
+	if giveUp != nil {
+		giveUp(why)
+	}
+}
 
 func (q *query) succeeded(index uint64) {
 	q.mu.Lock()
@@ -180,14 +240,16 @@ func (q *query) failed(err error) int {
 // blocking queries from its own memory (use_streaming_backend).
 func (q *query) stalled(heard, news uint64) bool {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	now := time.Now()
-	if q.index != heard || q.failures > 0 || news == q.renewedFor || now.Sub(q.renewedAt) < renewInterval {
-		return false
+	stalled := q.index == heard && q.failures == 0 && news != q.renewedFor && now.Sub(q.renewedAt) >= renewInterval
+	if stalled {
+		q.renewedAt, q.renewedFor = now, news
 	}
-	q.renewedAt, q.renewedFor = now, news
-	q.renew()
-	return true
+	q.mu.Unlock()
+	if stalled {
+		q.renew()
+	}
+	return stalled
 }
 
 // heard is the index of the last answer; false when there is none that counts.

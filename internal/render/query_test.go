@@ -1,6 +1,7 @@
 package render
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,18 @@ func (s *script) Fetch(_ *dependency.ClientSet, opts *dependency.QueryOptions) (
 }
 
 func (s *script) Stop() { close(s.ended) }
+
+// cancellableScript is a script that can be given up.
+type cancellableScript struct{ *script }
+
+func (s cancellableScript) FetchContext(ctx context.Context, clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	if len(s.answers) > 0 {
+		return s.Fetch(clients, opts)
+	}
+	s.asked = append(s.asked, opts.WaitIndex)
+	<-ctx.Done()
+	return nil, nil, ctx.Err()
+}
 
 var errScript = pkgerrors.Wrap(api.StatusError{Code: 500, Body: "no leader\n"}, "health.service(web|any)")
 
@@ -109,21 +122,56 @@ func TestAQueryKnowsSinceWhenItFails(t *testing.T) {
 }
 
 func TestARenewedQueryIsAskedAnewAtOnce(t *testing.T) {
+	for name, dependencyOf := range map[string]func(*script) dependency.Dependency{
+		"one that goes on by itself": func(s *script) dependency.Dependency { return s },
+		"one that can be given up":   func(s *script) dependency.Dependency { return cancellableScript{s} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScript(t)
+				q := newQuery(dependencyOf(s), func() {})
+				ended := make(chan error)
+				go func() {
+					_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7})
+					ended <- err
+				}()
+				synctest.Wait()
+				q.renew()
+				synctest.Wait()
+				assert.Equal(t, []uint64{7, 0}, s.asked)
+				q.Stop()
+				assert.Equal(t, dependency.ErrStopped, <-ended)
+			})
+		})
+	}
+}
+
+func TestAQueryThatIsGivenUpKnowsWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScript(t)
-		q := newQuery(s, func() {})
-		ended := make(chan error)
-		go func() {
-			_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7})
-			ended <- err
-		}()
-		synctest.Wait()
-		q.renew()
-		synctest.Wait()
-		assert.Equal(t, []uint64{7, 0}, s.asked)
-		q.Stop()
-		assert.Equal(t, dependency.ErrStopped, <-ended)
+		slow := slowService{newServiceQuery("web", nil)}
+		q := newQuery(slow, func() {})
+		began := time.Now()
+		_, _, err := q.ask(nil, dependency.QueryOptions{WaitIndex: 7, WaitTime: 32 * time.Second})
+		assert.EqualError(t, err, "no answer within 49s")
+		assert.Equal(t, 49*time.Second, time.Since(began))
+
+		go q.renew()
+		_, _, err = q.ask(nil, dependency.QueryOptions{WaitIndex: 7, WaitTime: 32 * time.Second})
+		assert.Equal(t, errRenewed, err)
+		assert.Empty(t, q.again, "the next one isn't given up for it, too")
+
+		go q.Stop()
+		_, _, err = q.ask(nil, dependency.QueryOptions{WaitIndex: 7, WaitTime: 32 * time.Second})
+		assert.Equal(t, dependency.ErrStopped, err)
 	})
+}
+
+// slowService is a query that Consul never answers.
+type slowService struct{ *serviceQuery }
+
+func (s slowService) FetchContext(ctx context.Context, _ *dependency.ClientSet, _ *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	<-ctx.Done()
+	return nil, nil, ctx.Err()
 }
 
 func TestAnAnswerMayTakeAsLongAsConsulMayWait(t *testing.T) {
@@ -139,6 +187,8 @@ func TestAnAnswerMayTakeAsLongAsConsulMayWait(t *testing.T) {
 		index uint64
 		want  time.Duration
 	}{
+		{"one of ours, at once", newServiceQuery("web", nil), 0, 15 * time.Second},
+		{"one of ours, with news", newServiceQuery("web", nil), 7, 49 * time.Second},
 		{"a service, at once", service, 0, 15 * time.Second},
 		{"a service, with news", service, 7, 49 * time.Second},
 		{"the list of services, with news", list, 7, 49 * time.Second},

@@ -104,9 +104,8 @@ type Source struct {
 
 	// The loop's own.
 	set      templateSet
-	parsed   map[string]endpoints.Service // what Consul says, by service
-	unheard  time.Time                    // when a service was first found without an answer
-	failing  map[string]bool              // the queries that are known to fail, by name
+	unheard  time.Time       // when a service was first found without an answer
+	failing  map[string]bool // the queries that are known to fail, by name
 	observed bool
 	started  time.Time // Run
 	latest   Configuration
@@ -171,7 +170,6 @@ func New(opts Options) (*Source, error) {
 		reserved: append(settings.ports(), opts.ReservedPorts...),
 		updates:  make(chan Configuration, 1),
 		set:      set,
-		parsed:   map[string]endpoints.Service{},
 		failures: make(chan []Problem, 1),
 	}, nil
 }
@@ -274,7 +272,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		case <-ctx.Done():
 			return ctx.Err()
 		case view := <-s.watches.watcher.DataCh():
-			s.receive(s.watches.receive(view))
+			s.watches.receive(view)
 		case <-s.monitor.renew:
 			s.watches.renew()
 		case <-s.watches.changed:
@@ -288,7 +286,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		for drained := false; !drained; {
 			select {
 			case view := <-s.watches.watcher.DataCh():
-				s.receive(s.watches.receive(view))
+				s.watches.receive(view)
 			default:
 				drained = true
 			}
@@ -322,14 +320,6 @@ func (s *Source) nextDeadline() time.Time {
 	return at
 }
 
-// receive takes note of an answer to a query.
-func (s *Source) receive(query string, wanted bool) {
-	s.logger.Debug("Consul answered", "query", query)
-	if name, ok := serviceOf(query); ok && wanted {
-		delete(s.parsed, name)
-	}
-}
-
 // follow watches the services that are in the catalog, and no others.
 func (s *Source) follow(catalog dependency.Dependency) error {
 	data, ok := s.watches.brain.Recall(catalog)
@@ -355,45 +345,19 @@ func (s *Source) follow(catalog dependency.Dependency) error {
 		if s.watches.own[query] != nil {
 			continue
 		}
-		d, err := dependency.NewHealthServiceQuery(snippet.Name + "|any")
-		if err != nil {
-			problems = append(problems, Problem{Subject: serviceSubject(snippet.Name), Message: err.Error()})
-			continue
-		}
-		if err := s.watches.add(d); err != nil {
+		if err := s.watches.add(newServiceQuery(snippet.Name, s.reserved)); err != nil {
 			return err
 		}
 	}
 	for query := range s.watches.own {
-		if wanted[query] {
-			continue
-		}
-		s.watches.remove(query)
-		if name, ok := serviceOf(query); ok {
-			delete(s.parsed, name)
+		if !wanted[query] {
+			s.watches.remove(query)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logNew("service left out", s.catalog.set(time.Now(), problems))
 	return nil
-}
-
-const (
-	queryPrefix = "health.service("
-	querySuffix = "|any)"
-)
-
-// queryOf is what consul-template calls the query for all instances of a
-// service.
-func queryOf(service string) string { return queryPrefix + service + querySuffix }
-
-func serviceOf(query string) (string, bool) {
-	name, ok := strings.CutPrefix(query, queryPrefix)
-	if !ok {
-		return "", false
-	}
-	return strings.CutSuffix(name, querySuffix)
 }
 
 var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
@@ -465,11 +429,7 @@ func (s *Source) seen() (services []endpoints.Service, unheard []string) {
 		case !answered:
 			unheard = append(unheard, name)
 		default:
-			if _, ok := s.parsed[name]; !ok {
-				registered, _ := data.([]*dependency.HealthService)
-				s.parsed[name] = parseService(name, registered, s.reserved)
-			}
-			if service := s.parsed[name]; service.Name != "" {
+			if service, _ := data.(endpoints.Service); service.Name != "" {
 				services = append(services, service)
 			}
 		}

@@ -80,8 +80,8 @@ func clientInput(c *api.Config) *dependency.CreateConsulClientInput {
 	return input
 }
 
-// stop ends the queries. What is under way ends with its answer, within
-// queryWait.
+// stop ends the queries. One of consul-template's own that is under way ends with
+// its answer, within queryWait.
 func (w *watches) stop() { w.watcher.Stop() }
 
 // find is the query of that name; nil when nobody asks it.
@@ -133,16 +133,12 @@ func (w *watches) renew() {
 	}
 }
 
-// receive takes an answer, and reports which query it is of; false when the
-// query isn't wanted any longer.
-func (w *watches) receive(view *watch.View) (string, bool) {
+// receive takes an answer, unless its query isn't wanted any longer.
+func (w *watches) receive(view *watch.View) {
 	d := view.Dependency()
-	name := d.String()
-	if q := w.find(name); q == nil || d != q {
-		return "", false
+	if q := w.find(d.String()); q != nil && d == q {
+		w.brain.Remember(d, view.Data())
 	}
-	w.brain.Remember(d, view.Data())
-	return name, true
 }
 
 // add watches d for the loop itself.

@@ -1,0 +1,99 @@
+package render
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
+)
+
+// serviceQuery asks Consul for all instances of a service; its data is an
+// endpoints.Service. consul-template has such a query, too, but that one can't be
+// given up before Consul answers, and keeps everything that Consul says of every
+// instance, which with thousands of them is most of what lbctl would remember.
+type serviceQuery struct {
+	service  string
+	reserved []int // ports that lb-port can't have
+}
+
+func newServiceQuery(service string, reserved []int) *serviceQuery {
+	return &serviceQuery{service, reserved}
+}
+
+// Fetch is FetchContext that nothing ends.
+func (q *serviceQuery) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	return q.FetchContext(context.Background(), clients, opts)
+}
+
+// FetchContext gives an endpoints.Service, which is the zero one when Consul knows
+// no instance.
+func (q *serviceQuery) FetchContext(ctx context.Context, clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	entries, meta, err := clients.Consul().Health().Service(q.service, "", false, opts.ToConsulOpts().WithContext(ctx))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", q, err)
+	}
+	service := parseService(q.service, registrations(entries), q.reserved)
+	return service, &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
+}
+
+// CanShare says that several may ask it together, which nobody does.
+func (q *serviceQuery) CanShare() bool { return true }
+
+// Stop has nothing to do: FetchContext ends with its context.
+func (q *serviceQuery) Stop() {}
+
+// Type is that of what Consul answers.
+func (q *serviceQuery) Type() dependency.Type { return dependency.TypeConsul }
+
+// String is the query's name.
+func (q *serviceQuery) String() string { return queryOf(q.service) }
+
+const (
+	queryPrefix = "health.service("
+	querySuffix = ")"
+)
+
+// queryOf is the name of the query for all instances of a service. No query of
+// consul-template has it: theirs say which statuses they are about.
+func queryOf(service string) string { return queryPrefix + service + querySuffix }
+
+// serviceOf is the service that the query of that name is about; false when it is
+// no serviceQuery's.
+func serviceOf(query string) (string, bool) {
+	name, ok := strings.CutPrefix(query, queryPrefix)
+	if !ok {
+		return "", false
+	}
+	name, ok = strings.CutSuffix(name, querySuffix)
+	return name, ok && namePattern.MatchString(name)
+}
+
+// registrations is what Consul says of a service, in consul-template's words.
+func registrations(entries []*api.ServiceEntry) []*dependency.HealthService {
+	list := make([]*dependency.HealthService, 0, len(entries))
+	for _, e := range entries {
+		address := e.Service.Address
+		if address == "" {
+			address = e.Node.Address
+		}
+		list = append(list, &dependency.HealthService{
+			Node:        e.Node.Node,
+			Address:     address,
+			ID:          e.Service.ID,
+			Name:        e.Service.Service,
+			Tags:        e.Service.Tags,
+			ServiceMeta: e.Service.Meta,
+			Status:      e.Checks.AggregatedStatus(),
+			Port:        e.Service.Port,
+			Weights:     e.Service.Weights,
+		})
+	}
+	slices.SortStableFunc(list, func(a, b *dependency.HealthService) int {
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
+	})
+	return list
+}
