@@ -59,7 +59,6 @@ const Sentinel = "127.0.0.1:0"
 type Responder struct {
 	servers []*dns.Server
 	logger  *slog.Logger
-	ending  chan struct{}
 	taken   chan struct{}
 	// questions paces what answers have nginx ask next: the address of each server.
 	questions pace
@@ -69,17 +68,20 @@ type Responder struct {
 	upstreams map[string]*upstream // by SRV name
 	names     map[string]string    // upstream's own name to SRV name
 	epoch     int                  // goes up with Forget
+	ending    bool                 // no question is kept any more
+
+	releasing sync.WaitGroup // questions that were kept, and are being answered
 }
 
 // upstream is what the Responder knows of one.
 type upstream struct {
 	targets []Target
-	version int           // goes up with targets
-	changed chan struct{} // closed when targets change
-	answer  []byte        // packed, but for the question's own id
-	whole   bool          // answer has all targets
-	since   time.Time     // when they became its targets
+	version int       // goes up with targets
+	answer  []byte    // packed, but for the question's own id
+	whole   bool      // answer has all targets
+	since   time.Time // when they became its targets
 	askers  map[string]asker
+	kept    map[*kept]bool
 	asked   time.Time // last
 	known   bool      // nginx has taken an answer
 }
@@ -100,7 +102,6 @@ func NewResponder(logger *slog.Logger) *Responder {
 	return &Responder{
 		logger:    logger,
 		questions: newPace(questionsPerSecond, questionsAtOnce),
-		ending:    make(chan struct{}),
 		taken:     make(chan struct{}, 1),
 		upstreams: map[string]*upstream{},
 		names:     map[string]string{},
@@ -164,7 +165,7 @@ func (r *Responder) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	close(r.ending) // what is held is answered now: nobody would later
+	r.end()
 	for _, s := range r.servers {
 		_ = s.Shutdown() // it fails for one that has not started or has ended
 	}
@@ -184,7 +185,7 @@ func (r *Responder) Set(upstreams map[string][]Target) {
 			continue
 		}
 		query := r.names[name]
-		close(r.upstreams[query].changed)
+		r.release(r.upstreams[query])
 		delete(r.upstreams, query)
 		delete(r.names, name)
 	}
@@ -193,10 +194,11 @@ func (r *Responder) Set(upstreams map[string][]Target) {
 		if !ok {
 			query = srvPrefix + ResolveHost(name) + "."
 			r.names[name] = query
-			r.upstreams[query] = &upstream{changed: make(chan struct{}), askers: map[string]asker{}}
+			r.upstreams[query] = &upstream{askers: map[string]asker{}, kept: map[*kept]bool{}}
 		}
 		if u := r.upstreams[query]; !ok || !slices.Equal(u.targets, targets) {
 			u.set(query, targets, now)
+			r.release(u)
 		}
 	}
 }
@@ -206,13 +208,6 @@ func (u *upstream) set(query string, targets []Target, now time.Time) {
 	u.version++
 	u.since = now
 	u.answer, u.whole = pack(query, u.targets)
-	u.release()
-}
-
-// release has the questions answered that are kept.
-func (u *upstream) release() {
-	close(u.changed)
-	u.changed = make(chan struct{})
 }
 
 // Forget says that nginx has new workers, as after a reload: whoever asks from now
@@ -230,7 +225,7 @@ func (r *Responder) forget(restarted bool) {
 	for _, u := range r.upstreams {
 		clear(u.askers)
 		u.known = u.known && !restarted
-		u.release() // a question kept from before would tell nothing of who asked it
+		r.release(u) // a question kept from before would tell nothing of who asked it
 	}
 }
 
@@ -299,21 +294,23 @@ func (r *Responder) serve(w dns.ResponseWriter, question *dns.Msg) {
 // serveUpstream answers for an upstream: at once when the asker has not been told
 // the newest yet, else when there is something new.
 func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name string) {
-	from := w.RemoteAddr().String()
-	_, overTCP := w.RemoteAddr().(*net.TCPAddr)
 	epoch := 0
-	if !overTCP { // else it is the answer that was too long for UDP that is asked for again
-		var changed <-chan struct{}
-		if changed, epoch = r.arrived(name, from); changed != nil {
-			timer := time.NewTimer(holdFor)
-			select {
-			case <-changed:
-			case <-timer.C:
-			case <-r.ending:
-			}
-			timer.Stop()
+	if !overTCP(w) { // else it is the answer that was too long for UDP that is asked for again
+		var wait bool
+		if epoch, wait = r.arrived(w, question, name); wait {
+			return
 		}
 	}
+	r.answer(w, question, name, epoch)
+}
+
+func overTCP(w dns.ResponseWriter) bool {
+	_, ok := w.RemoteAddr().(*net.TCPAddr)
+	return ok
+}
+
+// answer tells the upstream's servers to who asked in that epoch.
+func (r *Responder) answer(w dns.ResponseWriter, question *dns.Msg, name string, epoch int) {
 	r.questions.wait(1 + r.targets(name))
 	r.mu.Lock()
 	u := r.upstreams[name]
@@ -322,12 +319,14 @@ func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name 
 		r.fail(w, question, dns.RcodeServerFailure)
 		return
 	}
-	answer, whole, targets := slices.Clone(u.answer), u.whole, u.targets
-	if !overTCP && epoch == r.epoch {
+	answer, targets := slices.Clone(u.answer), u.targets
+	whole := u.whole || !overTCP(w)
+	if !overTCP(w) && epoch == r.epoch {
+		from := w.RemoteAddr().String()
 		u.askers[from] = asker{told: u.version, taken: u.askers[from].taken, at: time.Now()}
 	}
 	r.mu.Unlock()
-	if overTCP && !whole {
+	if !whole {
 		answer = packAll(name, targets)
 	}
 	answer[0], answer[1] = byte(question.Id>>8), byte(question.Id)
@@ -336,21 +335,22 @@ func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name 
 	}
 }
 
-// arrived takes note of a question over UDP, and returns what to wait for before
-// it is answered: nil when there is nothing to wait for.
-func (r *Responder) arrived(name, from string) (changed <-chan struct{}, epoch int) {
+// arrived takes note of a question over UDP, and keeps it when there is nothing
+// new: then it is answered later.
+func (r *Responder) arrived(w dns.ResponseWriter, question *dns.Msg, name string) (epoch int, wait bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.upstreams[name]
 	if u == nil {
-		return nil, r.epoch
+		return r.epoch, false
 	}
 	now := time.Now()
 	u.asked = now
 	maps.DeleteFunc(u.askers, func(_ string, a asker) bool { return now.Sub(a.at) > askerTTL })
+	from := w.RemoteAddr().String()
 	a, known := u.askers[from]
 	if !known {
-		return nil, r.epoch
+		return r.epoch, false
 	}
 	a.at = now
 	u.known = true
@@ -361,10 +361,11 @@ func (r *Responder) arrived(name, from string) (changed <-chan struct{}, epoch i
 		}
 	}
 	u.askers[from] = a
-	if a.told < u.version {
-		return nil, r.epoch
+	if a.told < u.version || r.ending {
+		return r.epoch, false
 	}
-	return u.changed, r.epoch
+	r.keep(u, w, question, name)
+	return r.epoch, true
 }
 
 // targets is how many servers the upstream has.

@@ -62,10 +62,7 @@ func untaken(r *Responder) []string { return slices.Sorted(maps.Keys(r.Untaken()
 func inBubble(t *testing.T, test func(t *testing.T, r *Responder)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewResponder(nil)
-		defer func() {
-			close(r.ending) // what is held is answered
-			synctest.Wait()
-		}()
+		defer r.end()
 		test(t, r)
 	})
 }

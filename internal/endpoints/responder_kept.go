@@ -1,0 +1,56 @@
+package endpoints
+
+import (
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// kept is a question that waits for news. Nothing runs for it meanwhile: with a
+// thousand upstreams there are a thousand of them all the time.
+type kept struct {
+	w        dns.ResponseWriter
+	question *dns.Msg
+	name     string
+	epoch    int
+	timer    *time.Timer
+}
+
+// keep has the question answered when the upstream is released, or after holdFor.
+func (r *Responder) keep(u *upstream, w dns.ResponseWriter, question *dns.Msg, name string) {
+	k := &kept{w: w, question: question, name: name, epoch: r.epoch}
+	u.kept[k] = true
+	k.timer = time.AfterFunc(holdFor, func() {
+		r.mu.Lock()
+		waits := u.kept[k]
+		delete(u.kept, k)
+		if waits {
+			r.releasing.Add(1)
+		}
+		r.mu.Unlock()
+		if waits {
+			defer r.releasing.Done()
+			r.answer(k.w, k.question, k.name, k.epoch)
+		}
+	})
+}
+
+// release has the questions answered that are kept for the upstream.
+func (r *Responder) release(u *upstream) {
+	for k := range u.kept {
+		k.timer.Stop()
+		r.releasing.Go(func() { r.answer(k.w, k.question, k.name, k.epoch) })
+	}
+	clear(u.kept)
+}
+
+// end answers what is kept, for nobody would later, and keeps nothing more.
+func (r *Responder) end() {
+	r.mu.Lock()
+	r.ending = true
+	for _, u := range r.upstreams {
+		r.release(u)
+	}
+	r.mu.Unlock()
+	r.releasing.Wait()
+}
