@@ -29,6 +29,9 @@ type Endpoints interface {
 const (
 	// lookEvery is how often the loop looks whether nginx has taken what it has to.
 	lookEvery = time.Second
+	// lookPause is between two looks at least: when nginx starts with a thousand
+	// upstreams, it takes them one by one.
+	lookPause = 50 * time.Millisecond
 	// askPatience is how long nginx may take before it is worth a word: it asks
 	// again within five seconds, or within eleven after lbctl was away.
 	askPatience = 15 * time.Second
@@ -110,13 +113,22 @@ func (c *Controller) untaken(asked map[string]bool) map[string]time.Time {
 	return untaken
 }
 
+// lookSoon has the loop look, for nginx has taken something.
+func (l *loop) lookSoon(now time.Time) {
+	if next := l.looked.Add(lookPause); now.Before(next) {
+		l.nextLook = next
+		return
+	}
+	l.lookAtServers(now)
+}
+
 // lookAtServers finds out whether nginx has taken all servers, notes that, and has
 // it forget those it only started with.
 func (l *loop) lookAtServers(now time.Time) {
 	if l.opts.Endpoints == nil {
 		return
 	}
-	l.nextLook = time.Time{}
+	l.nextLook, l.looked = time.Time{}, now
 	if l.moving == nil && !l.seeded || l.ctx.Err() != nil {
 		return
 	}

@@ -30,6 +30,7 @@ type loop struct {
 	upstreams    map[string][]endpoints.Target // that it is told of, by name; nil: none yet
 	moving       *moving
 	nextLook     time.Time // at moving; zero: never
+	looked       time.Time // last
 	seeded       bool
 	seedText     seedTexts
 	seedsDue     bool
@@ -162,7 +163,7 @@ func (l *loop) run() {
 			l.checking = false
 			finish()
 		case <-taken:
-			l.lookAtServers(time.Now())
+			l.lookSoon(time.Now())
 		case err := <-l.seedsWritten:
 			l.seeding = false
 			l.seedsFailed = failedSince(l.seedsFailed, err)

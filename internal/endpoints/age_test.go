@@ -117,7 +117,7 @@ func TestASnapshotWithoutAgesIsAsOldAsItsLastChange(t *testing.T) {
 	require.NoError(t, err)
 	var old map[string]any
 	require.NoError(t, json.Unmarshal(b, &old))
-	delete(old["services"].([]any)[0].(map[string]any), "confirmed")
+	delete(old, "confirmed")
 	b, err = json.Marshal(old)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, b, 0o600))
@@ -125,6 +125,23 @@ func TestASnapshotWithoutAgesIsAsOldAsItsLastChange(t *testing.T) {
 	tb, err = Open(path, Options{MaxStale: time.Minute})
 	require.NoError(t, err)
 	assert.Equal(t, noon.Add(time.Minute), tb.NextDeadline().UTC())
+}
+
+func TestASnapshotKnowsTheAgeOfWhatIsInDoubt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	tb := open(t, path)
+	left := time.Now().Add(-time.Hour)
+	tb.Observe(left, []Service{service("a", "1"), service("b", "2")})
+	tb.mu.Lock()
+	tb.doubts = map[string]string{"b": "its query fails"} // as SetDoubts does at once
+	tb.mu.Unlock()
+	began := time.Now()
+	require.NoError(t, tb.Save())
+
+	tb, err := Open(path, Options{MaxStale: time.Minute})
+	require.NoError(t, err)
+	assert.WithinDuration(t, began, tb.records["a"].confirmed, time.Minute)
+	assert.True(t, left.Equal(tb.records["b"].confirmed), "%s", tb.records["b"].confirmed)
 }
 
 func TestProbesEjectWhatIsOnlyRemembered(t *testing.T) {

@@ -18,7 +18,11 @@ func (t *Table) isCalm(r *record, s Service, o *observation) bool {
 	if t.opts.SlowStart > 0 && (r.traffic != nil) != (t.opts.CheapWeights != nil && t.opts.CheapWeights(s.Name)) {
 		return false // who gets traffic has to be followed from now on, or no longer
 	}
-	was := c.service
+	return unchanged(c.service, s)
+}
+
+// unchanged reports whether a service is as it was, going by what it was made of.
+func unchanged(was, s Service) bool {
 	return same(was.Instances, s.Instances) && was.OK == s.OK && was.Protocol == s.Protocol && was.Port == s.Port &&
 		was.Default == s.Default && was.ByReload == s.ByReload && was.MinInstances == s.MinInstances && was.Check == s.Check &&
 		same(was.Routes, s.Routes) && same(was.Problems, s.Problems)

@@ -70,6 +70,10 @@ type question struct {
 	address  string
 }
 
+// dialer has no keepalives: what is asked is over within a second, and with
+// thousands of instances each system call counts.
+var dialer = net.Dialer{KeepAlive: -1}
+
 // askInstance returns nil when the instance passes its check. It makes a connection of
 // its own each time: what is asked is also whether one can be made, and none can
 // be left behind by an instance that goes.
@@ -77,7 +81,7 @@ func askInstance(ctx context.Context, q question) error {
 	if q.check == checkProtocol {
 		return answers(ctx, q.protocol, q.address)
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", q.address)
+	conn, err := dialer.DialContext(ctx, "tcp", q.address)
 	if err != nil {
 		return err
 	}

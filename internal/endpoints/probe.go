@@ -141,7 +141,7 @@ func (p *prober) follow(now time.Time) {
 	p.current = true
 	groups := map[string]group{"": {probed: p.table.heldToProbe()}}
 	if p.table.opts.Probe {
-		for _, e := range p.table.current() {
+		for _, e := range p.table.Entries() {
 			g, ok := p.groups[e.Name]
 			if !ok || !same(g.instances, e.Instances) || g.protocol != e.Protocol || g.check != e.Check {
 				g = group{e.Instances, e.Protocol, e.Check, e.toProbe()}

@@ -110,6 +110,9 @@ func (t *Table) Took(entries []Entry) {
 		if r == nil || e.Refused {
 			continue
 		}
+		if r.refused == nil && r.tookFrom != nil && unchanged(*r.tookFrom, e.Service) && len(e.Held) == 0 {
+			continue
+		}
 		took := block(e)
 		if f := r.refused; f != nil {
 			if f.trying {
@@ -119,7 +122,11 @@ func (t *Table) Took(entries []Entry) {
 			// what to go back to now.
 			notify(t.changed)
 		}
-		r.took = &took
+		r.took, r.tookFrom = &took, nil
+		if len(e.Held) == 0 {
+			said := e.Service
+			r.tookFrom = &said
+		}
 	}
 }
 
@@ -252,8 +259,11 @@ func (r *record) says(name string) Service {
 // block is what of an entry can make its way into nginx's configuration.
 func block(e Entry) Service {
 	s := Service{Name: e.Name, Protocol: e.Protocol, Routes: e.Routes, Port: e.Port, Default: e.Default, ByReload: e.ByReload}
-	s.Instances = slices.Concat(e.Instances, e.Held)
-	slices.SortFunc(s.Instances, compareInstances)
+	s.Instances = e.Instances // sorted, and never changed
+	if len(e.Held) > 0 {
+		s.Instances = slices.Concat(e.Instances, e.Held)
+		slices.SortFunc(s.Instances, compareInstances)
+	}
 	return s
 }
 

@@ -2,6 +2,8 @@ package endpoints
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,11 +25,17 @@ const snapshotVersion = 1
 
 // snapshot is the file's content: what a Table remembers.
 type snapshot struct {
+	snapshotDates
 	Version  int               `json:"version"`
-	Observed time.Time         `json:"observed,omitzero"` // the last change, not the last observation
 	Filtered bool              `json:"filtered,omitempty"`
 	Owners   map[claim]string  `json:"owners,omitempty"`
 	Services []snapshotService `json:"services"`
+}
+
+// snapshotDates are the times that alone are no reason to write a snapshot.
+type snapshotDates struct {
+	Observed  time.Time `json:"observed,omitzero"`  // the last change, not the last observation
+	Confirmed time.Time `json:"confirmed,omitzero"` // when Consul last stood by all services that have no date of their own
 }
 
 type snapshotService struct {
@@ -45,7 +53,8 @@ type snapshotService struct {
 	Held       []snapshotHold `json:"held,omitempty"`
 	State      State          `json:"state"`
 	Since      time.Time      `json:"since"`
-	// Confirmed is when Consul last stood by it; older versions do not say.
+	// Confirmed is when Consul last stood by it, where that is not when it last
+	// stood by the others.
 	Confirmed time.Time `json:"confirmed,omitzero"`
 	// Took is whether nginx took the service as it is above. If not, Last is what
 	// it took last.
@@ -108,45 +117,44 @@ func (t *Table) Save() error {
 	t.saveMu.Lock()
 	defer t.saveMu.Unlock()
 	s := t.snapshot()
-	content, err := json.Marshal(s.undated())
+	dates, err := json.Marshal(s.snapshotDates)
 	if err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
+	s.snapshotDates = snapshotDates{}
+	content, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("save endpoint snapshot: %w", err)
+	}
+	sum := sha256.Sum256(content)
 	recent := t.opts.MaxStale <= 0 || time.Since(t.stored) < t.SaveInterval()
-	if bytes.Equal(content, t.saved) && recent {
+	if sum == t.saved && recent {
 		return nil
 	}
-	b, err := json.Marshal(s)
-	if err != nil {
+	// Both are JSON objects, and the second is never empty: thus they are one, and
+	// what is long with thousands of instances is made once.
+	dates = dates[:len(dates)-1]
+	if len(dates) > 1 {
+		dates = append(dates, ',')
+	}
+	if err := writeFile(t.path, dates, content[1:], []byte("\n")); err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
-	if err := writeFile(t.path, append(b, '\n')); err != nil {
-		return fmt.Errorf("save endpoint snapshot: %w", err)
-	}
-	t.saved, t.stored = content, time.Now()
+	t.saved, t.stored = sum, time.Now()
 	return nil
-}
-
-// undated is the snapshot without the times that alone are no reason to write it.
-func (s snapshot) undated() snapshot {
-	s.Observed = time.Time{}
-	s.Services = slices.Clone(s.Services)
-	for n := range s.Services {
-		s.Services[n].Confirmed = time.Time{}
-	}
-	return s
 }
 
 func (t *Table) snapshot() snapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.confirm(time.Now())
+	now := time.Now()
+	t.confirm(now)
 	s := snapshot{
-		Version:  snapshotVersion,
-		Observed: t.observed,
-		Filtered: t.trust.Filtered,
-		Owners:   maps.Clone(t.owners),
-		Services: []snapshotService{},
+		snapshotDates: snapshotDates{Observed: t.observed, Confirmed: now},
+		Version:       snapshotVersion,
+		Filtered:      t.trust.Filtered,
+		Owners:        maps.Clone(t.owners),
+		Services:      make([]snapshotService, 0, len(t.records)),
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.records)) {
 		r := t.records[name]
@@ -156,7 +164,9 @@ func (t *Table) snapshot() snapshot {
 			Peak:      r.peak,
 			State:     r.state,
 			Since:     r.since,
-			Confirmed: r.confirmed,
+		}
+		if r.confirmed != now {
+			ss.Confirmed = cmp.Or(r.confirmed, t.observed)
 		}
 		if r.good != nil {
 			ss.Understood = true
@@ -249,7 +259,7 @@ func (t *Table) restore(s snapshot) {
 	for _, ss := range s.Services {
 		r := &record{instances: ss.Instances, serving: Service{Instances: ss.Instances}.InRotation(), held: map[id]*hold{}, peak: ss.Peak, state: ss.State, since: ss.Since, confirmed: ss.Confirmed}
 		if r.confirmed.IsZero() {
-			r.confirmed = s.Observed
+			r.confirmed = cmp.Or(s.Confirmed, s.Observed) // older versions don't have the first
 		}
 		if ss.Understood {
 			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload, ss.Minimum, ss.Check}
@@ -270,7 +280,7 @@ func (t *Table) restore(s snapshot) {
 
 // writeFile replaces path in one step, and is done when it is on disk. What a
 // crash leaves behind the next one overwrites.
-func writeFile(path string, b []byte) (err error) {
+func writeFile(path string, parts ...[]byte) (err error) {
 	f, err := os.Create(path + ".new")
 	if err != nil {
 		return err
@@ -284,8 +294,10 @@ func writeFile(path string, b []byte) (err error) {
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	if _, err := f.Write(b); err != nil {
-		return err
+	for _, b := range parts {
+		if _, err := f.Write(b); err != nil {
+			return err
+		}
 	}
 	if err := f.Sync(); err != nil {
 		return err

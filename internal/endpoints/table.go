@@ -3,6 +3,7 @@ package endpoints
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -98,8 +99,8 @@ type Table struct {
 	entries  []Entry
 
 	saveMu sync.Mutex
-	saved  []byte
-	stored time.Time // when
+	saved  [sha256.Size]byte // of what the file says, but for its dates
+	stored time.Time         // when
 }
 
 // record is what the table remembers of one service.
@@ -119,6 +120,7 @@ type record struct {
 	state     State
 	since     time.Time
 	took      *Service // what nginx took last; nil: nothing yet
+	tookFrom  *Service // of which it was made; nil: of more than that
 	refused   *refusal // nil: not in quarantine
 }
 
@@ -136,6 +138,12 @@ type structure struct {
 // structureOf is what a service that was understood says.
 func structureOf(s Service) *structure {
 	return &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.ByReload, s.MinInstances, s.Check}
+}
+
+// is reports whether it is what the service says.
+func (g structure) is(s Service) bool {
+	return g.Protocol == s.Protocol && g.Port == s.Port && g.Default == s.Default && g.ByReload == s.ByReload &&
+		g.MinInstances == s.MinInstances && g.Check == s.Check && slices.Equal(g.Routes, s.Routes)
 }
 
 // give puts the structure in a service.
@@ -204,6 +212,8 @@ func newTable(path string, opts Options) *Table {
 //
 // Observing the same again is how time and decisions take effect: do so when
 // Changed fires and when NextDeadline has come.
+//
+// The entries are shared: nobody may change them.
 func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -217,7 +227,7 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.confirm(now)
 	t.entries = t.compose(now, o)
 	notify(t.wake)
-	return slices.Clone(t.entries)
+	return t.entries
 }
 
 // Vanishing counts the instances in rotation that an observation of services
@@ -244,15 +254,8 @@ func (t *Table) Vanishing(services []Service) int {
 }
 
 // Entries is the result of the last observation, or, before the first one,
-// what the snapshot remembers, as stale.
+// what the snapshot remembers, as stale. It is shared: nobody may change it.
 func (t *Table) Entries() []Entry {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.Clone(t.entries)
-}
-
-// current is Entries, not to be changed.
-func (t *Table) current() []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.entries
@@ -573,7 +576,7 @@ func (t *Table) remember(o *observation) {
 			r.instances, r.serving = s.Instances, s.InRotation()
 		}
 		r.heard, r.listed = true, true
-		if s.OK {
+		if s.OK && (r.good == nil || !r.good.is(s)) {
 			r.good = structureOf(s)
 		}
 	}

@@ -98,11 +98,9 @@ type addresses func(address string) []string
 // newCatalog lays out the entries of an endpoints.Table for nginx. The problems
 // of the builder, which is done with it, are with subject and message only.
 //
-// before is the upstreams of an earlier layout, by service: what was made of the
-// same instances is taken from there.
-func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before map[string]Upstream) (Catalog, *builder) {
+// before is an earlier layout, or nil: what was made of the same is taken from there.
+func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before *builder) (Catalog, *builder) {
 	b := &builder{
-		before:    before,
 		settings:  settings,
 		resolve:   resolve,
 		upstreams: map[string]Upstream{},
@@ -111,22 +109,27 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		byReload:  map[string]string{},
 		reads:     new(reads),
 	}
+	if before != nil {
+		b.before = before.upstreams
+	}
 	c := Catalog{entries: entries, reads: b.reads}
-	grpc, http := routing{}, routing{}
 	for _, e := range entries {
 		switch e.Protocol.Family() {
-		case "grpc":
-			b.route(grpc, e)
-		case "http":
-			b.route(http, e)
+		case "grpc", "http":
+			b.place(e)
 		case "tcp":
 			if tcp, ok := b.tcp(e); ok {
 				c.TCP = append(c.TCP, tcp)
 			}
 		}
 	}
-	c.GRPC = b.frontend("grpc", grpc, entries)
-	c.HTTP = b.frontend("http", http, entries)
+	if before != nil && !before.conflict && slices.EqualFunc(b.places, before.places, samePlace) {
+		b.hosts = before.hosts
+	} else {
+		b.lay()
+	}
+	c.GRPC = b.frontend("grpc")
+	c.HTTP = b.frontend("http")
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
 	return c, b
 }
@@ -137,10 +140,25 @@ type builder struct {
 	before    map[string]Upstream // by service
 	upstreams map[string]Upstream // by service
 	names     map[string]bool     // of upstreams, in lower case
+	places    []place             // of services that have routes, in order
+	hosts     map[string][]Host   // by family
 	claims    map[claim]string    // who has what
+	conflict  bool                // somebody did not get what it claims
 	byReload  map[string]string   // services whose servers nginx doesn't ask for though it could, and why
 	reads     *reads
 	problems  []Problem
+}
+
+// place is what decides which hosts and locations there are for a service.
+type place struct {
+	service  string
+	protocol endpoints.Protocol
+	routes   []endpoints.Route
+	upstream string // empty: it has no instance that gets traffic
+}
+
+func samePlace(a, b place) bool {
+	return a.service == b.service && a.protocol == b.protocol && a.upstream == b.upstream && slices.Equal(a.routes, b.routes)
 }
 
 // claim is a place that one service only can have.
@@ -153,44 +171,58 @@ type claim struct {
 // routing is the routes of one listener: host, path, who serves it.
 type routing map[string]map[string]Location
 
-func (b *builder) problem(e endpoints.Entry, format string, args ...any) {
-	b.problems = append(b.problems, Problem{Subject: serviceSubject(e.Name), Message: fmt.Sprintf(format, args...)})
+func (b *builder) problem(service, format string, args ...any) {
+	b.problems = append(b.problems, Problem{Subject: serviceSubject(service), Message: fmt.Sprintf(format, args...)})
 }
 
 // take is the last line of defence: an endpoints.Table has settled conflicts
 // already, but nginx would refuse a configuration with one.
-func (b *builder) take(e endpoints.Entry, c claim, what string) bool {
+func (b *builder) take(service string, c claim, what string) bool {
 	owner, taken := b.claims[c]
-	if taken && owner != e.Name {
-		b.problem(e, "%s is already served by service %q", what, owner)
+	if taken && owner != service {
+		b.conflict = true
+		b.problem(service, "%s is already served by service %q", what, owner)
 		return false
 	}
-	b.claims[c] = e.Name
+	b.claims[c] = service
 	return !taken
 }
 
-func (b *builder) route(to routing, e endpoints.Entry) {
-	family := e.Protocol.Family()
-	routes := e.Routes
+// place gives a service that has routes its upstream and its place.
+func (b *builder) place(e endpoints.Entry) {
+	p := place{service: e.Name, protocol: e.Protocol, routes: e.Routes}
 	if e.Default {
-		routes = append(slices.Clone(routes), endpoints.Route{})
+		p.routes = append(slices.Clone(p.routes), endpoints.Route{})
 	}
-	if len(routes) == 0 {
+	if len(p.routes) == 0 {
 		return
 	}
-	l := Location{Service: e.Name, Protocol: e.Protocol}
 	if u, ok := b.upstream(e); ok {
-		l.Upstream = u.Name
+		p.upstream = u.Name
 	}
-	for _, r := range routes {
-		r.Path = strings.TrimSuffix(r.Path, "/")
-		if !b.take(e, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
-			continue
+	b.places = append(b.places, p)
+}
+
+// lay makes hosts of the places.
+func (b *builder) lay() {
+	all := map[string]routing{"grpc": {}, "http": {}}
+	for _, p := range b.places {
+		family := p.protocol.Family()
+		to := all[family]
+		for _, r := range p.routes {
+			r.Path = strings.TrimSuffix(r.Path, "/")
+			if !b.take(p.service, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
+				continue
+			}
+			if to[r.Host] == nil {
+				to[r.Host] = map[string]Location{}
+			}
+			to[r.Host][r.Path] = Location{Service: p.service, Protocol: p.protocol, Upstream: p.upstream}
 		}
-		if to[r.Host] == nil {
-			to[r.Host] = map[string]Location{}
-		}
-		to[r.Host][r.Path] = l
+	}
+	b.hosts = map[string][]Host{}
+	for family, r := range all {
+		b.hosts[family] = r.hosts(family)
 	}
 }
 
@@ -199,10 +231,10 @@ func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 		return TCPService{}, false
 	}
 	if !b.settings.HasStream() {
-		b.problem(e, "it is plain TCP, and this nginx has no stream module: install it (Debian: libnginx-mod-stream)")
+		b.problem(e.Name, "it is plain TCP, and this nginx has no stream module: install it (Debian: libnginx-mod-stream)")
 		return TCPService{}, false
 	}
-	if !b.take(e, claim{family: "tcp", port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
+	if !b.take(e.Name, claim{family: "tcp", port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
 		return TCPService{}, false
 	}
 	u, ok := b.upstream(e)
@@ -252,7 +284,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	for _, i := range in {
 		found := b.resolve(i.Address)
 		if len(found) == 0 {
-			b.problem(e, "instance %q: address %q can't be resolved: it gets no traffic", shorten(i.ID), i.Address)
+			b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", shorten(i.ID), i.Address)
 		}
 		u.plain = u.plain && len(found) == 1 && found[0] == i.Address
 		for _, address := range found {
@@ -267,24 +299,30 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	return u
 }
 
-func (b *builder) frontend(family string, r routing, entries []endpoints.Entry) Frontend {
-	var f Frontend
-	for _, e := range entries {
-		if u, ok := b.upstreams[e.Name]; ok && e.Protocol.Family() == family {
+func (b *builder) frontend(family string) Frontend {
+	f := Frontend{Hosts: b.hosts[family]}
+	for _, p := range b.places {
+		if u, ok := b.upstreams[p.service]; ok && p.protocol.Family() == family {
 			f.Upstreams = append(f.Upstreams, u)
 		}
 	}
+	return f
+}
+
+// hosts is the virtual hosts of a family, the one for any other host first.
+func (r routing) hosts(family string) []Host {
 	if r[""] == nil {
 		r[""] = map[string]Location{}
 	}
+	var hosts []Host
 	for name := range r {
 		h := Host{Name: name, Locations: locations(family, r.paths(name))}
 		if name == "" {
 			h.Name, h.Default = "_", true
 		}
-		f.Hosts = append(f.Hosts, h)
+		hosts = append(hosts, h)
 	}
-	slices.SortFunc(f.Hosts, func(x, y Host) int {
+	slices.SortFunc(hosts, func(x, y Host) int {
 		if x.Default != y.Default {
 			if x.Default {
 				return -1
@@ -293,7 +331,7 @@ func (b *builder) frontend(family string, r routing, entries []endpoints.Entry) 
 		}
 		return strings.Compare(x.Name, y.Name)
 	})
-	return f
+	return hosts
 }
 
 // paths is what a host serves. Its own routes come first; where none of them

@@ -13,8 +13,8 @@ type memo struct {
 	set       templateSet
 	catalog   Catalog
 	rendering rendering
-	asked     map[string]bool     // what the files have nginx ask for
-	upstreams map[string]Upstream // of the newest catalog, by service
+	asked     map[string]bool // what the files have nginx ask for
+	layout    *builder        // of the newest catalog
 }
 
 // reads is what templates have read of a catalog that the files of most don't

@@ -59,3 +59,45 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 		})
 	}
 }
+
+// TestALayoutGoesByWhatThereIs changes the catalog step by step, and compares what
+// comes of it with what is laid out afresh.
+func TestALayoutGoesByWhatThereIs(t *testing.T) {
+	settings, err := testSettings("1.30.6").complete()
+	require.NoError(t, err)
+	entry := func(name string, p endpoints.Protocol, address string, routes ...endpoints.Route) endpoints.Entry {
+		e := endpoints.Entry{Service: endpoints.Service{Name: name, Protocol: p, OK: true, Routes: routes, Default: len(routes) == 0}}
+		if address != "" {
+			e.Instances = []endpoints.Instance{{ID: "1", Address: address, Port: 80, Weight: 1, Status: endpoints.Passing}}
+		}
+		return e
+	}
+	route := func(host, path string) endpoints.Route { return endpoints.Route{Host: host, Path: path} }
+	a := entry("a", endpoints.HTTP, "10.0.0.1", route("a.test", "/a"))
+	var before *builder
+	for _, step := range []struct {
+		name    string
+		entries []endpoints.Entry
+	}{
+		{"nothing", nil},
+		{"a service", []endpoints.Entry{a}},
+		{"the same", []endpoints.Entry{a}},
+		{"another instance", []endpoints.Entry{entry("a", endpoints.HTTP, "10.0.0.2", a.Routes...)}},
+		{"no instance", []endpoints.Entry{entry("a", endpoints.HTTP, "", a.Routes...)}},
+		{"another path", []endpoints.Entry{entry("a", endpoints.HTTP, "10.0.0.2", route("a.test", "/b"))}},
+		{"another host", []endpoints.Entry{entry("a", endpoints.HTTP, "10.0.0.2", route("b.test", "/b"))}},
+		{"another protocol", []endpoints.Entry{entry("a", endpoints.GRPC, "10.0.0.2", route("b.test", "/b"))}},
+		{"the place of all others", []endpoints.Entry{entry("a", endpoints.GRPC, "10.0.0.2")}},
+		{"a service with a claim of another's", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", a.Routes...)}},
+		{"which it keeps", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", a.Routes...)}},
+		{"and gives up", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", route("", "/b"))}},
+		{"another name", []endpoints.Entry{entry("c", endpoints.HTTP, "10.0.0.1", a.Routes...)}},
+		{"nothing again", nil},
+	} {
+		want, afresh := newCatalog(step.entries, settings, testNames().addresses, nil)
+		got, laidOut := newCatalog(step.entries, settings, testNames().addresses, before)
+		assert.Equal(t, want, got, step.name)
+		assert.Equal(t, afresh.problems, laidOut.problems, step.name)
+		before = laidOut
+	}
+}

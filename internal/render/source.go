@@ -418,7 +418,7 @@ func (s *Source) setWaiting(problems []Problem) {
 // services, unheard, that it lists but has not said anything about. A service
 // that it says has no instance is left out: it is about to leave the list.
 func (s *Source) seen() (services []endpoints.Service, unheard []string) {
-	services = []endpoints.Service{}
+	services = make([]endpoints.Service, 0, len(s.watches.own))
 	for query, d := range s.watches.own {
 		data, answered := s.watches.brain.Recall(d)
 		name, isService := serviceOf(query)
@@ -552,8 +552,12 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 // renderKnown is renderEntries with what is known already, of all entries or of
 // some. Templates don't see what was refused and has nothing to go back to.
 func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
-	seen := slices.DeleteFunc(slices.Clone(entries), func(e endpoints.Entry) bool { return e.Refused && !e.Served() })
-	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.upstreams)
+	seen := entries
+	gone := func(e endpoints.Entry) bool { return e.Refused && !e.Served() }
+	if slices.ContainsFunc(seen, gone) {
+		seen = slices.DeleteFunc(slices.Clone(seen), gone)
+	}
+	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.layout)
 	if !last.fits(set, catalog) {
 		r := execute(set, functions(catalog, settings), brain)
 		if len(r.problems) == 0 {
@@ -564,7 +568,8 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 		r.hash = hash(r.files)
 		*last = memo{set: set, catalog: catalog, rendering: r, asked: endpoints.Asked(r.files)}
 	}
-	last.upstreams = laidOut.upstreams
+	laidOut.before = nil // each would keep the one before it
+	last.layout = laidOut
 	r := last.rendering
 	r.delivered = laidOut.deliver(last.asked)
 	return r, append(serviceProblems(entries), laidOut.problems...)
