@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -243,12 +242,8 @@ func runRun(ctx context.Context, opts *runOptions) error {
 	logger.Info("lbctl starts", "version", version, "nginx", server.Build().Version,
 		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin), "endpoints_by_reload", byReload)
 
-	if lookup(opts.Environ, "GOGC") == "" {
-		// What is known of thousands of instances stays; what each change leaves
-		// behind need not be as much again.
-		debug.SetGCPercent(50)
-	}
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return beFrugal(ctx, opts.Environ) })
 	group.Go(func() error { return source.Run(ctx) })
 	group.Go(func() error { return loop.Run(ctx) })
 	if byReload == "" {

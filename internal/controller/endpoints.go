@@ -55,7 +55,7 @@ func (l *loop) serve(cfg *render.Configuration) {
 			all[name] = targets
 		}
 	}
-	if l.upstreams != nil && maps.EqualFunc(all, l.upstreams, slices.Equal[[]endpoints.Target]) {
+	if l.upstreams != nil && maps.EqualFunc(all, l.upstreams, endpoints.SameTargets) {
 		return
 	}
 	now := time.Now()
@@ -75,16 +75,12 @@ func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
 	if l.entries == nil {
 		return nil
 	}
-	latest := make(map[string]endpoints.Entry, len(cfg.Entries))
-	for _, e := range cfg.Entries {
-		latest[e.Name] = e
-	}
 	entries := slices.Clone(l.entries)
 	for n, e := range entries {
-		newer, ok := latest[e.Name]
+		i, ok := slices.BinarySearchFunc(cfg.Entries, e.Name, func(e endpoints.Entry, name string) int { return strings.Compare(e.Name, name) })
 		_, byReload := cfg.ByReload[e.Name]
-		if ok && !byReload && sameWay(newer, e) {
-			entries[n] = newer
+		if ok && !byReload && sameWay(cfg.Entries[i], e) {
+			entries[n] = cfg.Entries[i]
 		}
 	}
 	return entries
@@ -225,7 +221,7 @@ type seedText struct {
 }
 
 func (s seedTexts) of(name string, targets []endpoints.Target) string {
-	if known, ok := s[name]; ok && slices.Equal(known.targets, targets) {
+	if known, ok := s[name]; ok && endpoints.SameTargets(known.targets, targets) {
 		return known.text
 	}
 	var b strings.Builder

@@ -39,6 +39,10 @@ type Target struct {
 	Weight uint16 // 1 to 65535
 }
 
+// SameTargets reports whether two lists of targets say the same. It is fast where
+// they are one and the same, as most are from one change to the next.
+func SameTargets(a, b []Target) bool { return same(a, b) || slices.Equal(a, b) }
+
 // sentinel is the only server of an upstream that has none: nginx would forget
 // an upstream whose answer is empty. Nobody can listen on port 0, so connecting
 // is refused, and the templates make a proper 503 or UNAVAILABLE of it.
@@ -175,7 +179,8 @@ func (r *Responder) Run(ctx context.Context) error {
 }
 
 // Set says which servers each upstream has; names that are missing are answered
-// for no more. Of the targets of an upstream no two may have the same address.
+// for no more. Of the targets of an upstream no two may have the same address, and
+// nobody may change them any more.
 func (r *Responder) Set(upstreams map[string][]Target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -196,7 +201,7 @@ func (r *Responder) Set(upstreams map[string][]Target) {
 			r.names[name] = query
 			r.upstreams[query] = &upstream{askers: map[string]asker{}, kept: map[*kept]bool{}}
 		}
-		if u := r.upstreams[query]; !ok || !slices.Equal(u.targets, targets) {
+		if u := r.upstreams[query]; !ok || !SameTargets(u.targets, targets) {
 			u.set(query, targets, now)
 			r.release(u)
 		}
@@ -204,7 +209,7 @@ func (r *Responder) Set(upstreams map[string][]Target) {
 }
 
 func (u *upstream) set(query string, targets []Target, now time.Time) {
-	u.targets = slices.Clone(targets)
+	u.targets = targets
 	u.version++
 	u.since = now
 	u.answer, u.whole = pack(query, u.targets)

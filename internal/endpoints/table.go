@@ -97,6 +97,7 @@ type Table struct {
 	live     bool      // something was observed since lbctl started
 	departed bool      // before that: the entries are not those of the snapshot
 	entries  []Entry
+	foreseen foreseen
 
 	saveMu sync.Mutex
 	saved  [sha256.Size]byte // of what the file says, but for its dates
@@ -217,7 +218,8 @@ func newTable(path string, opts Options) *Table {
 func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	o := newObservation(services)
+	o := t.observation(services)
+	t.foreseen = foreseen{}
 	t.dropUnbalanced(o)
 	fresh := t.notice(now, o)
 	t.review(now, o)
@@ -237,7 +239,8 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 func (t *Table) Vanishing(services []Service) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	o := newObservation(services)
+	o := t.observation(services)
+	t.foreseen = foreseen{services, o}
 	n := 0
 	for name, r := range t.records {
 		s, ok := o.services[name]
@@ -334,6 +337,19 @@ type observation struct {
 type registered struct {
 	service string
 	id      id
+}
+
+// foreseen is what Vanishing was asked about: mostly it is observed next.
+type foreseen struct {
+	services    []Service
+	observation *observation
+}
+
+func (t *Table) observation(services []Service) *observation {
+	if f := t.foreseen; f.observation != nil && same(f.services, services) {
+		return f.observation
+	}
+	return newObservation(services)
 }
 
 func newObservation(services []Service) *observation {

@@ -103,8 +103,9 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	b := &builder{
 		settings:  settings,
 		resolve:   resolve,
-		upstreams: map[string]Upstream{},
-		names:     map[string]bool{},
+		upstreams: make(map[string]Upstream, len(entries)),
+		names:     make(map[string]bool, len(entries)),
+		places:    make([]place, 0, len(entries)),
 		claims:    map[claim]string{},
 		byReload:  map[string]string{},
 		reads:     new(reads),
@@ -131,6 +132,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	c.GRPC = b.frontend("grpc")
 	c.HTTP = b.frontend("http")
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
+	slices.SortStableFunc(b.problems, func(x, y Problem) int { return strings.Compare(x.Subject, y.Subject) })
 	return c, b
 }
 
@@ -302,7 +304,10 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 func (b *builder) frontend(family string) Frontend {
 	f := Frontend{Hosts: b.hosts[family]}
 	for _, p := range b.places {
-		if u, ok := b.upstreams[p.service]; ok && p.protocol.Family() == family {
+		if p.protocol.Family() != family {
+			continue
+		}
+		if u, ok := b.upstreams[p.service]; ok {
 			f.Upstreams = append(f.Upstreams, u)
 		}
 	}

@@ -47,7 +47,7 @@ type delivered struct {
 
 // deliver sorts the services by how their servers reach nginx.
 func (b *builder) deliver(asked map[string]bool) delivered {
-	d := delivered{upstreams: map[string][]endpoints.Target{}, byReload: b.byReload}
+	d := delivered{upstreams: make(map[string][]endpoints.Target, len(b.upstreams)), byReload: b.byReload}
 	for service, u := range b.upstreams {
 		switch {
 		case !u.Resolve:

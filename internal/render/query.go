@@ -263,7 +263,10 @@ func (q *query) heard() (uint64, bool) {
 func (q *query) failing() (failing, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return failing{q.String(), q.since, q.err}, q.failures >= doubtAfter
+	if q.failures < doubtAfter {
+		return failing{}, false
+	}
+	return failing{q.String(), q.since, q.err}, true
 }
 
 // retry is how long to wait after a failure, n having come before it in a row.

@@ -17,11 +17,12 @@ import (
 // instance, which with thousands of them is most of what lbctl would remember.
 type serviceQuery struct {
 	service  string
+	name     string
 	reserved []int // ports that lb-port can't have
 }
 
 func newServiceQuery(service string, reserved []int) *serviceQuery {
-	return &serviceQuery{service, reserved}
+	return &serviceQuery{service, queryOf(service), reserved}
 }
 
 // Fetch is FetchContext that nothing ends.
@@ -50,7 +51,7 @@ func (q *serviceQuery) Stop() {}
 func (q *serviceQuery) Type() dependency.Type { return dependency.TypeConsul }
 
 // String is the query's name.
-func (q *serviceQuery) String() string { return queryOf(q.service) }
+func (q *serviceQuery) String() string { return q.name }
 
 const (
 	queryPrefix = "health.service("

@@ -328,9 +328,15 @@ func (s *Source) follow(catalog dependency.Dependency) error {
 	}
 	listed, _ := data.([]*dependency.CatalogSnippet)
 	var problems []Problem
-	wanted := map[string]bool{catalog.String(): true}
+	wanted := make(map[string]bool, len(listed)+1)
+	wanted[catalog.String()] = true
 	for _, snippet := range listed {
 		if snippet.Name == "consul" {
+			continue
+		}
+		query := queryOf(snippet.Name)
+		if s.watches.own[query] != nil {
+			wanted[query] = true
 			continue
 		}
 		if !namePattern.MatchString(snippet.Name) {
@@ -340,11 +346,7 @@ func (s *Source) follow(catalog dependency.Dependency) error {
 			})
 			continue
 		}
-		query := queryOf(snippet.Name)
 		wanted[query] = true
-		if s.watches.own[query] != nil {
-			continue
-		}
 		if err := s.watches.add(newServiceQuery(snippet.Name, s.reserved)); err != nil {
 			return err
 		}
@@ -503,7 +505,7 @@ func (s *Source) render(ctx context.Context) error {
 
 // equal compares first what changes most.
 func (c Configuration) equal(d Configuration) bool {
-	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, slices.Equal[[]endpoints.Target]) && reflect.DeepEqual(c, d)
+	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, endpoints.SameTargets) && reflect.DeepEqual(c, d)
 }
 
 // latest puts a value in a channel with room for one, in place of what nobody
