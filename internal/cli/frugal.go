@@ -11,7 +11,7 @@ const (
 	// garbagePercent is what may be left behind of what is known, before it is
 	// collected: what is known of thousands of instances stays, and what each
 	// change leaves behind need not be as much again.
-	garbagePercent = 50
+	garbagePercent = 75
 	// startTime is how long lbctl may use all processors: it reads the whole
 	// catalog. After that there is one change now and then.
 	startTime = 15 * time.Second

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"lbctl/internal/disk"
 	"lbctl/internal/nginx"
 )
 
@@ -116,23 +117,5 @@ func writeFreeze(path string, f *Freeze) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, append(b, '\n'))
-}
-
-// replaceFile writes a file in one step, and is done when it is on disk.
-func replaceFile(path string, b []byte) error {
-	next := path + ".new"
-	f, err := os.Create(next)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(next, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next))
-	}
-	return nil
+	return disk.Replace(path, b, []byte("\n"))
 }

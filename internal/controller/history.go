@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"lbctl/internal/disk"
 	"lbctl/internal/nginx"
 )
 
@@ -166,7 +167,7 @@ func (h *history) rewrite() error {
 		b.Write(append(line, '\n'))
 	}
 	h.lines = len(h.events)
-	err := replaceFile(h.path, b.Bytes())
+	err := disk.Replace(h.path, b.Bytes())
 	h.torn = err != nil
 	return err
 }

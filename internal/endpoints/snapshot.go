@@ -11,9 +11,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
+
+	"lbctl/internal/disk"
 )
 
 // ErrSnapshot is the error of Open for a snapshot that can't be used. The
@@ -137,7 +138,7 @@ func (t *Table) Save() error {
 	if len(dates) > 1 {
 		dates = append(dates, ',')
 	}
-	if err := writeFile(t.path, dates, content[1:], []byte("\n")); err != nil {
+	if err := disk.Replace(t.path, dates, content[1:], []byte("\n")); err != nil {
 		return fmt.Errorf("save endpoint snapshot: %w", err)
 	}
 	t.saved, t.stored = sum, time.Now()
@@ -276,42 +277,4 @@ func (t *Table) restore(s snapshot) {
 		t.records[ss.Name] = r
 	}
 	t.entries = t.compose(t.observed, nil)
-}
-
-// writeFile replaces path in one step, and is done when it is on disk. What a
-// crash leaves behind the next one overwrites.
-func writeFile(path string, parts ...[]byte) (err error) {
-	f, err := os.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	for _, b := range parts {
-		if _, err := f.Write(b); err != nil {
-			return err
-		}
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil // renamed; only its durability is not certain
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -1,0 +1,46 @@
+// Package disk writes files that must survive a crash.
+package disk
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// Replace replaces the file at path by one with the parts, one after the other, in
+// one step: after a crash it is the old one or the new one. It returns when the new
+// one is on disk. What a crash leaves behind, at path.new, the next one overwrites.
+func Replace(path string, parts ...[]byte) (err error) {
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	for _, b := range parts {
+		if _, err := f.Write(b); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil // renamed; only its durability is not certain
+	}
+	defer d.Close()
+	return d.Sync()
+}
