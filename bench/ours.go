@@ -45,6 +45,8 @@ type own struct {
 	*lbtest.Balancer
 	at fronts
 
+	perReload int // workers that a reload starts
+
 	mu      sync.Mutex
 	workers map[int]bool // that nginx has had, by process id
 }
@@ -84,14 +86,15 @@ server {
 	})
 	at[grpcPlain], at[httpPlain] = b.GRPC, b.HTTP
 	// An nginx that has only just started may have a reload before it yet.
-	b.Eventually("lbctl has nothing left to do", func() error {
-		status, err := b.Status()
+	var status controller.Status
+	b.Eventually("lbctl has nothing left to do", func() (err error) {
+		status, err = b.Status()
 		if err == nil && status.State != controller.Serving {
 			err = errors.New(status.Summary)
 		}
 		return err
 	})
-	o := &own{Balancer: b, at: at, workers: map[int]bool{}}
+	o := &own{Balancer: b, at: at, perReload: status.Nginx.Workers, workers: map[int]bool{}}
 	o.watch(t)
 	return o
 }
@@ -104,7 +107,7 @@ func (o *own) processes() []int { return []int{o.Nginx().PID(), o.PID()} }
 func (o *own) reloads() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.workers)/workers - 1
+	return len(o.workers)/o.perReload - 1
 }
 
 // watch looks at who nginx's workers are, which is more often than lbctl reloads.
