@@ -7,7 +7,8 @@ import (
 	"runtime"
 )
 
-// workers is how many the hand-written nginx has, as lbctl's has: one a core.
+// workers is how many the hand-written nginx has: one a core, as lbctl's has from
+// nginx 1.27.1 on.
 var workers = runtime.NumCPU()
 
 // A variant is a hand-written nginx that differs from the first one in one thing.

@@ -49,7 +49,7 @@ func newRenderFlags(flags *flags) *renderFlags {
 	define(flags, &r.httpListen, "http-listen", "LBCTL_HTTP_LISTEN", "ADDRESS:PORT",
 		"where nginx takes HTTP", defaultHTTPListen, parseListen)
 	define(flags, &r.workers, "workers", "LBCTL_WORKERS", "N",
-		"nginx's worker processes (default the cores lbctl may use)", 0, parseNumber(1, 1024))
+		"nginx's worker processes (default the cores lbctl may use; 1 for an nginx older than 1.27.1)", 0, parseNumber(1, 1024))
 	define(flags, &r.openFiles, "open-files", "LBCTL_OPEN_FILES", "N",
 		"files a worker may have open (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
 	define(flags, &r.user, "nginx-user", "LBCTL_NGINX_USER", "NAME",

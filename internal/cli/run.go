@@ -186,6 +186,10 @@ func runRun(ctx context.Context, opts *runOptions) error {
 	if err != nil {
 		return err
 	}
+	var oneWorker string // why, when the operator hasn't said how many
+	if settings.Workers == 0 {
+		_, oneWorker = render.DefaultWorkers(settings.NginxVersion)
+	}
 	var source *render.Source // which is made of the table, and runs after it is
 	table, err := endpoints.Open(filepath.Join(opts.StateDir, "endpoints.json"), endpoints.Options{
 		GuardShare:   opts.GuardShare,
@@ -240,7 +244,7 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		return err
 	}
 	logger.Info("lbctl starts", "version", version, "nginx", server.Build().Version,
-		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin), "endpoints_by_reload", byReload)
+		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin), "endpoints_by_reload", byReload, "one_worker", oneWorker)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return beFrugal(ctx, opts.Environ) })

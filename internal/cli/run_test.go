@@ -22,6 +22,7 @@ import (
 	"lbctl/internal/consultest"
 	"lbctl/internal/controller"
 	"lbctl/internal/nginxtest"
+	"lbctl/internal/render"
 )
 
 // A running daemon, with the real Consul and the real nginx.
@@ -166,6 +167,8 @@ func TestDaemon(t *testing.T) {
 		assert.Equal(t, exitOK, got.code, got.err)
 		assert.True(t, strings.HasPrefix(got.out, "# configuration file nginx.conf:\n"), got.out)
 		assert.Contains(t, got.out, "upstream http-web {")
+		workers, _ := render.DefaultWorkers(binary.Version)
+		assert.Contains(t, got.out, fmt.Sprintf("worker_processes %d;", workers), "nobody says how many")
 		out := filepath.Join(t.TempDir(), "new", "conf")
 		got = r.lbctl("render", "--out", out)
 		assert.Equal(t, exitOK, got.code, got.err)
@@ -241,6 +244,8 @@ func TestLogFormat(t *testing.T) {
 			"run", "--state-dir", nginxtest.Dir(t), "--nginx", binary.Path, "--admin", "none", "--log-format", "json"}})
 	}()
 	require.Eventually(t, seen(log, `"msg":"lbctl starts"`), patience, often)
+	_, oneWorker := render.DefaultWorkers(binary.Version)
+	assert.Contains(t, log.String(), fmt.Sprintf(`"one_worker":%q`, oneWorker))
 	cancel()
 	assert.Equal(t, exitOK, <-codes)
 	for line := range strings.Lines(log.String()) {

@@ -27,6 +27,30 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	assert.Equal(t, "[::1]:6379", Settings{GRPCListen: "[::1]:5000"}.tcpListen(6379))
 }
 
+// With more, an older nginx sends clients from one old worker to the next one at a
+// reload, and some gRPC calls fail.
+func TestAnOlderNginxHasOneWorker(t *testing.T) {
+	for _, tt := range []struct {
+		nginx string
+		given int
+		want  int
+	}{
+		{nginx: "1.22.1", want: 1},
+		{nginx: "1.27.0", want: 1},
+		{nginx: "1.22.1", given: 4, want: 4},
+		{nginx: "1.27.1", want: runtime.GOMAXPROCS(0)},
+		{nginx: "1.30.6", want: runtime.GOMAXPROCS(0)},
+	} {
+		s, err := Settings{RunDir: "/run/lb", NginxVersion: tt.nginx, Workers: tt.given}.complete()
+		require.NoError(t, err)
+		assert.Equal(t, tt.want, s.Workers, "nginx %s, %d given", tt.nginx, tt.given)
+	}
+	_, why := DefaultWorkers("1.22.1")
+	assert.Equal(t, "nginx 1.22.1 fails gRPC calls at reloads when it has more, want 1.27.1 or later", why)
+	_, why = DefaultWorkers("1.30.6")
+	assert.Empty(t, why)
+}
+
 func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
 	_, err := New(Options{Settings: Settings{
 		GRPCListen: "localhost:5000", HTTPListen: "0.0.0.0:x", Workers: -1, OpenFiles: 3,

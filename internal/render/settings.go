@@ -21,7 +21,7 @@ const maxWorkerConnections = 16384
 type Settings struct {
 	GRPCListen string // address and port for gRPC; default "0.0.0.0:5000"
 	HTTPListen string // address and port for HTTP; default "0.0.0.0:8080"
-	Workers    int    // worker processes; default the cores this process may use
+	Workers    int    // worker processes; default DefaultWorkers
 	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
 	SeedsDir   string // absolute; where nginx finds servers to start with; needed with Resolver only
 	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
@@ -76,7 +76,7 @@ func (s Settings) complete() (Settings, error) {
 		s.HTTPListen = "0.0.0.0:8080"
 	}
 	if s.Workers == 0 {
-		s.Workers = runtime.GOMAXPROCS(0)
+		s.Workers, _ = DefaultWorkers(s.NginxVersion)
 	}
 	if s.OpenFiles == 0 {
 		s.OpenFiles = openFilesLimit()
@@ -131,6 +131,26 @@ func (s Settings) complete() (Settings, error) {
 		bad("nginx version", s.NginxVersion, `three numbers like "1.30.6"`)
 	}
 	return s, errors.Join(errs...)
+}
+
+// workersSince is the nginx whose old workers send away every HTTP/2 connection
+// at a reload, those too that they have only just accepted.
+const workersSince = "1.27.1"
+
+// DefaultWorkers is how many worker processes an nginx of this version has when
+// nobody says: as many as the cores this process may use. An older one has a
+// single one, and why says so; it is empty otherwise.
+//
+// An old worker tells its clients at a reload to connect anew. With more than one,
+// some come to the next old worker, milliseconds before that one is told to stop.
+// A gRPC client repeats a call once, so one sent away twice fails. Or the older
+// nginx forgets the new connection, which stays with the instances of before the
+// reload. A single worker has closed its listeners before it sends anybody away.
+func DefaultWorkers(nginxVersion string) (n int, why string) {
+	if enough, err := versionAtLeast(nginxVersion, workersSince); err == nil && !enough {
+		return 1, fmt.Sprintf("nginx %s fails gRPC calls at reloads when it has more, want %s or later", nginxVersion, workersSince)
+	}
+	return runtime.GOMAXPROCS(0), ""
 }
 
 // ports are those that no TCP service can have.
