@@ -18,14 +18,15 @@ const servicesHelp = `List the services that nginx balances, or one service's in
 
 A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
-  fresh        what Consul says
-  stale        what Consul last said; it says nothing now, or nothing about it
-  panic        too few instances pass their checks, by default none: all that
-               are not in maintenance are tried
-  held         instances vanished from Consul in a suspicious way and are kept
-               in rotation; 'lbctl accept' lets them go
-  quarantined  its data can't be understood, or nginx or a template refuses it;
-               its last good state is kept`
+  fresh            what Consul says
+  stale            what Consul last said; it can't be reached, or has no leader
+  last-known-good  what Consul last said of it; it answers for others only
+  panic            too few instances pass their checks, by default none: all that
+                   are not in maintenance are tried
+  held             instances vanished from Consul in a suspicious way and are kept
+                   in rotation; 'lbctl accept' lets them go
+  quarantined      its data can't be understood, or nginx or a template refuses it;
+                   its last good state is kept`
 
 type servicesOptions struct {
 	Out      io.Writer

@@ -7,8 +7,8 @@ import (
 )
 
 // SetDoubts says about which services Consul's last word may be out of date, by
-// name, each with the reason for people. They are stale, and all others are not,
-// from the next observation on, which must have them as they were last known.
+// name, each with the reason for people. They are LastKnownGood, and all others are
+// not, from the next observation on, which must have them as they were last known.
 func (t *Table) SetDoubts(doubts map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -18,7 +18,7 @@ func TestDoubtsAreOfTheirServiceOnly(t *testing.T) {
 	later := noon.Add(time.Second)
 	entries := table.Observe(later, services)
 	assert.Equal(t, Fresh, entries[0].State)
-	assert.Equal(t, Stale, entries[1].State)
+	assert.Equal(t, LastKnownGood, entries[1].State)
 	assert.Equal(t, "why", entries[1].Reason)
 	assert.Equal(t, later, entries[1].Since)
 

@@ -181,11 +181,12 @@ type State string
 
 // The states of an Entry.
 const (
-	Fresh       State = "fresh"       // what Consul says
-	Stale       State = "stale"       // what Consul last said; it says nothing now, or nothing about this one, and after Options.MaxStale nobody gets traffic
-	Panic       State = "panic"       // too few instances are in rotation: all that are not in maintenance get traffic
-	Held        State = "held"        // instances vanished and are kept in rotation
-	Quarantined State = "quarantined" // its data can't be understood or is refused; the last good state, if any, is kept
+	Fresh         State = "fresh"           // what Consul says
+	Stale         State = "stale"           // what Consul last said; it says nothing now, and after Options.MaxStale nobody gets traffic
+	LastKnownGood State = "last-known-good" // what Consul last said of this service; it answers for others, and MaxStale is as for Stale
+	Panic         State = "panic"           // too few instances are in rotation: all that are not in maintenance get traffic
+	Held          State = "held"            // instances vanished and are kept in rotation
+	Quarantined   State = "quarantined"     // its data can't be understood or is refused; the last good state, if any, is kept
 )
 
 // Entry is a service as it is to be served.

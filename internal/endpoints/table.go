@@ -678,7 +678,7 @@ func (t *Table) judge(now time.Time, r *record, e *Entry, restored bool) (State,
 		state = Stale
 		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")
 	case t.doubts[e.Name] != "":
-		state = Stale
+		state = LastKnownGood
 		reasons = append(reasons, t.doubts[e.Name])
 	}
 	if !e.OK {

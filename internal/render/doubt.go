@@ -52,7 +52,7 @@ func (s *Source) doubtProblems() []Problem {
 			p.Subject = serviceSubject(name)
 			p.Message = f.reason() + ", it is not served: " + f.details()
 			if _, known := s.table.Remembered(name); known {
-				p.Message = "stale: " + f.reason() + ", this is the last it said: " + f.details()
+				p.Message = string(endpoints.LastKnownGood) + ": " + f.reason() + ", this is the last it said: " + f.details()
 			}
 		}
 		problems = append(problems, p)

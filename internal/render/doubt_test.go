@@ -60,9 +60,9 @@ func TestOneQueryThatFailsIsTheTroubleOfItsService(t *testing.T) {
 			const query = "/v1/health/service/web"
 			way.set(query, tt.fault)
 			reason := "^" + tt.says + ` for it since \d\d:\d\d:\d\d, this is the last it said$`
-			e := r.awaitState("web", endpoints.Stale, reason)
+			e := r.awaitState("web", endpoints.LastKnownGood, reason)
 			assert.WithinDuration(t, time.Now(), e.Since, patience)
-			p := r.awaitProblem("service web", "stale: "+tt.says)
+			p := r.awaitProblem("service web", "last-known-good: "+tt.says)
 			assert.Contains(t, p.Message, tt.fault.body)
 			assert.WithinDuration(t, e.Since, p.Since, 10*time.Second)
 
@@ -87,7 +87,7 @@ func TestOneQueryThatFailsIsTheTroubleOfItsService(t *testing.T) {
 
 			// It is well again, too, when Consul has nothing new to say of it.
 			way.set(query, tt.fault)
-			r.awaitState("web", endpoints.Stale, reason)
+			r.awaitState("web", endpoints.LastKnownGood, reason)
 			way.set(query, fault{})
 			began := time.Now()
 			r.awaitState("web", endpoints.Fresh, "^$")
@@ -135,9 +135,9 @@ func TestAQueryThatFailsFromTheStartLeavesWhatTheSnapshotKnows(t *testing.T) {
 	again := run(t, consul, through, func(o *Options) { o.Table = restored })
 	c := again.awaitServer(server(7003))
 	assert.True(t, hasServer(c, server(7002)), "from the snapshot")
-	again.awaitState("web", endpoints.Stale, "^Consul answers 500 for it since")
+	again.awaitState("web", endpoints.LastKnownGood, "^Consul answers 500 for it since")
 	again.awaitState("api", endpoints.Fresh, "^$")
-	again.awaitProblem("service web", "stale: Consul answers 500")
+	again.awaitProblem("service web", "last-known-good: Consul answers 500")
 
 	registerGRPC(t, consul, "api", "api-3", 7004)
 	c = again.awaitServer(server(7004))
@@ -160,8 +160,8 @@ func TestWhenAllQueriesFailConsulIsTheProblem(t *testing.T) {
 	for _, path := range []string{"/v1/catalog/services", "/v1/health/service/api", "/v1/health/service/web"} {
 		way.set(path, fault{code: http.StatusInternalServerError, body: "no"})
 	}
-	r.awaitState("api", endpoints.Stale, "Consul answers 500")
-	r.awaitState("web", endpoints.Stale, "Consul answers 500")
+	r.awaitState("api", endpoints.LastKnownGood, "Consul answers 500")
+	r.awaitState("web", endpoints.LastKnownGood, "Consul answers 500")
 	consultest.Eventually(t, patience, func() (bool, string) {
 		problems := r.Status().Problems
 		return len(problems) == 1 && problems[0].Subject == "consul", fmt.Sprint(problems)
