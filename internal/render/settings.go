@@ -148,7 +148,7 @@ const workersSince = "1.27.1"
 // reload. A single worker has closed its listeners before it sends anybody away.
 func DefaultWorkers(nginxVersion string) (n int, why string) {
 	if enough, err := versionAtLeast(nginxVersion, workersSince); err == nil && !enough {
-		return 1, fmt.Sprintf("nginx %s fails gRPC calls at reloads when it has more, want %s or later", nginxVersion, workersSince)
+		return 1, fmt.Sprintf("nginx %s can fail gRPC calls at reloads when it has more, want %s or later", nginxVersion, workersSince)
 	}
 	return runtime.GOMAXPROCS(0), ""
 }
