@@ -33,5 +33,6 @@ func beFrugal(ctx context.Context, environ []string) error {
 	if lookup(environ, "GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
 	}
+	debug.FreeOSMemory() // what only the start needed
 	return nil
 }

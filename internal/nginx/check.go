@@ -143,7 +143,7 @@ server {
     include %s;
     location / { return 404 "not here\n"; }
 }
-`, quote("unix:"+socket), n, quote(filepath.Join(SeedsDir(i.opts.StateDir), seededFile, "*.conf")))
+`, quote("unix:"+socket), n, quote(Seeds(SeedsDir(i.opts.StateDir), seededFile)))
 }
 
 func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 )
 
@@ -27,12 +29,13 @@ type Resolver interface {
 // upstreams that a running one doesn't have yet: whatever is in a file stays until
 // the next reload, so that at a reload the files of all other upstreams are hidden.
 //
-//	<state>/seeds/start/grpc-hello/servers.conf   for an nginx that starts
-//	<state>/seeds/reload/                         what is left of it for a reload
-//	<state>/seeds/now -> start                    what nginx reads
+//	<state>/seeds/start/1f/grpc-hello.conf   for an nginx that starts
+//	<state>/seeds/reload/                    what is left of it for a reload
+//	<state>/seeds/now -> start               what nginx reads
 //
-// Each has a directory of its own, for nginx reads the whole directory to find out
-// which files a pattern means, and there may be thousands.
+// There are shards because there may be thousands: nginx reads a whole directory to
+// find out which files a pattern means, and making a directory for each is what
+// would take longest at the first start.
 type seeds struct {
 	dir string
 
@@ -48,11 +51,30 @@ const seededConf = "location = /seeded { return 200 \"seeded\\n\"; }\n"
 
 func (s *seeds) path(set string) string { return filepath.Join(s.dir, set) }
 
-func seedFile(dir, upstream string) string { return filepath.Join(dir, upstream, "servers.conf") }
+const (
+	shards     = 64
+	seedSuffix = ".conf"
+)
 
-// SeedsDir is where nginx reads its seeds, UPSTREAM/*.conf for each upstream that
-// has any.
+// shard is the directory that an upstream's file is in.
+func shard(upstream string) string {
+	h := fnv.New32a()
+	h.Write([]byte(upstream))
+	return fmt.Sprintf("%02x", h.Sum32()%shards)
+}
+
+func seedFile(dir, upstream string) string {
+	return filepath.Join(dir, shard(upstream), upstream+seedSuffix)
+}
+
+// SeedsDir is where nginx reads its seeds, by the patterns of Seeds.
 func SeedsDir(stateDir string) string { return filepath.Join(stateDir, "seeds", "now") }
+
+// Seeds is the pattern by which an upstream includes its seeds from SeedsDir. It is
+// of one file, and a pattern all the same: for nginx that file need not be there.
+func Seeds(seedsDir, upstream string) string {
+	return strings.TrimSuffix(seedFile(seedsDir, upstream), "f") + "[f]"
+}
 
 // Seed says with which servers each upstream starts: lines of nginx's
 // configuration, by upstream. Only what differs is written. The error is ErrStore;
@@ -77,7 +99,7 @@ func (s *seeds) write(servers map[string]string) error {
 		if _, ok := servers[upstream]; ok {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(start, upstream)); err != nil {
+		if err := os.RemoveAll(seedFile(start, upstream)); err != nil {
 			return err
 		}
 		delete(s.written, upstream)
@@ -109,21 +131,22 @@ func (s *seeds) init() error {
 	if err := replace(seedFile(start, seededFile), seededConf); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(start)
+	files, err := filepath.Glob(filepath.Join(start, "*", "*"))
 	if err != nil {
 		return err
 	}
 	written := map[string]string{}
-	for _, entry := range entries {
-		if entry.Name() == seededFile {
+	for _, file := range files {
+		upstream := strings.TrimSuffix(filepath.Base(file), seedSuffix)
+		if upstream == seededFile {
 			continue
 		}
-		lines, err := os.ReadFile(seedFile(start, entry.Name()))
-		if err != nil { // a crash left it half written
-			_ = os.RemoveAll(filepath.Join(start, entry.Name()))
+		lines, err := os.ReadFile(file)
+		if err != nil || file != seedFile(start, upstream) { // a crash left it half written
+			_ = os.RemoveAll(file)
 			continue
 		}
-		written[entry.Name()] = string(lines)
+		written[upstream] = string(lines)
 	}
 	s.written = written
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -20,7 +21,7 @@ func (s *seeds) read(t *testing.T) map[string]string {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		found[filepath.Base(filepath.Dir(file))] = string(text)
+		found[strings.TrimSuffix(filepath.Base(file), ".conf")] = string(text)
 	}
 	return found
 }

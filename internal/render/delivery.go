@@ -3,9 +3,9 @@ package render
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
 )
 
 // resolveSince is the nginx that first took its servers from DNS: "server ...
@@ -81,7 +81,7 @@ func (u Upstream) ResolveService() string { return endpoints.ResolveService }
 
 // Seeds is what an upstream includes to have servers before it has been answered: a
 // pattern, since there need not be such a file.
-func (s Settings) Seeds(upstream string) string { return filepath.Join(s.SeedsDir, upstream, "*.conf") }
+func (s Settings) Seeds(upstream string) string { return nginx.Seeds(s.SeedsDir, upstream) }
 
 // An upstream's zone has room for twice as many servers as there ever were, within
 // steps, so that scaling a service doesn't change nginx's configuration.
