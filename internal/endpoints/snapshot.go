@@ -157,7 +157,7 @@ func (t *Table) snapshot() snapshot {
 		Owners:        maps.Clone(t.owners),
 		Services:      make([]snapshotService, 0, len(t.records)),
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.records)) {
+	for _, name := range t.names() {
 		r := t.records[name]
 		ss := snapshotService{
 			Name:      name,

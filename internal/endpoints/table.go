@@ -87,6 +87,7 @@ type Table struct {
 
 	mu       sync.Mutex
 	records  map[string]*record // by service name
+	sorted   []string           // their names, as of the last time that they were asked for
 	owners   map[claim]string   // who serves a route that several may claim
 	vanished []vanishing        // within GuardWindow; without those that were let go for good
 	counts   []count            // within GuardWindow
@@ -326,6 +327,18 @@ func (t *Table) NextDeadline() time.Time {
 	return next
 }
 
+// names is the services that there are records of, in order.
+func (t *Table) names() []string {
+	current := len(t.sorted) == len(t.records)
+	for _, name := range t.sorted {
+		current = current && t.records[name] != nil
+	}
+	if !current {
+		t.sorted = slices.Sorted(maps.Keys(t.records))
+	}
+	return t.sorted
+}
+
 // observation is the catalog at one moment.
 type observation struct {
 	services map[string]Service
@@ -349,13 +362,11 @@ func (t *Table) observation(services []Service) *observation {
 	if f := t.foreseen; f.observation != nil && same(f.services, services) {
 		return f.observation
 	}
-	return newObservation(services)
-}
-
-func newObservation(services []Service) *observation {
 	o := &observation{services: make(map[string]Service, len(services)), ids: map[string]map[id]bool{}}
 	for _, s := range services {
-		if !slices.IsSortedFunc(s.Instances, compareInstances) {
+		r := t.records[s.Name]
+		known := r != nil && same(r.instances, s.Instances) // and was looked at before
+		if !known && !slices.IsSortedFunc(s.Instances, compareInstances) {
 			s.Instances = slices.Clone(s.Instances)
 			slices.SortFunc(s.Instances, compareInstances)
 		}
@@ -420,7 +431,7 @@ func (t *Table) notice(now time.Time, o *observation) map[string]int {
 	t.counts = slices.DeleteFunc(t.counts, func(c count) bool { return now.Sub(c.at) > t.opts.GuardWindow })
 	t.counts = append(t.counts, count{now, served})
 	fresh := map[string]int{}
-	for _, name := range slices.Sorted(maps.Keys(t.records)) {
+	for _, name := range t.names() {
 		r := t.records[name]
 		if s, ok := o.services[name]; ok && same(s.Instances, r.instances) {
 			continue
@@ -613,7 +624,7 @@ func (t *Table) remember(o *observation) {
 func (t *Table) compose(now time.Time, o *observation) []Entry {
 	t.composed = now
 	entries := make([]Entry, 0, len(t.records))
-	for _, name := range slices.Sorted(maps.Keys(t.records)) {
+	for _, name := range t.names() {
 		r := t.records[name]
 		s := Service{Name: name, Instances: r.instances, OK: true}
 		if o != nil {

@@ -275,11 +275,22 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	return u, true
 }
 
+// isPlain reports whether the layout has the very instances that the entry has in
+// rotation, and all their addresses are IP addresses.
+func (b *builder) isPlain(e endpoints.Entry) bool {
+	u, ok := b.upstreams[e.Name]
+	return ok && u.isPlainly(e.Rotation())
+}
+
+func (u Upstream) isPlainly(in []endpoints.Instance) bool {
+	return u.plain && len(in) > 0 && len(u.from) == len(in) && &u.from[0] == &in[0]
+}
+
 // servers begins an upstream with its servers.
 func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
 	u := Upstream{Service: e.Name, from: in, plain: true, reads: b.reads}
-	if old, ok := b.before[e.Name]; ok && old.plain && len(in) > 0 && len(old.from) == len(in) && &old.from[0] == &in[0] {
+	if old, ok := b.before[e.Name]; ok && old.isPlainly(in) {
 		u.servers, u.targets = old.servers, old.targets
 		return u
 	}

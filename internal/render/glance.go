@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// glanceRound is in how many checks every service is looked at: in twenty
-	// seconds, so that with a check of grace a watch that has stalled is renewed
-	// within thirty seconds.
-	glanceRound = 10
+	// glanceRound is in how many checks every service is looked at: in 24 seconds,
+	// so that with a check of grace a watch that has stalled is renewed within
+	// thirty seconds.
+	glanceRound = 12
 	// nothing is a filter that no instance passes: Consul says how new its answer
 	// is all the same.
 	nothing = `Node.Node == ""`

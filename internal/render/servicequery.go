@@ -70,7 +70,7 @@ func serviceOf(query string) (string, bool) {
 		return "", false
 	}
 	name, ok = strings.CutSuffix(name, querySuffix)
-	return name, ok && namePattern.MatchString(name)
+	return name, ok && !strings.Contains(name, "|")
 }
 
 // registrations is what Consul says of a service, in consul-template's words.

@@ -421,8 +421,8 @@ func (s *Source) setWaiting(problems []Problem) {
 // that it says has no instance is left out: it is about to leave the list.
 func (s *Source) seen() (services []endpoints.Service, unheard []string) {
 	services = make([]endpoints.Service, 0, len(s.watches.own))
-	for query, d := range s.watches.own {
-		data, answered := s.watches.brain.Recall(d)
+	for _, query := range slices.Sorted(maps.Keys(s.watches.own)) {
+		data, answered := s.watches.brain.Recall(s.watches.own[query])
 		name, isService := serviceOf(query)
 		switch {
 		case !isService && !answered:
@@ -436,8 +436,6 @@ func (s *Source) seen() (services []endpoints.Service, unheard []string) {
 			}
 		}
 	}
-	slices.SortFunc(services, func(a, b endpoints.Service) int { return strings.Compare(a.Name, b.Name) })
-	slices.Sort(unheard)
 	return services, unheard
 }
 
@@ -541,6 +539,9 @@ func missingProblems(queries []string) []Problem {
 func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
 	var addresses []string
 	for _, e := range entries {
+		if last.layout != nil && last.layout.isPlain(e) {
+			continue
+		}
 		for _, i := range e.Rotation() {
 			if _, err := netip.ParseAddr(i.Address); err != nil {
 				addresses = append(addresses, i.Address)
