@@ -76,11 +76,20 @@ func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
 		return nil
 	}
 	entries := slices.Clone(l.entries)
-	for n, e := range entries {
-		i, ok := slices.BinarySearchFunc(cfg.Entries, e.Name, func(e endpoints.Entry, name string) int { return strings.Compare(e.Name, name) })
-		_, byReload := cfg.ByReload[e.Name]
-		if ok && !byReload && sameWay(cfg.Entries[i], e) {
-			entries[n] = cfg.Entries[i]
+	latest := cfg.Entries // both are by name
+	for n := range entries {
+		e := &entries[n]
+		for len(latest) > 0 && latest[0].Name < e.Name {
+			latest = latest[1:]
+		}
+		if len(latest) == 0 {
+			break
+		}
+		if latest[0].Name != e.Name || !sameWay(latest[0], *e) {
+			continue
+		}
+		if _, byReload := cfg.ByReload[e.Name]; !byReload {
+			*e = latest[0]
 		}
 	}
 	return entries

@@ -18,7 +18,7 @@ const (
 	// With manyProbed of them a round takes so long that Consul's own checks have
 	// to find out, and processor time is worth more.
 	manyProbed          = 2000
-	manyProbesPerSecond = 25
+	manyProbesPerSecond = 20
 	// probesAtOnce are a second's worth, should all of them wait for a second.
 	probesAtOnce = probesPerSecond
 	// probeBurst is how far the bound may be caught up with.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul-template/dependency"
@@ -24,8 +25,11 @@ type watches struct {
 	// changed fires when a query has begun to fail or succeeds again.
 	changed chan struct{}
 
+	doubts atomic.Uint64 // how often a query fell into doubt or came out of it
+
 	mu      sync.Mutex
 	queries map[string]*query // that the watcher sends, for whomever
+	none    uint64            // doubts when none was in doubt
 }
 
 func newWatches(config *api.Config) (*watches, error) {
@@ -94,12 +98,19 @@ func (w *watches) find(name string) *query {
 // failing is the queries that fail, by name; all reports whether no other is
 // left of several.
 func (w *watches) failing() (list []failing, all bool) {
+	doubts := w.doubts.Load()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.none == doubts {
+		return nil, false // as mostly, and there may be thousands to ask
+	}
 	for _, q := range w.queries {
 		if f, fails := q.failing(); fails {
 			list = append(list, f)
 		}
+	}
+	if len(list) == 0 {
+		w.none = doubts
 	}
 	slices.SortFunc(list, func(a, b failing) int { return strings.Compare(a.query, b.query) })
 	return list, len(list) > 1 && len(list) == len(w.queries)
@@ -183,7 +194,10 @@ func (w *watches) start(d dependency.Dependency) error {
 	if w.find(d.String()) != nil {
 		return nil // the other has asked already
 	}
-	q := newQuery(d, func() { notify(w.changed) })
+	q := newQuery(d, func() {
+		w.doubts.Add(1)
+		notify(w.changed)
+	})
 	w.mu.Lock()
 	w.queries[d.String()] = q
 	w.mu.Unlock()
