@@ -70,7 +70,7 @@ type Responder struct {
 
 	mu        sync.Mutex
 	upstreams map[string]*upstream // by SRV name
-	names     map[string]string    // upstream's own name to SRV name
+	names     map[string]*upstream // by the upstream's own name
 	epoch     int                  // goes up with Forget
 	ending    bool                 // no question is kept any more
 
@@ -79,6 +79,7 @@ type Responder struct {
 
 // upstream is what the Responder knows of one.
 type upstream struct {
+	query   string // SRV name
 	targets []Target
 	version int       // goes up with targets
 	answer  []byte    // packed, but for the question's own id
@@ -108,7 +109,7 @@ func NewResponder(logger *slog.Logger) *Responder {
 		questions: newPace(questionsPerSecond, questionsAtOnce),
 		taken:     make(chan struct{}, 1),
 		upstreams: map[string]*upstream{},
-		names:     map[string]string{},
+		names:     map[string]*upstream{},
 	}
 }
 
@@ -185,34 +186,37 @@ func (r *Responder) Set(upstreams map[string][]Target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	for name := range r.names {
-		if _, ok := upstreams[name]; ok {
+	for name, targets := range upstreams {
+		u := r.names[name]
+		if u != nil && SameTargets(u.targets, targets) {
 			continue
 		}
-		query := r.names[name]
-		r.release(r.upstreams[query])
-		delete(r.upstreams, query)
-		delete(r.names, name)
-	}
-	for name, targets := range upstreams {
-		query, ok := r.names[name]
-		if !ok {
-			query = srvPrefix + ResolveHost(name) + "."
-			r.names[name] = query
-			r.upstreams[query] = &upstream{askers: map[string]asker{}, kept: map[*kept]bool{}}
+		if u == nil {
+			u = &upstream{query: srvPrefix + ResolveHost(name) + ".", askers: map[string]asker{}, kept: map[*kept]bool{}}
+			r.names[name], r.upstreams[u.query] = u, u
 		}
-		if u := r.upstreams[query]; !ok || !SameTargets(u.targets, targets) {
-			u.set(query, targets, now)
+		u.set(targets, now)
+		r.release(u)
+	}
+	if len(r.names) == len(upstreams) {
+		return // there are no others
+	}
+	for name, u := range r.names {
+		if _, ok := upstreams[name]; !ok {
 			r.release(u)
+			delete(r.names, name)
+			if r.upstreams[u.query] == u {
+				delete(r.upstreams, u.query)
+			}
 		}
 	}
 }
 
-func (u *upstream) set(query string, targets []Target, now time.Time) {
+func (u *upstream) set(targets []Target, now time.Time) {
 	u.targets = targets
 	u.version++
 	u.since = now
-	u.answer, u.whole = pack(query, u.targets)
+	u.answer, u.whole = pack(u.query, u.targets)
 }
 
 // Forget says that nginx has new workers, as after a reload: whoever asks from now
@@ -242,8 +246,8 @@ func (r *Responder) Untaken() map[string]time.Time {
 	defer r.mu.Unlock()
 	untaken := map[string]time.Time{}
 	now := time.Now()
-	for name, query := range r.names {
-		if u := r.upstreams[query]; !u.isTaken(u.version, now) {
+	for name, u := range r.names {
+		if !u.isTaken(u.version, now) {
 			untaken[name] = u.since
 		}
 	}
@@ -255,7 +259,7 @@ func (r *Responder) Untaken() map[string]time.Time {
 func (r *Responder) Known(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	u := r.upstreams[r.names[name]]
+	u := r.names[name]
 	return u != nil && u.known && time.Since(u.asked) <= knownTTL
 }
 

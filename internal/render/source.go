@@ -46,7 +46,7 @@ const (
 	// savePause is how far apart the snapshot is written at least: with thousands
 	// of instances it takes a while. One that could not be written is so again
 	// after that time.
-	savePause = 5 * time.Second
+	savePause = 10 * time.Second
 )
 
 // Options says what a Source works with. Settings are required.
@@ -104,8 +104,10 @@ type Source struct {
 
 	// The loop's own.
 	set      templateSet
-	unheard  time.Time       // when a service was first found without an answer
-	failing  map[string]bool // the queries that are known to fail, by name
+	unheard  time.Time                    // when a service was first found without an answer
+	failing  map[string]bool              // the queries that are known to fail, by name
+	listing  dependency.Dependency        // the query for the list of services
+	followed []*dependency.CatalogSnippet // the list whose services are watched
 	observed bool
 	started  time.Time // Run
 	latest   Configuration
@@ -255,13 +257,14 @@ func (s *Source) Run(ctx context.Context) error {
 
 // loop owns what Consul says and the templates.
 func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- struct{}) error {
-	catalog, err := dependency.NewCatalogServicesQuery("")
+	listing, err := dependency.NewCatalogServicesQuery("")
 	if err != nil {
 		return err
 	}
-	if err := s.watches.add(catalog); err != nil {
+	if err := s.watches.add(listing); err != nil {
 		return err
 	}
+	s.listing = listing
 	s.setWaiting(waitingForCatalog)
 	for {
 		var deadline <-chan time.Time
@@ -291,7 +294,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 				drained = true
 			}
 		}
-		if err := s.follow(catalog); err != nil {
+		if err := s.follow(); err != nil {
 			return err
 		}
 		s.logDoubts()
@@ -321,15 +324,19 @@ func (s *Source) nextDeadline() time.Time {
 }
 
 // follow watches the services that are in the catalog, and no others.
-func (s *Source) follow(catalog dependency.Dependency) error {
-	data, ok := s.watches.brain.Recall(catalog)
+func (s *Source) follow() error {
+	data, ok := s.watches.brain.Recall(s.listing)
 	if !ok {
 		return nil
 	}
 	listed, _ := data.([]*dependency.CatalogSnippet)
+	if len(listed) > 0 && len(listed) == len(s.followed) && &listed[0] == &s.followed[0] {
+		return nil // it is the same list
+	}
+	s.followed = listed
 	var problems []Problem
 	wanted := make(map[string]bool, len(listed)+1)
-	wanted[catalog.String()] = true
+	wanted[s.listing.String()] = true
 	for _, snippet := range listed {
 		if snippet.Name == "consul" {
 			continue
@@ -420,20 +427,16 @@ func (s *Source) setWaiting(problems []Problem) {
 // services, unheard, that it lists but has not said anything about. A service
 // that it says has no instance is left out: it is about to leave the list.
 func (s *Source) seen() (services []endpoints.Service, unheard []string) {
-	services = make([]endpoints.Service, 0, len(s.watches.own))
-	for _, query := range slices.Sorted(maps.Keys(s.watches.own)) {
-		data, answered := s.watches.brain.Recall(s.watches.own[query])
-		name, isService := serviceOf(query)
+	if _, ok := s.watches.brain.Recall(s.listing); !ok {
+		return nil, nil
+	}
+	services = make([]endpoints.Service, 0, len(s.watches.services))
+	for _, w := range s.watches.services {
 		switch {
-		case !isService && !answered:
-			return nil, nil
-		case !isService:
-		case !answered:
-			unheard = append(unheard, name)
-		default:
-			if service, _ := data.(endpoints.Service); service.Name != "" {
-				services = append(services, service)
-			}
+		case !w.heard:
+			unheard = append(unheard, w.name)
+		case w.service.Name != "":
+			services = append(services, w.service)
 		}
 	}
 	return services, unheard

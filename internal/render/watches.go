@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/consul-template/template"
 	"github.com/hashicorp/consul-template/watch"
 	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/endpoints"
 )
 
 // watches is the set of blocking queries at Consul, with consul-template's
@@ -21,7 +23,9 @@ type watches struct {
 	watcher *watch.Watcher
 	brain   *template.Brain
 	own     map[string]dependency.Dependency // the loop's
-	native  map[string]dependency.Dependency // the templates', by functions like key
+	// services is what the loop's queries for services have been answered, by name.
+	services []watched
+	native   map[string]dependency.Dependency // the templates', by functions like key
 	// changed fires when a query has begun to fail or succeeds again.
 	changed chan struct{}
 
@@ -30,6 +34,17 @@ type watches struct {
 	mu      sync.Mutex
 	queries map[string]*query // that the watcher sends, for whomever
 	none    uint64            // doubts when none was in doubt
+}
+
+// watched is a service, as Consul says: the zero one if there is none.
+type watched struct {
+	name    string
+	heard   bool // Consul has said something
+	service endpoints.Service
+}
+
+func (w *watches) place(service string) (int, bool) {
+	return slices.BinarySearchFunc(w.services, service, func(x watched, name string) int { return strings.Compare(x.name, name) })
 }
 
 func newWatches(config *api.Config) (*watches, error) {
@@ -147,14 +162,30 @@ func (w *watches) renew() {
 // receive takes an answer, unless its query isn't wanted any longer.
 func (w *watches) receive(view *watch.View) {
 	d := view.Dependency()
-	if q := w.find(d.String()); q != nil && d == q {
+	q := w.find(d.String())
+	if q == nil || d != q {
+		return
+	}
+	service, ok := view.Data().(endpoints.Service)
+	if !ok {
 		w.brain.Remember(d, view.Data())
+		return
+	}
+	if name, ok := serviceOf(d.String()); ok {
+		if n, ok := w.place(name); ok {
+			w.services[n].heard, w.services[n].service = true, service
+		}
 	}
 }
 
 // add watches d for the loop itself.
 func (w *watches) add(d dependency.Dependency) error {
 	w.own[d.String()] = d
+	if q, ok := d.(*serviceQuery); ok {
+		if n, known := w.place(q.service); !known {
+			w.services = slices.Insert(w.services, n, watched{name: q.service})
+		}
+	}
 	return w.start(d)
 }
 
@@ -165,6 +196,11 @@ func (w *watches) remove(name string) {
 		return
 	}
 	delete(w.own, name)
+	if q, ok := d.(*serviceQuery); ok {
+		if n, known := w.place(q.service); known {
+			w.services = slices.Delete(w.services, n, n+1)
+		}
+	}
 	w.end(d)
 }
 
