@@ -19,6 +19,12 @@ const (
 	// costs something. What it would find out by its end, glances find sooner: that
 	// it hangs on a server which was cut off from the others, that it is filtered.
 	queryWait = 5 * time.Minute
+	// An agent goes on with a query until its time is over, also when whoever asked
+	// is gone, and lets a client have no more than 4,096 of them by default. From
+	// manyQueries on, which fit into that three times (those of an lbctl before this
+	// one, of this one, and once sent anew), they wait for manyWait only.
+	manyQueries = 1300
+	manyWait    = time.Minute
 	// answerTimeout is how long Consul may take to answer what needn't wait for
 	// a change.
 	answerTimeout = 15 * time.Second
@@ -41,7 +47,8 @@ type query struct {
 	// changed is called when the query falls into doubt, changes its reason or
 	// comes out of it.
 	changed func()
-	again   chan struct{} // what is under way is given up, and asked anew
+	wait    func() time.Duration // how long for a change; nil: as consul-template says
+	again   chan struct{}        // what is under way is given up, and asked anew
 	stopped chan struct{}
 
 	mu       sync.Mutex
@@ -104,6 +111,9 @@ type cancellable interface {
 
 // ask sends the query once.
 func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	if q.wait != nil {
+		opts.WaitTime = q.wait()
+	}
 	d, ok := q.Dependency.(cancellable)
 	if !ok {
 		return q.askBeside(clients, opts)

@@ -166,6 +166,35 @@ func TestAQueryThatIsGivenUpKnowsWhy(t *testing.T) {
 	})
 }
 
+func TestManyQueriesWaitForLess(t *testing.T) {
+	w, err := newWatches(&api.Config{Address: "127.0.0.1:1"})
+	require.NoError(t, err)
+	defer w.stop()
+	assert.Equal(t, queryWait, w.wait())
+	for n := range manyQueries {
+		w.queries[fmt.Sprint(n)] = nil
+	}
+	assert.Equal(t, manyWait, w.wait())
+
+	asked := time.Duration(0)
+	q := newQuery(askedFor{newServiceQuery("web", nil), &asked}, func() {})
+	q.wait = w.wait
+	_, _, err = q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7, WaitTime: queryWait})
+	require.NoError(t, err)
+	assert.Equal(t, manyWait, asked)
+}
+
+// askedFor is a query that notes how long it was to wait.
+type askedFor struct {
+	*serviceQuery
+	wait *time.Duration
+}
+
+func (a askedFor) FetchContext(_ context.Context, _ *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
+	*a.wait = opts.WaitTime
+	return nil, &dependency.ResponseMetadata{LastIndex: 8}, nil
+}
+
 // slowService is a query that Consul never answers.
 type slowService struct{ *serviceQuery }
 

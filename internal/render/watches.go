@@ -103,6 +103,16 @@ func clientInput(c *api.Config) *dependency.CreateConsulClientInput {
 // its answer, within queryWait.
 func (w *watches) stop() { w.watcher.Stop() }
 
+// wait is how long a query waits for a change.
+func (w *watches) wait() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queries) >= manyQueries {
+		return manyWait
+	}
+	return queryWait
+}
+
 // find is the query of that name; nil when nobody asks it.
 func (w *watches) find(name string) *query {
 	w.mu.Lock()
@@ -234,6 +244,7 @@ func (w *watches) start(d dependency.Dependency) error {
 		w.doubts.Add(1)
 		notify(w.changed)
 	})
+	q.wait = w.wait
 	w.mu.Lock()
 	w.queries[d.String()] = q
 	w.mu.Unlock()
