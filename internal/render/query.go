@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// queryWait is how long a blocking query waits for a change: as long as Consul
-	// has it wait by itself, for with a thousand of them each that ends in vain
-	// costs something. What it would find out by its end, glances find sooner: that
-	// it hangs on a server which was cut off from the others, that it is filtered.
-	queryWait = 5 * time.Minute
+	// queryWait is how long a blocking query waits for a change: with a thousand of
+	// them each that ends in vain costs something. What it would find out by its end,
+	// glances find sooner: that it hangs on a server which was cut off from the
+	// others, that it is filtered.
+	queryWait = 2 * time.Minute
 	// An agent goes on with a query until its time is over, also when whoever asked
 	// is gone, and lets a client have no more than 4,096 of them by default. From
 	// manyQueries on, which fit into that three times (those of an lbctl before this
