@@ -127,7 +127,7 @@ func (m *monitor) check(ctx context.Context) {
 	filtered := m.trust.Filtered
 	m.mu.Unlock()
 	back := changed && trouble == "" && !old.Since.IsZero()
-	if back && now.Sub(old.Since) >= longAway && now.Sub(m.renewed) >= renewInterval {
+	if back && now.Sub(old.Since) >= longAway && now.Sub(m.renewed) >= m.watches.renewPause() {
 		m.renewed = now
 		notify(m.renew)
 	}

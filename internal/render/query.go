@@ -20,11 +20,13 @@ const (
 	// others, that it is filtered.
 	queryWait = 2 * time.Minute
 	// An agent goes on with a query until its time is over, also when whoever asked
-	// is gone, and lets a client have no more than 4,096 of them by default. From
-	// manyQueries on, which fit into that three times (those of an lbctl before this
-	// one, of this one, and once sent anew), they wait for manyWait only.
-	manyQueries = 1300
-	manyWait    = time.Minute
+	// is gone, and lets a client have no more than agentQueries of them, if it is set
+	// up as docs/templates.md says. From manyQueries on, which fit into that three times
+	// (those of an lbctl before this one, of this one, and once sent anew), they wait
+	// for manyWait only.
+	agentQueries = 4096
+	manyQueries  = 1300
+	manyWait     = time.Minute
 	// answerTimeout is how long Consul may take to answer what needn't wait for
 	// a change.
 	answerTimeout = 15 * time.Second

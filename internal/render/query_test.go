@@ -171,10 +171,17 @@ func TestManyQueriesWaitForLess(t *testing.T) {
 	require.NoError(t, err)
 	defer w.stop()
 	assert.Equal(t, queryWait, w.wait())
+	assert.Less(t, w.renewPause(), time.Second)
+	for n := range 1000 {
+		w.queries[fmt.Sprint(n)] = nil
+	}
+	assert.Equal(t, queryWait, w.wait())
+	assert.Equal(t, queryWait/2, w.renewPause(), "four times a thousand fit, and two are taken")
 	for n := range manyQueries {
 		w.queries[fmt.Sprint(n)] = nil
 	}
 	assert.Equal(t, manyWait, w.wait())
+	assert.Equal(t, manyWait, w.renewPause())
 
 	asked := time.Duration(0)
 	q := newQuery(askedFor{newServiceQuery("web", nil), &asked}, func() {})

@@ -113,6 +113,15 @@ func (w *watches) wait() time.Duration {
 	return queryWait
 }
 
+// renewPause is how far apart it is at least that everything is asked anew, so that
+// the agent never has too many queries: those that were given up count, too.
+func (w *watches) renewPause() time.Duration {
+	wait := w.wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return wait / time.Duration(max(1, agentQueries/max(1, len(w.queries))-2))
+}
+
 // find is the query of that name; nil when nobody asks it.
 func (w *watches) find(name string) *query {
 	w.mu.Lock()
