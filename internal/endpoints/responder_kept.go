@@ -22,26 +22,25 @@ func (r *Responder) keep(u *upstream, w dns.ResponseWriter, question *dns.Msg, n
 	u.kept[k] = true
 	k.timer = time.AfterFunc(holdFor, func() {
 		r.mu.Lock()
-		waits := u.kept[k]
-		delete(u.kept, k)
-		if waits {
-			r.releasing.Add(1)
-		}
-		r.mu.Unlock()
-		if waits {
-			defer r.releasing.Done()
-			r.answer(k.w, k.question, k.name, k.epoch)
+		defer r.mu.Unlock()
+		if u.kept[k] {
+			r.let(u, k)
 		}
 	})
+}
+
+// let has a kept question answered.
+func (r *Responder) let(u *upstream, k *kept) {
+	k.timer.Stop()
+	delete(u.kept, k)
+	r.releasing.Go(func() { r.answer(k.w, k.question, k.name, k.epoch) })
 }
 
 // release has the questions answered that are kept for the upstream.
 func (r *Responder) release(u *upstream) {
 	for k := range u.kept {
-		k.timer.Stop()
-		r.releasing.Go(func() { r.answer(k.w, k.question, k.name, k.epoch) })
+		r.let(u, k)
 	}
-	clear(u.kept)
 }
 
 // end answers what is kept, for nobody would later, and keeps nothing more.

@@ -283,7 +283,7 @@ func (b *builder) isPlain(e endpoints.Entry) bool {
 }
 
 func (u Upstream) isPlainly(in []endpoints.Instance) bool {
-	return u.plain && len(in) > 0 && len(u.from) == len(in) && &u.from[0] == &in[0]
+	return u.plain && same(u.from, in)
 }
 
 // servers begins an upstream with its servers.

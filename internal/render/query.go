@@ -122,9 +122,8 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	}
 	ctx, giveUp := context.WithCancelCause(context.Background())
 	defer giveUp(nil)
-	if limit := q.limit(opts); limit > 0 {
-		defer time.AfterFunc(limit, func() { giveUp(noAnswer(limit)) }).Stop()
-	}
+	limit := q.limit(opts)
+	defer time.AfterFunc(limit, func() { giveUp(noAnswer(limit)) }).Stop()
 	q.mu.Lock()
 	q.giveUp = giveUp
 	q.mu.Unlock()

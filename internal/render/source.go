@@ -330,8 +330,8 @@ func (s *Source) follow() error {
 		return nil
 	}
 	listed, _ := data.([]*dependency.CatalogSnippet)
-	if len(listed) > 0 && len(listed) == len(s.followed) && &listed[0] == &s.followed[0] {
-		return nil // it is the same list
+	if same(listed, s.followed) {
+		return nil
 	}
 	s.followed = listed
 	var problems []Problem
