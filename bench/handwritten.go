@@ -24,6 +24,7 @@ type handwritten struct {
 	Main      string // further directives outside http{}
 	HTTP      string // and within
 	AccessLog string // empty for none
+	Mute      bool   // instances are not told who calls, which lbctl's templates do
 }
 
 // upstream is the configuration of an upstream.
@@ -60,6 +61,17 @@ http {
   ssl_certificate_key {{.Key}};
   proxy_http_version 1.1;
   proxy_set_header Connection "";
+{{- if not .Mute}}
+  grpc_set_header Host $http_host;
+  grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  grpc_set_header X-Forwarded-Proto $scheme;
+  grpc_set_header X-Forwarded-Host $http_host;
+  proxy_set_header Host $http_host;
+  proxy_set_header X-Real-IP $remote_addr;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_set_header X-Forwarded-Proto $scheme;
+  proxy_set_header X-Forwarded-Host $http_host;
+{{- end}}
   {{.HTTP}}
   {{.Upstreams}}
 {{- define "grpc"}}

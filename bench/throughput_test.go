@@ -21,12 +21,15 @@ const (
 	throughputCallers = 64
 	grpcConnections   = 8 // shared by the gRPC callers
 	instances         = 3 // of each service
+
+	// warmUp is until connections are open and caches warm.
+	warmUp = 150 * time.Millisecond
 )
 
 // TestThroughput measures calls a second, and the processor time that the
 // balancer takes for one, in ROUNDS rounds (5) of SPAN (500ms) for each system and
-// kind of call. Each round of one comes right after one of the hand-written nginx
-// that it is compared with: what else the machine does falls on both. The second
+// kind of call. Each round of one comes right before or after one of the hand-written
+// nginx that it is compared with: what else the machine does falls on both. The second
 // half does the same with variants of that nginx, to find out what makes a gRPC
 // call cheaper.
 func TestThroughput(t *testing.T) {
@@ -41,14 +44,18 @@ func TestThroughput(t *testing.T) {
 	r := newReport(t, "throughput", "Calls a second, and what one costs")
 	r.paragraph("%d rounds of %s for each system and kind of call, in which %d callers call without pause; the gRPC ones share"+
 		" %d connections, the HTTP ones have one each. %d instances of each service. Callers and instances run on the same cores"+
-		" as the balancer. Each round comes right after one of the hand-written nginx, to which the ratios are: that of calls"+
-		" a second is the median of the rounds' ratios, that of processor time is of the sums, since a round is too short for the kernel's clock.",
+		" as the balancer. Each round comes right before or after one of the hand-written nginx, to which the ratios are: that of calls"+
+		" a second is the median of the rounds' ratios, that of processor time is of the sums, since a round is too short for the kernel's clock."+
+		" The hand-written nginx tells instances who calls, with the headers that lbctl's templates set; what that costs, its second row tells, which is the same without.",
 		rounds, span, throughputCallers, grpcConnections, instances)
 
 	all := slices.DeleteFunc(peers(), func(p peer) bool { return p.sameProxy })
 	var systems []*system
 	base := handwritten{Workers: workers, Upstreams: grpc.upstream(64, true) + web.upstream(64, true)}
 	systems = append(systems, &system{name: "nginx by hand", balancer: base.start(t, s)})
+	mute := base
+	mute.Mute = true
+	systems = append(systems, &system{name: "nginx by hand, no forwarding headers", balancer: mute.start(t, s)})
 	for _, p := range all {
 		if p.missing == "" {
 			systems = append(systems, &system{name: p.name, balancer: p.start(t, s)})
@@ -104,26 +111,37 @@ type round struct {
 // all, itself too, which shows how much of a difference is chance.
 func compare(t *testing.T, s *site, systems []*system, kinds []kind, rounds int, span time.Duration) {
 	t.Helper()
-	for _, k := range kinds {
-		teams := make([]*team, len(systems))
-		for i, system := range systems {
-			teams[i] = newTeam(t, s, system.balancer, k)
-			teams[i].run(t, span) // connections are opened, caches warm
-			if system.pairs == nil {
-				system.pairs = map[string][]pair{}
-			}
+	for _, system := range systems {
+		if system.pairs == nil {
+			system.pairs = map[string][]pair{}
 		}
-		for range rounds {
-			for i, system := range systems {
-				p := pair{reference: teams[0].run(t, span)}
-				p.own = teams[i].run(t, span)
+	}
+	for _, k := range kinds {
+		for n := range rounds {
+			for _, system := range systems {
+				// Neither is always the one that comes after the other.
+				var p pair
+				if n%2 == 0 {
+					p.reference = measure(t, s, systems[0].balancer, k, span)
+				}
+				p.own = measure(t, s, system.balancer, k, span)
+				if n%2 == 1 {
+					p.reference = measure(t, s, systems[0].balancer, k, span)
+				}
 				system.pairs[k.name] = append(system.pairs[k.name], p)
 			}
 		}
-		for _, team := range teams {
-			team.close()
-		}
 	}
+}
+
+// measure is one round, with connections of its own: which of nginx's workers gets
+// how many of them is chance, and would else be the same for a whole run.
+func measure(t *testing.T, s *site, b balancer, k kind, span time.Duration) round {
+	t.Helper()
+	team := newTeam(t, s, b, k)
+	defer team.close()
+	team.run(t, warmUp)
+	return team.run(t, span)
 }
 
 // A team is the callers of one system.

@@ -52,10 +52,12 @@ func nginxVariants(s *site, grpc, web *fleet) []variant {
 		variant{name: "worker_cpu_affinity auto", conf: with(func(h *handwritten) { h.Main = "worker_cpu_affinity auto;" })},
 		variant{name: "access_log on, unbuffered", conf: with(func(h *handwritten) { h.AccessLog = "access.log" })},
 		variant{name: "access_log on, buffered", conf: with(func(h *handwritten) { h.AccessLog = "access.log combined buffer=64k flush=200ms" })},
-		variant{name: "four headers set, as lbctl's templates", conf: directives(headers)},
+		variant{name: "no forwarding headers", conf: with(func(h *handwritten) { h.Mute = true })},
 	)
 	http2 := variant{name: "proxy_pass, HTTP/2", conf: with(func(h *handwritten) {
 		h.GRPC = `proxy_pass http://` + grpcService + `; proxy_http_version 2; proxy_pass_trailers on; proxy_set_header TE trailers;
+      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
       proxy_request_buffering off; proxy_buffering off;`
 	})}
 	if !atLeast(s.nginx.Version, 1, 29, 4) {
@@ -63,8 +65,3 @@ func nginxVariants(s *site, grpc, web *fleet) []variant {
 	}
 	return append(all, http2)
 }
-
-const headers = `grpc_set_header Host $http_host;
-  grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-  grpc_set_header X-Forwarded-Proto $scheme;
-  grpc_set_header X-Forwarded-Host $http_host;`
