@@ -13,6 +13,9 @@ type claim string
 // to the one that has it already, else to the first by name. The others lose
 // it, with a problem that says to whom. Entries must be sorted by name.
 func (t *Table) settleClaims(entries []Entry) {
+	if t.claimsStand(entries) {
+		return
+	}
 	owners := map[claim]string{}
 	for _, e := range entries {
 		for _, c := range claims(e) {
@@ -22,9 +25,35 @@ func (t *Table) settleClaims(entries []Entry) {
 		}
 	}
 	t.owners = owners
+	t.claimants, t.contested = make([]claimant, len(entries)), false
 	for n := range entries {
-		entries[n].yield(owners)
+		e := &entries[n]
+		t.claimants[n] = e.claimant()
+		t.contested = e.yield(owners) || t.contested
 	}
+}
+
+// claimsStand reports whether everybody claims what they did the last time, when
+// nobody had to yield: as mostly, and with a thousand services it takes a while to
+// find that out again.
+func (t *Table) claimsStand(entries []Entry) bool {
+	return !t.contested && len(t.claimants) > 0 && slices.EqualFunc(t.claimants, entries, func(c claimant, e Entry) bool {
+		return c.name == e.Name && c.protocol == e.Protocol && c.port == e.Port && c.byDefault == e.Default &&
+			(same(c.routes, e.Routes) || slices.Equal(c.routes, e.Routes))
+	})
+}
+
+// claimant is all that a service's claims are made of.
+type claimant struct {
+	name      string
+	protocol  Protocol
+	routes    []Route
+	port      int
+	byDefault bool
+}
+
+func (e Entry) claimant() claimant {
+	return claimant{e.Name, e.Protocol, e.Routes, e.Port, e.Default}
 }
 
 func claims(e Entry) []claim {
@@ -50,14 +79,16 @@ func routeClaim(p Protocol, r Route) claim {
 
 func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
-// yield takes from the entry what another service owns.
-func (e *Entry) yield(owners map[claim]string) {
+// yield takes from the entry what another service owns, and reports whether that
+// is anything.
+func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	e.Problems = slices.Clip(e.Problems)
 	lost := func(c claim, what string) bool {
 		owner := owners[c]
 		if owner == e.Name {
 			return false
 		}
+		yielded = true
 		e.Problems = append(e.Problems, fmt.Sprintf("%s is already served by service %q, and not given to %q", what, owner, e.Name))
 		return true
 	}
@@ -72,4 +103,5 @@ func (e *Entry) yield(owners map[claim]string) {
 	if e.Port != 0 && lost(portClaim(e.Port), fmt.Sprintf("TCP port %d", e.Port)) {
 		e.Port = 0
 	}
+	return yielded
 }

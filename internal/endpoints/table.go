@@ -85,20 +85,24 @@ type Table struct {
 	changed chan struct{}
 	wake    chan struct{}
 
-	mu       sync.Mutex
-	records  map[string]*record // by service name
-	sorted   []string           // their names, as of the last time that they were asked for
-	owners   map[claim]string   // who serves a route that several may claim
-	vanished []vanishing        // within GuardWindow; without those that were let go for good
-	counts   []count            // within GuardWindow
-	trust    Trust
-	doubts   map[string]string // by service name: why Consul's last word on it may be out of date
-	observed time.Time
-	composed time.Time // when the entries were made
-	live     bool      // something was observed since lbctl started
-	departed bool      // before that: the entries are not those of the snapshot
-	entries  []Entry
-	foreseen foreseen
+	mu      sync.Mutex
+	records map[string]*record // by service name
+	sorted  []string           // their names, as of the last time that they were asked for
+	owners  map[claim]string   // who serves a route that several may claim
+	// claimants are who had their claims settled last; contested, whether somebody
+	// yielded.
+	claimants []claimant
+	contested bool
+	vanished  []vanishing // within GuardWindow; without those that were let go for good
+	counts    []count     // within GuardWindow
+	trust     Trust
+	doubts    map[string]string // by service name: why Consul's last word on it may be out of date
+	observed  time.Time
+	composed  time.Time // when the entries were made
+	live      bool      // something was observed since lbctl started
+	departed  bool      // before that: the entries are not those of the snapshot
+	entries   []Entry
+	foreseen  foreseen
 
 	saveMu sync.Mutex
 	saved  [sha256.Size]byte // of what the file says, but for its dates
