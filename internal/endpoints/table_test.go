@@ -402,6 +402,30 @@ func TestClaims(t *testing.T) {
 		assert.Equal(t, []Route{api}, e[0].Routes, "the incumbent gave it up")
 		assert.Empty(t, e[0].Problems)
 	})
+	t.Run("however often nothing changes in between", func(t *testing.T) {
+		tb := table(t)
+		a, b, newcomer := with("a", HTTP, Route{Path: "/a"}), with("b", HTTP, api), with("a", HTTP, api)
+		for _, c := range []struct {
+			seen []Service
+			want [][]Route
+		}{
+			{[]Service{a, b}, [][]Route{{{Path: "/a"}}, {api}}},
+			{[]Service{newcomer, b}, [][]Route{nil, {api}}},
+			{[]Service{newcomer}, [][]Route{{api}}},
+			{[]Service{newcomer, b}, [][]Route{{api}, nil}},
+			{[]Service{a, b}, [][]Route{{{Path: "/a"}}, {api}}},
+		} {
+			for range 3 {
+				tb.Observe(noon, c.seen)
+				tb.Accept() // what vanished is meant to
+				e := tb.Observe(noon, c.seen)
+				require.Len(t, e, len(c.want))
+				for n, routes := range c.want {
+					assert.ElementsMatch(t, routes, e[n].Routes, "%s of %d", e[n].Name, len(e))
+				}
+			}
+		}
+	})
 	t.Run("families don't collide", func(t *testing.T) {
 		e := table(t).Observe(noon, []Service{with("a", HTTP, api), with("b", GRPC, api)})
 		assert.Len(t, e[0].Routes, 1)
