@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"lbctl/internal/endpoints"
@@ -51,7 +50,7 @@ func changeOf(old, now *endpoints.Entry) string {
 	switch {
 	case had && has:
 		parts := instances(old.Rotation(), now.Rotation())
-		if !sameWay(*old, *now) {
+		if !old.SameWay(now.Service) {
 			parts = append(parts, "routes")
 		}
 		if len(parts) == 0 {
@@ -128,11 +127,6 @@ func instances(before, after []endpoints.Instance) []string {
 		parts = append(parts, fmt.Sprintf("%d changed", changed))
 	}
 	return parts
-}
-
-// sameWay reports whether traffic finds its way to both alike.
-func sameWay(a, b endpoints.Entry) bool {
-	return a.Protocol == b.Protocol && a.Port == b.Port && a.Default == b.Default && slices.Equal(a.Routes, b.Routes)
 }
 
 // count is how many services are served, and by how many instances.

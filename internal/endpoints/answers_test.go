@@ -2,9 +2,11 @@ package endpoints
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +23,19 @@ func listen(t *testing.T, serve func(net.Listener)) string {
 	t.Cleanup(func() { l.Close() })
 	go serve(l)
 	return l.Addr().String()
+}
+
+// closedPort gives a port of 127.0.0.1 that refuses connections, and that nobody else
+// can get for as long as the test lasts: it is taken, but not listened on.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { syscall.Close(fd) })
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	name, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
 // hollow takes connections and does with each what a proxy does that finds
@@ -45,7 +60,7 @@ func TestAnswers(t *testing.T) {
 	defer plain.Close()
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	defer secure.Close()
-	closed := listen(t, func(l net.Listener) { l.Close() })
+	closed := closedPort(t)
 	closes := listen(t, hollow(func(c net.Conn) { c.Close() }))
 	silent := listen(t, hollow(func(c net.Conn) { t.Cleanup(func() { c.Close() }) }))
 

@@ -23,9 +23,7 @@ func (t *Table) isCalm(r *record, s Service, o *observation) bool {
 
 // unchanged reports whether a service is as it was, going by what it was made of.
 func unchanged(was, s Service) bool {
-	return same(was.Instances, s.Instances) && was.OK == s.OK && was.Protocol == s.Protocol && was.Port == s.Port &&
-		was.Default == s.Default && was.ByReload == s.ByReload && was.MinInstances == s.MinInstances && was.Check == s.Check &&
-		same(was.Routes, s.Routes) && same(was.Problems, s.Problems)
+	return same(was.Instances, s.Instances) && same(was.Problems, s.Problems) && was.OK == s.OK && was.sameStructure(s)
 }
 
 // same reports whether two slices are one and the same.

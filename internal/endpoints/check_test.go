@@ -56,7 +56,7 @@ func TestChecks(t *testing.T) {
 	bare := grpc.NewServer()
 	t.Cleanup(bare.Stop)
 	healthless := listen(t, func(l net.Listener) { _ = bare.Serve(l) })
-	closed := listen(t, func(l net.Listener) { l.Close() })
+	closed := closedPort(t)
 	silent := listen(t, hollow(func(c net.Conn) { t.Cleanup(func() { c.Close() }) }))
 
 	for _, tt := range []struct {

@@ -25,10 +25,10 @@ func (t *Table) settleClaims(entries []Entry) {
 		}
 	}
 	t.owners = owners
-	t.claimants, t.contested = make([]claimant, len(entries)), false
+	t.claimants, t.contested = make([]Service, len(entries)), false
 	for n := range entries {
 		e := &entries[n]
-		t.claimants[n] = e.claimant()
+		t.claimants[n] = e.structure()
 		t.contested = e.yield(owners) || t.contested
 	}
 }
@@ -37,23 +37,9 @@ func (t *Table) settleClaims(entries []Entry) {
 // nobody had to yield: as mostly, and with a thousand services it takes a while to
 // find that out again.
 func (t *Table) claimsStand(entries []Entry) bool {
-	return !t.contested && len(t.claimants) > 0 && slices.EqualFunc(t.claimants, entries, func(c claimant, e Entry) bool {
-		return c.name == e.Name && c.protocol == e.Protocol && c.port == e.Port && c.byDefault == e.Default &&
-			(same(c.routes, e.Routes) || slices.Equal(c.routes, e.Routes))
+	return !t.contested && len(t.claimants) > 0 && slices.EqualFunc(t.claimants, entries, func(s Service, e Entry) bool {
+		return s.Name == e.Name && s.SameWay(e.Service)
 	})
-}
-
-// claimant is all that a service's claims are made of.
-type claimant struct {
-	name      string
-	protocol  Protocol
-	routes    []Route
-	port      int
-	byDefault bool
-}
-
-func (e Entry) claimant() claimant {
-	return claimant{e.Name, e.Protocol, e.Routes, e.Port, e.Default}
 }
 
 func claims(e Entry) []claim {

@@ -28,8 +28,8 @@ func (t *Table) Remembered(name string) (Service, bool) {
 	}
 	s := Service{Name: name, Instances: slices.Clone(r.instances)}
 	if r.good != nil {
+		s = s.withStructure(*r.good)
 		s.OK = true
-		r.good.give(&s)
 	}
 	return s, true
 }

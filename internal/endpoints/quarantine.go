@@ -248,7 +248,7 @@ func (s Service) still(registered []Instance) []Instance {
 func (r *record) says(name string) Service {
 	e := Entry{Service: Service{Name: name, Instances: r.instances}}
 	if r.good != nil {
-		e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default, r.good.ByReload
+		e.Service = e.withStructure(*r.good)
 	}
 	for _, h := range r.held {
 		e.Held = append(e.Held, h.instance)
@@ -268,20 +268,16 @@ func block(e Entry) Service {
 }
 
 func equal(a, b Service) bool {
-	return sameStructure(a, b) && slices.Equal(a.Instances, b.Instances)
+	return a.sameStructure(b) && slices.Equal(a.Instances, b.Instances)
 }
 
 // alike is equal, but for what checks do to instances: a service that flaps does
 // not say anything new.
 func alike(a, b Service) bool {
-	return sameStructure(a, b) && slices.EqualFunc(a.Instances, b.Instances, func(x, y Instance) bool {
+	return a.sameStructure(b) && slices.EqualFunc(a.Instances, b.Instances, func(x, y Instance) bool {
 		x.Status, x.Weight = y.Status, y.Weight
 		return x == y
 	})
-}
-
-func sameStructure(a, b Service) bool {
-	return a.Protocol == b.Protocol && a.Port == b.Port && a.Default == b.Default && a.ByReload == b.ByReload && slices.Equal(a.Routes, b.Routes)
 }
 
 // free reports whether nobody listens on a TCP address of this machine.

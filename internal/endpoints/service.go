@@ -153,6 +153,29 @@ type Service struct {
 	OK bool `json:"ok"`
 }
 
+// SameWay reports whether traffic finds its way to both alike: by protocol, routes,
+// port and default place.
+func (s Service) SameWay(o Service) bool {
+	return s.Protocol == o.Protocol && s.Port == o.Port && s.Default == o.Default && slices.Equal(s.Routes, o.Routes)
+}
+
+// structure is the part of the service that its metadata gives.
+func (s Service) structure() Service {
+	s.Instances, s.Problems, s.OK = nil, nil, false
+	return s
+}
+
+// sameStructure reports whether the metadata of both gives the same.
+func (s Service) sameStructure(o Service) bool {
+	return s.SameWay(o) && s.ByReload == o.ByReload && s.MinInstances == o.MinInstances && s.Check == o.Check
+}
+
+// withStructure is the service with another one's structure.
+func (s Service) withStructure(o Service) Service {
+	o.Name, o.Instances, o.Problems, o.OK = s.Name, s.Instances, s.Problems, s.OK
+	return o
+}
+
 // Rotation is the registered instances that Consul has in rotation: passing and
 // warning.
 func (s Service) Rotation() []Instance {

@@ -263,7 +263,10 @@ func (t *Table) restore(s snapshot) {
 			r.confirmed = cmp.Or(s.Confirmed, s.Observed) // older versions don't have the first
 		}
 		if ss.Understood {
-			r.good = &structure{ss.Protocol, ss.Routes, ss.Port, ss.Default, ss.ByReload, ss.Minimum, ss.Check}
+			r.good = &Service{
+				Protocol: ss.Protocol, Routes: ss.Routes, Port: ss.Port, Default: ss.Default,
+				ByReload: ss.ByReload, MinInstances: ss.Minimum, Check: ss.Check,
+			}
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}

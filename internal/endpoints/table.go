@@ -91,7 +91,7 @@ type Table struct {
 	owners  map[claim]string   // who serves a route that several may claim
 	// claimants are who had their claims settled last; contested, whether somebody
 	// yielded.
-	claimants []claimant
+	claimants []Service
 	contested bool
 	vanished  []vanishing // within GuardWindow; without those that were let go for good
 	counts    []count     // within GuardWindow
@@ -111,7 +111,7 @@ type Table struct {
 
 // record is what the table remembers of one service.
 type record struct {
-	good      *structure // nil: never understood
+	good      *Service   // its structure when it was last understood; nil: never was
 	instances []Instance // registered, at the last observation
 	serving   int        // how many of them are in rotation
 	calm      *calm      // nil: nothing composed yet
@@ -128,34 +128,6 @@ type record struct {
 	took      *Service // what nginx took last; nil: nothing yet
 	tookFrom  *Service // of which it was made; nil: of more than that
 	refused   *refusal // nil: not in quarantine
-}
-
-// structure is the part of a Service that its metadata gives.
-type structure struct {
-	Protocol     Protocol
-	Routes       []Route
-	Port         int
-	Default      bool
-	ByReload     bool
-	MinInstances int
-	Check        Check
-}
-
-// structureOf is what a service that was understood says.
-func structureOf(s Service) *structure {
-	return &structure{s.Protocol, slices.Clone(s.Routes), s.Port, s.Default, s.ByReload, s.MinInstances, s.Check}
-}
-
-// is reports whether it is what the service says.
-func (g structure) is(s Service) bool {
-	return g.Protocol == s.Protocol && g.Port == s.Port && g.Default == s.Default && g.ByReload == s.ByReload &&
-		g.MinInstances == s.MinInstances && g.Check == s.Check && slices.Equal(g.Routes, s.Routes)
-}
-
-// give puts the structure in a service.
-func (g structure) give(s *Service) {
-	s.Protocol, s.Routes, s.Port, s.Default = g.Protocol, slices.Clone(g.Routes), g.Port, g.Default
-	s.ByReload, s.MinInstances, s.Check = g.ByReload, g.MinInstances, g.Check
 }
 
 // id names an instance within its service.
@@ -607,8 +579,9 @@ func (t *Table) remember(o *observation) {
 			r.instances, r.serving = s.Instances, s.InRotation()
 		}
 		r.heard, r.listed = true, true
-		if s.OK && (r.good == nil || !r.good.is(s)) {
-			r.good = structureOf(s)
+		if s.OK && (r.good == nil || !r.good.sameStructure(s)) {
+			good := s.structure()
+			r.good = &good
 		}
 	}
 	for name, r := range t.records {
@@ -640,12 +613,10 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			entries = append(entries, r.calm.entry)
 			continue
 		}
-		e := Entry{Service: s}
-		good := structure{}
+		e := Entry{Service: s.withStructure(Service{})}
 		if r.good != nil {
-			good = *r.good
+			e.Service = s.withStructure(*r.good)
 		}
-		good.give(&e.Service)
 		for _, h := range r.held {
 			e.Held = append(e.Held, h.instance)
 		}

@@ -107,7 +107,12 @@ func (w *watches) stop() { w.watcher.Stop() }
 func (w *watches) wait() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.queries) >= manyQueries {
+	return waitOf(len(w.queries))
+}
+
+// waitOf is how long each of so many queries waits for a change.
+func waitOf(queries int) time.Duration {
+	if queries >= manyQueries {
 		return manyWait
 	}
 	return queryWait
@@ -116,10 +121,10 @@ func (w *watches) wait() time.Duration {
 // renewPause is how far apart it is at least that everything is asked anew, so that
 // the agent never has too many queries: those that were given up count, too.
 func (w *watches) renewPause() time.Duration {
-	wait := w.wait()
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	return wait / time.Duration(max(1, agentQueries/max(1, len(w.queries))-2))
+	queries := len(w.queries)
+	w.mu.Unlock()
+	return waitOf(queries) / time.Duration(max(1, agentQueries/max(1, queries)-2))
 }
 
 // find is the query of that name; nil when nobody asks it.
