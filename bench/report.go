@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,6 +182,16 @@ func firstLine(program string, args ...string) string {
 func quantile[T float64 | time.Duration](values []T, q float64) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[max(0, min(len(sorted)-1, int(float64(len(sorted))*q+0.999999)-1))]
+}
+
+// medianRatio is the median of ratios, and between which two of them it lies with a
+// confidence of 95 %, whatever their distribution: those to both sides of the middle
+// by 1.96 standard deviations of a fair coin's throws.
+func medianRatio(ratios []float64) string {
+	sorted := slices.Sorted(slices.Values(ratios))
+	n := len(sorted)
+	from := max(0, int((float64(n)-1.96*math.Sqrt(float64(n)))/2)-1)
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", median(ratios), sorted[from], sorted[n-1-from])
 }
 
 func median[T float64 | time.Duration](values []T) T { return quantile(values, 0.5) }

@@ -5,6 +5,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,14 +25,17 @@ const (
 
 	// warmUp is until connections are open and caches warm.
 	warmUp = 150 * time.Millisecond
+	// slice is for how long one of two that are compared goes on: it takes in many
+	// calls, and is shorter than most of what else a machine is busy with.
+	slice = 100 * time.Millisecond
 )
 
 // TestThroughput measures calls a second, and the processor time that the
 // balancer takes for one, in ROUNDS rounds (5) of SPAN (500ms) for each system and
-// kind of call. Each round of one comes right before or after one of the hand-written
-// nginx that it is compared with: what else the machine does falls on both. The second
-// half does the same with variants of that nginx, to find out what makes a gRPC
-// call cheaper.
+// kind of call. In each it takes turns with the hand-written nginx that it is compared
+// with: what else the machine does falls on both. The second half, which PEERS leaves
+// out, does the same with variants of that nginx, to find out what makes a gRPC call
+// cheaper.
 func TestThroughput(t *testing.T) {
 	s := newSite(t)
 	rounds, span := number(t, "ROUNDS", 5), duration(t, "SPAN", 500*time.Millisecond)
@@ -44,10 +48,10 @@ func TestThroughput(t *testing.T) {
 	r := newReport(t, "throughput", "Calls a second, and what one costs")
 	r.paragraph("%d rounds of %s for each system and kind of call, in which %d callers call without pause; the gRPC ones share"+
 		" %d connections, the HTTP ones have one each. %d instances of each service. Callers and instances run on the same cores"+
-		" as the balancer. Each round comes right before or after one of the hand-written nginx, to which the ratios are: that of calls"+
-		" a second is the median of the rounds' ratios, that of processor time is of the sums, since a round is too short for the kernel's clock."+
+		" as the balancer. In each round a balancer and the hand-written nginx, to which the ratios are, take turns every %s: that of calls"+
+		" a second is the median of the rounds' ratios, with what it may be at a confidence of 95 %%, that of processor time is of the sums, since a round is too short for the kernel's clock."+
 		" The hand-written nginx tells instances who calls, with the headers that lbctl's templates set; what that costs, its second row tells, which is the same without.",
-		rounds, span, throughputCallers, grpcConnections, instances)
+		rounds, span, throughputCallers, grpcConnections, instances, slice)
 
 	all := slices.DeleteFunc(peers(), func(p peer) bool { return p.sameProxy })
 	var systems []*system
@@ -71,6 +75,19 @@ func TestThroughput(t *testing.T) {
 		r.table([]string{k.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(systems, k))
 	}
 
+	if os.Getenv("PEERS") == "" {
+		compareVariants(t, s, r, grpc, web, rounds, span)
+	}
+
+	r.peers(all)
+	r.done()
+	grpc.disband(t)
+	web.disband(t)
+}
+
+// compareVariants looks for what makes a gRPC call cheaper.
+func compareVariants(t *testing.T, s *site, r *report, grpc, web *fleet, rounds int, span time.Duration) {
+	t.Helper()
 	var variants []*system
 	for _, v := range nginxVariants(s, grpc, web) {
 		if v.missing == "" {
@@ -83,11 +100,6 @@ func TestThroughput(t *testing.T) {
 	r.heading("What makes a gRPC call cheaper")
 	r.paragraph("The hand-written nginx (%d workers, `zone`, `keepalive 64`, `grpc_pass`), and the same with one thing changed.", workers)
 	r.table([]string{grpcUnary.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(variants, grpcUnary))
-
-	r.peers(all)
-	r.done()
-	grpc.disband(t)
-	web.disband(t)
 }
 
 // A system is what is measured.
@@ -97,15 +109,26 @@ type system struct {
 	pairs    map[string][]pair // by kind of call
 }
 
-// A pair is a round of one system, and the one of the reference right before it.
+// A pair is a round of one system, and the one of the reference by its side.
 type pair struct{ own, reference round }
 
 // A round is what one system did in it.
 type round struct {
-	rate          float64       // calls a second
+	took          time.Duration
 	used          time.Duration // the balancer's processor time
 	calls, failed int
 }
+
+// add adds what was done in a part of it.
+func (r *round) add(part round) {
+	r.took += part.took
+	r.used += part.used
+	r.calls += part.calls
+	r.failed += part.failed
+}
+
+// rate is calls a second.
+func (r round) rate() float64 { return float64(r.calls) / r.took.Seconds() }
 
 // compare measures all systems by pairs, the first one being the reference for
 // all, itself too, which shows how much of a difference is chance.
@@ -117,31 +140,35 @@ func compare(t *testing.T, s *site, systems []*system, kinds []kind, rounds int,
 		}
 	}
 	for _, k := range kinds {
-		for n := range rounds {
+		for range rounds {
 			for _, system := range systems {
-				// Neither is always the one that comes after the other.
-				var p pair
-				if n%2 == 0 {
-					p.reference = measure(t, s, systems[0].balancer, k, span)
-				}
-				p.own = measure(t, s, system.balancer, k, span)
-				if n%2 == 1 {
-					p.reference = measure(t, s, systems[0].balancer, k, span)
-				}
-				system.pairs[k.name] = append(system.pairs[k.name], p)
+				system.pairs[k.name] = append(system.pairs[k.name], measure(t, s, system.balancer, systems[0].balancer, k, span))
 			}
 		}
 	}
 }
 
-// measure is one round, with connections of its own: which of nginx's workers gets
-// how many of them is chance, and would else be the same for a whole run.
-func measure(t *testing.T, s *site, b balancer, k kind, span time.Duration) round {
+// measure is one round of a balancer, and of the reference by its side: they take
+// turns every slice, so that what else the machine does falls on both alike. The
+// connections are the round's own: which of nginx's workers gets how many of them is
+// chance, and would else be the same for a whole run.
+func measure(t *testing.T, s *site, own, reference balancer, k kind, span time.Duration) (p pair) {
 	t.Helper()
-	team := newTeam(t, s, b, k)
-	defer team.close()
-	team.run(t, warmUp)
-	return team.run(t, span)
+	sides := []struct {
+		team *team
+		into *round
+	}{{newTeam(t, s, own, k), &p.own}, {newTeam(t, s, reference, k), &p.reference}}
+	for _, side := range sides {
+		defer side.team.close()
+		side.team.run(t, warmUp)
+	}
+	for took := time.Duration(0); took < span; took += slice {
+		for _, side := range sides {
+			side.into.add(side.team.run(t, min(slice, span-took)))
+		}
+		slices.Reverse(sides) // neither is always the one that comes after the other
+	}
+	return p
 }
 
 // A team is the callers of one system.
@@ -198,7 +225,7 @@ func (team *team) run(t *testing.T, span time.Duration) round {
 	took, used := time.Since(start), cpuTime(team.balancer.processes()...)-before
 	require.NotZero(t, calls.Load(), "no call was answered")
 	return round{
-		rate:   float64(calls.Load()) / took.Seconds(),
+		took:   took,
 		used:   used,
 		calls:  int(calls.Load()),
 		failed: int(failed.Load()),
@@ -224,13 +251,13 @@ func rows(systems []*system, k kind) [][]string {
 		var own, reference []round
 		failed := 0
 		for _, p := range system.pairs[k.name] {
-			rates, ratios = append(rates, p.own.rate), append(ratios, p.own.rate/p.reference.rate)
+			rates, ratios = append(rates, p.own.rate()), append(ratios, p.own.rate()/p.reference.rate())
 			own, reference = append(own, p.own), append(reference, p.reference)
 			failed += p.own.failed
 		}
 		all = append(all, []string{
 			system.name,
-			fmt.Sprintf("%.0f", median(rates)), fmt.Sprintf("%.2f", median(ratios)),
+			fmt.Sprintf("%.0f", median(rates)), medianRatio(ratios),
 			fmt.Sprintf("%.0f µs", cost(own)), fmt.Sprintf("%.2f", cost(own)/cost(reference)),
 			fmt.Sprint(failed),
 		})
