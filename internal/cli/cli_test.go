@@ -285,6 +285,12 @@ func degraded(d *fakeDaemon) {
 	}
 }
 
+func oldNginx(d *fakeDaemon) {
+	d.status.Nginx.Version, d.status.Nginx.Workers = "1.22.1", 1
+	d.status.Nginx.WorkersReason = "nginx 1.22.1 can fail gRPC calls at reloads when it has more, want 1.27.1 or later"
+	d.status.Endpoints = controller.EndpointsStatus{By: "reload", Reason: "nginx 1.22.1 can't ask for the servers of its upstreams, want 1.27.3 or later"}
+}
+
 func frozen(d *fakeDaemon) {
 	d.current = 41
 	d.status.State = controller.Frozen
@@ -329,6 +335,7 @@ func TestCommands(t *testing.T) {
 		{golden: "status", line: "lbctl status"},
 		{golden: "status-json", line: "lbctl status -o json"},
 		{golden: "status-colour", line: "lbctl status", terminal: coloured},
+		{golden: "status-old-nginx", line: "lbctl status", change: oldNginx},
 		{golden: "status-degraded", line: "lbctl status", change: degraded},
 		{golden: "status-degraded-narrow", line: "lbctl status", change: degraded, terminal: narrow},
 		{golden: "status-degraded-json", line: "lbctl status -o json", change: degraded},

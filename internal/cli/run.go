@@ -186,9 +186,9 @@ func runRun(ctx context.Context, opts *runOptions) error {
 	if err != nil {
 		return err
 	}
-	var oneWorker string // why, when the operator hasn't said how many
+	var fewWorkers string // why, when the operator hasn't said how many
 	if settings.Workers == 0 {
-		_, oneWorker = render.DefaultWorkers(settings.NginxVersion)
+		_, fewWorkers = render.DefaultWorkers(settings.NginxVersion)
 	}
 	var source *render.Source // which is made of the table, and runs after it is
 	table, err := endpoints.Open(filepath.Join(opts.StateDir, "endpoints.json"), endpoints.Options{
@@ -230,6 +230,7 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		SettleMin:     opts.SettleMin,
 		SettleMax:     opts.SettleMax,
 		EndpointsNote: byReload,
+		WorkersNote:   fewWorkers,
 		Logger:        logger,
 	}
 	if byReload == "" {
@@ -244,7 +245,7 @@ func runRun(ctx context.Context, opts *runOptions) error {
 		return err
 	}
 	logger.Info("lbctl starts", "version", version, "nginx", server.Build().Version,
-		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin), "endpoints_by_reload", byReload, "one_worker", oneWorker)
+		"state_dir", opts.StateDir, "run_dir", runDir, "admin", orNone(opts.Admin), "endpoints_by_reload", byReload, "few_workers", fewWorkers)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return beFrugal(ctx, opts.Environ) })

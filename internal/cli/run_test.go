@@ -180,6 +180,8 @@ func TestDaemon(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, string(current), string(rendered), "render is what the daemon gives to nginx")
 
+		assert.Empty(t, r.status().Nginx.WorkersReason, "--workers says how many")
+
 		good := r.status().Nginx.Generation
 		got = r.lbctl("rollback")
 		require.Equal(t, exitOK, got.code, got.err)
@@ -233,19 +235,25 @@ func TestRunThatCannotStart(t *testing.T) {
 	}
 }
 
+// Nobody says how many workers nginx has: the log and status tell why they are few.
 func TestLogFormat(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
-	binary := nginxtest.Binaries(t)[0]
+	binary, stateDir := nginxtest.Binaries(t)[0], nginxtest.Dir(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	log := new(screen)
 	codes := make(chan int, 1)
 	go func() {
 		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{
-			"run", "--state-dir", nginxtest.Dir(t), "--nginx", binary.Path, "--admin", "none", "--log-format", "json"}})
+			"run", "--state-dir", stateDir, "--nginx", binary.Path, "--admin", "none", "--log-format", "json"}})
 	}()
 	require.Eventually(t, seen(log, `"msg":"lbctl starts"`), patience, often)
-	_, oneWorker := render.DefaultWorkers(binary.Version)
-	assert.Contains(t, log.String(), fmt.Sprintf(`"one_worker":%q`, oneWorker))
+	_, fewWorkers := render.DefaultWorkers(binary.Version)
+	assert.Contains(t, log.String(), fmt.Sprintf(`"few_workers":%q`, fewWorkers))
+	require.Eventually(t, func() bool {
+		var status controller.Status
+		got := command(t.Context(), Terminal{}, nil, "status", "-o", "json", "--state-dir", stateDir)
+		return json.Unmarshal([]byte(got.out), &status) == nil && status.Nginx.WorkersReason == fewWorkers
+	}, patience, often, fewWorkers)
 	cancel()
 	assert.Equal(t, exitOK, <-codes)
 	for line := range strings.Lines(log.String()) {

@@ -286,6 +286,9 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 	}
 	row("State", string(status.State))
 	row("nginx", nginxText(status.Nginx, now))
+	if why := status.Nginx.WorkersReason; why != "" {
+		row("Workers", "limited: "+why)
+	}
 	row("Consul", consulText(status.Consul, now))
 	row("Endpoints", endpointsText(status.Endpoints))
 	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, count(status.Instances, "instance")))

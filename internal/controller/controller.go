@@ -72,6 +72,10 @@ type Options struct {
 	Endpoints     Endpoints
 	EndpointsNote string
 
+	// WorkersNote says why nginx has fewer workers than it could; empty when it
+	// doesn't, or was told how many.
+	WorkersNote string
+
 	// SettleMin is how long changes must pause before they are applied, when
 	// they don't come after quiet; default 200 ms.
 	SettleMin time.Duration

@@ -54,7 +54,10 @@ type Nginx struct {
 	Generation int       `json:"generation"`     // that answers; 0 when none does
 	Since      time.Time `json:"since,omitzero"` // when it came to serve it
 	Workers    int       `json:"workers"`
-	OldWorkers int       `json:"old_workers"` // still busy with connections from before a reload
+	// WorkersReason is why there are fewer than there could be; empty when there
+	// are not, or the operator has said how many.
+	WorkersReason string `json:"workers_reason,omitempty"`
+	OldWorkers    int    `json:"old_workers"` // still busy with connections from before a reload
 	// OldWorkersSince is when the oldest of them was left behind by a reload, as
 	// far as lbctl has seen; zero when there is none.
 	OldWorkersSince time.Time `json:"old_workers_since,omitzero"`
@@ -227,11 +230,12 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Version: c.opts.Version,
 		Started: c.started,
 		Nginx: Nginx{
-			Version:    c.server.Build().Version,
-			Running:    processesErr == nil,
-			PID:        processes.Master.PID,
-			Workers:    len(processes.Workers),
-			OldWorkers: len(processes.OldWorkers),
+			Version:       c.server.Build().Version,
+			Running:       processesErr == nil,
+			PID:           processes.Master.PID,
+			Workers:       len(processes.Workers),
+			WorkersReason: c.opts.WorkersNote,
+			OldWorkers:    len(processes.OldWorkers),
 		},
 		Consul:    source.Consul,
 		Services:  v.services,
