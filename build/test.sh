@@ -35,7 +35,7 @@ check staticcheck checked
 check 'go mod tidy' go mod tidy -diff
 if command -v shellcheck >/dev/null; then check shellcheck shell_checked; fi
 PATH=$(dirname "$consul"):$(dirname "$nginx"):$PATH LBCTL_TEST_REQUIRE=1 CGO_ENABLED=1 \
-	check 'go test -race' go run ./build/gotest -race -count=1 ./...
+	check 'go test -race' go run ./build/gotest -race -count=1 -timeout 20m ./...
 
 if [ ${#failed[@]} -gt 0 ]; then
 	printf 'test: FAILED: %s\n' "${failed[*]}" >&2
