@@ -19,6 +19,7 @@ type renderFlags struct {
 	grpcListen string
 	httpListen string
 	workers    int
+	affinity   string
 	openFiles  int
 	user       string
 	endpoints  string // how changes of servers reach nginx
@@ -30,6 +31,12 @@ const (
 	endpointsAuto   = "auto"
 	endpointsDNS    = "dns"
 	endpointsReload = "reload"
+)
+
+// The values of --worker-cpu-affinity.
+const (
+	affinityOff  = "off"
+	affinityAuto = "auto"
 )
 
 const (
@@ -50,6 +57,9 @@ func newRenderFlags(flags *flags) *renderFlags {
 		"where nginx takes HTTP", defaultHTTPListen, parseListen)
 	define(flags, &r.workers, "workers", "LBCTL_WORKERS", "N",
 		"nginx's worker processes (default the cores lbctl may use; 1 for an nginx older than 1.27.1)", 0, parseNumber(1, 1024))
+	define(flags, &r.affinity, "worker-cpu-affinity", "LBCTL_WORKER_CPU_AFFINITY", "HOW",
+		"auto keeps each of nginx's workers on a core of its own: for machines that are nginx's alone",
+		affinityOff, parseChoice(affinityOff, affinityAuto))
 	define(flags, &r.openFiles, "open-files", "LBCTL_OPEN_FILES", "N",
 		"files a worker may have open (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
 	define(flags, &r.user, "nginx-user", "LBCTL_NGINX_USER", "NAME",
@@ -93,6 +103,9 @@ func (r *renderFlags) settings(stateDir, runDir string, build nginx.Build) (rend
 		RunDir:       runDir,
 		NginxVersion: build.Version,
 		StreamModule: build.StreamModule,
+	}
+	if r.affinity == affinityAuto {
+		settings.WorkerCPUAffinity = affinityAuto
 	}
 	if byReload == "" {
 		settings.Resolver, settings.SeedsDir = r.dnsListen, nginx.SeedsDir(stateDir)

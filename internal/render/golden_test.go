@@ -172,6 +172,7 @@ var scenarios = []struct {
 			s.GRPCListen, s.HTTPListen = "[::]:5000", "127.0.0.1:80"
 			s.RunDir = "/run/load balancer"
 			s.OpenFiles = 1024
+			s.WorkerCPUAffinity = "auto"
 		},
 	},
 	{

@@ -53,7 +53,7 @@ func TestAnOlderNginxHasOneWorker(t *testing.T) {
 
 func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
 	_, err := New(Options{Settings: Settings{
-		GRPCListen: "localhost:5000", HTTPListen: "0.0.0.0:x", Workers: -1, OpenFiles: 3,
+		GRPCListen: "localhost:5000", HTTPListen: "0.0.0.0:x", Workers: -1, WorkerCPUAffinity: "0101", OpenFiles: 3,
 		RunDir: "run", User: "no body;", NginxVersion: "latest", StreamModule: "/a$b",
 	}})
 	require.Error(t, err)
@@ -61,6 +61,7 @@ func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
 		`gRPC listen address: "localhost:5000" has the address "localhost", want an IP address`,
 		`HTTP listen address: "0.0.0.0:x" has the port "x", want 1 to 65535`,
 		`workers "-1", want 1 to 1024`,
+		`worker CPU affinity "0101", want "auto" or nothing`,
 		`open files "3", want 64 or more`,
 		`run directory "run", want an absolute path`,
 		`stream module "/a$b", want an absolute path`,
