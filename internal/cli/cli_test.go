@@ -285,6 +285,17 @@ func degraded(d *fakeDaemon) {
 	}
 }
 
+// moved is a change of instances that nginx has yet to fetch.
+func moved(d *fakeDaemon) {
+	reloaded(d)
+	d.status.State = controller.Pending
+	d.status.Summary = "nginx serves generation 42; a change is on its way (hello_server +1)"
+	d.status.Pending = &controller.PendingChange{Since: before(time.Second), Change: "hello_server +1", Reason: "nginx has yet to fetch it"}
+}
+
+// reloaded is an nginx whose new workers have asked for nothing yet.
+func reloaded(d *fakeDaemon) { d.status.Endpoints.Untaken = []string{"grpc-hello_server"} }
+
 func oldNginx(d *fakeDaemon) {
 	d.status.Nginx.Version, d.status.Nginx.Workers = "1.22.1", 1
 	d.status.Nginx.WorkersReason = "nginx 1.22.1 can fail gRPC calls at reloads when it has more, want 1.27.1 or later"
@@ -335,6 +346,8 @@ func TestCommands(t *testing.T) {
 		{golden: "status", line: "lbctl status"},
 		{golden: "status-json", line: "lbctl status -o json"},
 		{golden: "status-colour", line: "lbctl status", terminal: coloured},
+		{golden: "status-moved", line: "lbctl status", change: moved},
+		{golden: "status-reloaded", line: "lbctl status", change: reloaded},
 		{golden: "status-old-nginx", line: "lbctl status", change: oldNginx},
 		{golden: "status-degraded", line: "lbctl status", change: degraded},
 		{golden: "status-degraded-narrow", line: "lbctl status", change: degraded, terminal: narrow},

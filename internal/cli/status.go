@@ -290,7 +290,7 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 		row("Workers", "limited: "+why)
 	}
 	row("Consul", consulText(status.Consul, now))
-	row("Endpoints", endpointsText(status.Endpoints))
+	row("Endpoints", endpointsText(status.Endpoints, status.State == controller.Serving))
 	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, count(status.Instances, "instance")))
 	if pending := status.Pending; pending != nil {
 		row("Pending", pendingText(pending, now))
@@ -334,7 +334,9 @@ func nginxText(nginx controller.Nginx, now time.Time) string {
 }
 
 // endpointsText says how changes of instances reach nginx, and how far they have.
-func endpointsText(e controller.EndpointsStatus) string {
+// An nginx that serves what it should, and has yet to ask, has the newest from before:
+// a reload's new workers start with what the old ones had.
+func endpointsText(e controller.EndpointsStatus, serving bool) string {
 	if e.By == "" {
 		return "" // a daemon that doesn't tell
 	}
@@ -342,7 +344,10 @@ func endpointsText(e controller.EndpointsStatus) string {
 		return "by reload: " + e.Reason
 	}
 	text := fmt.Sprintf("by DNS, nginx has fetched those of %s", count(e.Upstreams, "upstream"))
-	if n := len(e.Untaken); n > 0 {
+	switch n := len(e.Untaken); {
+	case n > 0 && serving:
+		text = fmt.Sprintf("by DNS, nginx is about to ask anew for those of %s", count(n, "upstream"))
+	case n > 0:
 		text = fmt.Sprintf("by DNS, nginx has fetched the newest of %d of %s", e.Upstreams-n, count(e.Upstreams, "upstream"))
 	}
 	if n := len(e.ByReload); n > 0 {
