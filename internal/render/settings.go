@@ -22,14 +22,14 @@ type Settings struct {
 	GRPCListen string // address and port for gRPC; default "0.0.0.0:5000"
 	HTTPListen string // address and port for HTTP; default "0.0.0.0:8080"
 	Workers    int    // worker processes; default DefaultWorkers
+	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
+	SeedsDir   string // absolute; where nginx finds servers to start with; needed with Resolver only
+	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
+	User       string // who the workers run as; empty without root, where nginx could not change it
+	Group      string // their group; empty for the one that is called as the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
 	// on a core of its own; empty leaves it to the kernel.
 	WorkerCPUAffinity string
-	OpenFiles         int    // descriptors of a worker; default the hard limit, at most 1048576
-	SeedsDir          string // absolute; where nginx finds servers to start with; needed with Resolver only
-	RunDir            string // absolute; where nginx keeps its pid file, error log and temporary files
-	User              string // who the workers run as; empty without root, where nginx could not change it
-	Group             string // their group; empty for the one that is called as the user
 	// NginxVersion is the version of the nginx that gets the configuration,
 	// for example "1.30.6".
 	NginxVersion string
