@@ -56,7 +56,7 @@ func (f *fake) Rollback(ctx context.Context, number int) (nginx.Generation, erro
 func (f *fake) Resume(context.Context) error { f.frozen = 0; return nil }
 
 func (f *fake) Entries() []endpoints.Entry {
-	return []endpoints.Entry{{Service: endpoints.Service{Name: "web", Protocol: endpoints.HTTP, Default: true}}}
+	return []endpoints.Entry{{Service: endpoints.Service{Name: "web", Spec: endpoints.Spec{Protocol: endpoints.HTTP, Default: true}}}}
 }
 
 func (f *fake) Accept() int { return 0 }

@@ -116,7 +116,7 @@ func newFakeDaemon() *fakeDaemon {
 		entries: []endpoints.Entry{
 			{
 				Service: endpoints.Service{
-					Name: "hello_server", Protocol: endpoints.GRPC, Default: true, OK: true,
+					Name: "hello_server", Spec: endpoints.Spec{Protocol: endpoints.GRPC, Default: true}, OK: true,
 					Instances: []endpoints.Instance{
 						passing("hello_server-1b40646880d9", "node-1", "10.0.0.11"),
 						passing("hello_server-7c2f", "node-2", "10.0.0.12"),
@@ -128,11 +128,12 @@ func newFakeDaemon() *fakeDaemon {
 			},
 			{
 				Service: endpoints.Service{
-					Name: "shop", Protocol: endpoints.HTTP, OK: true,
-					Routes: []endpoints.Route{
-						{Host: "example.com"}, {Host: "example.com", Path: "/api"},
-						{Host: "*.example.org", Path: "/shop"}, {Path: "/static"}, {Path: "/images"},
-					},
+					Name: "shop", Spec: endpoints.Spec{Protocol: endpoints.HTTP,
+						Routes: []endpoints.Route{
+							{Host: "example.com"}, {Host: "example.com", Path: "/api"},
+							{Host: "*.example.org", Path: "/shop"}, {Path: "/static"}, {Path: "/images"},
+						},
+					}, OK: true,
 					Instances: []endpoints.Instance{passing("shop-1", "node-1", "10.0.0.11")},
 					Problems:  []string{`instance "shop-1": lb-version "v 1": want letters, digits, ".", "_" and "-"`},
 				},
@@ -142,7 +143,7 @@ func newFakeDaemon() *fakeDaemon {
 			},
 			{
 				Service: endpoints.Service{
-					Name: "stock", Protocol: endpoints.GRPC, OK: true, Routes: []endpoints.Route{{Path: "/stock.Stock"}},
+					Name: "stock", Spec: endpoints.Spec{Protocol: endpoints.GRPC, Routes: []endpoints.Route{{Path: "/stock.Stock"}}}, OK: true,
 					Instances: []endpoints.Instance{
 						{ID: "stock-1", Node: "node-1", Address: "10.0.0.11", Port: 7801, Weight: 1, Status: endpoints.Critical},
 						{ID: "stock-2", Node: "node-2", Address: "10.0.0.12", Port: 7801, Weight: 1, Status: endpoints.Maintenance},
@@ -153,7 +154,7 @@ func newFakeDaemon() *fakeDaemon {
 			},
 			{
 				Service: endpoints.Service{
-					Name: "users", Protocol: endpoints.HTTP, OK: true, Routes: []endpoints.Route{{Path: "/users"}},
+					Name: "users", Spec: endpoints.Spec{Protocol: endpoints.HTTP, Routes: []endpoints.Route{{Path: "/users"}}}, OK: true,
 					Instances: []endpoints.Instance{
 						passing("users-1", "node-1", "10.0.0.11"), passing("users-2", "node-2", "10.0.0.12"), passing("users-3", "node-3", "10.0.0.13"),
 						passing("users-4", "node-4", "10.0.0.14"),

@@ -50,8 +50,11 @@ func changeOf(old, now *endpoints.Entry) string {
 	switch {
 	case had && has:
 		parts := instances(old.Rotation(), now.Rotation())
-		if !old.SameWay(now.Service) {
+		switch {
+		case !old.SameRouting(now.Spec):
 			parts = append(parts, "routes")
+		case !old.Spec.Equal(now.Spec):
+			parts = append(parts, "settings")
 		}
 		if len(parts) == 0 {
 			return ""

@@ -85,7 +85,7 @@ func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
 		if len(latest) == 0 {
 			break
 		}
-		if latest[0].Name != e.Name || !latest[0].SameWay(e.Service) {
+		if latest[0].Name != e.Name || !latest[0].Spec.Equal(e.Spec) {
 			continue
 		}
 		if _, byReload := cfg.ByReload[e.Name]; !byReload {

@@ -23,7 +23,7 @@ func (t *Table) isCalm(r *record, s Service, o *observation) bool {
 
 // unchanged reports whether a service is as it was, going by what it was made of.
 func unchanged(was, s Service) bool {
-	return same(was.Instances, s.Instances) && same(was.Problems, s.Problems) && was.OK == s.OK && was.sameStructure(s)
+	return same(was.Instances, s.Instances) && same(was.Problems, s.Problems) && was.OK == s.OK && was.Spec.Equal(s.Spec)
 }
 
 // same reports whether two slices are one and the same.

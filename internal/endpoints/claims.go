@@ -9,6 +9,12 @@ import (
 // claim is a place on the balancer that one service only can have.
 type claim string
 
+// claimant is a service with what it claims.
+type claimant struct {
+	service string
+	spec    Spec
+}
+
 // settleClaims lets each route, default place and TCP port go to one service:
 // to the one that has it already, else to the first by name. The others lose
 // it, with a problem that says to whom. Entries must be sorted by name.
@@ -25,10 +31,10 @@ func (t *Table) settleClaims(entries []Entry) {
 		}
 	}
 	t.owners = owners
-	t.claimants, t.contested = make([]Service, len(entries)), false
+	t.claimants, t.contested = make([]claimant, len(entries)), false
 	for n := range entries {
 		e := &entries[n]
-		t.claimants[n] = e.structure()
+		t.claimants[n] = claimant{e.Name, e.Spec}
 		t.contested = e.yield(owners) || t.contested
 	}
 }
@@ -37,8 +43,8 @@ func (t *Table) settleClaims(entries []Entry) {
 // nobody had to yield: as mostly, and with a thousand services it takes a while to
 // find that out again.
 func (t *Table) claimsStand(entries []Entry) bool {
-	return !t.contested && len(t.claimants) > 0 && slices.EqualFunc(t.claimants, entries, func(s Service, e Entry) bool {
-		return s.Name == e.Name && s.SameWay(e.Service)
+	return !t.contested && len(t.claimants) > 0 && slices.EqualFunc(t.claimants, entries, func(c claimant, e Entry) bool {
+		return c.service == e.Name && c.spec.SameRouting(e.Spec)
 	})
 }
 

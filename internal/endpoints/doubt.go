@@ -26,10 +26,5 @@ func (t *Table) Remembered(name string) (Service, bool) {
 	if !ok {
 		return Service{}, false
 	}
-	s := Service{Name: name, Instances: slices.Clone(r.instances)}
-	if r.good != nil {
-		s = s.withStructure(*r.good)
-		s.OK = true
-	}
-	return s, true
+	return Service{Name: name, Spec: r.spec(), Instances: slices.Clone(r.instances), OK: r.good != nil}, true
 }

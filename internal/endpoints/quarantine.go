@@ -218,10 +218,10 @@ func (t *Table) nextTrial() time.Time {
 func (e *Entry) fallBack(took *Service) string {
 	e.Refused = true
 	if took == nil || took.Protocol == "" {
-		e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = "", nil, 0, false, false
+		e.Spec = Spec{}
 		return "not served, for there is no earlier good state: "
 	}
-	e.Protocol, e.Routes, e.Port, e.Default, e.ByReload = took.Protocol, slices.Clone(took.Routes), took.Port, took.Default, took.ByReload
+	e.Spec = took.Spec
 	e.Instances, e.Held = took.still(e.Instances), took.still(e.Held)
 	return "its last good state is kept: "
 }
@@ -246,10 +246,7 @@ func (s Service) still(registered []Instance) []Instance {
 
 // says is the service as Consul and the guard have it, whatever is served.
 func (r *record) says(name string) Service {
-	e := Entry{Service: Service{Name: name, Instances: r.instances}}
-	if r.good != nil {
-		e.Service = e.withStructure(*r.good)
-	}
+	e := Entry{Service: Service{Name: name, Spec: r.spec(), Instances: r.instances}}
 	for _, h := range r.held {
 		e.Held = append(e.Held, h.instance)
 	}
@@ -258,8 +255,7 @@ func (r *record) says(name string) Service {
 
 // block is what of an entry can make its way into nginx's configuration.
 func block(e Entry) Service {
-	s := Service{Name: e.Name, Protocol: e.Protocol, Routes: e.Routes, Port: e.Port, Default: e.Default, ByReload: e.ByReload}
-	s.Instances = e.Instances // sorted, and never changed
+	s := Service{Name: e.Name, Spec: e.Spec, Instances: e.Instances} // they are sorted, and never changed
 	if len(e.Held) > 0 {
 		s.Instances = slices.Concat(e.Instances, e.Held)
 		slices.SortFunc(s.Instances, compareInstances)
@@ -268,13 +264,13 @@ func block(e Entry) Service {
 }
 
 func equal(a, b Service) bool {
-	return a.sameStructure(b) && slices.Equal(a.Instances, b.Instances)
+	return a.Spec.Equal(b.Spec) && slices.Equal(a.Instances, b.Instances)
 }
 
 // alike is equal, but for what checks do to instances: a service that flaps does
 // not say anything new.
 func alike(a, b Service) bool {
-	return a.sameStructure(b) && slices.EqualFunc(a.Instances, b.Instances, func(x, y Instance) bool {
+	return a.Spec.Equal(b.Spec) && slices.EqualFunc(a.Instances, b.Instances, func(x, y Instance) bool {
 		x.Status, x.Weight = y.Status, y.Weight
 		return x == y
 	})

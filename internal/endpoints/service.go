@@ -131,49 +131,16 @@ func (r Route) String() string {
 // Service is one service of the catalog with its place on the balancer.
 type Service struct {
 	Name string `json:"name"`
-	// Protocol is empty when the service is not, or no longer, to be
+	// Spec has no Protocol when the service is not, or no longer, to be
 	// balanced (OK is then true) or could not be understood (OK is false).
-	Protocol Protocol `json:"protocol,omitempty"`
-	Routes   []Route  `json:"routes,omitempty"`
-	Port     int      `json:"port,omitempty"`    // tcp: the port to listen on
-	Default  bool     `json:"default,omitempty"` // serves what no route of its family matches
-	// ByReload: lb-endpoints says that nginx isn't to ask for its servers.
-	ByReload bool `json:"by_reload,omitempty"`
-	// MinInstances is how many are kept in rotation when more vanish; 0: as
-	// Options has it.
-	MinInstances int `json:"min_instances,omitempty"`
-	// Check is how its instances are asked themselves.
-	Check     Check      `json:"check,omitempty"`
+	Spec
 	Instances []Instance `json:"instances"` // every registered one, sorted by Node and ID
 	// Problems is what was wrong with the service's data, a readable line
 	// each.
 	Problems []string `json:"problems,omitempty"`
 	// OK is false when no instance's metadata could be understood: the Table
-	// then keeps the last good structure.
+	// then keeps the last good Spec.
 	OK bool `json:"ok"`
-}
-
-// SameWay reports whether traffic finds its way to both alike: by protocol, routes,
-// port and default place.
-func (s Service) SameWay(o Service) bool {
-	return s.Protocol == o.Protocol && s.Port == o.Port && s.Default == o.Default && slices.Equal(s.Routes, o.Routes)
-}
-
-// structure is the part of the service that its metadata gives.
-func (s Service) structure() Service {
-	s.Instances, s.Problems, s.OK = nil, nil, false
-	return s
-}
-
-// sameStructure reports whether the metadata of both gives the same.
-func (s Service) sameStructure(o Service) bool {
-	return s.SameWay(o) && s.ByReload == o.ByReload && s.MinInstances == o.MinInstances && s.Check == o.Check
-}
-
-// withStructure is the service with another one's structure.
-func (s Service) withStructure(o Service) Service {
-	o.Name, o.Instances, o.Problems, o.OK = s.Name, s.Instances, s.Problems, s.OK
-	return o
 }
 
 // Rotation is the registered instances that Consul has in rotation: passing and

@@ -40,20 +40,14 @@ type snapshotDates struct {
 }
 
 type snapshotService struct {
-	Name       string         `json:"name"`
-	Understood bool           `json:"understood"`
-	Protocol   Protocol       `json:"protocol,omitempty"`
-	Routes     []Route        `json:"routes,omitempty"`
-	Port       int            `json:"port,omitempty"`
-	Default    bool           `json:"default,omitempty"`
-	ByReload   bool           `json:"by_reload,omitempty"`
-	Peak       int            `json:"peak,omitempty"`
-	Minimum    int            `json:"min_instances,omitempty"`
-	Check      Check          `json:"check,omitempty"`
-	Instances  []Instance     `json:"instances,omitempty"`
-	Held       []snapshotHold `json:"held,omitempty"`
-	State      State          `json:"state"`
-	Since      time.Time      `json:"since"`
+	Name       string `json:"name"`
+	Understood bool   `json:"understood"`
+	Spec
+	Peak      int            `json:"peak,omitempty"`
+	Instances []Instance     `json:"instances,omitempty"`
+	Held      []snapshotHold `json:"held,omitempty"`
+	State     State          `json:"state"`
+	Since     time.Time      `json:"since"`
 	// Confirmed is when Consul last stood by it, where that is not when it last
 	// stood by the others.
 	Confirmed time.Time `json:"confirmed,omitzero"`
@@ -64,11 +58,7 @@ type snapshotService struct {
 }
 
 type snapshotBlock struct {
-	Protocol  Protocol   `json:"protocol"`
-	Routes    []Route    `json:"routes,omitempty"`
-	Port      int        `json:"port,omitempty"`
-	Default   bool       `json:"default,omitempty"`
-	ByReload  bool       `json:"by_reload,omitempty"`
+	Spec
 	Instances []Instance `json:"instances,omitempty"`
 }
 
@@ -170,9 +160,7 @@ func (t *Table) snapshot() snapshot {
 			ss.Confirmed = cmp.Or(r.confirmed, t.observed)
 		}
 		if r.good != nil {
-			ss.Understood = true
-			ss.Protocol, ss.Routes, ss.Port, ss.Default = r.good.Protocol, r.good.Routes, r.good.Port, r.good.Default
-			ss.ByReload, ss.Minimum, ss.Check = r.good.ByReload, r.good.MinInstances, r.good.Check
+			ss.Understood, ss.Spec = true, *r.good
 		}
 		for _, h := range r.held {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
@@ -180,7 +168,7 @@ func (t *Table) snapshot() snapshot {
 		if took := r.took; took != nil && equal(*took, r.says(name)) {
 			ss.Took = true
 		} else if took != nil && took.Protocol != "" {
-			ss.Last = &snapshotBlock{took.Protocol, took.Routes, took.Port, took.Default, took.ByReload, took.Instances}
+			ss.Last = &snapshotBlock{took.Spec, took.Instances}
 		}
 		slices.SortFunc(ss.Held, func(a, b snapshotHold) int { return compareInstances(a.Instance, b.Instance) })
 		s.Services = append(s.Services, ss)
@@ -263,16 +251,14 @@ func (t *Table) restore(s snapshot) {
 			r.confirmed = cmp.Or(s.Confirmed, s.Observed) // older versions don't have the first
 		}
 		if ss.Understood {
-			r.good = &Service{
-				Protocol: ss.Protocol, Routes: ss.Routes, Port: ss.Port, Default: ss.Default,
-				ByReload: ss.ByReload, MinInstances: ss.Minimum, Check: ss.Check,
-			}
+			good := ss.Spec
+			r.good = &good
 		}
 		for _, h := range ss.Held {
 			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
 		}
 		if last := ss.Last; last != nil {
-			r.took = &Service{Name: ss.Name, Protocol: last.Protocol, Routes: last.Routes, Port: last.Port, Default: last.Default, ByReload: last.ByReload, Instances: last.Instances}
+			r.took = &Service{Name: ss.Name, Spec: last.Spec, Instances: last.Instances}
 		} else if ss.Took {
 			took := r.says(ss.Name)
 			r.took = &took

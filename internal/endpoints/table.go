@@ -91,7 +91,7 @@ type Table struct {
 	owners  map[claim]string   // who serves a route that several may claim
 	// claimants are who had their claims settled last; contested, whether somebody
 	// yielded.
-	claimants []Service
+	claimants []claimant
 	contested bool
 	vanished  []vanishing // within GuardWindow; without those that were let go for good
 	counts    []count     // within GuardWindow
@@ -111,7 +111,7 @@ type Table struct {
 
 // record is what the table remembers of one service.
 type record struct {
-	good      *Service   // its structure when it was last understood; nil: never was
+	good      *Spec      // when it was last understood; nil: never was
 	instances []Instance // registered, at the last observation
 	serving   int        // how many of them are in rotation
 	calm      *calm      // nil: nothing composed yet
@@ -128,6 +128,14 @@ type record struct {
 	took      *Service // what nginx took last; nil: nothing yet
 	tookFrom  *Service // of which it was made; nil: of more than that
 	refused   *refusal // nil: not in quarantine
+}
+
+// spec is the service's Spec when it was last understood, or the zero one.
+func (r *record) spec() Spec {
+	if r.good == nil {
+		return Spec{}
+	}
+	return *r.good
 }
 
 // id names an instance within its service.
@@ -579,8 +587,8 @@ func (t *Table) remember(o *observation) {
 			r.instances, r.serving = s.Instances, s.InRotation()
 		}
 		r.heard, r.listed = true, true
-		if s.OK && (r.good == nil || !r.good.sameStructure(s)) {
-			good := s.structure()
+		if s.OK && (r.good == nil || !r.good.Equal(s.Spec)) {
+			good := s.Spec
 			r.good = &good
 		}
 	}
@@ -613,10 +621,8 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 			entries = append(entries, r.calm.entry)
 			continue
 		}
-		e := Entry{Service: s.withStructure(Service{})}
-		if r.good != nil {
-			e.Service = s.withStructure(*r.good)
-		}
+		e := Entry{Service: s}
+		e.Spec = r.spec()
 		for _, h := range r.held {
 			e.Held = append(e.Held, h.instance)
 		}

@@ -17,7 +17,7 @@ var noon = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 // service makes a gRPC service that is the default of its listener, with
 // instances like "a" (passing) or "b:critical". Each has an address of its own.
 func service(name string, instances ...string) Service {
-	s := Service{Name: name, Protocol: GRPC, Routes: []Route{{Path: "/" + name}}, OK: true}
+	s := Service{Name: name, Spec: Spec{Protocol: GRPC, Routes: []Route{{Path: "/" + name}}}, OK: true}
 	for _, spec := range instances {
 		id, status, found := strings.Cut(spec, ":")
 		if !found {

@@ -20,7 +20,7 @@ import (
 
 // tcp is a TCP service with an instance in this status.
 func tcp(name string, port int, status endpoints.Status) endpoints.Service {
-	return endpoints.Service{Name: name, Protocol: endpoints.TCP, Port: port, OK: true, Instances: []endpoints.Instance{
+	return endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.TCP, Port: port}, OK: true, Instances: []endpoints.Instance{
 		{ID: name + "-1", Node: "n", Address: "10.0.0.1", Port: 6379, Weight: 1, Status: status},
 	}}
 }
@@ -90,7 +90,7 @@ func TestATakenPortIsTracedToItsService(t *testing.T) {
 }
 
 func versioned(name, version string) endpoints.Service {
-	return endpoints.Service{Name: name, Protocol: endpoints.GRPC, Routes: []endpoints.Route{{Path: "/" + name}}, OK: true,
+	return endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.GRPC, Routes: []endpoints.Route{{Path: "/" + name}}}, OK: true,
 		Instances: []endpoints.Instance{{ID: name, Node: "n", Address: "10.0.0.1", Port: 7777, Weight: 1, Status: endpoints.Passing, Version: version}}}
 }
 

@@ -38,9 +38,10 @@ type Frontend struct {
 // Upstream is the instances of one service that get traffic. It has one at
 // least, unless nginx asks for them: it refuses empty ones.
 type Upstream struct {
-	Name     string // of letters, digits, "-" and "_"; unique
-	Service  string
-	MaxConns int // of each server, when nginx asks for them; 0 is no limit
+	endpoints.Spec        // of the service
+	Name           string // of letters, digits, "-" and "_"; unique
+	Service        string
+	MaxConns       int // of each server, when nginx asks for them; 0 is no limit
 	// Resolve: nginx asks for the servers by Host and ResolveService, so that they
 	// have no place in its files; Servers has them too.
 	Resolve bool
@@ -78,11 +79,11 @@ type Host struct {
 
 // Location is one way to a service.
 type Location struct {
-	Path     string // "/api" when Exact, "/api/" for what is below
-	Exact    bool   // matches Path alone, not what is below it
-	Service  string // empty: nobody serves this
-	Protocol endpoints.Protocol
-	Upstream string // empty: the service has no instance that gets traffic
+	Path           string // "/api" when Exact, "/api/" for what is below
+	Exact          bool   // matches Path alone, not what is below it
+	endpoints.Spec        // of the service
+	Service        string // empty: nobody serves this
+	Upstream       string // empty: the service has no instance that gets traffic
 }
 
 // TCPService is one service on a port of its own.
@@ -154,13 +155,12 @@ type builder struct {
 // place is what decides which hosts and locations there are for a service.
 type place struct {
 	service  string
-	protocol endpoints.Protocol
-	routes   []endpoints.Route
+	spec     endpoints.Spec
 	upstream string // empty: it has no instance that gets traffic
 }
 
 func samePlace(a, b place) bool {
-	return a.service == b.service && a.protocol == b.protocol && a.upstream == b.upstream && slices.Equal(a.routes, b.routes)
+	return a.service == b.service && a.upstream == b.upstream && a.spec.Equal(b.spec)
 }
 
 // claim is a place that one service only can have.
@@ -192,13 +192,10 @@ func (b *builder) take(service string, c claim, what string) bool {
 
 // place gives a service that has routes its upstream and its place.
 func (b *builder) place(e endpoints.Entry) {
-	p := place{service: e.Name, protocol: e.Protocol, routes: e.Routes}
-	if e.Default {
-		p.routes = append(slices.Clone(p.routes), endpoints.Route{})
-	}
-	if len(p.routes) == 0 {
+	if len(e.Routes) == 0 && !e.Default {
 		return
 	}
+	p := place{service: e.Name, spec: e.Spec}
 	if u, ok := b.upstream(e); ok {
 		p.upstream = u.Name
 	}
@@ -209,9 +206,13 @@ func (b *builder) place(e endpoints.Entry) {
 func (b *builder) lay() {
 	all := map[string]routing{"grpc": {}, "http": {}}
 	for _, p := range b.places {
-		family := p.protocol.Family()
+		family := p.spec.Protocol.Family()
 		to := all[family]
-		for _, r := range p.routes {
+		routes := p.spec.Routes
+		if p.spec.Default {
+			routes = append(slices.Clone(routes), endpoints.Route{})
+		}
+		for _, r := range routes {
 			r.Path = strings.TrimSuffix(r.Path, "/")
 			if !b.take(p.service, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
 				continue
@@ -219,7 +220,7 @@ func (b *builder) lay() {
 			if to[r.Host] == nil {
 				to[r.Host] = map[string]Location{}
 			}
-			to[r.Host][r.Path] = Location{Service: p.service, Protocol: p.protocol, Upstream: p.upstream}
+			to[r.Host][r.Path] = Location{Service: p.service, Spec: p.spec, Upstream: p.upstream}
 		}
 	}
 	b.hosts = map[string][]Host{}
@@ -289,7 +290,7 @@ func (u Upstream) isPlainly(in []endpoints.Instance) bool {
 // servers begins an upstream with its servers.
 func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
-	u := Upstream{Service: e.Name, from: in, plain: true, reads: b.reads}
+	u := Upstream{Service: e.Name, Spec: e.Spec, from: in, plain: true, reads: b.reads}
 	if old, ok := b.before[e.Name]; ok && old.isPlainly(in) {
 		u.servers, u.targets = old.servers, old.targets
 		return u
@@ -315,7 +316,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 func (b *builder) frontend(family string) Frontend {
 	f := Frontend{Hosts: b.hosts[family]}
 	for _, p := range b.places {
-		if p.protocol.Family() != family {
+		if p.spec.Protocol.Family() != family {
 			continue
 		}
 		if u, ok := b.upstreams[p.service]; ok {

@@ -87,7 +87,7 @@ func services(lines ...string) []endpoints.Service {
 	var all []endpoints.Service
 	for n, line := range lines {
 		words := strings.Fields(line)
-		s := endpoints.Service{Name: words[0], Protocol: endpoints.Protocol(words[1]), OK: true, Instances: []endpoints.Instance{
+		s := endpoints.Service{Name: words[0], Spec: endpoints.Spec{Protocol: endpoints.Protocol(words[1])}, OK: true, Instances: []endpoints.Instance{
 			{ID: words[0], Node: "n", Address: fmt.Sprintf("10.0.0.%d", n+1), Port: 80, Weight: 1, Status: endpoints.Passing},
 		}}
 		r := endpoints.Route{Host: strings.Trim(words[2], "-"), Path: strings.Trim(words[3], "-")}

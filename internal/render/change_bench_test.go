@@ -25,8 +25,9 @@ func BenchmarkChange(b *testing.B) {
 	require.NoError(b, err)
 	var services []endpoints.Service
 	for n := range 1000 {
-		s := endpoints.Service{Name: fmt.Sprintf("service-%04d", n), Protocol: endpoints.GRPC, OK: true,
-			Routes: []endpoints.Route{{Path: fmt.Sprintf("/pkg.Service%d", n)}}}
+		s := endpoints.Service{Name: fmt.Sprintf("service-%04d", n), Spec: endpoints.Spec{Protocol: endpoints.GRPC,
+			Routes: []endpoints.Route{{Path: fmt.Sprintf("/pkg.Service%d", n)}},
+		}, OK: true}
 		for k := range 10 {
 			s.Instances = append(s.Instances, endpoints.Instance{ID: fmt.Sprintf("%s-%d", s.Name, k), Node: "node",
 				Address: fmt.Sprintf("10.%d.%d.%d", n>>8, n&255, k), Port: 80, Weight: 1, Status: endpoints.Passing})

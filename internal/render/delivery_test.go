@@ -21,7 +21,7 @@ func TestScalingChangesNoFile(t *testing.T) {
 	byDNS(&settings)
 	render := func(instances ...endpoints.Instance) Configuration {
 		t.Helper()
-		service := endpoints.Service{Name: "hello", Protocol: endpoints.GRPC, Default: true, OK: true, Instances: instances}
+		service := endpoints.Service{Name: "hello", Spec: endpoints.Spec{Protocol: endpoints.GRPC, Default: true}, OK: true, Instances: instances}
 		c, err := Offline(Options{Settings: settings}, []endpoints.Service{service})
 		require.NoError(t, err)
 		return c
@@ -84,7 +84,7 @@ func TestZonesGrowInSteps(t *testing.T) {
 func TestPeakStays(t *testing.T) {
 	table, err := endpoints.Open("", endpoints.Options{})
 	require.NoError(t, err)
-	service := endpoints.Service{Name: "a", Protocol: endpoints.GRPC, Default: true, OK: true}
+	service := endpoints.Service{Name: "a", Spec: endpoints.Spec{Protocol: endpoints.GRPC, Default: true}, OK: true}
 	for n := range 3 {
 		service.Instances = append(service.Instances, endpoints.Instance{ID: string(rune('a' + n)), Status: endpoints.Critical})
 	}

@@ -41,7 +41,7 @@ func sameUpstream(a, b Upstream) bool {
 	if !(a.Resolve && b.Resolve) && !slices.Equal(a.servers, b.servers) {
 		return false
 	}
-	return a.Name == b.Name && a.Service == b.Service && a.MaxConns == b.MaxConns &&
+	return a.Spec.Equal(b.Spec) && a.Name == b.Name && a.Service == b.Service && a.MaxConns == b.MaxConns &&
 		a.Resolve == b.Resolve && a.IPv6 == b.IPv6 && a.ZoneKiB == b.ZoneKiB
 }
 

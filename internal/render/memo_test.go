@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/endpoints/endpointstest"
 )
 
 // TestTemplatesAreExecutedWhenTheirInputChanges renders twice with the same memo,
@@ -21,7 +22,7 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 	settings, err := settings.complete()
 	require.NoError(t, err)
 	service := func(path string, instances ...string) endpoints.Entry {
-		e := endpoints.Entry{Service: endpoints.Service{Name: "a", Protocol: endpoints.HTTP, OK: true, Routes: []endpoints.Route{{Path: path}}}}
+		e := endpoints.Entry{Service: endpoints.Service{Name: "a", Spec: endpoints.Spec{Protocol: endpoints.HTTP, Routes: []endpoints.Route{{Path: path}}}, OK: true}}
 		for _, address := range instances {
 			e.Instances = append(e.Instances, endpoints.Instance{ID: address, Address: address, Port: 80, Weight: 1, Status: endpoints.Passing})
 		}
@@ -60,13 +61,49 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 	}
 }
 
+// TestEveryFieldOfSpecReachesTheTemplates changes one field at a time: forgetting one
+// would hand out the old files.
+func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
+	settings := testSettings("1.30.6")
+	byDNS(&settings)
+	settings, err := settings.complete()
+	require.NoError(t, err)
+	set, err := loadTemplates("")
+	require.NoError(t, err)
+	entry := func(spec endpoints.Spec) []endpoints.Entry {
+		return []endpoints.Entry{{Service: endpoints.Service{Name: "a", Spec: spec, OK: true, Instances: []endpoints.Instance{
+			{ID: "1", Address: "10.0.0.1", Port: 80, Weight: 1, Status: endpoints.Passing},
+		}}}}
+	}
+	full := endpointstest.Full()
+	for field, changed := range endpointstest.Changes(full) {
+		t.Run(field, func(t *testing.T) {
+			last, brain := new(memo), template.NewBrain()
+			renderKnown(set, settings, entry(full), testNames(), brain, last)
+			same, _ := newCatalog(entry(full), settings, testNames().addresses, last.layout)
+			assert.True(t, last.fits(set, same))
+			c, _ := newCatalog(entry(changed), settings, testNames().addresses, last.layout)
+			assert.False(t, last.fits(set, c), "the templates are executed again")
+			require.Len(t, c.HTTP.Upstreams, 1)
+			assert.Equal(t, changed, c.HTTP.Upstreams[0].Spec)
+			for _, host := range c.HTTP.Hosts {
+				for _, l := range host.Locations {
+					if l.Service != "" {
+						assert.Equal(t, changed, l.Spec)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestALayoutGoesByWhatThereIs changes the catalog step by step, and compares what
 // comes of it with what is laid out afresh.
 func TestALayoutGoesByWhatThereIs(t *testing.T) {
 	settings, err := testSettings("1.30.6").complete()
 	require.NoError(t, err)
 	entry := func(name string, p endpoints.Protocol, address string, routes ...endpoints.Route) endpoints.Entry {
-		e := endpoints.Entry{Service: endpoints.Service{Name: name, Protocol: p, OK: true, Routes: routes, Default: len(routes) == 0}}
+		e := endpoints.Entry{Service: endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: p, Routes: routes, Default: len(routes) == 0}, OK: true}}
 		if address != "" {
 			e.Instances = []endpoints.Instance{{ID: "1", Address: address, Port: 80, Weight: 1, Status: endpoints.Passing}}
 		}

@@ -286,7 +286,7 @@ func TestEveryServiceIsLookedAtInItsTurn(t *testing.T) {
 			want := map[string]bool{catalogQuery: true}
 			var services []endpoints.Service
 			for i := range n {
-				s := endpoints.Service{Name: fmt.Sprintf("s%d", i), Protocol: endpoints.GRPC, OK: true,
+				s := endpoints.Service{Name: fmt.Sprintf("s%d", i), Spec: endpoints.Spec{Protocol: endpoints.GRPC}, OK: true,
 					Instances: []endpoints.Instance{{ID: "i", Node: "n", Address: "10.0.0.1", Port: 1 + i, Weight: 1, Status: endpoints.Critical}}}
 				services = append(services, s)
 				want[queryOf(s.Name)] = true
