@@ -89,7 +89,7 @@ func (i *Instance) add(ctx context.Context, files map[string][]byte, note Note) 
 		return nil
 	})
 	both.Go(func() error {
-		store = i.store.write(g, withFile(files, generationFile, i.generationConf(n, i.socketPath())))
+		store = i.store.write(g, withFile(files, GenerationFile, i.generationConf(n, i.socketPath())))
 		return nil
 	})
 	both.Wait()

@@ -157,7 +157,7 @@ func TestApplyRejected(t *testing.T) {
 		assert.ErrorContains(t, err, `configuration refused: nginx -t: open() "site.conf" failed (2: No such file or directory) in nginx.conf:`)
 
 		require.NoError(t, e.Test(t.Context(), e.files("two")))
-		require.ErrorIs(t, e.Test(t.Context(), map[string][]byte{mainFile: nil}), ErrRejected)
+		require.ErrorIs(t, e.Test(t.Context(), map[string][]byte{MainFile: nil}), ErrRejected)
 		after, err := os.ReadFile(e.logPath())
 		require.NoError(t, err)
 		assert.Equal(t, string(log), string(after), "a test leaves nothing in the error log of the running nginx")
@@ -322,7 +322,7 @@ func TestApplyKeepsNginxFromStarting(t *testing.T) {
 			return func() bool { g, err := e.Current(); return err == nil && g.Number == n }
 		}
 		require.Eventually(t, current(2), 20*time.Second, 5*time.Millisecond)
-		output := nginxtest.StartFails(t, binary, filepath.Join(e.state, "current", mainFile), e.run)
+		output := nginxtest.StartFails(t, binary, filepath.Join(e.state, "current", MainFile), e.run)
 		assert.Contains(t, output, "Address already in use")
 		require.Eventually(t, current(1), 20*time.Second, 5*time.Millisecond)
 		e.start(t)
@@ -339,12 +339,12 @@ func TestApplyDegraded(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		e := started(t, binary, func(o *Options) { o.VerifyTimeout = 300 * time.Millisecond })
 		// The new generation tells another number than its own, and so does the old one from now on.
-		conf := filepath.Join(e.store.path(1), generationFile)
+		conf := filepath.Join(e.store.path(1), GenerationFile)
 		require.NoError(t, os.WriteFile(conf, e.generationConf(77, e.socketPath()), 0o644))
 		bad := e.files("two")
-		bad[mainFile] = []byte(string(bad[mainFile]) + "# include generation.conf;\n")
+		bad[MainFile] = []byte(string(bad[MainFile]) + "# include generation.conf;\n")
 		bad["other.conf"] = e.generationConf(78, e.socketPath())
-		bad[mainFile] = []byte(replaceOnce(string(bad[mainFile]), "include generation.conf;", "include other.conf;"))
+		bad[MainFile] = []byte(replaceOnce(string(bad[MainFile]), "include generation.conf;", "include other.conf;"))
 		bad["unused.conf"] = []byte("include generation.conf;")
 		_, err := e.Apply(t.Context(), bad, Note{})
 		require.ErrorIs(t, err, ErrDegraded)

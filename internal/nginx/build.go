@@ -6,8 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 )
 
 // NoStream is the StreamModule of an nginx that cannot balance TCP.
@@ -20,22 +18,6 @@ type Build struct {
 	// StreamModule is the file to load for stream{}: "" when it is built in,
 	// NoStream when there is none that this nginx loads.
 	StreamModule string
-}
-
-// AtLeast is true when the version is want ("1.25.1") or a later one.
-func (b Build) AtLeast(want string) bool {
-	have, least := strings.Split(b.Version, "."), strings.Split(want, ".")
-	for n, text := range least {
-		w, _ := strconv.Atoi(text)
-		h := 0
-		if n < len(have) {
-			h, _ = strconv.Atoi(have[n])
-		}
-		if h != w {
-			return h > w
-		}
-	}
-	return true
 }
 
 func learnBuild(binary, runDir string) (Build, error) {
@@ -106,7 +88,15 @@ func loads(binary, module, runDir string) bool {
 			continue
 		}
 		defer os.RemoveAll(dir)
-		conf := fmt.Sprintf("load_module %s;\npid %s;\nevents {}\n", quote(module), quote(filepath.Join(dir, "nginx.pid")))
+		quotedModule, err := Quote(module)
+		if err != nil {
+			return false
+		}
+		quotedPid, err := Quote(filepath.Join(dir, "nginx.pid"))
+		if err != nil {
+			continue
+		}
+		conf := fmt.Sprintf("load_module %s;\npid %s;\nevents {}\n", quotedModule, quotedPid)
 		path := filepath.Join(dir, "nginx.conf")
 		if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 			continue
@@ -114,9 +104,4 @@ func loads(binary, module, runDir string) bool {
 		return exec.Command(binary, "-e", "stderr", "-t", "-q", "-c", path).Run() == nil
 	}
 	return false
-}
-
-// quote makes one word of nginx's configuration language of any text.
-func quote(text string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
 }

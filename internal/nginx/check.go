@@ -18,12 +18,6 @@ import (
 	"unicode"
 )
 
-const (
-	mainFile       = "nginx.conf"
-	generationFile = "generation.conf"
-	noteFile       = "generation.json"
-)
-
 // testTimeout bounds nginx -t, which resolves the host names it finds and so
 // may hang on a name server that does not answer.
 const testTimeout = 30 * time.Second
@@ -48,7 +42,7 @@ func (i *Instance) Test(ctx context.Context, files map[string][]byte) error {
 	defer os.RemoveAll(dir)
 	// nginx -t binds a unix socket that it finds free, and removes it again, and
 	// would not mind that it was another nginx's by then. So it gets one of its own.
-	files = withFile(files, generationFile, i.generationConf(0, "generation.sock"))
+	files = withFile(files, GenerationFile, i.generationConf(0, "generation.sock"))
 	if err := writeFiles(dir, files); err != nil {
 		return fmt.Errorf("test the configuration: %w: %w", ErrStore, err)
 	}
@@ -58,7 +52,7 @@ func (i *Instance) Test(ctx context.Context, files map[string][]byte) error {
 func (i *Instance) runTest(ctx context.Context, dir string) error {
 	limited, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(limited, i.opts.Binary, "-e", "stderr", "-t", "-q", "-c", filepath.Join(dir, mainFile))
+	cmd := exec.CommandContext(limited, i.opts.Binary, "-e", "stderr", "-t", "-q", "-c", filepath.Join(dir, MainFile))
 	cmd.Dir = dir // where the relative path of the socket leads
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -81,10 +75,7 @@ func (i *Instance) runTest(ctx context.Context, dir string) error {
 	return nil
 }
 
-var (
-	includesGeneration = regexp.MustCompile(`(?m)^[^#\n]*\binclude\s+["']?(?:\./)?generation\.conf["']?\s*;`)
-	namesPid           = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s;}])?pid\s+(?:"([^"\n]*)"|'([^'\n]*)'|([^\s;]+))\s*;`)
-)
+var namesPid = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s;}])?pid\s+(?:"([^"\n]*)"|'([^'\n]*)'|([^\s;]+))\s*;`)
 
 // validate finds everything that is wrong with files before nginx sees them.
 func (i *Instance) validate(files map[string][]byte) error {
@@ -97,32 +88,31 @@ func (i *Instance) validate(files map[string][]byte) error {
 		case !fs.ValidPath(name) || name == "." || strings.ContainsFunc(name, unicode.IsControl):
 			problem("file name %q: want a path below the generation, such as %q", name, "conf.d/api.conf")
 			continue
-		case name == generationFile || name == noteFile:
+		case IsReserved(name):
 			problem("file name %q: lbctl writes that one itself", name)
 		}
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			if _, isFile := files[dir]; isFile || dir == generationFile || dir == noteFile {
+			if _, isFile := files[dir]; isFile || IsReserved(dir) {
 				problem("file name %q: %q is a file, not a directory", name, dir)
 			}
 		}
 	}
-	main, ok := files[mainFile]
+	main, ok := files[MainFile]
 	if !ok {
-		problem("no file %q, got %q", mainFile, names)
+		problem("no file %q, got %q", MainFile, names)
 		return errors.New(strings.Join(problems, "; "))
 	}
 	included := slices.ContainsFunc(names, func(name string) bool {
-		// The first look is for the regular expression's sake: files may be large.
-		return bytes.Contains(files[name], []byte(generationFile)) && includesGeneration.Match(files[name])
+		return IncludesGeneration(files[name])
 	})
 	if !included {
-		problem(`%s: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves`, mainFile)
+		problem(`%s: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves`, MainFile)
 	}
 	want := fmt.Sprintf("pid %s;", i.pidPath())
 	if match := namesPid.FindSubmatch(main); match == nil {
-		problem("%s: no pid file, want %q on its top level: lbctl finds nginx by it", mainFile, want)
+		problem("%s: no pid file, want %q on its top level: lbctl finds nginx by it", MainFile, want)
 	} else if pid := string(bytes.Join(match[1:], nil)); pid != i.pidPath() {
-		problem("%s: pid file %q, want %q: lbctl finds nginx by it", mainFile, pid, want)
+		problem("%s: pid file %q, want %q: lbctl finds nginx by it", MainFile, pid, want)
 	}
 	if len(problems) > 0 {
 		return errors.New(strings.Join(problems, "; "))
@@ -132,6 +122,8 @@ func (i *Instance) validate(files map[string][]byte) error {
 
 // generationConf is the server that answers generation n at a unix socket.
 func (i *Instance) generationConf(n int, socket string) []byte {
+	listen, _ := Quote("unix:" + socket) // New has seen that both paths can be quoted
+	seeded, _ := Quote(Seeds(SeedsDir(i.opts.StateDir), seededFile))
 	return fmt.Appendf(nil, `# Written by lbctl: how nginx tells which generation it serves.
 server {
     listen %s;
@@ -143,7 +135,7 @@ server {
     include %s;
     location / { return 404 "not here\n"; }
 }
-`, quote("unix:"+socket), n, quote(Seeds(SeedsDir(i.opts.StateDir), seededFile)))
+`, listen, n, seeded)
 }
 
 func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {

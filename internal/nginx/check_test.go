@@ -90,26 +90,3 @@ func TestParseBuild(t *testing.T) {
 	_, _, _, err := parseBuild("Apache/2.4.6")
 	require.EqualError(t, err, `want a line like "nginx version: nginx/1.30.6", got "Apache/2.4.6"`)
 }
-
-func TestAtLeast(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		have, want string
-		is         bool
-	}{
-		{"1.30.6", "1.25.1", true},
-		{"1.25.1", "1.25.1", true},
-		{"1.25.0", "1.25.1", false},
-		{"1.22.1", "1.25.1", false},
-		{"1.9.15", "1.10.0", false},
-		{"2.0.0", "1.30.6", true},
-		{"1.30.6", "1.30", true},
-	} {
-		assert.Equal(t, c.is, Build{Version: c.have}.AtLeast(c.want), "%s at least %s", c.have, c.want)
-	}
-}
-
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, `"unix:/a b/\"c\"\\d;}"`, quote(`unix:/a b/"c"\d;}`))
-}

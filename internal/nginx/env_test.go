@@ -48,7 +48,7 @@ func (e *env) reopen(t *testing.T, change ...func(*Options)) {
 
 func (e *env) start(t *testing.T) *nginxtest.Process {
 	t.Helper()
-	return nginxtest.Start(t, e.binary, filepath.Join(e.state, "current", mainFile), e.run)
+	return nginxtest.Start(t, e.binary, filepath.Join(e.state, "current", MainFile), e.run)
 }
 
 // files is a configuration whose port answers body. more goes into http{}.
@@ -67,7 +67,7 @@ func (e *env) files(body string, more ...string) map[string][]byte {
 	}
 	fmt.Fprint(&conf, "}\n")
 	site := fmt.Sprintf("server {\n    listen 127.0.0.1:%d;\n    location / { return 200 \"%s\"; }\n}\n", e.port, body)
-	return map[string][]byte{mainFile: conf.Bytes(), "site.conf": []byte(site)}
+	return map[string][]byte{MainFile: conf.Bytes(), "site.conf": []byte(site)}
 }
 
 func (e *env) apply(t *testing.T, body string) Generation {

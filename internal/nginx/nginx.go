@@ -116,6 +116,11 @@ func New(opts Options) (*Instance, error) {
 	if strings.ContainsAny(opts.StateDir, "*?[]") {
 		return nil, fmt.Errorf(`state directory %q: want a path without "*", "?", "[" and "]": nginx would take it for a pattern`, opts.StateDir)
 	}
+	for what, path := range map[string]string{"state": opts.StateDir, "run": opts.RunDir} {
+		if _, err := Quote(path); err != nil {
+			return nil, fmt.Errorf("%s directory: %w", what, err)
+		}
+	}
 	i := &Instance{
 		opts:   opts,
 		store:  store{dir: opts.StateDir},

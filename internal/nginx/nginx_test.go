@@ -68,7 +68,7 @@ func TestOddPaths(t *testing.T) {
 		e.start(t)
 		e.requireServing(t, 1, "one")
 		_, err := e.Apply(t.Context(), e.files("two", "nonsense;"), Note{})
-		assert.EqualError(t, err, `configuration refused: nginx -t: unknown directive "nonsense" in nginx.conf:`+fmt.Sprint(bytes.Count(e.files("two")[mainFile], []byte("\n"))))
+		assert.EqualError(t, err, `configuration refused: nginx -t: unknown directive "nonsense" in nginx.conf:`+fmt.Sprint(bytes.Count(e.files("two")[MainFile], []byte("\n"))))
 		e.apply(t, "two")
 		e.requireServing(t, 2, "two")
 	})
@@ -92,7 +92,7 @@ func TestBuild(t *testing.T) {
 		if build.StreamModule != "" {
 			load = fmt.Sprintf("load_module %s;\n", build.StreamModule)
 		}
-		files[mainFile] = []byte(load + string(files[mainFile]) + stream)
+		files[MainFile] = []byte(load + string(files[MainFile]) + stream)
 		require.NoError(t, e.Test(t.Context(), files))
 	})
 }

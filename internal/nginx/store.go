@@ -222,7 +222,7 @@ func (s store) list() ([]Generation, error) {
 
 // complete is true when nginx could start from generation n.
 func (s store) complete(n int) bool {
-	for _, name := range []string{mainFile, generationFile} {
+	for _, name := range []string{MainFile, GenerationFile} {
 		if info, err := os.Stat(filepath.Join(s.path(n), name)); err != nil || !info.Mode().IsRegular() {
 			return false
 		}
@@ -278,7 +278,7 @@ func (s store) files(n int) (map[string][]byte, error) {
 			return err
 		}
 		switch name = filepath.ToSlash(name); name {
-		case generationFile, noteFile:
+		case GenerationFile, noteFile:
 			return nil
 		}
 		files[name], err = os.ReadFile(path)

@@ -62,7 +62,7 @@ func TestRecovery(t *testing.T) {
 				name: "while storing: the work in progress is forgotten",
 				crash: func(t *testing.T, e *env) {
 					require.NoError(t, os.MkdirAll(filepath.Join(e.store.newDir(), "conf.d"), 0o755))
-					require.NoError(t, os.WriteFile(filepath.Join(e.store.newDir(), mainFile), []byte("half"), 0o644))
+					require.NoError(t, os.WriteFile(filepath.Join(e.store.newDir(), MainFile), []byte("half"), 0o644))
 				},
 				current: 2, serving: 2, next: 3,
 			},
@@ -156,7 +156,7 @@ func TestRecovery(t *testing.T) {
 
 // complete are files as store.write wants them.
 func (e *env) complete(body string, n int) map[string][]byte {
-	return withFile(e.files(body), generationFile, e.generationConf(n, e.socketPath()))
+	return withFile(e.files(body), GenerationFile, e.generationConf(n, e.socketPath()))
 }
 
 // A refusal right after a crash between swap and reload leads back to what
@@ -169,7 +169,7 @@ func TestRollBackToWhatIsServed(t *testing.T) {
 		require.NoError(t, err)
 		e.requireServing(t, 2, "two")
 		bad := e.files("three", "limit_req_zone $server_name zone=z:1m rate=9r/s;")
-		require.NoError(t, e.store.write(Generation{Number: 3, Created: time.Now()}, withFile(bad, generationFile, e.generationConf(3, e.socketPath()))))
+		require.NoError(t, e.store.write(Generation{Number: 3, Created: time.Now()}, withFile(bad, GenerationFile, e.generationConf(3, e.socketPath()))))
 		require.NoError(t, e.store.publish(3))
 		require.NoError(t, e.store.swap(3))
 		e.reopen(t)

@@ -8,16 +8,12 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// resolveSince is the nginx that first took its servers from DNS: "server ...
-// service=... resolve" was commercial before.
-const resolveSince = "1.27.3"
-
 // CanResolve says why nginx of this version can't ask for the servers of its
 // upstreams; nil when it can.
 func CanResolve(nginxVersion string) error {
-	can, err := versionAtLeast(nginxVersion, resolveSince)
+	can, err := nginx.AtLeast(nginxVersion, nginx.ResolveSince)
 	if err == nil && !can {
-		err = fmt.Errorf("nginx %s can't ask for the servers of its upstreams, want %s or later", nginxVersion, resolveSince)
+		err = fmt.Errorf("nginx %s can't ask for the servers of its upstreams, want %s or later", nginxVersion, nginx.ResolveSince)
 	}
 	return err
 }

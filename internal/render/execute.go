@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/consul-template/template"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
 )
 
 // rendering is one pass of all templates.
@@ -181,19 +182,17 @@ func isLiteralQuery(command *parse.CommandNode) bool {
 	return true
 }
 
-var generationInclude = regexp.MustCompile(`(?m)^[^#\n]*\binclude\s+["']?` + regexp.QuoteMeta(generationFile) + `["']?\s*;`)
-
 // checkFiles says what is missing in the rendered files for them to be a
 // configuration at all.
 func checkFiles(files map[string][]byte) error {
-	main, ok := files[strings.TrimSuffix(mainTemplate, suffix)]
+	main, ok := files[nginx.MainFile]
 	if !ok {
 		return errors.New("there is no " + mainTemplate)
 	}
-	if generationInclude.Match(main) {
+	if nginx.IncludesGeneration(main) {
 		return nil
 	}
-	return fmt.Errorf("it renders to a file without \"include %s;\", want that line in http{}: without it nobody can see which configuration nginx serves", generationFile)
+	return fmt.Errorf("it renders to a file without \"include %s;\", want that line in http{}: without it nobody can see which configuration nginx serves", nginx.GenerationFile)
 }
 
 // hash is the same for the same files only.

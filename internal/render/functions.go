@@ -1,11 +1,10 @@
 package render
 
 import (
-	"errors"
 	"fmt"
-	"regexp"
-	"strings"
 	"text/template"
+
+	"lbctl/internal/nginx"
 )
 
 // functions are those that templates have beside consul-template's own. They
@@ -16,7 +15,7 @@ func functions(catalog Catalog, settings Settings) template.FuncMap {
 		"settings": func() Settings { return settings },
 		"quote":    quote,
 		"nginxAtLeast": func(version string) (bool, error) {
-			return versionAtLeast(settings.NginxVersion, version)
+			return nginx.AtLeast(settings.NginxVersion, version)
 		},
 	}
 	for name, why := range refused {
@@ -47,21 +46,5 @@ const (
 	noNomad = "lbctl talks to Consul only, not to Nomad"
 )
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@*+~=-]+$`)
-
-// quote writes a value as one word of nginx's configuration: as it is when it
-// is a plain word, else in double quotes. It refuses control characters, and
-// "$", which nginx takes for a variable and has no way to escape.
-func quote(value any) (string, error) {
-	s := fmt.Sprint(value)
-	if plainWord.MatchString(s) {
-		return s, nil
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", fmt.Errorf("quote %q: nginx can't be given control characters", s)
-	}
-	if strings.Contains(s, "$") {
-		return "", errors.New("quote " + fmt.Sprintf("%q", s) + `: nginx has no way to write a "$" that is not a variable`)
-	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, nil
-}
+// quote writes a value as one word of nginx's configuration.
+func quote(value any) (string, error) { return nginx.Quote(fmt.Sprint(value)) }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 )
 
@@ -147,7 +148,7 @@ var scenarios = []struct {
 		registrations: []*dependency.HealthService{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
 		},
-		settings: func(s *Settings) { s.StreamModule = "-" },
+		settings: func(s *Settings) { s.StreamModule = nginx.NoStream },
 	},
 	{
 		name: "by-dns",
@@ -268,7 +269,7 @@ func streamModule(t *testing.T, binary nginxtest.Binary) string {
 			return module
 		}
 	}
-	return "-"
+	return nginx.NoStream
 }
 
 func nginxLoads(t *testing.T, binary nginxtest.Binary, module string) bool {

@@ -9,8 +9,9 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
+
+	"lbctl/internal/nginx"
 )
 
 // maxWorkerConnections is what a worker sets memory aside for: some 7 MiB.
@@ -37,7 +38,7 @@ type Settings struct {
 	// upstreams; empty when they are written into its files.
 	Resolver string
 	// StreamModule is the path of nginx's stream module, empty when it is
-	// built in, "-" when there is none: TCP services are then not served.
+	// built in, nginx.NoStream when there is none: TCP services are then not served.
 	StreamModule string
 }
 
@@ -57,7 +58,7 @@ func (s Settings) ResolverTimeout() string { return "5500ms" }
 func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream() }
 
 // HasStream reports whether nginx can serve plain TCP.
-func (s Settings) HasStream() bool { return s.StreamModule != "-" }
+func (s Settings) HasStream() bool { return s.StreamModule != nginx.NoStream }
 
 // tcpListen is where a TCP service listens: beside the gRPC listener.
 func (s Settings) tcpListen(port int) string {
@@ -65,10 +66,7 @@ func (s Settings) tcpListen(port int) string {
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-var (
-	versionPattern = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
-	userPattern    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
-)
+var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // complete fills in the defaults, and says all that is wrong.
 func (s Settings) complete() (Settings, error) {
@@ -106,7 +104,7 @@ func (s Settings) complete() (Settings, error) {
 		if err := CanResolve(s.NginxVersion); err != nil {
 			errs = append(errs, err)
 		}
-		if _, err := quote(s.SeedsDir); err != nil || !filepath.IsAbs(s.SeedsDir) {
+		if _, err := nginx.Quote(s.SeedsDir); err != nil || !filepath.IsAbs(s.SeedsDir) {
 			bad("seeds directory", s.SeedsDir, `an absolute path without "$" and control characters`)
 		}
 	}
@@ -123,7 +121,7 @@ func (s Settings) complete() (Settings, error) {
 		if what == "stream module" && !s.LoadStream() {
 			continue
 		}
-		if _, err := quote(path); err != nil || !filepath.IsAbs(path) {
+		if _, err := nginx.Quote(path); err != nil || !filepath.IsAbs(path) {
 			bad(what, path, `an absolute path without "$" and control characters`)
 		}
 	}
@@ -133,15 +131,11 @@ func (s Settings) complete() (Settings, error) {
 	if s.Group != "" && !userPattern.MatchString(s.Group) {
 		bad("group", s.Group, "the name of a group")
 	}
-	if !versionPattern.MatchString(s.NginxVersion) {
+	if _, err := nginx.AtLeast(s.NginxVersion, s.NginxVersion); err != nil {
 		bad("nginx version", s.NginxVersion, `three numbers like "1.30.6"`)
 	}
 	return s, errors.Join(errs...)
 }
-
-// workersSince is the nginx whose old workers send away every HTTP/2 connection
-// at a reload, those too that they have only just accepted.
-const workersSince = "1.27.1"
 
 // DefaultWorkers is how many worker processes an nginx of this version has when
 // nobody says: as many as the cores this process may use. An older one has a
@@ -153,8 +147,8 @@ const workersSince = "1.27.1"
 // nginx forgets the new connection, which stays with the instances of before the
 // reload. A single worker has closed its listeners before it sends anybody away.
 func DefaultWorkers(nginxVersion string) (n int, why string) {
-	if enough, err := versionAtLeast(nginxVersion, workersSince); err == nil && !enough {
-		return 1, fmt.Sprintf("nginx %s can fail gRPC calls at reloads when it has more, want %s or later", nginxVersion, workersSince)
+	if enough, err := nginx.AtLeast(nginxVersion, nginx.ManyWorkersSince); err == nil && !enough {
+		return 1, fmt.Sprintf("nginx %s can fail gRPC calls at reloads when it has more, want %s or later", nginxVersion, nginx.ManyWorkersSince)
 	}
 	return runtime.GOMAXPROCS(0), ""
 }
@@ -191,37 +185,4 @@ func openFilesLimit() int {
 		return 1024 // what every system allows
 	}
 	return int(min(limit.Max, 1<<20))
-}
-
-// versionAtLeast compares dotted versions number by number.
-func versionAtLeast(version, wanted string) (bool, error) {
-	v, err := versionNumbers(version)
-	if err != nil {
-		return false, err
-	}
-	w, err := versionNumbers(wanted)
-	if err != nil {
-		return false, err
-	}
-	for n := range w {
-		if v[n] != w[n] {
-			return v[n] > w[n], nil
-		}
-	}
-	return true, nil
-}
-
-func versionNumbers(version string) ([3]int, error) {
-	var numbers [3]int
-	if !versionPattern.MatchString(version) {
-		return numbers, fmt.Errorf("version %q, want three numbers like \"1.25.1\"", version)
-	}
-	for n, part := range strings.Split(version, ".") {
-		number, err := strconv.Atoi(part)
-		if err != nil {
-			return numbers, fmt.Errorf("version %q: %w", version, err)
-		}
-		numbers[n] = number
-	}
-	return numbers, nil
 }

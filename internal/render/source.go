@@ -116,14 +116,13 @@ type Source struct {
 	// failures gives template errors to Once.
 	failures chan []Problem
 
-	mu         sync.Mutex
-	waiting    ledger // what a configuration waits for
-	catalog    ledger // names in the catalog that can't be asked for
-	services   ledger // what is wrong with services
-	templates  ledger // templates that failed
-	files      ledger // what can't be read or written here
-	missing    ledger // what templates asked for and have not got
-	lastRender time.Time
+	mu        sync.Mutex
+	waiting   ledger // what a configuration waits for
+	catalog   ledger // names in the catalog that can't be asked for
+	services  ledger // what is wrong with services
+	templates ledger // templates that failed
+	files     ledger // what can't be read or written here
+	missing   ledger // what templates asked for and have not got
 }
 
 // New checks the options and reads the templates. Consul is not asked yet.
@@ -191,10 +190,6 @@ func (s *Source) Asks(service string) bool {
 	return !reloads
 }
 
-// Accept is the operator's word that what vanished is gone. It returns how many
-// instances were held.
-func (s *Source) Accept() int { return s.table.Accept() }
-
 // Took says that nginx serves what was made of the entries.
 func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
 
@@ -224,10 +219,9 @@ func (s *Source) Status() Status {
 		}
 	}
 	return Status{
-		Consul:     consul,
-		Problems:   problems,
-		LastRender: s.lastRender,
-		Entries:    s.table.Entries(),
+		Consul:   consul,
+		Problems: problems,
+		Entries:  s.table.Entries(),
 	}
 }
 
@@ -480,9 +474,6 @@ func (s *Source) render(ctx context.Context) error {
 	s.missing.set(now, missingProblems(r.missing))
 	if len(r.missing) == 0 { // else they may have failed on empty answers only
 		s.logNew("template failed", s.templates.set(now, r.problems))
-	}
-	if good {
-		s.lastRender = now
 	}
 	c := r.configuration(entries, s.services.problems)
 	c.set = s.set

@@ -30,9 +30,6 @@ type Status struct {
 	Consul ConsulStatus `json:"consul"`
 	// Problems are all there are: Consul's, the services' and the templates'.
 	Problems []Problem `json:"problems,omitempty"`
-	// LastRender is when the templates last gave a configuration; zero when
-	// they haven't.
-	LastRender time.Time `json:"last_render,omitzero"`
 	// Entries are the services as they are to be served, by name.
 	Entries []endpoints.Entry `json:"entries,omitempty"`
 }

@@ -10,15 +10,14 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/nginx"
 	"lbctl/templates"
 )
 
 const (
 	suffix = ".ctmpl"
 	// mainTemplate renders to the file nginx is started with.
-	mainTemplate = "nginx.conf" + suffix
-	// generationFile is written by the store of generations, not by a template.
-	generationFile = "generation.conf"
+	mainTemplate = nginx.MainFile + suffix
 )
 
 // templateSet is the templates in use: contents by slash path, with suffix.
@@ -65,7 +64,7 @@ func (s templateSet) add(from fs.FS) error {
 		if hidden || !strings.HasSuffix(name, suffix) {
 			return nil
 		}
-		if target := strings.TrimSuffix(name, suffix); target == generationFile || target == "generation.json" {
+		if nginx.IsReserved(strings.TrimSuffix(name, suffix)) {
 			return errors.New("template " + name + " would take the place of a file that lbctl writes itself, want another name")
 		}
 		content, err := fs.ReadFile(from, name)

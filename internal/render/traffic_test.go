@@ -27,6 +27,7 @@ import (
 	grpcmetadata "google.golang.org/grpc/metadata"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 	"lbctl/protos"
 )
@@ -442,7 +443,7 @@ func TestHTTPTraffic(t *testing.T) {
 		})
 
 		t.Run("HTTP/2 without TLS", func(t *testing.T) {
-			if ok, err := versionAtLeast(binary.Version, "1.25.1"); err != nil || !ok {
+			if ok, err := nginx.AtLeast(binary.Version, "1.25.1"); err != nil || !ok {
 				t.Skipf("nginx %s speaks either HTTP/1.1 or HTTP/2 on a port without TLS", binary.Version)
 			}
 			transport := &http.Transport{Protocols: new(http.Protocols)}
@@ -497,7 +498,7 @@ func upgrade(t *testing.T, address, protocol string) (wire, *http.Response) {
 
 func TestTCPTraffic(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		if streamModule(t, binary) == "-" {
+		if streamModule(t, binary) == nginx.NoStream {
 			if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
 				t.Fatalf("LBCTL_TEST_REQUIRE=1, but %s has no stream module (Debian: libnginx-mod-stream)", binary.Path)
 			}
