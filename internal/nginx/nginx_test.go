@@ -62,7 +62,7 @@ func TestOddPaths(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		dir := nginxtest.Dir(t)
-		e := &env{binary: binary, state: filepath.Join(dir, `it's "our" $state; {dir}`), run: filepath.Join(dir, "run"), port: nginxtest.FreePort(t)}
+		e := &env{binary: binary, state: filepath.Join(dir, `it's "our" state; {dir}`), run: filepath.Join(dir, "run"), port: nginxtest.FreePort(t)}
 		e.reopen(t)
 		e.apply1(t)
 		e.start(t)
