@@ -10,8 +10,12 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// DefaultPort is the TCP port of the API.
-const DefaultPort = 9119
+// DefaultPort is the TCP port of the API, and DefaultAddress where it listens
+// unless told otherwise.
+const (
+	DefaultPort    = 9119
+	DefaultAddress = "127.0.0.1:9119"
+)
 
 // The types below are the JSON of the API and of lbctl's -o json, as are
 // controller.Status and controller.Event. docs/cli.md promises their fields.

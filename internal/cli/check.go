@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
@@ -28,7 +29,7 @@ type checkOptions struct {
 	Terminal Terminal
 
 	Output string
-	Render *renderFlags
+	Nginx  daemon.NginxConfig
 }
 
 // A checked is what became of one check.
@@ -53,18 +54,18 @@ func newCheckCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	opts.Render = newRenderFlags(flags)
+	nginxFlags(flags, &opts.Nginx)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), opts) }
 	return cmd
 }
 
 func runCheck(ctx context.Context, opts *checkOptions) error {
-	return withNginx(opts.Render.nginx, func(instance *nginx.Instance, runDir string) error {
-		settings, err := opts.Render.settings(filepath.Dir(runDir), runDir, instance.Build())
+	return withNginx(opts.Nginx.Binary, func(instance *nginx.Instance, runDir string) error {
+		settings, err := opts.Nginx.Settings(filepath.Dir(runDir), runDir, instance.Build())
 		if err != nil {
 			return err
 		}
-		options := render.Options{Settings: settings, TemplatesDir: opts.Render.templates, Logger: quiet()}
+		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Logger: quiet()}
 		var results []checked
 		failed := 0
 		for _, sample := range samples {

@@ -19,6 +19,7 @@ import (
 
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
+	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
@@ -193,27 +194,27 @@ func newFakeDaemon() *fakeDaemon {
 // start serves the daemon's API at a socket and returns its run directory.
 func (d *fakeDaemon) start(t *testing.T) string { return serve(t, d) }
 
-// A daemon is everything that an admin server asks.
-type daemon interface {
+// An answerer is everything that an admin server asks.
+type answerer interface {
 	admin.Controller
 	admin.Services
 	admin.Generations
 }
 
-func serve(t *testing.T, d daemon) string {
+func serve(t *testing.T, d answerer) string {
 	runDir := shortDir(t)
 	serveAt(t, d, runDir)
 	return runDir
 }
 
-func serveAt(t *testing.T, d daemon, runDir string) {
+func serveAt(t *testing.T, d answerer, runDir string) {
 	t.Helper()
-	listener, err := admin.ListenUnix(filepath.Join(runDir, socketName))
+	listener, err := admin.ListenUnix(daemon.SocketPath(runDir))
 	require.NoError(t, err)
 	serveOn(t, d, listener)
 }
 
-func serveOn(t *testing.T, d daemon, listener net.Listener) {
+func serveOn(t *testing.T, d answerer, listener net.Listener) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -3,12 +3,10 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
-	"strconv"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/daemon"
 )
-
-const defaultStateDir = "/var/lib/lbctl"
 
 // A daemonAt says where the daemon is that a command asks.
 type daemonAt struct {
@@ -31,7 +29,7 @@ func daemonFlags(flags *flags) *daemonAt {
 // its socket share.
 func directoryFlags(flags *flags, stateDir, runDir *string) {
 	define(flags, stateDir, "state-dir", "LBCTL_STATE_DIR", "DIR",
-		"where the daemon keeps generations and history", defaultStateDir, parseDirectory)
+		"where the daemon keeps generations and history", daemon.DefaultStateDir, parseDirectory)
 	define(flags, runDir, "run-dir", "LBCTL_RUN_DIR", "DIR",
 		"where its sockets are (default STATE-DIR/run)", "", parseDirectory)
 }
@@ -42,7 +40,7 @@ func directoryFlags(flags *flags, stateDir, runDir *string) {
 // of a container can use. Where both are possible the socket comes first, since
 // everything can be done over it.
 func (at *daemonAt) client() (*admin.Client, error) {
-	socket := "unix://" + filepath.Join(runDirOf(at.stateDir, at.runDir), socketName)
+	socket := "unix://" + daemon.SocketPath(daemon.RunDir(at.stateDir, at.runDir))
 	named := at.flags.given("state-dir") || at.flags.given("run-dir")
 	var addresses []string
 	switch {
@@ -53,7 +51,7 @@ func (at *daemonAt) client() (*admin.Client, error) {
 	case named:
 		addresses = []string{socket}
 	default:
-		addresses = []string{socket, "http://127.0.0.1:" + strconv.Itoa(admin.DefaultPort)}
+		addresses = []string{socket, "http://" + admin.DefaultAddress}
 	}
 	client, err := admin.NewClient(addresses...)
 	if err != nil {
@@ -64,15 +62,6 @@ func (at *daemonAt) client() (*admin.Client, error) {
 	}
 	return client, nil
 }
-
-func runDirOf(stateDir, runDir string) string {
-	if runDir == "" {
-		return filepath.Join(stateDir, "run")
-	}
-	return runDir
-}
-
-const socketName = "admin.sock"
 
 // parseDirectory makes a path absolute: nginx and the shell that started lbctl
 // need not have the same working directory.

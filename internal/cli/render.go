@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lbctl/internal/daemon"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -30,7 +31,7 @@ type renderOptions struct {
 
 	Output           string
 	StateDir, RunDir string
-	Render           *renderFlags
+	Nginx            daemon.NginxConfig
 	Dir              string // "": print
 	Timeout          time.Duration
 }
@@ -55,7 +56,7 @@ func newRenderCmd(f *factory) *cobra.Command {
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	directoryFlags(flags, &opts.StateDir, &opts.RunDir)
-	opts.Render = newRenderFlags(flags)
+	nginxFlags(flags, &opts.Nginx)
 	define(flags, &opts.Dir, "out", "", "DIR", "write the files there, which is made if needed", "", parseDirectory)
 	define(flags, &opts.Timeout, "timeout", "", "DURATION", "how long to wait for Consul", 30*time.Second, parseDuration(time.Millisecond))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRender(cmd.Context(), opts) }
@@ -63,11 +64,11 @@ func newRenderCmd(f *factory) *cobra.Command {
 }
 
 func runRender(ctx context.Context, opts *renderOptions) error {
-	build, err := learnBuild(opts.Render.nginx)
+	build, err := learnBuild(opts.Nginx.Binary)
 	if err != nil {
 		return err
 	}
-	settings, err := opts.Render.settings(opts.StateDir, runDirOf(opts.StateDir, opts.RunDir), build)
+	settings, err := opts.Nginx.Settings(opts.StateDir, daemon.RunDir(opts.StateDir, opts.RunDir), build)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 	defer cancel()
 	configuration, err := render.Once(limited, render.Options{
 		Settings:     settings,
-		TemplatesDir: opts.Render.templates,
+		TemplatesDir: opts.Nginx.Templates,
 		Logger:       quiet(),
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/controller"
+	"lbctl/internal/daemon"
 )
 
 // A screen is an output that a test can look at while a command writes to it.
@@ -124,7 +124,7 @@ func TestWaitForADaemonThatIsNotThereYet(t *testing.T) {
 		runDir := shortDir(t)
 		got := command(t.Context(), Terminal{}, []string{"LBCTL_RUN_DIR=" + runDir}, "status", "--wait", "150ms", "--interval", "100ms")
 		assert.Equal(t, exitUnreachable, got.code)
-		assert.Equal(t, "lbctl: waited 150ms: no daemon answered at unix://"+filepath.Join(runDir, socketName)+
+		assert.Equal(t, "lbctl: waited 150ms: no daemon answered at unix://"+daemon.SocketPath(runDir)+
 			" (the socket does not exist); is 'lbctl run' running? Say where with --addr or LBCTL_ADDR\n", got.err)
 	})
 	t.Run("it is interrupted", func(t *testing.T) {

@@ -8,6 +8,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -62,7 +63,8 @@ type Server interface {
 	Reload(ctx context.Context) error
 }
 
-// Options are the loop's. StateDir is required.
+// Options are the loop's. StateDir is required; durations that are zero are those of
+// DefaultOptions.
 type Options struct {
 	StateDir string // of history.jsonl and frozen.json
 	Version  string // lbctl's, for Status
@@ -77,25 +79,36 @@ type Options struct {
 	WorkersNote string
 
 	// SettleMin is how long changes must pause before they are applied, when
-	// they don't come after quiet; default 200 ms.
+	// they don't come after quiet.
 	SettleMin time.Duration
-	// SettleMax is how long changes that never pause wait at most; default
-	// 2 s. Half of it without an apply is quiet: the next change goes at
-	// once.
+	// SettleMax is how long changes that never pause wait at most. Half
+	// of it without an apply is quiet: the next change goes at once.
 	SettleMax time.Duration
 	// PauseMax is how far apart old workers may keep two applies: with n of them
 	// still there, the second begins n seconds after the first, but at most
-	// PauseMax after it; default 30 s. Whatever it is, there is no more than one
+	// PauseMax after it. Whatever it is, there is no more than one
 	// apply a second.
 	PauseMax time.Duration
 	// RetryMin and RetryMax bound the pause before a configuration that
-	// failed is tried again; it doubles each time. Default 1 s and 1 min.
+	// failed is tried again; it doubles each time.
 	RetryMin, RetryMax time.Duration
 	// CheckEvery is how often the loop looks whether nginx serves what it
-	// should; default 5 s, once a second while nginx does not answer.
+	// should; once a second while nginx does not answer.
 	CheckEvery time.Duration
 
 	Logger *slog.Logger // default slog.Default()
+}
+
+// DefaultOptions are the durations that a loop has unless told otherwise.
+func DefaultOptions() Options {
+	return Options{
+		SettleMin:  200 * time.Millisecond,
+		SettleMax:  2 * time.Second,
+		PauseMax:   30 * time.Second,
+		RetryMin:   time.Second,
+		RetryMax:   time.Minute,
+		CheckEvery: 5 * time.Second,
+	}
 }
 
 // Controller runs the loop, and answers for it.
@@ -120,17 +133,13 @@ const (
 
 // New makes a controller; nothing happens before Run.
 func New(opts Options, source Source, server Server) *Controller {
-	def := func(d *time.Duration, to time.Duration) {
-		if *d == 0 {
-			*d = to
-		}
-	}
-	def(&opts.SettleMin, 200*time.Millisecond)
-	def(&opts.SettleMax, 2*time.Second)
-	def(&opts.PauseMax, 30*time.Second)
-	def(&opts.RetryMin, time.Second)
-	def(&opts.RetryMax, time.Minute)
-	def(&opts.CheckEvery, 5*time.Second)
+	defaults := DefaultOptions()
+	opts.SettleMin = cmp.Or(opts.SettleMin, defaults.SettleMin)
+	opts.SettleMax = cmp.Or(opts.SettleMax, defaults.SettleMax)
+	opts.PauseMax = cmp.Or(opts.PauseMax, defaults.PauseMax)
+	opts.RetryMin = cmp.Or(opts.RetryMin, defaults.RetryMin)
+	opts.RetryMax = cmp.Or(opts.RetryMax, defaults.RetryMax)
+	opts.CheckEvery = cmp.Or(opts.CheckEvery, defaults.CheckEvery)
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}

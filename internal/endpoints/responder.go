@@ -99,6 +99,9 @@ type asker struct {
 	at    time.Time
 }
 
+// DefaultListen is where a Responder listens unless told otherwise.
+const DefaultListen = "127.0.0.1:9153"
+
 // NewResponder makes a Responder that answers once it listens and Run runs.
 func NewResponder(logger *slog.Logger) *Responder {
 	if logger == nil {

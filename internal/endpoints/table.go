@@ -13,20 +13,21 @@ import (
 	"time"
 )
 
-// Options tunes a Table. The zero value has the defaults.
+// Options tunes a Table. A number or duration that is zero is that of DefaultOptions,
+// unless its comment says what zero means.
 type Options struct {
 	// GuardShare is the share of all known instances that may vanish within
-	// GuardWindow before the guard holds them; default 0.5. With 1 or more
+	// GuardWindow before the guard holds them. With 1 or more
 	// only services that lose every instance are guarded.
 	GuardShare float64
-	// GuardWindow is what counts as "at once"; default 10 s.
+	// GuardWindow is what counts as "at once".
 	GuardWindow time.Duration
 	// GuardHold is how long vanished instances are held at most, while
-	// Consul can be trusted; default 1 minute.
+	// Consul can be trusted.
 	GuardHold time.Duration
 	// PanicThreshold is the share of a service's instances not in maintenance,
 	// in percent and rounded up, that must be in rotation: with less of them
-	// all get traffic. Default 1, so that only a service of which no instance
+	// all get traffic. The default is such that only a service of which no instance
 	// passes panics; with a negative one none does.
 	PanicThreshold int
 	// MinInstances is how many instances a service keeps in rotation when more
@@ -37,27 +38,43 @@ type Options struct {
 	// because it can't be reached or trusted; default for ever.
 	MaxStale time.Duration
 	// SlowStart is how long the weight of an instance that was out rises until
-	// it is full, from 1 s on; default none.
+	// it is full, from 1 s on; 0: none.
 	SlowStart time.Duration
 	// CheapWeights says whether a change of weight costs little for a service,
 	// which is to say no reload: others have no slow start. Default none. It is
 	// called with the table locked, and must not call it.
 	CheapWeights func(service string) bool
 	// MaxEjected is the share of a service's instances in rotation that may be
-	// ejected; default 0.5. One may be in any case, but never all.
+	// ejected. One may be in any case, but never all.
 	MaxEjected float64
 	// Probe says whether instances in rotation are asked themselves, and
 	// ejected when they don't answer. Held ones are asked in any case.
 	Probe bool
 	// ProbeInterval is the time from one question to an instance to the next,
-	// ProbeTimeout how long an answer may take; defaults 1 s.
+	// ProbeTimeout how long an answer may take.
 	ProbeInterval, ProbeTimeout time.Duration
 	// ProbeFall is how many questions in a row have to fail for an instance to
-	// be gone, ProbeRise how many must be answered for it to come back;
-	// defaults 2.
+	// be gone, ProbeRise how many must be answered for it to come back.
 	ProbeFall, ProbeRise int
 	// Logger gets what is ejected and comes back; default none.
 	Logger *slog.Logger
+}
+
+// DefaultOptions are what a balancer uses unless its operator says otherwise.
+func DefaultOptions() Options {
+	return Options{
+		GuardShare:     0.5,
+		GuardWindow:    10 * time.Second,
+		GuardHold:      time.Minute,
+		PanicThreshold: 1,
+		SlowStart:      10 * time.Second,
+		MaxEjected:     0.5,
+		Probe:          true,
+		ProbeInterval:  time.Second,
+		ProbeTimeout:   time.Second,
+		ProbeFall:      2,
+		ProbeRise:      2,
+	}
 }
 
 // guardMin is how many instances must be known before a share of them means
@@ -165,15 +182,16 @@ type vanishing struct {
 }
 
 func newTable(path string, opts Options) *Table {
-	opts.GuardShare = cmp.Or(opts.GuardShare, 0.5)
-	opts.GuardWindow = cmp.Or(opts.GuardWindow, 10*time.Second)
-	opts.GuardHold = cmp.Or(opts.GuardHold, time.Minute)
-	opts.PanicThreshold = cmp.Or(opts.PanicThreshold, 1)
-	opts.MaxEjected = cmp.Or(opts.MaxEjected, 0.5)
-	opts.ProbeInterval = cmp.Or(opts.ProbeInterval, time.Second)
-	opts.ProbeTimeout = cmp.Or(opts.ProbeTimeout, time.Second)
-	opts.ProbeFall = cmp.Or(opts.ProbeFall, 2)
-	opts.ProbeRise = cmp.Or(opts.ProbeRise, 2)
+	defaults := DefaultOptions()
+	opts.GuardShare = cmp.Or(opts.GuardShare, defaults.GuardShare)
+	opts.GuardWindow = cmp.Or(opts.GuardWindow, defaults.GuardWindow)
+	opts.GuardHold = cmp.Or(opts.GuardHold, defaults.GuardHold)
+	opts.PanicThreshold = cmp.Or(opts.PanicThreshold, defaults.PanicThreshold)
+	opts.MaxEjected = cmp.Or(opts.MaxEjected, defaults.MaxEjected)
+	opts.ProbeInterval = cmp.Or(opts.ProbeInterval, defaults.ProbeInterval)
+	opts.ProbeTimeout = cmp.Or(opts.ProbeTimeout, defaults.ProbeTimeout)
+	opts.ProbeFall = cmp.Or(opts.ProbeFall, defaults.ProbeFall)
+	opts.ProbeRise = cmp.Or(opts.ProbeRise, defaults.ProbeRise)
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -44,6 +44,12 @@ var (
 	ErrStore = errors.New("cannot write to disk")
 )
 
+// The defaults of Options.
+const (
+	DefaultKeep          = 20
+	DefaultVerifyTimeout = 10 * time.Second
+)
+
 // Options say where things are. StateDir and RunDir are required.
 type Options struct {
 	StateDir string // holds generations and current; on a disk that outlives the container
@@ -51,11 +57,11 @@ type Options struct {
 	Binary   string // nginx; default the one on PATH, then /usr/sbin/nginx
 
 	// Keep is how many generations that nginx has served stay on disk, the
-	// current one included; default 20.
+	// current one included; default DefaultKeep.
 	Keep int
 
 	// VerifyTimeout is how long nginx may take to answer from a new generation,
-	// and to come up when it is not running; default 10 s. A bind that fails is
+	// and to come up when it is not running; default DefaultVerifyTimeout. A bind that fails is
 	// tried for 2.5 s by nginx itself: much less makes no sense.
 	VerifyTimeout time.Duration
 
@@ -95,10 +101,10 @@ func New(opts Options) (*Instance, error) {
 		return nil, errors.New("nginx: the state directory and the run directory must be given")
 	}
 	if opts.Keep == 0 {
-		opts.Keep = 20
+		opts.Keep = DefaultKeep
 	}
 	if opts.VerifyTimeout == 0 {
-		opts.VerifyTimeout = 10 * time.Second
+		opts.VerifyTimeout = DefaultVerifyTimeout
 	}
 	if opts.Resolver == nil {
 		opts.Resolver = nobody{}

@@ -17,11 +17,17 @@ import (
 // maxWorkerConnections is what a worker sets memory aside for: some 7 MiB.
 const maxWorkerConnections = 16384
 
+// Where nginx listens unless told otherwise.
+const (
+	DefaultGRPCListen = "0.0.0.0:5000"
+	DefaultHTTPListen = "0.0.0.0:8080"
+)
+
 // Settings is what templates need to know that is not in Consul. They get it
 // from the function settings.
 type Settings struct {
-	GRPCListen string // address and port for gRPC; default "0.0.0.0:5000"
-	HTTPListen string // address and port for HTTP; default "0.0.0.0:8080"
+	GRPCListen string // address and port for gRPC; default DefaultGRPCListen
+	HTTPListen string // address and port for HTTP; default DefaultHTTPListen
 	Workers    int    // worker processes; default DefaultWorkers
 	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
 	SeedsDir   string // absolute; where nginx finds servers to start with; needed with Resolver only
@@ -71,10 +77,10 @@ var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 // complete fills in the defaults, and says all that is wrong.
 func (s Settings) complete() (Settings, error) {
 	if s.GRPCListen == "" {
-		s.GRPCListen = "0.0.0.0:5000"
+		s.GRPCListen = DefaultGRPCListen
 	}
 	if s.HTTPListen == "" {
-		s.HTTPListen = "0.0.0.0:8080"
+		s.HTTPListen = DefaultHTTPListen
 	}
 	if s.Workers == 0 {
 		s.Workers, _ = DefaultWorkers(s.NginxVersion)

@@ -1,0 +1,245 @@
+// Package daemon is what 'lbctl run' runs: it makes the parts from a Config,
+// connects them, and runs them until its context is done.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+
+	"lbctl/internal/admin"
+	"lbctl/internal/controller"
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+)
+
+// DefaultStateDir is where lbctl keeps its state, unless told otherwise.
+const DefaultStateDir = "/var/lib/lbctl"
+
+// Config is what an operator decides. The packages that own a setting own its
+// default too: those that are zero in Table, Controller and Server have it.
+type Config struct {
+	// StateDir holds generations, history and the endpoint snapshot. Required.
+	StateDir string
+	// RunDir holds sockets, nginx's pid file and its error log; default
+	// StateDir/run.
+	RunDir string
+	// Admin is the address of the read-only HTTP API, such as
+	// admin.DefaultAddress; default none: the unix socket only.
+	Admin string
+	// Nginx says what nginx is configured with.
+	Nginx NginxConfig
+	// Server has the daemon's settings for generations: Keep and VerifyTimeout.
+	// The other fields are filled in.
+	Server nginx.Options
+	// Table has the settings of the endpoint table. Logger is filled in.
+	Table endpoints.Options
+	// Controller has the settings of the loop: SettleMin and SettleMax. The other
+	// fields are filled in.
+	Controller controller.Options
+	// Version is lbctl's.
+	Version string
+	// Environ is searched for GOGC and GOMAXPROCS, which override the daemon's own
+	// limits; default none.
+	Environ []string
+	// Logger is required.
+	Logger *slog.Logger
+}
+
+// RunDir is where a daemon has its sockets: runDir if given, else a directory in
+// stateDir.
+func RunDir(stateDir, runDir string) string {
+	if runDir == "" {
+		return filepath.Join(stateDir, "run")
+	}
+	return runDir
+}
+
+// SocketPath is the unix socket of a daemon's API.
+func SocketPath(runDir string) string { return filepath.Join(runDir, "admin.sock") }
+
+// Run runs the daemon until ctx is done, and returns nil then. It returns an error
+// at once if another daemon has one of the directories, if nginx or a template can't
+// be used, or if an address is taken. nginx itself goes on in any case.
+func Run(ctx context.Context, cfg Config) error {
+	cfg.RunDir = RunDir(cfg.StateDir, cfg.RunDir)
+	for _, dir := range []string{cfg.StateDir, cfg.RunDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("create the state directory, as --state-dir and --run-dir say: %w", err)
+		}
+	}
+	// The locks come before anything that another daemon could be using.
+	for _, dir := range []string{cfg.RunDir, cfg.StateDir} {
+		held, err := lock(filepath.Join(dir, "lock"))
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+	}
+	p, err := newParts(cfg)
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(cfg.RunDir, cfg.Admin)
+	if err != nil {
+		return err
+	}
+	cfg.Logger.Info("lbctl starts", "version", cfg.Version, "nginx", p.server.Build().Version,
+		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin),
+		"endpoints_by_reload", p.byReload, "few_workers", p.fewWorkers)
+	if err := p.run(ctx, cfg, listeners); err != nil {
+		return err
+	}
+	cfg.Logger.Info("lbctl ends; nginx goes on serving")
+	return nil
+}
+
+// parts are the daemon's, connected and not running yet.
+type parts struct {
+	responder *endpoints.Responder
+	server    *nginx.Instance
+	table     *endpoints.Table
+	source    *render.Source
+	loop      *controller.Controller
+
+	byReload   string // why nginx doesn't ask the responder; "" if it does
+	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
+}
+
+func newParts(cfg Config) (*parts, error) {
+	p := &parts{responder: endpoints.NewResponder(cfg.Logger)}
+	var err error
+	if p.server, err = nginx.New(serverOptions(cfg, p.responder)); err != nil {
+		return nil, err
+	}
+	build := p.server.Build()
+	if p.byReload, err = cfg.Nginx.byReload(build); err != nil {
+		return nil, err
+	}
+	settings, err := cfg.Nginx.Settings(cfg.StateDir, cfg.RunDir, build)
+	if err != nil {
+		return nil, err
+	}
+	if settings.Workers == 0 {
+		_, p.fewWorkers = render.DefaultWorkers(settings.NginxVersion)
+	}
+	if p.table, err = p.openTable(cfg); err != nil {
+		return nil, err
+	}
+	p.source, err = render.New(render.Options{
+		Settings:      settings,
+		TemplatesDir:  cfg.Nginx.Templates,
+		Table:         p.table,
+		ReservedPorts: reservedPorts(cfg.Admin),
+		Logger:        cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	control := controllerOptions(cfg, p)
+	if p.byReload == "" {
+		if err := p.responder.Listen(cfg.Nginx.DNSListen); err != nil {
+			return nil, fmt.Errorf("%w; another address can be given by --dns-listen", err)
+		}
+		control.Endpoints = p.responder
+	}
+	p.loop = controller.New(control, p.source, p.server)
+	return p, nil
+}
+
+func serverOptions(cfg Config, responder *endpoints.Responder) nginx.Options {
+	opts := cfg.Server
+	opts.StateDir, opts.RunDir = cfg.StateDir, cfg.RunDir
+	opts.Binary = cfg.Nginx.Binary
+	opts.Resolver = responder
+	opts.Logger = cfg.Logger
+	return opts
+}
+
+func controllerOptions(cfg Config, p *parts) controller.Options {
+	opts := cfg.Controller
+	opts.StateDir = cfg.StateDir
+	opts.Version = cfg.Version
+	opts.EndpointsNote = p.byReload
+	opts.WorkersNote = p.fewWorkers
+	opts.Logger = cfg.Logger
+	return opts
+}
+
+// openTable opens the table with what an earlier daemon knew of instances.
+func (p *parts) openTable(cfg Config) (*endpoints.Table, error) {
+	opts := cfg.Table
+	// The source is made from the table, and observes with it only after that.
+	opts.CheapWeights = func(service string) bool { return p.source != nil && p.source.Asks(service) }
+	opts.Logger = cfg.Logger
+	table, err := endpoints.Open(filepath.Join(cfg.StateDir, "endpoints.json"), opts)
+	if errors.Is(err, endpoints.ErrSnapshot) {
+		cfg.Logger.Warn("starting without what was known of instances", "reason", err)
+		return table, nil
+	}
+	return table, err
+}
+
+// run runs all parts until ctx is done or one of them fails.
+func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return limitRuntime(ctx, cfg.Environ) })
+	group.Go(func() error { return p.source.Run(ctx) })
+	group.Go(func() error { return p.loop.Run(ctx) })
+	if p.byReload == "" {
+		group.Go(func() error { return p.responder.Run(ctx) })
+	}
+	group.Go(func() error {
+		api := &admin.Server{Controller: p.loop, Services: p.table, Generations: p.server, Logger: cfg.Logger}
+		return api.Run(ctx, listeners...)
+	})
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// listen opens the API's listeners. It comes before the first goroutine: the
+// mode of the socket is set by the process's umask.
+func listen(runDir, address string) ([]net.Listener, error) {
+	socket, err := admin.ListenUnix(SocketPath(runDir))
+	if err != nil {
+		return nil, err
+	}
+	if address == "" {
+		return []net.Listener{socket}, nil
+	}
+	tcp, err := admin.ListenTCP(address)
+	if err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return []net.Listener{socket, tcp}, nil
+}
+
+// reservedPorts are the daemon's own, which no TCP service can have nginx listen on.
+func reservedPorts(admin string) []int {
+	_, port, err := net.SplitHostPort(admin)
+	if err != nil {
+		return nil // there is none
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return nil
+	}
+	return []int{number}
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
