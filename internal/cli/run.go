@@ -18,6 +18,7 @@ import (
 	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/probe"
 )
 
 const runHelp = `Keep nginx serving what Consul says, until a SIGTERM.
@@ -56,6 +57,7 @@ func newRunCmd(f *factory) *cobra.Command {
 		`where to answer questions over HTTP; "none" for the unix socket only`, admin.DefaultAddress, parseAdmin)
 	applyFlags(flags, cfg)
 	tableFlags(flags, &cfg.Table)
+	probeFlags(flags, &cfg.Probe)
 	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
 		"text or json", "text", parseChoice("text", "json"))
 	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
@@ -101,20 +103,25 @@ func tableFlags(flags *flags, opts *endpoints.Options) {
 		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", defaults.PanicThreshold, parsePanicThreshold)
 	define(flags, &opts.MaxStale, "max-stale", "LBCTL_MAX_STALE", "DURATION",
 		"how long services that Consul does not confirm are served (default for ever)", defaults.MaxStale, parseDurationOrNone(10*time.Second))
-	define(flags, (*onOff)(&opts.Probe), "probe", "LBCTL_PROBE", "on|off",
-		"ask instances in rotation themselves, and eject those that don't answer", onOff(defaults.Probe), parseOnOff)
-	define(flags, &opts.ProbeInterval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
-		"how often an instance is asked", defaults.ProbeInterval, parseDuration(100*time.Millisecond))
-	define(flags, &opts.ProbeTimeout, "probe-timeout", "LBCTL_PROBE_TIMEOUT", "DURATION",
-		"how long its answer may take", defaults.ProbeTimeout, parseDuration(10*time.Millisecond))
-	define(flags, &opts.ProbeFall, "probe-fall", "LBCTL_PROBE_FALL", "N",
-		"failures in a row that eject an instance", defaults.ProbeFall, parseNumber(1, 100))
-	define(flags, &opts.ProbeRise, "probe-rise", "LBCTL_PROBE_RISE", "N",
-		"answers in a row that bring it back", defaults.ProbeRise, parseNumber(1, 100))
 	define(flags, &opts.MaxEjected, "max-ejected", "LBCTL_MAX_EJECTED", "SHARE",
 		"share of a service's instances in rotation that may be ejected", defaults.MaxEjected, parseShare)
 	define(flags, &opts.SlowStart, "slow-start", "LBCTL_SLOW_START", "DURATION",
 		"how long the weight of an instance that was out rises until it is full; 0 for at once", defaults.SlowStart, parseDurationOrNone(time.Second))
+}
+
+// probeFlags say how lbctl itself asks instances.
+func probeFlags(flags *flags, opts *probe.Options) {
+	defaults := probe.DefaultOptions()
+	define(flags, (*onOff)(&opts.InRotation), "probe", "LBCTL_PROBE", "on|off",
+		"ask instances in rotation themselves, and eject those that don't answer", onOff(defaults.InRotation), parseOnOff)
+	define(flags, &opts.Interval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
+		"how often an instance is asked", defaults.Interval, parseDuration(100*time.Millisecond))
+	define(flags, &opts.Timeout, "probe-timeout", "LBCTL_PROBE_TIMEOUT", "DURATION",
+		"how long its answer may take", defaults.Timeout, parseDuration(10*time.Millisecond))
+	define(flags, &opts.Fall, "probe-fall", "LBCTL_PROBE_FALL", "N",
+		"failures in a row that eject an instance", defaults.Fall, parseNumber(1, 100))
+	define(flags, &opts.Rise, "probe-rise", "LBCTL_PROBE_RISE", "N",
+		"answers in a row that bring it back", defaults.Rise, parseNumber(1, 100))
 }
 
 // onOff is a flag that is "on" or "off".

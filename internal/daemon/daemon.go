@@ -18,6 +18,7 @@ import (
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/probe"
 	"lbctl/internal/render"
 )
 
@@ -25,7 +26,7 @@ import (
 const DefaultStateDir = "/var/lib/lbctl"
 
 // Config is what an operator decides. The packages that own a setting own its
-// default too: those that are zero in Table, Controller and Server have it.
+// default too: those that are zero in Table, Probe, Controller and Server have it.
 type Config struct {
 	// StateDir holds generations, history and the endpoint snapshot. Required.
 	StateDir string
@@ -42,6 +43,8 @@ type Config struct {
 	Server nginx.Options
 	// Table has the settings of the endpoint table. Logger is filled in.
 	Table endpoints.Options
+	// Probe has the settings of lbctl's own questions to instances.
+	Probe probe.Options
 	// Controller has the settings of the loop: SettleMin and SettleMax. The other
 	// fields are filled in.
 	Controller controller.Options
@@ -138,6 +141,7 @@ func newParts(cfg Config) (*parts, error) {
 		Settings:      settings,
 		TemplatesDir:  cfg.Nginx.Templates,
 		Table:         p.table,
+		Probe:         cfg.Probe,
 		ReservedPorts: reservedPorts(cfg.Admin),
 		Logger:        cfg.Logger,
 	})

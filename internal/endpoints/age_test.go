@@ -154,7 +154,7 @@ func TestProbesEjectWhatIsOnlyRemembered(t *testing.T) {
 	fail(tb, "b")
 	assert.True(t, tb.Reconsider(noon))
 	assert.Equal(t, "hello[a]", rotation(tb.Entries()))
-	tb.readmit("hello", id{"node-b", "b"}, ByProbe)
+	tb.Readmit("hello", "node-b", "b", ByProbe)
 	assert.True(t, tb.Reconsider(noon), "nginx is to have it back")
 	assert.True(t, tb.Reconsider(noon), "and may not have taken it yet")
 	assert.Equal(t, "hello[a b]", rotation(tb.Entries()))

@@ -1,19 +1,10 @@
 package endpoints
 
 import (
-	"context"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 func TestChecksThatThereAre(t *testing.T) {
@@ -23,85 +14,5 @@ func TestChecksThatThereAre(t *testing.T) {
 	for _, c := range []Check{"TCP", "http", "http:", "http:health", "http:/a b", "http:/%zz", "http:/\r\nHost: x", "grpc:", "grpc:a b",
 		"protocol", "https:/", "http:/" + Check(strings.Repeat("x", 300))} {
 		assert.False(t, c.Valid(), c)
-	}
-}
-
-// healthServer is a gRPC server whose service pkg.Well serves and pkg.Ill does
-// not.
-func healthServer(t *testing.T, options ...grpc.ServerOption) string {
-	t.Helper()
-	server, state := grpc.NewServer(options...), health.NewServer()
-	state.SetServingStatus("pkg.Well", healthpb.HealthCheckResponse_SERVING)
-	state.SetServingStatus("pkg.Ill", healthpb.HealthCheckResponse_NOT_SERVING)
-	healthpb.RegisterHealthServer(server, state)
-	t.Cleanup(server.Stop)
-	return listen(t, func(l net.Listener) { _ = server.Serve(l) })
-}
-
-func TestChecks(t *testing.T) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/well", func(w http.ResponseWriter, r *http.Request) {
-		assert.Equal(t, "lbctl", r.UserAgent())
-		w.WriteHeader(http.StatusNoContent)
-	})
-	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ill", http.StatusFound) })
-	mux.HandleFunc("/ill", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
-	plain, secure := httptest.NewServer(mux), httptest.NewTLSServer(mux)
-	defer plain.Close()
-	defer secure.Close()
-	address := func(s *httptest.Server) string { return s.Listener.Addr().String() }
-
-	grpcPlain := healthServer(t)
-	grpcSecure := healthServer(t, grpc.Creds(credentials.NewServerTLSFromCert(&secure.TLS.Certificates[0])))
-	bare := grpc.NewServer()
-	t.Cleanup(bare.Stop)
-	healthless := listen(t, func(l net.Listener) { _ = bare.Serve(l) })
-	closed := closedPort(t)
-	silent := listen(t, hollow(func(c net.Conn) { t.Cleanup(func() { c.Close() }) }))
-
-	for _, tt := range []struct {
-		name     string
-		question question
-		want     string // why it fails, "" when it passes
-	}{
-		{"an open port", question{TCP, "tcp", silent}, ""},
-		{"an open port is enough by default, whatever the protocol", question{GRPCS, "", silent}, ""},
-		{"a closed port", question{GRPC, "", closed}, "connection refused"},
-		{"a closed port, for HTTP", question{HTTP, "http:/well", closed}, "connection refused"},
-		{"a closed port, for gRPC", question{GRPC, "grpc", closed}, "connection refused"},
-		{"a page", question{HTTP, "http:/well", address(plain)}, ""},
-		{"a redirect is an answer", question{HTTP, "http:/moved", address(plain)}, ""},
-		{"an error page", question{HTTP, "http:/ill", address(plain)}, "HTTP status 503, want 200 to 399"},
-		{"no page", question{HTTP, "http:/none", address(plain)}, "HTTP status 404, want 200 to 399"},
-		{"a page over TLS", question{HTTPS, "http:/well", address(secure)}, ""},
-		{"an error page over TLS", question{HTTPS, "http:/ill", address(secure)}, "HTTP status 503, want 200 to 399"},
-		{"a server without TLS where HTTPS is wanted", question{HTTPS, "http:/well", address(plain)}, "tls: first record does not look like a TLS handshake"},
-		{"an HTTP server that stays silent", question{HTTP, "http:/well", silent}, "no answer in time"},
-		{"a gRPC server", question{GRPC, "grpc", grpcPlain}, ""},
-		{"a gRPC service", question{GRPC, "grpc:pkg.Well", grpcPlain}, ""},
-		{"a gRPC service that does not serve", question{GRPC, "grpc:pkg.Ill", grpcPlain}, "gRPC health check: NOT_SERVING"},
-		{"a gRPC service that is not there", question{GRPC, "grpc:pkg.None", grpcPlain}, "gRPC health check: NotFound: unknown service"},
-		{"a gRPC server without health service", question{GRPC, "grpc", healthless}, "gRPC health check: Unimplemented: unknown service grpc.health.v1.Health"},
-		{"a gRPC service over TLS", question{GRPCS, "grpc:pkg.Well", grpcSecure}, ""},
-		{"a gRPC service over TLS that does not serve", question{GRPCS, "grpc:pkg.Ill", grpcSecure}, "gRPC health check: NOT_SERVING"},
-		{"a gRPC server that stays silent", question{GRPC, "grpc", silent}, "no answer in time"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			wait := 5 * time.Second
-			if tt.want == "no answer in time" {
-				wait = 200 * time.Millisecond
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), wait)
-			defer cancel()
-			err := askInstance(ctx, tt.question)
-			if tt.want == "" {
-				assert.NoError(t, err)
-				return
-			}
-			if assert.Error(t, err) {
-				assert.Equal(t, tt.want, why(err))
-				assert.Equal(t, 2, enough(err, 2))
-			}
-		})
 	}
 }

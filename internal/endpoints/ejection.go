@@ -51,19 +51,17 @@ func (e Entry) sendable(i Instance) bool {
 
 // failing is an instance that a source wants out.
 type failing struct {
+	Ejection
 	address string // where it was when it failed
-	source  Source
-	reason  string
-	since   time.Time
-	kept    bool // it is in rotation all the same
 }
 
-// eject takes an instance out of the rotation, as far as its service can do
-// without. It takes effect with the next observation, which Changed asks for.
-func (t *Table) eject(service string, k id, f failing) {
+// Eject takes an instance at a host and port out of the rotation, if enough others of
+// its service are left. It takes effect with the next observation, which Changed asks
+// for. An instance that is out already stays so for the first reason.
+func (t *Table) Eject(service, hostPort string, e Ejection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := t.records[service]
+	r, k := t.records[service], id{e.Node, e.ID}
 	if r == nil {
 		return
 	}
@@ -73,17 +71,18 @@ func (t *Table) eject(service string, k id, f failing) {
 	if r.failing == nil {
 		r.failing = map[id]failing{}
 	}
-	r.failing[k] = f
-	t.opts.Logger.Warn("instance ejected", "service", service, "instance", k.id, "node", k.node, "reason", f.reason)
+	r.failing[k] = failing{e, hostPort}
+	t.opts.Logger.Warn("instance ejected", "service", service, "instance", e.ID, "node", e.Node, "reason", e.Reason)
 	notify(t.changed)
 }
 
-// readmit takes back what source said of an instance.
-func (t *Table) readmit(service string, k id, source Source) {
+// Readmit ends the ejection of an instance, if source is what ejected it. It takes
+// effect with the next observation, which Changed asks for.
+func (t *Table) Readmit(service, node, instance string, source Source) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := t.records[service]
-	if r == nil || r.failing[k].source != source {
+	r, k := t.records[service], id{node, instance}
+	if r == nil || r.failing[k].Source != source {
 		return
 	}
 	delete(r.failing, k)
@@ -106,9 +105,9 @@ func (t *Table) ejections(r *record, e Entry) []Ejection {
 			continue
 		}
 		in++
-		if f, ok := r.failing[i.key()]; ok && f.address == i.HostPort() && (f.source != ByProbe || e.Check != CheckNone) {
+		if f, ok := r.failing[i.key()]; ok && f.address == i.HostPort() && (f.Source != ByProbe || e.Check != CheckNone) {
 			current[i.key()] = true
-			all = append(all, Ejection{Node: i.Node, ID: i.ID, Source: f.source, Reason: f.reason, Since: f.since})
+			all = append(all, f.Ejection)
 		}
 	}
 	for k := range r.failing {
@@ -124,7 +123,7 @@ func (t *Table) ejections(r *record, e Entry) []Ejection {
 		all[n].Kept = n >= most
 		k := id{all[n].Node, all[n].ID}
 		f := r.failing[k]
-		f.kept = all[n].Kept
+		f.Kept = all[n].Kept
 		r.failing[k] = f
 	}
 	slices.SortFunc(all, compareEjections)

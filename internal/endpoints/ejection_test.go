@@ -11,7 +11,7 @@ import (
 // fail ejects instances of the service hello, a second after each other.
 func fail(tb *Table, ids ...string) {
 	for n, name := range ids {
-		tb.eject("hello", id{"node-" + name, name}, failing{address: name + ".hello:7777", source: ByProbe, reason: "connection refused", since: noon.Add(time.Duration(n) * time.Second)})
+		tb.Eject("hello", name+".hello:7777", Ejection{Node: "node-" + name, ID: name, Source: ByProbe, Reason: "connection refused", Since: noon.Add(time.Duration(n) * time.Second)})
 	}
 }
 
@@ -77,11 +77,11 @@ func TestAnEjectionEnds(t *testing.T) {
 	}
 	t.Run("by the source that ejected it", func(t *testing.T) {
 		tb := ejected(t)
-		tb.readmit("hello", id{"node-b", "b"}, Source("other"))
-		tb.readmit("hello", id{"node-b", "x"}, ByProbe)
-		tb.readmit("other", id{"node-b", "b"}, ByProbe)
+		tb.Readmit("hello", "node-b", "b", Source("other"))
+		tb.Readmit("hello", "node-b", "x", ByProbe)
+		tb.Readmit("other", "node-b", "b", ByProbe)
 		assert.Equal(t, "hello[a]", rotation(tb.Observe(noon, two)))
-		tb.readmit("hello", id{"node-b", "b"}, ByProbe)
+		tb.Readmit("hello", "node-b", "b", ByProbe)
 		<-tb.Changed()
 		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, two)))
 	})

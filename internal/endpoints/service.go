@@ -40,6 +40,9 @@ var Protocols = []Protocol{GRPC, GRPCS, HTTP, HTTPS, TCP}
 // "http" or "tcp". Routes of one family collide, those of two do not.
 func (p Protocol) Family() string { return strings.TrimSuffix(string(p), "s") }
 
+// TLS reports whether the protocol has TLS below it.
+func (p Protocol) TLS() bool { return p == GRPCS || p == HTTPS }
+
 // Status is an instance's aggregated check status, in Consul's words.
 type Status string
 

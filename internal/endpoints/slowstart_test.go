@@ -105,7 +105,7 @@ func TestAnEjectedInstanceComesBackSlowly(t *testing.T) {
 	fail(tb, "b")
 	assert.Equal(t, "a=1", weights(tb.Observe(noon, all)[0]))
 	assert.Zero(t, tb.NextDeadline())
-	tb.readmit("hello", id{"node-b", "b"}, ByProbe)
+	tb.Readmit("hello", "node-b", "b", ByProbe)
 	var seen []string
 	now := noon
 	for {

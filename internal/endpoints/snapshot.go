@@ -141,7 +141,7 @@ func (t *Table) snapshot() snapshot {
 	now := time.Now()
 	t.confirm(now)
 	s := snapshot{
-		snapshotDates: snapshotDates{Observed: t.observed, Confirmed: now},
+		snapshotDates: snapshotDates{Observed: t.seen, Confirmed: now},
 		Version:       snapshotVersion,
 		Filtered:      t.trust.Filtered,
 		Owners:        maps.Clone(t.owners),
@@ -157,7 +157,7 @@ func (t *Table) snapshot() snapshot {
 			Since:     r.since,
 		}
 		if r.confirmed != now {
-			ss.Confirmed = cmp.Or(r.confirmed, t.observed)
+			ss.Confirmed = cmp.Or(r.confirmed, t.seen)
 		}
 		if r.good != nil {
 			ss.Understood, ss.Spec = true, *r.good
@@ -240,7 +240,7 @@ func (ss snapshotService) validate() error {
 
 // restore fills an empty table.
 func (t *Table) restore(s snapshot) {
-	t.observed = s.Observed
+	t.seen = s.Observed
 	t.trust.Filtered = s.Filtered // until somebody has looked: else the first observation would be believed
 	if s.Owners != nil {
 		t.owners = s.Owners
@@ -265,5 +265,5 @@ func (t *Table) restore(s snapshot) {
 		}
 		t.records[ss.Name] = r
 	}
-	t.entries = t.compose(t.observed, nil)
+	t.entries = t.compose(t.seen, nil)
 }

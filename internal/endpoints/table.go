@@ -2,7 +2,6 @@ package endpoints
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -47,15 +46,6 @@ type Options struct {
 	// MaxEjected is the share of a service's instances in rotation that may be
 	// ejected. One may be in any case, but never all.
 	MaxEjected float64
-	// Probe says whether instances in rotation are asked themselves, and
-	// ejected when they don't answer. Held ones are asked in any case.
-	Probe bool
-	// ProbeInterval is the time from one question to an instance to the next,
-	// ProbeTimeout how long an answer may take.
-	ProbeInterval, ProbeTimeout time.Duration
-	// ProbeFall is how many questions in a row have to fail for an instance to
-	// be gone, ProbeRise how many must be answered for it to come back.
-	ProbeFall, ProbeRise int
 	// Logger gets what is ejected and comes back; default none.
 	Logger *slog.Logger
 }
@@ -69,11 +59,6 @@ func DefaultOptions() Options {
 		PanicThreshold: 1,
 		SlowStart:      10 * time.Second,
 		MaxEjected:     0.5,
-		Probe:          true,
-		ProbeInterval:  time.Second,
-		ProbeTimeout:   time.Second,
-		ProbeFall:      2,
-		ProbeRise:      2,
 	}
 }
 
@@ -96,11 +81,10 @@ type Trust struct {
 type Table struct {
 	opts Options
 	path string
-	ask  func(ctx context.Context, q question) error
 	free func(address string) bool // nobody listens there
 
-	changed chan struct{}
-	wake    chan struct{}
+	changed  chan struct{}
+	observed chan struct{}
 
 	mu      sync.Mutex
 	records map[string]*record // by service name
@@ -114,10 +98,10 @@ type Table struct {
 	counts    []count     // within GuardWindow
 	trust     Trust
 	doubts    map[string]string // by service name: why Consul's last word on it may be out of date
-	observed  time.Time
-	composed  time.Time // when the entries were made
-	live      bool      // something was observed since lbctl started
-	departed  bool      // before that: the entries are not those of the snapshot
+	seen      time.Time         // the last observation, or that of the snapshot
+	composed  time.Time         // when the entries were made
+	live      bool              // something was observed since lbctl started
+	departed  bool              // before that: the entries are not those of the snapshot
 	entries   []Entry
 	foreseen  foreseen
 
@@ -188,22 +172,17 @@ func newTable(path string, opts Options) *Table {
 	opts.GuardHold = cmp.Or(opts.GuardHold, defaults.GuardHold)
 	opts.PanicThreshold = cmp.Or(opts.PanicThreshold, defaults.PanicThreshold)
 	opts.MaxEjected = cmp.Or(opts.MaxEjected, defaults.MaxEjected)
-	opts.ProbeInterval = cmp.Or(opts.ProbeInterval, defaults.ProbeInterval)
-	opts.ProbeTimeout = cmp.Or(opts.ProbeTimeout, defaults.ProbeTimeout)
-	opts.ProbeFall = cmp.Or(opts.ProbeFall, defaults.ProbeFall)
-	opts.ProbeRise = cmp.Or(opts.ProbeRise, defaults.ProbeRise)
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Table{
-		opts:    opts,
-		path:    path,
-		ask:     askInstance,
-		free:    free,
-		changed: make(chan struct{}, 1),
-		wake:    make(chan struct{}, 1),
-		records: map[string]*record{},
-		owners:  map[claim]string{},
+		opts:     opts,
+		path:     path,
+		free:     free,
+		changed:  make(chan struct{}, 1),
+		observed: make(chan struct{}, 1),
+		records:  map[string]*record{},
+		owners:   map[claim]string{},
 	}
 }
 
@@ -228,10 +207,10 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.review(now, o)
 	t.guard(now, o, fresh)
 	t.remember(o)
-	t.observed, t.live = now, true
+	t.seen, t.live = now, true
 	t.confirm(now)
 	t.entries = t.compose(now, o)
-	notify(t.wake)
+	notify(t.observed)
 	return t.entries
 }
 
@@ -285,7 +264,7 @@ func (t *Table) SetTrust(now time.Time, trust Trust) {
 				h.until = now.Add(t.opts.GuardHold)
 			}
 		}
-		notify(t.wake)
+		notify(t.observed)
 	}
 	notify(t.changed)
 }
@@ -301,6 +280,10 @@ func (t *Table) Trust() Trust {
 // Changed fires when the table would answer differently to the same
 // observation, because of trust, the second look or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
+
+// Observed fires when instances have to be asked that were not asked before, or no
+// longer, because of an observation or of trust. It is for one reader.
+func (t *Table) Observed() <-chan struct{} { return t.observed }
 
 // NextDeadline is when time alone makes another answer of the same observation:
 // a hold runs out, a weight rises, a service has gone unconfirmed for too long, or
@@ -452,7 +435,7 @@ func (t *Table) notice(now time.Time, o *observation) map[string]int {
 // was known against it: Consul had it in rotation, and so had we.
 func (t *Table) missing(o *observation, service string, i Instance) bool {
 	f := t.records[service].failing[i.key()]
-	return i.InRotation() && (f.source == "" || f.kept) && !o.has(service, i.key()) && !t.takenOver(o, service, i)
+	return i.InRotation() && (f.Source == "" || f.Kept) && !o.has(service, i.key()) && !t.takenOver(o, service, i)
 }
 
 // takenOver reports whether a vanished instance's address belongs to another
@@ -652,7 +635,7 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 		if o == nil {
 			// Stale is a state of this process; what it was before goes on
 			// after the first observation.
-			e.Since = t.observed
+			e.Since = t.seen
 		} else {
 			if e.State != r.state || r.since.IsZero() {
 				r.state, r.since = e.State, now
@@ -683,7 +666,7 @@ func (t *Table) judge(now time.Time, r *record, e *Entry, restored bool) (State,
 	switch {
 	case restored:
 		state = Stale
-		reasons = append(reasons, "as of "+t.observed.Format(time.DateTime)+", from the snapshot: Consul has not answered since lbctl started")
+		reasons = append(reasons, "as of "+t.seen.Format(time.DateTime)+", from the snapshot: Consul has not answered since lbctl started")
 	case t.trust.NoLeader:
 		state = Stale
 		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")

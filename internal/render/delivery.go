@@ -94,7 +94,7 @@ func resolveZoneKiB(peak int, p endpoints.Protocol) int {
 	for float64(peak) > zoneFullShare*float64(room) {
 		room *= 2
 	}
-	if p == endpoints.GRPCS || p == endpoints.HTTPS {
+	if p.TLS() {
 		return zoneKiB + room*serverTLSKiB
 	}
 	return zoneKiB + room*serverKiB

@@ -33,6 +33,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/probe"
 )
 
 const (
@@ -60,6 +61,8 @@ type Options struct {
 	TemplatesDir string
 	// Table judges what Consul says; default one without a snapshot.
 	Table *endpoints.Table
+	// Probe tunes how lbctl itself asks the table's instances.
+	Probe probe.Options
 	// ReservedPorts are those that lb-port can't have, beside the listeners'.
 	ReservedPorts []int
 	// Logger gets what changes; default none. consul-template's log, and with
@@ -233,7 +236,7 @@ func (s *Source) Run(ctx context.Context) error {
 	save := make(chan struct{}, 1)
 	g.Go(func() error { return s.monitor.run(ctx) })
 	g.Go(func() error { return s.names.run(ctx) })
-	g.Go(func() error { return s.table.Probe(ctx) })
+	g.Go(func() error { return probe.New(s.table, s.opts.Probe).Run(ctx) })
 	g.Go(func() error { return s.saveTable(ctx, save) })
 	if s.opts.TemplatesDir != "" {
 		g.Go(func() error { return s.readTemplates(ctx, sets) })

@@ -1,4 +1,4 @@
-package endpoints
+package probe
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+
+	"lbctl/internal/endpoints"
 )
 
 // listen gives a port of 127.0.0.1 that serve is called for.
@@ -52,7 +54,7 @@ func hollow(then func(net.Conn)) func(net.Listener) {
 	}
 }
 
-func TestAnswers(t *testing.T) {
+func TestAskProtocol(t *testing.T) {
 	server := grpc.NewServer()
 	t.Cleanup(server.Stop)
 	speaksGRPC := listen(t, func(l net.Listener) { _ = server.Serve(l) })
@@ -67,21 +69,21 @@ func TestAnswers(t *testing.T) {
 	address := func(s *httptest.Server) string { return s.Listener.Addr().String() }
 	for _, tt := range []struct {
 		name     string
-		protocol Protocol
+		protocol endpoints.Protocol
 		address  string
 		alive    bool
 	}{
-		{"a gRPC server", GRPC, speaksGRPC, true},
-		{"an HTTP server", HTTP, address(plain), true},
-		{"an HTTPS server whose certificate nobody knows", HTTPS, address(secure), true},
-		{"an HTTPS server for grpcs", GRPCS, address(secure), true},
-		{"TCP needs no more than an open port", TCP, silent, true},
-		{"a closed port", TCP, closed, false},
-		{"a connection that is closed at once, for gRPC", GRPC, closes, false},
-		{"a connection that is closed at once, for HTTP", HTTP, closes, false},
-		{"a connection that is closed at once, for TLS", HTTPS, closes, false},
-		{"a connection that stays silent, for gRPC", GRPC, silent, false},
-		{"an HTTP/1 server where gRPC is wanted", GRPC, address(plain), false},
+		{"a gRPC server", endpoints.GRPC, speaksGRPC, true},
+		{"an HTTP server", endpoints.HTTP, address(plain), true},
+		{"an HTTPS server whose certificate nobody knows", endpoints.HTTPS, address(secure), true},
+		{"an HTTPS server for grpcs", endpoints.GRPCS, address(secure), true},
+		{"TCP needs no more than an open port", endpoints.TCP, silent, true},
+		{"a closed port", endpoints.TCP, closed, false},
+		{"a connection that is closed at once, for gRPC", endpoints.GRPC, closes, false},
+		{"a connection that is closed at once, for HTTP", endpoints.HTTP, closes, false},
+		{"a connection that is closed at once, for TLS", endpoints.HTTPS, closes, false},
+		{"a connection that stays silent, for gRPC", endpoints.GRPC, silent, false},
+		{"an HTTP/1 server where gRPC is wanted", endpoints.GRPC, address(plain), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -90,18 +92,18 @@ func TestAnswers(t *testing.T) {
 				ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 				defer cancel()
 			}
-			err := answers(ctx, tt.protocol, tt.address)
+			err := askProtocol(ctx, tt.protocol, tt.address)
 			if tt.alive {
 				assert.NoError(t, err)
 				return
 			}
 			assert.Error(t, err)
-			assert.Equal(t, 2, enough(err, 2), "%v", err)
+			assert.Equal(t, 2, failuresNeeded(err, 2), "%v", err)
 		})
 	}
 }
 
-func TestProbeLooksAtRealServers(t *testing.T) {
+func TestRealServersAreAsked(t *testing.T) {
 	server := grpc.NewServer()
 	t.Cleanup(server.Stop)
 	ports := []string{
@@ -114,9 +116,9 @@ func TestProbeLooksAtRealServers(t *testing.T) {
 		require.NoError(t, err)
 		s.Instances[i].Address, s.Instances[i].Port = "127.0.0.1", address.Port
 	}
-	tb := table(t)
-	tb.Observe(time.Now(), []Service{s})
+	tb := newTable(t)
+	tb.Observe(time.Now(), []endpoints.Service{s})
 	tb.Observe(time.Now(), nil)
-	probing(t, tb, func() { <-tb.Changed() })
+	probing(t, tb, Options{}, ask, func() { <-tb.Changed() })
 	assert.Equal(t, "hello[alive]", rotation(tb.Observe(time.Now(), nil)))
 }

@@ -1,4 +1,4 @@
-package endpoints
+package probe
 
 import (
 	"bufio"
@@ -11,12 +11,14 @@ import (
 	"strings"
 
 	"golang.org/x/net/http2"
+
+	"lbctl/internal/endpoints"
 )
 
-// answers returns nil when the server at address speaks protocol. An open port
-// alone proves little: a transparent proxy on the way takes connections for
-// addresses that nobody has.
-func answers(ctx context.Context, protocol Protocol, address string) error {
+// askProtocol returns nil when the server at address speaks protocol. An open port alone
+// proves little: a transparent proxy accepts connections for addresses that no machine
+// has.
+func askProtocol(ctx context.Context, protocol endpoints.Protocol, address string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
@@ -28,20 +30,20 @@ func answers(ctx context.Context, protocol Protocol, address string) error {
 		}
 	}
 	switch protocol {
-	case GRPC:
-		return answersHTTP2(conn)
-	case HTTP:
-		return answersHTTP(conn, address)
-	case GRPCS, HTTPS:
-		return answersTLS(ctx, conn)
+	case endpoints.GRPC:
+		return askHTTP2(conn)
+	case endpoints.HTTP:
+		return askHTTP1(conn, address)
+	case endpoints.GRPCS, endpoints.HTTPS:
+		return askTLS(ctx, conn)
 	default:
 		return nil
 	}
 }
 
-// answersHTTP2 wants the settings that a server sends first of all (RFC 9113,
-// section 3.4).
-func answersHTTP2(conn net.Conn) error {
+// askHTTP2 reads the SETTINGS frame, which a server sends before anything else
+// (RFC 9113, section 3.4).
+func askHTTP2(conn net.Conn) error {
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		return err
 	}
@@ -59,9 +61,9 @@ func answersHTTP2(conn net.Conn) error {
 	return nil
 }
 
-// answersHTTP asks what concerns no resource (RFC 9110, section 9.3.7); any
-// status will do.
-func answersHTTP(conn net.Conn, address string) error {
+// askHTTP1 sends a request that concerns no resource (RFC 9110, section 9.3.7). Any
+// status is an answer.
+func askHTTP1(conn net.Conn, address string) error {
 	if _, err := fmt.Fprintf(conn, "OPTIONS * HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", address); err != nil {
 		return err
 	}
@@ -75,9 +77,9 @@ func answersHTTP(conn net.Conn, address string) error {
 	return nil
 }
 
-// answersTLS wants a handshake, be it one that the server refuses: it may ask
-// for a certificate that we don't have.
-func answersTLS(ctx context.Context, conn net.Conn) error {
+// askTLS makes a TLS handshake. A server that refuses it has answered too: it may want
+// a certificate that we don't have.
+func askTLS(ctx context.Context, conn net.Conn) error {
 	err := tls.Client(conn, clientTLS("h2", "http/1.1")).HandshakeContext(ctx)
 	if alert := tls.AlertError(0); errors.As(err, &alert) {
 		return nil

@@ -1,4 +1,4 @@
-package endpoints
+package probe
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,14 +17,55 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/endpoints"
 )
 
-// probing runs Probe in a bubble and re-observes an empty catalog whenever the
-// table asks for it.
-func probing(t *testing.T, tb *Table, test func()) {
+// service makes a gRPC service with instances like "a" (passing) or "b:critical", each
+// with an address of its own.
+func service(name string, instances ...string) endpoints.Service {
+	s := endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.GRPC, Routes: []endpoints.Route{{Path: "/" + name}}}, OK: true}
+	for _, word := range instances {
+		id, status, found := strings.Cut(word, ":")
+		if !found {
+			status = "passing"
+		}
+		s.Instances = append(s.Instances, endpoints.Instance{
+			ID: id, Node: "node-" + id, Address: id + "." + name, Port: 7777, Weight: 1, Status: endpoints.Status(status),
+		})
+	}
+	return s
+}
+
+// rotation is the entries' rotation as "hello[a b] world[c]".
+func rotation(entries []endpoints.Entry) string {
+	var all []string
+	for _, e := range entries {
+		var ids []string
+		for _, i := range e.Rotation() {
+			ids = append(ids, i.ID)
+		}
+		all = append(all, fmt.Sprintf("%s%v", e.Name, ids))
+	}
+	return strings.Join(all, " ")
+}
+
+func newTable(t *testing.T) *endpoints.Table {
+	t.Helper()
+	tb, err := endpoints.Open("", endpoints.Options{GuardHold: 5 * time.Minute})
+	require.NoError(t, err)
+	return tb
+}
+
+type asker func(ctx context.Context, q question) error
+
+// probing runs a Prober of the table while test runs.
+func probing(t *testing.T, tb *endpoints.Table, opts Options, ask asker, test func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- tb.Probe(ctx) }()
+	p := New(tb, opts)
+	p.ask = ask
+	go func() { done <- p.Run(ctx) }()
 	test()
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
@@ -35,10 +77,10 @@ func refused(context.Context, question) error {
 
 func TestProbeReleasesWhatRefusesTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := table(t)
-		tb.ask = refused
-		tb.Observe(time.Now(), []Service{service("hello", "a")})
-		probing(t, tb, func() {
+		tb := newTable(t)
+		ask := refused
+		tb.Observe(time.Now(), []endpoints.Service{service("hello", "a")})
+		probing(t, tb, Options{}, ask, func() {
 			tb.Observe(time.Now(), nil)
 			time.Sleep(900 * time.Millisecond)
 			synctest.Wait()
@@ -54,17 +96,17 @@ func TestProbeReleasesWhatRefusesTwice(t *testing.T) {
 
 func TestProbeKeepsWhatAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := table(t)
+		tb := newTable(t)
 		var dead atomic.Bool
-		tb.ask = func(ctx context.Context, q question) error {
+		ask := func(ctx context.Context, q question) error {
 			if dead.Load() && q.address == "b.hello:7777" {
 				<-ctx.Done()
 				return ctx.Err() // as a host that is gone: nothing answers
 			}
 			return nil
 		}
-		tb.Observe(time.Now(), []Service{service("hello", "a", "b")})
-		probing(t, tb, func() {
+		tb.Observe(time.Now(), []endpoints.Service{service("hello", "a", "b")})
+		probing(t, tb, Options{}, ask, func() {
 			tb.Observe(time.Now(), nil)
 			time.Sleep(time.Minute)
 			assert.Len(t, tb.Held(), 2)
@@ -78,16 +120,16 @@ func TestProbeKeepsWhatAnswers(t *testing.T) {
 
 func TestProbeCountsFailuresInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := table(t)
+		tb := newTable(t)
 		var n int
-		tb.ask = func(context.Context, question) error {
+		ask := func(context.Context, question) error {
 			if n++; n%2 == 0 {
 				return nil
 			}
 			return refused(t.Context(), question{})
 		}
-		tb.Observe(time.Now(), []Service{service("hello", "a")})
-		probing(t, tb, func() {
+		tb.Observe(time.Now(), []endpoints.Service{service("hello", "a")})
+		probing(t, tb, Options{}, ask, func() {
 			tb.Observe(time.Now(), nil)
 			time.Sleep(time.Minute)
 			assert.Len(t, tb.Held(), 1)
@@ -97,15 +139,15 @@ func TestProbeCountsFailuresInARow(t *testing.T) {
 
 func TestProbeRestsWhileConsulCantBeTrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := table(t)
-		tb.ask = refused
-		tb.Observe(time.Now(), []Service{service("hello", "a")})
-		tb.SetTrust(time.Now(), Trust{Filtered: true})
-		probing(t, tb, func() {
+		tb := newTable(t)
+		ask := refused
+		tb.Observe(time.Now(), []endpoints.Service{service("hello", "a")})
+		tb.SetTrust(time.Now(), endpoints.Trust{Filtered: true})
+		probing(t, tb, Options{}, ask, func() {
 			tb.Observe(time.Now(), nil)
 			time.Sleep(time.Hour)
 			assert.Len(t, tb.Held(), 1)
-			tb.SetTrust(time.Now(), Trust{})
+			tb.SetTrust(time.Now(), endpoints.Trust{})
 			time.Sleep(2 * time.Second)
 			assert.Empty(t, tb.Held())
 		})
@@ -114,17 +156,17 @@ func TestProbeRestsWhileConsulCantBeTrusted(t *testing.T) {
 
 func TestOurOwnTroubleSaysNothingAboutAnInstance(t *testing.T) {
 	for _, err := range []error{nil, syscall.EMFILE, syscall.EADDRNOTAVAIL, &net.DNSError{IsTimeout: true}} {
-		assert.Zero(t, enough(err, 2), "%v", err)
+		assert.Zero(t, failuresNeeded(err, 2), "%v", err)
 	}
 	for _, err := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, context.DeadlineExceeded, &net.DNSError{IsNotFound: true}, errors.New("other")} {
-		assert.Equal(t, 2, enough(err, 2), "%v", err)
+		assert.Equal(t, 2, failuresNeeded(err, 2), "%v", err)
 	}
-	assert.Equal(t, 6, enough(syscall.ENETUNREACH, 2), "it may come back")
+	assert.Equal(t, 6, failuresNeeded(syscall.ENETUNREACH, 2), "it may come back")
 }
 
-// following runs Probe in a bubble, and observes services whenever the table
-// asks for it.
-func following(t *testing.T, tb *Table, services []Service, test func()) {
+// following is probing with a loop that observes services whenever the table asks for
+// it.
+func following(t *testing.T, tb *endpoints.Table, opts Options, ask asker, services []endpoints.Service, test func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	tb.Observe(time.Now(), services)
@@ -139,23 +181,23 @@ func following(t *testing.T, tb *Table, services []Service, test func()) {
 			}
 		}
 	}()
-	probing(t, tb, test)
+	probing(t, tb, opts, ask, test)
 	cancel()
 	<-done
 }
 
 func TestProbeEjectsWhatCantBeReachedAndTakesItBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := tuned(t, Options{Probe: true})
+		tb := newTable(t)
 		var dead atomic.Bool
-		tb.ask = func(ctx context.Context, q question) error {
-			assert.Equal(t, Check(""), q.check)
+		ask := func(ctx context.Context, q question) error {
+			assert.Equal(t, endpoints.Check(""), q.check)
 			if dead.Load() && q.address == "b.hello:7777" {
 				return refused(ctx, q)
 			}
 			return nil
 		}
-		following(t, tb, []Service{service("hello", "a", "b", "c", "d:critical")}, func() {
+		following(t, tb, Options{InRotation: true}, ask, []endpoints.Service{service("hello", "a", "b", "c", "d:critical")}, func() {
 			time.Sleep(time.Minute)
 			assert.Equal(t, "hello[a b c]", rotation(tb.Entries()))
 			dead.Store(true)
@@ -177,15 +219,15 @@ func TestProbeEjectsWhatCantBeReachedAndTakesItBack(t *testing.T) {
 
 func TestProbeEjectsWhatNeverAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := tuned(t, Options{Probe: true})
-		tb.ask = func(ctx context.Context, q question) error {
+		tb := newTable(t)
+		ask := func(ctx context.Context, q question) error {
 			if q.address == "b.hello:7777" {
 				<-ctx.Done() // as a host that is gone: nothing answers
 				return ctx.Err()
 			}
 			return nil
 		}
-		following(t, tb, []Service{service("hello", "a", "b")}, func() {
+		following(t, tb, Options{InRotation: true}, ask, []endpoints.Service{service("hello", "a", "b")}, func() {
 			time.Sleep(4 * time.Second)
 			assert.Equal(t, "hello[a]", rotation(tb.Entries()))
 			assert.Equal(t, "no answer in time", tb.Entries()[0].Ejections[0].Reason)
@@ -211,20 +253,20 @@ func TestProbeAsksEachServiceItsOwnCheck(t *testing.T) {
 			return nil
 		}
 		page, none, odd := service("page", "a"), service("none", "a"), service("odd", "a")
-		page.Check, none.Check = "http:/health", CheckNone
+		page.Check, none.Check = "http:/health", endpoints.CheckNone
 		odd.OK = false // never understood: nobody sends anything there
-		services := []Service{page, none, odd, service("hello", "a")}
+		services := []endpoints.Service{page, none, odd, service("hello", "a")}
 
-		tb := tuned(t, Options{Probe: true, ProbeInterval: 10 * time.Second})
-		tb.ask = ask
-		following(t, tb, services, func() {
+		tb := newTable(t)
+
+		following(t, tb, Options{InRotation: true, Interval: 10 * time.Second}, ask, services, func() {
 			time.Sleep(100 * time.Second)
 			last := reset()
 			assert.ElementsMatch(t, []string{"http:/health a.page:7777", " a.hello:7777"}, slices.Collect(maps.Keys(last)))
 			for who, times := range last {
 				assert.InDelta(t, 10, times, 2, who)
 			}
-			tb.Observe(time.Now(), []Service{page})
+			tb.Observe(time.Now(), []endpoints.Service{page})
 			time.Sleep(20 * time.Second)
 			reset()
 			time.Sleep(20 * time.Second)
@@ -233,11 +275,11 @@ func TestProbeAsksEachServiceItsOwnCheck(t *testing.T) {
 		})
 		reset()
 
-		tb = tuned(t, Options{})
-		tb.ask = ask
-		following(t, tb, services, func() {
+		tb = newTable(t)
+
+		following(t, tb, Options{}, ask, services, func() {
 			time.Sleep(time.Minute)
-			assert.Empty(t, reset(), "without Options.Probe only held ones are asked")
+			assert.Empty(t, reset(), "without InRotation only held ones are asked")
 		})
 	})
 }
@@ -249,46 +291,46 @@ func TestProbeIsBounded(t *testing.T) {
 	}
 	t.Run("in how many are asked a second", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			tb := tuned(t, Options{Probe: true})
+			tb := newTable(t)
 			var mu sync.Mutex
 			asked, second := map[string]int{}, map[int64]int{}
-			tb.ask = func(_ context.Context, q question) error {
+			ask := func(_ context.Context, q question) error {
 				mu.Lock()
 				defer mu.Unlock()
 				asked[q.address]++
 				second[time.Now().Unix()]++
 				return nil
 			}
-			following(t, tb, []Service{big}, func() {
+			following(t, tb, Options{InRotation: true}, ask, []endpoints.Service{big}, func() {
 				time.Sleep(20 * time.Second)
 				mu.Lock()
 				defer mu.Unlock()
 				for _, times := range second {
-					assert.LessOrEqual(t, times, probesPerSecond*11/10)
+					assert.LessOrEqual(t, times, perSecond*11/10)
 				}
 				require.Len(t, asked, 1000)
 				total := 0
 				for who, times := range asked {
-					assert.InDelta(t, 20*probesPerSecond/1000, times, 1, "%s has its turn like others", who)
+					assert.InDelta(t, 20*perSecond/1000, times, 1, "%s has its turn like others", who)
 					total += times
 				}
-				assert.InDelta(t, 20*probesPerSecond, total, probesPerSecond)
+				assert.InDelta(t, 20*perSecond, total, perSecond)
 			})
 		})
 	})
 	t.Run("in how many are asked at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			tb := tuned(t, Options{Probe: true, ProbeTimeout: 10 * time.Second})
+			tb := newTable(t)
 			var now, most atomic.Int64
-			tb.ask = func(ctx context.Context, _ question) error {
+			ask := func(ctx context.Context, _ question) error {
 				most.Store(max(most.Load(), now.Add(1)))
 				defer now.Add(-1)
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			following(t, tb, []Service{big}, func() {
-				time.Sleep(30000 / probesPerSecond * time.Second)
-				assert.EqualValues(t, probesAtOnce, most.Load())
+			following(t, tb, Options{InRotation: true, Timeout: 10 * time.Second}, ask, []endpoints.Service{big}, func() {
+				time.Sleep(30000 / perSecond * time.Second)
+				assert.EqualValues(t, atOnce, most.Load())
 				assert.Len(t, tb.Entries()[0].Rotation(), 500, "all have been asked often enough")
 			})
 		})
@@ -297,9 +339,9 @@ func TestProbeIsBounded(t *testing.T) {
 
 func TestOurOwnTroubleEjectsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := tuned(t, Options{Probe: true})
-		tb.ask = func(context.Context, question) error { return &net.OpError{Op: "dial", Err: syscall.EADDRNOTAVAIL} }
-		following(t, tb, []Service{service("hello", "a", "b")}, func() {
+		tb := newTable(t)
+		ask := func(context.Context, question) error { return &net.OpError{Op: "dial", Err: syscall.EADDRNOTAVAIL} }
+		following(t, tb, Options{InRotation: true}, ask, []endpoints.Service{service("hello", "a", "b")}, func() {
 			time.Sleep(time.Minute)
 			assert.Equal(t, "hello[a b]", rotation(tb.Entries()))
 		})
@@ -308,15 +350,15 @@ func TestOurOwnTroubleEjectsNobody(t *testing.T) {
 
 func TestProbeGoesOnWhileConsulIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tb := tuned(t, Options{Probe: true})
-		tb.ask = func(ctx context.Context, q question) error {
+		tb := newTable(t)
+		ask := func(ctx context.Context, q question) error {
 			if q.address == "b.hello:7777" {
 				return refused(ctx, q)
 			}
 			return nil
 		}
-		tb.SetTrust(time.Now(), Trust{NoLeader: true})
-		following(t, tb, []Service{service("hello", "a", "b")}, func() {
+		tb.SetTrust(time.Now(), endpoints.Trust{NoLeader: true})
+		following(t, tb, Options{InRotation: true}, ask, []endpoints.Service{service("hello", "a", "b")}, func() {
 			time.Sleep(time.Minute)
 			assert.Equal(t, "hello[a]", rotation(tb.Entries()))
 		})
