@@ -1,76 +1,21 @@
 // Grpc_client is the demo's client: it calls protos.Ping through the load
-// balancer, once or many times, and says who answered.
+// balancer, once or many times, and says who answered. grpc_client -h has the
+// flags and the exit codes.
 //
-// One call prints the answer. More calls print a summary: the answers by
-// server, the failures by gRPC code, the latencies. With -json the summary is
-// one JSON object, whose fields are those of [report]. What happens meanwhile
-// (a server's first answer, a code's first failure, a broken stream) is told
-// on standard error. grpc_client -h has the flags and the exit codes.
+// This file is the whole package: `go run grpc_client/main.go -port=5000` works.
 package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"flag"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
-)
 
-// The exit codes, a promise made in the help text.
-const (
-	exitAnswered = 0 // every call was answered
-	exitFailed   = 1 // a call failed, a stream broke, or nothing was answered
-	exitUsage    = 2 // a flag is wrong
+	"lbctl/internal/democlient"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// run makes the calls that args ask for, no new ones once ctx is done, and
-// returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	cfg, err := parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, help)
-		return exitAnswered
-	case err != nil:
-		fmt.Fprintf(stderr, "grpc_client: %v\nRun grpc_client -h for the flags.\n", err)
-		return exitUsage
-	}
-	events := stderr
-	if cfg.quiet || cfg.calls == 1 {
-		events = io.Discard // a single call's failure is told with the result
-	}
-	r, err := load(ctx, cfg, events)
-	if err != nil {
-		fmt.Fprintf(stderr, "grpc_client: %v\n", err)
-		return exitUsage
-	}
-
-	switch {
-	case cfg.json:
-		out := json.NewEncoder(stdout)
-		out.SetIndent("", "  ")
-		err = out.Encode(r)
-	case cfg.calls == 1:
-		err = writeAnswer(stdout, stderr, r)
-	default:
-		err = writeSummary(stdout, r)
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "grpc_client: write the result: %v\n", err)
-		return exitFailed
-	}
-	if !r.ok() {
-		return exitFailed
-	}
-	return exitAnswered
+	os.Exit(democlient.Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -86,7 +86,7 @@ next_steps() {
 	cat <<-EOF
 
 		The cluster serves. Next:
-		  go run ./grpc_client -port=${grpc##*:}                      one call, and who answered
+		  go run grpc_client/main.go -port=${grpc##*:}                one call, and who answered
 		  make scale N=5                                       five servers (${compose[*]} up -d --scale hello_server=5)
 		  bin/lbctl status                                     what nginx serves (bin/lbctl --help for more)
 		  ${compose[*]} exec load-balancer lbctl services     the same tool, in the container

@@ -221,7 +221,7 @@ next_steps() {
 	cat <<-EOF
 
 		The cluster serves. Next:
-		  go run ./grpc_client -port=${grpc##*:}             one call, and who answered
+		  go run grpc_client/main.go -port=${grpc##*:}       one call, and who answered
 		  make scale N=5                              five servers
 		  bin/lbctl status                            what nginx serves (bin/lbctl --help for more)
 		  http://localhost:8500/ui/dc1/services       Consul's UI

@@ -50,7 +50,7 @@ func TestDocker(t *testing.T) {
 }
 
 func (c *docker) answers(t *testing.T) {
-	out := c.run(t, "go", "run", "./grpc_client", "-port="+c.grpcPort)
+	out := c.run(t, "go", "run", "grpc_client/main.go", "-port="+c.grpcPort)
 	assert.Regexp(t, regexp.MustCompile(`^Hello from [0-9a-f]{12}\.\n$`), out)
 }
 

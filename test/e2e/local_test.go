@@ -36,7 +36,7 @@ func TestLocal(t *testing.T) {
 	})
 
 	c.make(t, "up", "N=1")
-	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "./grpc_client", "-addr="+grpc))
+	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "grpc_client/main.go", "-addr="+grpc))
 	assert.Contains(t, c.run(t, "make", "status"), "which is what Consul says")
 
 	load := lbtest.StartLoad(t, grpc, callers, 5*time.Millisecond)
@@ -57,7 +57,7 @@ func TestLocal(t *testing.T) {
 	c.make(t, "down")
 	require.Empty(t, processes(t, dir), "make down ends everything")
 	c.make(t, "up")
-	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "./grpc_client", "-addr="+grpc))
+	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "grpc_client/main.go", "-addr="+grpc))
 }
 
 // processes are those of the machine with the text in their command line, whose

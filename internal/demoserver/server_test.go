@@ -1,4 +1,4 @@
-package main
+package demoserver
 
 import (
 	"bufio"
@@ -48,7 +48,7 @@ func start(t *testing.T, args ...string) *process {
 	r, w := io.Pipe()
 	args = append([]string{"-listen=127.0.0.1:0", "-name=blue", "-log-format=json", "-log-level=debug"}, args...)
 	go func() {
-		code := run(ctx, args, noEnvironment, io.Discard, w)
+		code := Main(ctx, args, noEnvironment, io.Discard, w)
 		_ = w.Close()
 		p.code <- code
 	}()
@@ -317,7 +317,7 @@ func TestRunFailsOnATakenPort(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	var stderr bytes.Buffer
-	code := run(context.Background(), []string{"-listen", taken.Addr().String()}, noEnvironment, io.Discard, &stderr)
+	code := Main(context.Background(), []string{"-listen", taken.Addr().String()}, noEnvironment, io.Discard, &stderr)
 	assert.Equal(t, exitFailed, code)
 	assert.Contains(t, stderr.String(), "-listen")
 	assert.Contains(t, stderr.String(), "address already in use")
@@ -335,14 +335,14 @@ func TestServeFailsWhenItsListenerDoes(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	assert.Equal(t, exitUsage, run(context.Background(), []string{"-drain=-1s", "-log-format=xml"}, noEnvironment, &stdout, &stderr))
+	assert.Equal(t, exitUsage, Main(context.Background(), []string{"-drain=-1s", "-log-format=xml"}, noEnvironment, &stdout, &stderr))
 	assert.Empty(t, stdout.String())
 	assert.Contains(t, stderr.String(), "-drain")
 	assert.Contains(t, stderr.String(), "-log-format")
 	assert.Equal(t, 1, strings.Count(stderr.String(), "grpc_server -h"))
 
 	stderr.Reset()
-	assert.Equal(t, exitStopped, run(context.Background(), []string{"-h"}, noEnvironment, &stdout, &stderr))
+	assert.Equal(t, exitStopped, Main(context.Background(), []string{"-h"}, noEnvironment, &stdout, &stderr))
 	assert.Equal(t, help, stdout.String())
 	assert.Empty(t, stderr.String())
 }

@@ -1,4 +1,4 @@
-package main
+package registrarcli
 
 import (
 	"bufio"
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		args := os.Args[3:]
 		switch os.Args[2] {
 		case "registrar":
-			os.Exit(run(args, os.Stdout, os.Stderr))
+			os.Exit(Main(args, os.Stdout, os.Stderr))
 		case "server":
 			os.Exit(serve(args[0]))
 		}
@@ -198,7 +198,7 @@ func TestUsage(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"exec", "--help"}} {
 		var out, errOut bytes.Buffer
-		assert.Equal(t, 0, run(args, &out, &errOut))
+		assert.Equal(t, 0, Main(args, &out, &errOut))
 		assert.Empty(t, errOut.String())
 		for _, s := range registration.Settings() {
 			assert.Contains(t, out.String(), "--"+s.Flag+" "+s.Value)

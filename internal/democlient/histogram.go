@@ -1,4 +1,4 @@
-package main
+package democlient
 
 import (
 	"math/bits"

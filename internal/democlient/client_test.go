@@ -1,4 +1,4 @@
-package main
+package democlient
 
 import (
 	"bytes"
@@ -82,7 +82,7 @@ func client(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var out, events bytes.Buffer
-	code = run(ctx, args, &out, &events)
+	code = Main(ctx, args, &out, &events)
 	require.NoError(t, ctx.Err(), "grpc_client %v did not end by itself", args)
 	return code, out.String(), events.String()
 }
@@ -299,7 +299,7 @@ func TestStreamThatEndsBadlyIsBroken(t *testing.T) {
 		}
 	})
 	var stdout bytes.Buffer
-	code := run(ctx, []string{"-addr", addr, "-stream", "-n=2", "-c=2", "-interval=1h", "-duration=100ms", "-json"}, &stdout, answered)
+	code := Main(ctx, []string{"-addr", addr, "-stream", "-n=2", "-c=2", "-interval=1h", "-duration=100ms", "-json"}, &stdout, answered)
 	assert.Equal(t, exitFailed, code)
 	var r report
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
@@ -333,7 +333,7 @@ func TestInterruptLetsCallsInFlightFinish(t *testing.T) {
 	ctx, interrupt := context.WithCancel(context.Background())
 	var stdout bytes.Buffer
 	code := make(chan int, 1)
-	go func() { code <- run(ctx, []string{"-addr", addr, "-n=0", "-timeout=20s"}, &stdout, io.Discard) }()
+	go func() { code <- Main(ctx, []string{"-addr", addr, "-n=0", "-timeout=20s"}, &stdout, io.Discard) }()
 	<-inFlight
 	interrupt()
 	close(goOn)
@@ -350,7 +350,7 @@ func TestNothingAnsweredIsAFailure(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var stdout, stderr bytes.Buffer
-	assert.Equal(t, exitFailed, run(ctx, []string{"-json"}, &stdout, &stderr))
+	assert.Equal(t, exitFailed, Main(ctx, []string{"-json"}, &stdout, &stderr))
 	assert.Contains(t, stdout.String(), `"latency": null`)
 }
 
@@ -386,7 +386,7 @@ func TestResultThatCannotBeWritten(t *testing.T) {
 	_, addr := serve(t, hello)
 	for _, args := range [][]string{{"-n=1"}, {"-n=2", "-quiet"}, {"-json"}} {
 		var stderr bytes.Buffer
-		code := run(context.Background(), append(args, "-addr="+addr), brokenWriter{}, &stderr)
+		code := Main(context.Background(), append(args, "-addr="+addr), brokenWriter{}, &stderr)
 		assert.Equal(t, exitFailed, code)
 		assert.Equal(t, "grpc_client: write the result: broken\n", stderr.String())
 	}

@@ -1,0 +1,138 @@
+// Package registrarcli is the command line of the registrar: flags, help, signals
+// and exit codes. What it does with Consul is in package registration.
+package registrarcli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/registration"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// Main runs the registrar with args until it is done, handles the signals that
+// the process gets meanwhile, and returns the exit code.
+func Main(args []string, out, errOut io.Writer) int {
+	code := 0
+	cmd := newCommand(&code)
+	cmd.SetArgs(args)
+	cmd.SetOut(out)
+	cmd.SetErr(errOut)
+	if err := cmd.Execute(); err != nil {
+		report(errOut, err)
+		if code == 0 {
+			code = exitUsage // what cobra finds wrong, before any of ours ran
+		}
+	}
+	return code
+}
+
+// report prints an error; the joined mistakes of a configuration one a line.
+func report(w io.Writer, err error) {
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) == 1 {
+		fmt.Fprintf(w, "registrar: %s\n", lines[0])
+		return
+	}
+	fmt.Fprintf(w, "registrar: %d mistakes in the configuration:\n", len(lines))
+	for _, line := range lines {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+}
+
+// newCommand makes the command. A run that fails leaves its exit code in code.
+func newCommand(code *int) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "registrar",
+		Args:              cobra.NoArgs,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			*code, err = start(cmd, func(ctx context.Context, r *registration.Registrar) (int, error) {
+				if err := r.Run(ctx); err != nil {
+					return exitFailure, err
+				}
+				return 0, nil
+			})
+			return err
+		},
+	}
+	registration.AddFlags(cmd.PersistentFlags())
+	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
+
+	exec := &cobra.Command{
+		Use:  "exec [flags] -- command [argument...]",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, command []string) (err error) {
+			if len(command) == 0 {
+				return errors.New("exec: no command given, want one, for example: registrar exec -- grpc_server -port=7777")
+			}
+			*code, err = start(cmd, func(ctx context.Context, r *registration.Registrar) (int, error) {
+				return r.Exec(ctx, command)
+			})
+			return err
+		},
+	}
+	exec.Flags().SetInterspersed(false) // what follows the command is the command's
+	cmd.AddCommand(exec)
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), help(cmd == exec)) })
+	return cmd
+}
+
+func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar) (int, error)) (int, error) {
+	cfg, err := registration.Parse(cmd.Flags(), os.Getenv)
+	if err != nil {
+		return exitUsage, err
+	}
+	logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	registrar, err := registration.New(cfg, logger)
+	if err != nil {
+		return exitUsage, err
+	}
+	ctx, stop := watchSignals(registrar)
+	defer stop()
+	return run(ctx, registrar)
+}
+
+// watchSignals makes a context that ends with the first SIGTERM or SIGINT.
+// Each further one hurries the registrar, every other signal a supervisor or an
+// operator sends to a server goes on to the child.
+func watchSignals(registrar *registration.Registrar) (context.Context, func()) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT,
+		syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				switch {
+				case s != syscall.SIGTERM && s != syscall.SIGINT:
+					registrar.Signal(s)
+				case ctx.Err() == nil:
+					cancel()
+				default:
+					registrar.Hurry()
+				}
+			}
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(done); cancel() }
+}
