@@ -6,7 +6,8 @@ package templates
 import "embed"
 
 // FS has every *.ctmpl of this directory. Each renders to the file of its name
-// without the suffix; nginx.conf.ctmpl is the main one.
+// without the suffix; nginx.conf.ctmpl is the main one. Those in partials render
+// to no file: they define blocks that the others use.
 //
-//go:embed *.ctmpl
+//go:embed *.ctmpl partials/*.ctmpl
 var FS embed.FS

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	gotemplate "text/template"
 	"text/template/parse"
@@ -48,12 +50,13 @@ func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem)
 func execute(set templateSet, funcs gotemplate.FuncMap, brain *template.Brain) rendering {
 	r := rendering{files: make(map[string][]byte, len(set)), needs: map[string]dependency.Dependency{}}
 	for _, name := range set.names() {
-		result, err := executeOne(set[name], funcs, brain)
+		joined := set.withPartials(name)
+		result, err := executeOne(joined.text, funcs, brain)
 		if err != nil {
-			r.problems = append(r.problems, Problem{Subject: "template " + name, Message: templateError(err)})
+			r.problems = append(r.problems, Problem{Subject: "template " + name, Message: joined.describe(err)})
 			// It may have failed on the empty answer to a query that nobody
 			// has sent yet, and would never come to ask.
-			for _, query := range literalQueries(set[name]) {
+			for _, query := range literalQueries(joined.text) {
 				if result, err := executeOne(query, funcs, brain); err == nil {
 					r.note(result)
 				}
@@ -61,7 +64,7 @@ func execute(set templateSet, funcs gotemplate.FuncMap, brain *template.Brain) r
 			continue
 		}
 		r.note(result)
-		r.files[strings.TrimSuffix(name, suffix)] = result.Output
+		r.files[strings.TrimSuffix(name, suffix)] = bytes.TrimSuffix(result.Output, []byte(joined.between))
 	}
 	return r
 }
@@ -91,16 +94,15 @@ func executeOne(contents string, funcs gotemplate.FuncMap, brain *template.Brain
 	return t.Execute(&template.ExecuteInput{Brain: brain})
 }
 
-var (
-	errorPlace  = regexp.MustCompile(`^(?:parse|execute): template: :(\d+)(?::\d+)?: (?:executing "" )?`)
-	errorPlaces = regexp.MustCompile(`template: :(\d+)(?::\d+)?: (?:executing "" )?`)
-)
+var errorPlace = regexp.MustCompile(`(?:^(?:parse|execute): )?template: :(\d+)(?::\d+)?: (?:executing "" )?`)
 
-// templateError is an error of consul-template in words that say where: its
-// templates have no name, ours have.
-func templateError(err error) string {
-	text := errorPlace.ReplaceAllString(err.Error(), "line $1: ")
-	text = errorPlaces.ReplaceAllString(text, "line $1: ")
+// describe says in words where an error of consul-template is: its templates have
+// no name, ours have.
+func (j joined) describe(err error) string {
+	text := errorPlace.ReplaceAllStringFunc(err.Error(), func(place string) string {
+		line, _ := strconv.Atoi(errorPlace.FindStringSubmatch(place)[1]) // the pattern takes digits only
+		return j.place(line) + ": "
+	})
 	return strings.ReplaceAll(text, "\n", " ")
 }
 

@@ -23,8 +23,15 @@ const (
 // templateSet is the templates in use: contents by slash path, with suffix.
 type templateSet map[string]string
 
-// names is the order of rendering.
-func (s templateSet) names() []string { return slices.Sorted(maps.Keys(s)) }
+// names is the templates that render to a file, in the order of rendering.
+func (s templateSet) names() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), isPartial)
+}
+
+// partials is the templates that define blocks for the others, in order.
+func (s templateSet) partials() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(name string) bool { return !isPartial(name) })
+}
 
 // loadTemplates reads the templates: the embedded ones, and over them those of
 // dir, which replace and add by name. An empty dir is none.
@@ -70,6 +77,11 @@ func (s templateSet) add(from fs.FS) error {
 		content, err := fs.ReadFile(from, name)
 		if err != nil {
 			return err
+		}
+		if isPartial(name) {
+			if _, err := textBetween(string(content)); err != nil {
+				return fmt.Errorf("template %s: %w", name, err)
+			}
 		}
 		s[name] = string(content)
 		return nil
