@@ -6,8 +6,8 @@ import (
 	"regexp"
 
 	"lbctl/internal/daemon"
-	"lbctl/internal/endpoints"
 	"lbctl/internal/render"
+	"lbctl/internal/resolver"
 )
 
 // nginxFlags are the flags that 'lbctl run' shares with the commands that render
@@ -34,7 +34,7 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"how changes of instances reach nginx: reload, dns (nginx asks lbctl for them) or auto, which is dns where nginx can",
 		daemon.EndpointsAuto, parseChoice(daemon.EndpointsAuto, daemon.EndpointsDNS, daemon.EndpointsReload))
 	define(flags, &n.DNSListen, "dns-listen", "LBCTL_DNS_LISTEN", "ADDRESS:PORT",
-		"where lbctl answers nginx's questions for instances, UDP and TCP", endpoints.DefaultListen, parseListen)
+		"where lbctl answers nginx's questions for instances, UDP and TCP", resolver.DefaultListen, parseListen)
 }
 
 func parseTemplates(given string) (string, error) {

@@ -10,12 +10,13 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/render"
+	"lbctl/internal/resolver"
 )
 
 // Endpoints is what nginx asks for the servers of its upstreams, where it can.
 type Endpoints interface {
 	// Set says which servers each upstream has.
-	Set(map[string][]endpoints.Target)
+	Set(map[string][]resolver.Target)
 	// Untaken is the upstreams whose newest servers nginx has not certainly taken,
 	// and since when they have them.
 	Untaken() map[string]time.Time
@@ -51,11 +52,11 @@ func (l *loop) serve(cfg *render.Configuration) {
 	// What the current generation asks for and cfg doesn't have goes on as it is.
 	all := maps.Clone(cfg.Upstreams)
 	for name, targets := range l.upstreams {
-		if _, ok := all[name]; !ok && l.asked[endpoints.ResolveHost(name)] {
+		if _, ok := all[name]; !ok && l.asked[resolver.Host(name)] {
 			all[name] = targets
 		}
 	}
-	if l.upstreams != nil && maps.EqualFunc(all, l.upstreams, endpoints.SameTargets) {
+	if l.upstreams != nil && maps.EqualFunc(all, l.upstreams, resolver.SameTargets) {
 		return
 	}
 	now := time.Now()
@@ -100,7 +101,7 @@ func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
 func (l *loop) tells() bool {
 	told := 0
 	for name := range l.upstreams {
-		if l.asked[endpoints.ResolveHost(name)] {
+		if l.asked[resolver.Host(name)] {
 			told++
 		}
 	}
@@ -114,7 +115,7 @@ func (c *Controller) untaken(asked map[string]bool) map[string]time.Time {
 		return nil
 	}
 	untaken := c.opts.Endpoints.Untaken()
-	maps.DeleteFunc(untaken, func(name string, _ time.Time) bool { return !asked[endpoints.ResolveHost(name)] })
+	maps.DeleteFunc(untaken, func(name string, _ time.Time) bool { return !asked[resolver.Host(name)] })
 	return untaken
 }
 
@@ -197,7 +198,7 @@ func (l *loop) writeSeeds() {
 func (l *loop) seeds(cfg *render.Configuration) map[string]string {
 	seeds := map[string]string{}
 	for name, targets := range l.upstreams {
-		if l.asked[endpoints.ResolveHost(name)] {
+		if l.asked[resolver.Host(name)] {
 			seeds[name] = l.seedText.of(name, targets)
 		}
 	}
@@ -225,12 +226,12 @@ func failedSince(before *failure, err error) *failure {
 type seedTexts map[string]seedText
 
 type seedText struct {
-	targets []endpoints.Target
+	targets []resolver.Target
 	text    string
 }
 
-func (s seedTexts) of(name string, targets []endpoints.Target) string {
-	if known, ok := s[name]; ok && endpoints.SameTargets(known.targets, targets) {
+func (s seedTexts) of(name string, targets []resolver.Target) string {
+	if known, ok := s[name]; ok && resolver.SameTargets(known.targets, targets) {
 		return known.text
 	}
 	var b strings.Builder

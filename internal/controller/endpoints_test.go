@@ -15,18 +15,19 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/render"
+	"lbctl/internal/resolver"
 )
 
-// fakeEndpoints is a responder whose nginx asks when the test says so.
+// fakeEndpoints is a resolver whose nginx asks when the test says so.
 type fakeEndpoints struct {
 	mu        sync.Mutex
-	upstreams map[string][]endpoints.Target // nil: told nothing yet
+	upstreams map[string][]resolver.Target // nil: told nothing yet
 	untaken   map[string]time.Time
 	taken     chan struct{}
 	restarted int
 }
 
-func (f *fakeEndpoints) Set(upstreams map[string][]endpoints.Target) {
+func (f *fakeEndpoints) Set(upstreams map[string][]resolver.Target) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, targets := range upstreams {
@@ -88,16 +89,16 @@ func newFakeEndpoints() *fakeEndpoints {
 // other number of them.
 func (r *rig) servers(instances int) {
 	const name = "grpc-hello"
-	var targets []endpoints.Target
+	var targets []resolver.Target
 	for n := range instances {
-		targets = append(targets, endpoints.Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(7000+n)), Weight: 1})
+		targets = append(targets, resolver.Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(7000+n)), Weight: 1})
 	}
-	files := endpoints.ResolveHost(name)
+	files := resolver.Host(name)
 	r.source.updates <- render.Configuration{
 		Hash:      "hello",
 		Files:     map[string][]byte{"nginx.conf": []byte(files)},
 		Entries:   []endpoints.Entry{entry("hello", instances)},
-		Upstreams: map[string][]endpoints.Target{name: targets},
+		Upstreams: map[string][]resolver.Target{name: targets},
 	}
 	synctest.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
+	"lbctl/internal/resolver"
 )
 
 // loop is the state that one goroutine owns. What takes time runs in a
@@ -26,8 +27,8 @@ type loop struct {
 	latest  *render.Configuration // what Consul says; nil: nothing yet
 	frozen  *Freeze
 
-	asked        map[string]bool               // host names of upstreams that current has nginx ask for
-	upstreams    map[string][]endpoints.Target // that it is told of, by name; nil: none yet
+	asked        map[string]bool              // host names of upstreams that current has nginx ask for
+	upstreams    map[string][]resolver.Target // that it is told of, by name; nil: none yet
 	moving       *moving
 	nextLook     time.Time // at moving; zero: never
 	looked       time.Time // last
@@ -411,7 +412,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		l.files, _ = l.server.Files(g.Number)
 	}
 	if l.opts.Endpoints != nil {
-		l.asked = endpoints.Asked(l.files)
+		l.asked = resolver.Asked(l.files)
 		if len(l.asked) > 0 && l.upstreams != nil { // what was on its way is part of it
 			l.moving = &moving{since: l.since, before: entries}
 		}

@@ -20,6 +20,7 @@ import (
 	"lbctl/internal/nginx"
 	"lbctl/internal/probe"
 	"lbctl/internal/render"
+	"lbctl/internal/resolver"
 )
 
 // DefaultStateDir is where lbctl keeps its state, unless told otherwise.
@@ -107,20 +108,20 @@ func Run(ctx context.Context, cfg Config) error {
 
 // parts are the daemon's, connected and not running yet.
 type parts struct {
-	responder *endpoints.Responder
-	server    *nginx.Instance
-	table     *endpoints.Table
-	source    *render.Source
-	loop      *controller.Controller
+	resolver *resolver.Server
+	server   *nginx.Instance
+	table    *endpoints.Table
+	source   *render.Source
+	loop     *controller.Controller
 
-	byReload   string // why nginx doesn't ask the responder; "" if it does
+	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
 }
 
 func newParts(cfg Config) (*parts, error) {
-	p := &parts{responder: endpoints.NewResponder(cfg.Logger)}
+	p := &parts{resolver: resolver.New(cfg.Logger)}
 	var err error
-	if p.server, err = nginx.New(serverOptions(cfg, p.responder)); err != nil {
+	if p.server, err = nginx.New(serverOptions(cfg, p.resolver)); err != nil {
 		return nil, err
 	}
 	build := p.server.Build()
@@ -150,20 +151,20 @@ func newParts(cfg Config) (*parts, error) {
 	}
 	control := controllerOptions(cfg, p)
 	if p.byReload == "" {
-		if err := p.responder.Listen(cfg.Nginx.DNSListen); err != nil {
+		if err := p.resolver.Listen(cfg.Nginx.DNSListen); err != nil {
 			return nil, fmt.Errorf("%w; another address can be given by --dns-listen", err)
 		}
-		control.Endpoints = p.responder
+		control.Endpoints = p.resolver
 	}
 	p.loop = controller.New(control, p.source, p.server)
 	return p, nil
 }
 
-func serverOptions(cfg Config, responder *endpoints.Responder) nginx.Options {
+func serverOptions(cfg Config, answers *resolver.Server) nginx.Options {
 	opts := cfg.Server
 	opts.StateDir, opts.RunDir = cfg.StateDir, cfg.RunDir
 	opts.Binary = cfg.Nginx.Binary
-	opts.Resolver = responder
+	opts.Resolver = answers
 	opts.Logger = cfg.Logger
 	return opts
 }
@@ -199,7 +200,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener) e
 	group.Go(func() error { return p.source.Run(ctx) })
 	group.Go(func() error { return p.loop.Run(ctx) })
 	if p.byReload == "" {
-		group.Go(func() error { return p.responder.Run(ctx) })
+		group.Go(func() error { return p.resolver.Run(ctx) })
 	}
 	group.Go(func() error {
 		api := &admin.Server{Controller: p.loop, Services: p.table, Generations: p.server, Logger: cfg.Logger}

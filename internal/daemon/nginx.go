@@ -38,7 +38,7 @@ type NginxConfig struct {
 	User        string // who the workers run as if lbctl is root; default nginx, www-data or nobody
 
 	Endpoints string // how changes of instances reach nginx; default EndpointsAuto
-	DNSListen string // where lbctl answers nginx's questions; default endpoints.DefaultListen
+	DNSListen string // where lbctl answers nginx's questions; default resolver.DefaultListen
 }
 
 // byReload says why nginx doesn't ask for servers, "" when it does. The error is

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/resolver"
 )
 
 // Catalog is what templates are given of Consul, from the function catalog:
@@ -49,7 +50,7 @@ type Upstream struct {
 	ZoneKiB int  // how much shared memory nginx needs for the upstream's state
 
 	servers []Server
-	targets []endpoints.Target   // the servers, when nginx asks for them
+	targets []resolver.Target    // the servers, when nginx asks for them
 	from    []endpoints.Instance // that the servers were made from
 	plain   bool                 // whose addresses all are IP addresses
 	reads   *reads

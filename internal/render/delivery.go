@@ -6,6 +6,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/resolver"
 )
 
 // CanResolve says why nginx of this version can't ask for the servers of its
@@ -37,13 +38,13 @@ func byReload(e endpoints.Entry) string {
 // delivered is what nginx gets to know of a configuration's servers otherwise than
 // by its files.
 type delivered struct {
-	upstreams map[string][]endpoints.Target // that nginx asks for, by name
-	byReload  map[string]string             // services that are not among them, and why
+	upstreams map[string][]resolver.Target // that nginx asks for, by name
+	byReload  map[string]string            // services that are not among them, and why
 }
 
 // deliver sorts the services by how their servers reach nginx.
 func (b *builder) deliver(asked map[string]bool) delivered {
-	d := delivered{upstreams: make(map[string][]endpoints.Target, len(b.upstreams)), byReload: b.byReload}
+	d := delivered{upstreams: make(map[string][]resolver.Target, len(b.upstreams)), byReload: b.byReload}
 	for service, u := range b.upstreams {
 		switch {
 		case !u.Resolve:
@@ -56,24 +57,24 @@ func (b *builder) deliver(asked map[string]bool) delivered {
 	return d
 }
 
-func targets(servers []Server) []endpoints.Target {
-	all := make([]endpoints.Target, 0, len(servers))
+func targets(servers []Server) []resolver.Target {
+	all := make([]resolver.Target, 0, len(servers))
 	for _, s := range servers {
 		addr, err := netip.ParseAddrPort(s.Address)
 		if err != nil {
 			continue // its address and port were validated
 		}
-		all = append(all, endpoints.Target{Addr: addr, Weight: uint16(s.Weight)})
+		all = append(all, resolver.Target{Addr: addr, Weight: uint16(s.Weight)})
 	}
 	return all
 }
 
 // Host is the name under which nginx asks for the upstream's servers.
-func (u Upstream) Host() string { return endpoints.ResolveHost(u.Name) }
+func (u Upstream) Host() string { return resolver.Host(u.Name) }
 
 // ResolveService is the service that nginx asks for, in the words of its directive
 // server.
-func (u Upstream) ResolveService() string { return endpoints.ResolveService }
+func (u Upstream) ResolveService() string { return resolver.Service }
 
 // Seeds is what an upstream includes to have servers before it has been answered: a
 // pattern, since there need not be such a file.

@@ -34,6 +34,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/probe"
+	"lbctl/internal/resolver"
 )
 
 const (
@@ -79,7 +80,7 @@ type Configuration struct {
 	// Hash is the SHA-256 over names and contents, in hexadecimal.
 	Hash string
 	// Upstreams are those that Files have nginx ask for, with their servers, by name.
-	Upstreams map[string][]endpoints.Target
+	Upstreams map[string][]resolver.Target
 	// ByReload are the services whose servers nginx could ask for but that have
 	// them in Files, and why. It is empty when nginx asks for none.
 	ByReload map[string]string
@@ -500,7 +501,7 @@ func (s *Source) render(ctx context.Context) error {
 
 // equal compares first what changes most.
 func (c Configuration) equal(d Configuration) bool {
-	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, endpoints.SameTargets) && reflect.DeepEqual(c, d)
+	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, resolver.SameTargets) && reflect.DeepEqual(c, d)
 }
 
 // latest puts a value in a channel with room for one, in place of what nobody
@@ -566,7 +567,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 			}
 		}
 		r.hash = hash(r.files)
-		*last = memo{set: set, catalog: catalog, rendering: r, asked: endpoints.Asked(r.files)}
+		*last = memo{set: set, catalog: catalog, rendering: r, asked: resolver.Asked(r.files)}
 	}
 	laidOut.before = nil // each would keep the one before it
 	last.layout = laidOut

@@ -1,4 +1,4 @@
-package endpoints
+package resolver
 
 import (
 	"maps"
@@ -17,14 +17,14 @@ import (
 // A worker is one of nginx's sockets, without a network.
 type worker struct {
 	dns.ResponseWriter
-	r       *Responder
+	r       *Server
 	address net.Addr
 
 	mu  sync.Mutex
 	got []*dns.Msg
 }
 
-func newWorker(r *Responder, port int) *worker {
+func newWorker(r *Server, port int) *worker {
 	return &worker{r: r, address: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
 }
 
@@ -57,18 +57,18 @@ func (w *worker) ask(upstream string) {
 	synctest.Wait()
 }
 
-func untaken(r *Responder) []string { return slices.Sorted(maps.Keys(r.Untaken())) }
+func untaken(r *Server) []string { return slices.Sorted(maps.Keys(r.Untaken())) }
 
-func inBubble(t *testing.T, test func(t *testing.T, r *Responder)) {
+func inBubble(t *testing.T, test func(t *testing.T, r *Server)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := NewResponder(nil)
+		r := New(nil)
 		defer r.end()
 		test(t, r)
 	})
 }
 
 func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *Responder) {
+	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		set := time.Now()
 		assert.Equal(t, map[string]time.Time{"grpc-a": set}, r.Untaken(), "nobody has asked")
@@ -104,7 +104,7 @@ func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
 }
 
 func TestAQuestionIsKeptForFourSeconds(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *Responder) {
+	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
@@ -120,7 +120,7 @@ func TestAQuestionIsKeptForFourSeconds(t *testing.T) {
 }
 
 func TestAnUpstreamThatGoesIsAnsweredForNoMore(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *Responder) {
+	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
@@ -135,7 +135,7 @@ func TestAnUpstreamThatGoesIsAnsweredForNoMore(t *testing.T) {
 }
 
 func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *Responder) {
+	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		old, fresh := newWorker(r, 1), newWorker(r, 2)
 		old.ask("grpc-a")
@@ -159,7 +159,7 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 }
 
 func TestWhatNginxKnows(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *Responder) {
+	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)})
 		w := newWorker(r, 1)
 		assert.False(t, r.Known("grpc-a"), "it has not asked")

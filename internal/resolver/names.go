@@ -1,4 +1,4 @@
-package endpoints
+package resolver
 
 import (
 	"bytes"
@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// ResolveService is what templates give as the parameter service of nginx's
-// directive server, beside ResolveHost: nginx asks for the SRV records of
+// Service is what templates give as the parameter service of nginx's
+// directive server, beside Host: nginx asks for the SRV records of
 // _lb._tcp.<host>.
-const ResolveService = "lb"
+const Service = "lb"
 
 const (
 	// zone is reserved for private use: nothing outside can answer for it.
@@ -20,15 +20,15 @@ const (
 	// maxLabel is what RFC 1035, section 2.3.4, allows.
 	maxLabel = 63
 
-	srvPrefix  = "_" + ResolveService + "._tcp."
+	srvPrefix  = "_" + Service + "._tcp."
 	hostZone   = ".u." + zone
 	targetZone = ".i." + zone
 )
 
-// ResolveHost is the host name under which nginx asks for an upstream's servers.
+// Host is the host name under which nginx asks for an upstream's servers.
 // It is in lower case, by which nginx finds what it has asked for: names of
 // upstreams must differ by more than case.
-func ResolveHost(upstream string) string {
+func Host(upstream string) string {
 	label := strings.ToLower(upstream)
 	if len(label) > maxLabel {
 		sum := sha256.Sum256([]byte(label))
@@ -37,7 +37,7 @@ func ResolveHost(upstream string) string {
 	return label + hostZone
 }
 
-// Asked is the host names, as ResolveHost gives them, of the upstreams that files of
+// Asked is the host names, as Host gives them, of the upstreams that files of
 // nginx's configuration have it ask for. A template of an operator's own need not
 // have any.
 func Asked(files map[string][]byte) map[string]bool {

@@ -1,4 +1,4 @@
-package endpoints
+package resolver
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What is lost on the way between nginx and the Responder, nginx asks for again
+// What is lost on the way between nginx and the Server, nginx asks for again
 // after five seconds only, and with a thousand upstreams or servers a socket's
 // buffer is soon full: Linux has room for some 270 small packets by default.
 const (

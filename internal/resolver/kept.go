@@ -1,4 +1,4 @@
-package endpoints
+package resolver
 
 import (
 	"time"
@@ -17,7 +17,7 @@ type kept struct {
 }
 
 // keep has the question answered when the upstream is released, or after holdFor.
-func (r *Responder) keep(u *upstream, w dns.ResponseWriter, question *dns.Msg, name string) {
+func (r *Server) keep(u *upstream, w dns.ResponseWriter, question *dns.Msg, name string) {
 	k := &kept{w: w, question: question, name: name, epoch: r.epoch}
 	u.kept[k] = true
 	k.timer = time.AfterFunc(holdFor, func() {
@@ -30,21 +30,21 @@ func (r *Responder) keep(u *upstream, w dns.ResponseWriter, question *dns.Msg, n
 }
 
 // let has a kept question answered.
-func (r *Responder) let(u *upstream, k *kept) {
+func (r *Server) let(u *upstream, k *kept) {
 	k.timer.Stop()
 	delete(u.kept, k)
 	r.releasing.Go(func() { r.answer(k.w, k.question, k.name, k.epoch) })
 }
 
 // release has the questions answered that are kept for the upstream.
-func (r *Responder) release(u *upstream) {
+func (r *Server) release(u *upstream) {
 	for k := range u.kept {
 		r.let(u, k)
 	}
 }
 
 // end answers what is kept, for nobody would later, and keeps nothing more.
-func (r *Responder) end() {
+func (r *Server) end() {
 	r.mu.Lock()
 	r.ending = true
 	for _, u := range r.upstreams {

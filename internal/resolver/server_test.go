@@ -1,4 +1,4 @@
-package endpoints
+package resolver
 
 import (
 	"context"
@@ -22,10 +22,10 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-func startResponder(t *testing.T) (*Responder, string) {
+func startServer(t *testing.T) (*Server, string) {
 	t.Helper()
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-	r := NewResponder(nil)
+	r := New(nil)
 	require.NoError(t, r.Listen(address))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -55,7 +55,7 @@ func askFrom(t *testing.T, address string) *dns.Conn {
 }
 
 func srv(upstream string) *dns.Msg {
-	return new(dns.Msg).SetQuestion(srvPrefix+ResolveHost(upstream)+".", dns.TypeSRV)
+	return new(dns.Msg).SetQuestion(srvPrefix+Host(upstream)+".", dns.TypeSRV)
 }
 
 func ask(t *testing.T, conn *dns.Conn, m *dns.Msg) *dns.Msg {
@@ -65,8 +65,8 @@ func ask(t *testing.T, conn *dns.Conn, m *dns.Msg) *dns.Msg {
 	return answer
 }
 
-func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
-	r, address := startResponder(t)
+func TestServerKeepsQuestionsUntilThereIsNews(t *testing.T) {
+	r, address := startServer(t)
 	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)})
 	conn := askFrom(t, address)
 	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "whoever asks first is answered")
@@ -94,9 +94,9 @@ func TestResponderKeepsQuestionsUntilThereIsNews(t *testing.T) {
 	assert.Equal(t, "127.0.0.1", a.Answer[0].(*dns.A).A.String())
 }
 
-func TestResponderAnswersWhatItKeepsWhenItEnds(t *testing.T) {
+func TestServerAnswersWhatItKeepsWhenItEnds(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-	r := NewResponder(nil)
+	r := New(nil)
 	require.NoError(t, r.Listen(address))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -118,8 +118,8 @@ func TestResponderAnswersWhatItKeepsWhenItEnds(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestResponderNeverSaysThatThereIsNothing(t *testing.T) {
-	r, address := startResponder(t)
+func TestServerNeverSaysThatThereIsNothing(t *testing.T) {
+	r, address := startServer(t)
 	conn := askFrom(t, address)
 	assert.Equal(t, dns.RcodeServerFailure, ask(t, conn, srv("grpc-a")).Rcode, "a name it was not told about")
 	r.Set(map[string][]Target{"grpc-a": nil})
@@ -131,8 +131,8 @@ func TestResponderNeverSaysThatThereIsNothing(t *testing.T) {
 	assert.Equal(t, "fd00::1", v6.Answer[0].(*dns.AAAA).AAAA.String())
 }
 
-func TestResponderTruncatesAndAnswersAllOverTCP(t *testing.T) {
-	r, address := startResponder(t)
+func TestServerTruncatesAndAnswersAllOverTCP(t *testing.T) {
+	r, address := startServer(t)
 	var ports []int
 	for n := range 1000 {
 		ports = append(ports, 10000+n)
@@ -157,7 +157,7 @@ func newest(t *testing.T) nginxtest.Binary {
 	return binary
 }
 
-// startNginx starts an nginx whose upstreams ask the responder, a server with a
+// startNginx starts an nginx whose upstreams ask the server, a server with a
 // port of its own for each.
 func startNginx(t *testing.T, resolver string, upstreams ...string) map[string]string {
 	t.Helper()
@@ -186,7 +186,7 @@ http {
     server %[2]s service=%[3]s resolve max_fails=1 fail_timeout=2s;
   }
   server { listen %[4]s; location / { proxy_pass http://%[1]s; add_header X-Upstream $upstream_addr always; } }
-`, name, ResolveHost(name), ResolveService, listen[name], resolver)
+`, name, Host(name), Service, listen[name], resolver)
 	}
 	b.WriteString("}\n")
 	conf := filepath.Join(dir, "nginx.conf")
@@ -223,7 +223,7 @@ func named(t *testing.T, name string) int {
 // TestNginxTakesServers has a real nginx ask: servers come and go, the last one
 // goes, and what is taken is known.
 func TestNginxTakesServers(t *testing.T) {
-	r, address := startResponder(t)
+	r, address := startServer(t)
 	one, two := named(t, "one"), named(t, "two")
 	r.Set(map[string][]Target{"http-a": targets(one)})
 	listen := startNginx(t, address, "http-a")["http-a"]
@@ -256,7 +256,7 @@ func TestNginxTakesServers(t *testing.T) {
 // TestNginxTakesAThousandUpstreams has a fresh nginx ask for everything at once,
 // and for one upstream whose answer is too long for UDP.
 func TestNginxTakesAThousandUpstreams(t *testing.T) {
-	r, address := startResponder(t)
+	r, address := startServer(t)
 	upstreams, names := map[string][]Target{}, []string{}
 	for n := range 1000 {
 		name := fmt.Sprintf("http-%04d", n)

@@ -1,4 +1,6 @@
-package endpoints
+// Package resolver answers the questions of nginx's resolver: by DNS, which servers
+// an upstream has.
+package resolver
 
 import (
 	"context"
@@ -41,7 +43,9 @@ type Target struct {
 
 // SameTargets reports whether two lists of targets say the same. It is fast where
 // they are one and the same, as most are from one change to the next.
-func SameTargets(a, b []Target) bool { return same(a, b) || slices.Equal(a, b) }
+func SameTargets(a, b []Target) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
 
 // sentinel is the only server of an upstream that has none: nginx would forget
 // an upstream whose answer is empty. Nobody can listen on port 0, so connecting
@@ -52,15 +56,15 @@ var sentinel = Target{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0
 // stands for "no server at all".
 const Sentinel = "127.0.0.1:0"
 
-// Responder answers nginx's questions for the servers of its upstreams, by DNS:
+// Server answers nginx's questions for the servers of its upstreams, by DNS:
 // SRV records with names that say the address. nginx asks again a second after
-// each answer, and the Responder keeps a question that it has nothing new for
+// each answer, and the Server keeps a question that it has nothing new for
 // until there is something new, or for four seconds: so changes reach nginx at
 // once, at a fifth of the questions.
 //
 // What it has never been told about it refuses to answer (SERVFAIL), for which
 // nginx keeps the servers it has.
-type Responder struct {
+type Server struct {
 	servers []*dns.Server
 	logger  *slog.Logger
 	taken   chan struct{}
@@ -77,7 +81,7 @@ type Responder struct {
 	releasing sync.WaitGroup // questions that were kept, and are being answered
 }
 
-// upstream is what the Responder knows of one.
+// upstream is what the Server knows of one.
 type upstream struct {
 	query   string // SRV name
 	targets []Target
@@ -99,15 +103,15 @@ type asker struct {
 	at    time.Time
 }
 
-// DefaultListen is where a Responder listens unless told otherwise.
+// DefaultListen is where a Server listens unless told otherwise.
 const DefaultListen = "127.0.0.1:9153"
 
-// NewResponder makes a Responder that answers once it listens and Run runs.
-func NewResponder(logger *slog.Logger) *Responder {
+// New makes a Server that answers once it listens and Run runs.
+func New(logger *slog.Logger) *Server {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Responder{
+	return &Server{
 		logger:    logger,
 		questions: newPace(questionsPerSecond, questionsAtOnce),
 		taken:     make(chan struct{}, 1),
@@ -119,7 +123,7 @@ func NewResponder(logger *slog.Logger) *Responder {
 // Listen binds address, UDP and TCP. More than one address would be of no use: nginx
 // would take turns between them, and what it was told at one it would ask for again
 // at the next.
-func (r *Responder) Listen(address string) error {
+func (r *Server) Listen(address string) error {
 	if err := r.bind(address); err != nil {
 		r.close()
 		return fmt.Errorf("listen for nginx's DNS questions: %w", err)
@@ -127,7 +131,7 @@ func (r *Responder) Listen(address string) error {
 	return nil
 }
 
-func (r *Responder) bind(address string) error {
+func (r *Server) bind(address string) error {
 	packets, err := net.ListenPacket("udp", address)
 	if err != nil {
 		return err
@@ -146,7 +150,7 @@ func (r *Responder) bind(address string) error {
 	return nil
 }
 
-func (r *Responder) close() {
+func (r *Server) close() {
 	for _, s := range r.servers {
 		if s.PacketConn != nil {
 			s.PacketConn.Close()
@@ -158,7 +162,7 @@ func (r *Responder) close() {
 }
 
 // Run answers until ctx is done; it returns nil then. It runs once.
-func (r *Responder) Run(ctx context.Context) error {
+func (r *Server) Run(ctx context.Context) error {
 	failed := make(chan error, len(r.servers))
 	var running sync.WaitGroup
 	for _, s := range r.servers {
@@ -185,7 +189,7 @@ func (r *Responder) Run(ctx context.Context) error {
 // Set says which servers each upstream has; names that are missing are answered
 // for no more. Of the targets of an upstream no two may have the same address, and
 // nobody may change them any more.
-func (r *Responder) Set(upstreams map[string][]Target) {
+func (r *Server) Set(upstreams map[string][]Target) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -195,7 +199,7 @@ func (r *Responder) Set(upstreams map[string][]Target) {
 			continue
 		}
 		if u == nil {
-			u = &upstream{query: srvPrefix + ResolveHost(name) + ".", askers: map[string]asker{}, kept: map[*kept]bool{}}
+			u = &upstream{query: srvPrefix + Host(name) + ".", askers: map[string]asker{}, kept: map[*kept]bool{}}
 			r.names[name], r.upstreams[u.query] = u, u
 		}
 		u.set(targets, now)
@@ -225,12 +229,12 @@ func (u *upstream) set(targets []Target, now time.Time) {
 // Forget says that nginx has new workers, as after a reload: whoever asks from now
 // on has not been told anything, and only who asks from now on counts for what
 // nginx has taken.
-func (r *Responder) Forget() { r.forget(false) }
+func (r *Server) Forget() { r.forget(false) }
 
 // Restarted says that nginx is a new one, which has no servers yet.
-func (r *Responder) Restarted() { r.forget(true) }
+func (r *Server) Restarted() { r.forget(true) }
 
-func (r *Responder) forget(restarted bool) {
+func (r *Server) forget(restarted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.epoch++
@@ -244,7 +248,7 @@ func (r *Responder) forget(restarted bool) {
 // Untaken is the upstreams whose newest servers nginx has not certainly taken, and
 // since when they have them. nginx has taken an answer for certain when it asks
 // the next time.
-func (r *Responder) Untaken() map[string]time.Time {
+func (r *Server) Untaken() map[string]time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	untaken := map[string]time.Time{}
@@ -259,7 +263,7 @@ func (r *Responder) Untaken() map[string]time.Time {
 
 // Known reports whether nginx has servers of the upstream. It has, once it has
 // taken an answer, for as long as it goes on asking, over reloads too.
-func (r *Responder) Known(name string) bool {
+func (r *Server) Known(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.names[name]
@@ -267,7 +271,7 @@ func (r *Responder) Known(name string) bool {
 }
 
 // Taken fires when nginx has taken the newest servers of an upstream.
-func (r *Responder) Taken() <-chan struct{} { return r.taken }
+func (r *Server) Taken() <-chan struct{} { return r.taken }
 
 // isTaken reports whether everybody who asks has taken version, or a later one,
 // and somebody does ask. Shortly after a reload, old workers may still do so too.
@@ -285,7 +289,7 @@ func (u *upstream) isTaken(version int, now time.Time) bool {
 	return somebody
 }
 
-func (r *Responder) serve(w dns.ResponseWriter, question *dns.Msg) {
+func (r *Server) serve(w dns.ResponseWriter, question *dns.Msg) {
 	if len(question.Question) != 1 {
 		r.fail(w, question, dns.RcodeFormatError)
 		return
@@ -305,7 +309,7 @@ func (r *Responder) serve(w dns.ResponseWriter, question *dns.Msg) {
 
 // serveUpstream answers for an upstream: at once when the asker has not been told
 // the newest yet, else when there is something new.
-func (r *Responder) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name string) {
+func (r *Server) serveUpstream(w dns.ResponseWriter, question *dns.Msg, name string) {
 	epoch := 0
 	if !overTCP(w) { // else it is the answer that was too long for UDP that is asked for again
 		var wait bool
@@ -322,7 +326,7 @@ func overTCP(w dns.ResponseWriter) bool {
 }
 
 // answer tells the upstream's servers to who asked in that epoch.
-func (r *Responder) answer(w dns.ResponseWriter, question *dns.Msg, name string, epoch int) {
+func (r *Server) answer(w dns.ResponseWriter, question *dns.Msg, name string, epoch int) {
 	r.questions.wait(1 + r.targets(name))
 	r.mu.Lock()
 	u := r.upstreams[name]
@@ -349,7 +353,7 @@ func (r *Responder) answer(w dns.ResponseWriter, question *dns.Msg, name string,
 
 // arrived takes note of a question over UDP, and keeps it when there is nothing
 // new: then it is answered later.
-func (r *Responder) arrived(w dns.ResponseWriter, question *dns.Msg, name string) (epoch int, wait bool) {
+func (r *Server) arrived(w dns.ResponseWriter, question *dns.Msg, name string) (epoch int, wait bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	u := r.upstreams[name]
@@ -369,7 +373,10 @@ func (r *Responder) arrived(w dns.ResponseWriter, question *dns.Msg, name string
 	if a.taken < a.told {
 		a.taken = a.told
 		if a.taken == u.version {
-			notify(r.taken)
+			select {
+			case r.taken <- struct{}{}:
+			default: // it fires already
+			}
 		}
 	}
 	u.askers[from] = a
@@ -381,7 +388,7 @@ func (r *Responder) arrived(w dns.ResponseWriter, question *dns.Msg, name string
 }
 
 // targets is how many servers the upstream has.
-func (r *Responder) targets(name string) int {
+func (r *Server) targets(name string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if u := r.upstreams[name]; u != nil {
@@ -390,7 +397,7 @@ func (r *Responder) targets(name string) int {
 	return 0
 }
 
-func (r *Responder) serveTarget(w dns.ResponseWriter, question *dns.Msg, addr netip.Addr) {
+func (r *Server) serveTarget(w dns.ResponseWriter, question *dns.Msg, addr netip.Addr) {
 	r.answers.of(w.RemoteAddr().String()).wait(1)
 	q := question.Question[0]
 	m := new(dns.Msg).SetReply(question)
@@ -404,11 +411,11 @@ func (r *Responder) serveTarget(w dns.ResponseWriter, question *dns.Msg, addr ne
 	r.write(w, m)
 }
 
-func (r *Responder) fail(w dns.ResponseWriter, question *dns.Msg, code int) {
+func (r *Server) fail(w dns.ResponseWriter, question *dns.Msg, code int) {
 	r.write(w, new(dns.Msg).SetRcode(question, code))
 }
 
-func (r *Responder) write(w dns.ResponseWriter, m *dns.Msg) {
+func (r *Server) write(w dns.ResponseWriter, m *dns.Msg) {
 	m.Authoritative = true
 	if err := w.WriteMsg(m); err != nil {
 		r.logger.Debug("DNS answer not sent", "name", m.Question[0].Name, "error", err)
