@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"lbctl/internal/controller"
+	"lbctl/internal/printable"
 )
 
 // ErrUnreachable means that no daemon answered. Errors that wrap it say what
@@ -41,7 +42,8 @@ const (
 
 // A Client asks a daemon over its HTTP API.
 type Client struct {
-	places []place
+	places    []place
+	printable bool
 }
 
 // A place is where a daemon may listen.
@@ -67,6 +69,13 @@ func NewClient(addresses ...string) (*Client, error) {
 		return nil, errors.New("no address of a daemon was given")
 	}
 	return client, nil
+}
+
+// Printable has the client make all text in answers safe to print on a terminal, see
+// package printable. Answers that programs read are better left as they are.
+func (c *Client) Printable() *Client {
+	c.printable = true
+	return c
 }
 
 func newPlace(address string) (place, error) {
@@ -162,7 +171,7 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	body, err := c.ask(ctx, http.MethodGet, path, nil)
-	return decode[T](body, path, err)
+	return decode[T](c, body, path, err)
 }
 
 func post[T any](ctx context.Context, c *Client, path string, request any) (T, error) {
@@ -172,16 +181,25 @@ func post[T any](ctx context.Context, c *Client, path string, request any) (T, e
 	if err == nil {
 		body, err = c.ask(ctx, http.MethodPost, path, body)
 	}
-	return decode[T](body, path, err)
+	return decode[T](c, body, path, err)
 }
 
-func decode[T any](body []byte, path string, err error) (T, error) {
+func decode[T any](c *Client, body []byte, path string, err error) (T, error) {
 	var answer T
 	if err != nil {
 		return answer, err
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return answer, fmt.Errorf("%s: not an answer of lbctl: %w", path, err)
+	}
+	if !c.printable {
+		return answer, nil
+	}
+	switch any(answer).(type) {
+	case Diff: // whose text has lines
+		printable.FieldsOfLines(&answer)
+	default:
+		printable.Fields(&answer)
 	}
 	return answer, nil
 }
@@ -197,6 +215,10 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte) ([]b
 	for _, place := range c.places {
 		answer, err := place.ask(ctx, method, path, body)
 		var absent *absentError
+		var said *Error
+		if errors.As(err, &said) && c.printable {
+			said.Message = printable.Line(said.Message)
+		}
 		if !errors.As(err, &absent) {
 			return answer, err
 		}

@@ -32,7 +32,7 @@ which ones are held, and why.`,
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	opts.Client = daemonFlags(flags).client
+	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runAccept(cmd.Context(), opts) }
 	return cmd
 }

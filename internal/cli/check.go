@@ -14,6 +14,7 @@ import (
 	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/printable"
 	"lbctl/internal/render"
 )
 
@@ -123,6 +124,7 @@ func place(message string, files map[string][]byte) (file string, number int, te
 }
 
 func writeChecks(opts *checkOptions, version string, results []checked) error {
+	printable.Fields(&results)
 	var out strings.Builder
 	for _, result := range results {
 		if result.OK {
@@ -130,7 +132,7 @@ func writeChecks(opts *checkOptions, version string, results []checked) error {
 			continue
 		}
 		fmt.Fprintf(&out, "%s  %s: %s\n", opts.Terminal.paint(red, "FAIL"), result.Name,
-			opts.Terminal.wrap(oneLine(result.Error), 6))
+			opts.Terminal.wrap(result.Error, 6))
 		if result.File != "" {
 			fmt.Fprintf(&out, "      %s:%d, from template %s.ctmpl: %s\n", result.File, result.Line, result.File, result.Text)
 		}

@@ -129,7 +129,7 @@ func complete(at *daemonAt, most int, list func(context.Context, *admin.Client) 
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		found, err := list(ctx, client)
+		found, err := list(ctx, client.Printable())
 		if err != nil {
 			cobra.CompDebugln(err.Error(), false)
 		}

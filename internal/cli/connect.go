@@ -11,13 +11,16 @@ import (
 // A daemonAt says where the daemon is that a command asks.
 type daemonAt struct {
 	flags    *flags
+	output   *string
 	addr     string
 	stateDir string
 	runDir   string
 }
 
-func daemonFlags(flags *flags) *daemonAt {
-	at := &daemonAt{flags: flags}
+// daemonFlags are the flags of a command that asks the daemon, and prints its answer
+// as output says.
+func daemonFlags(flags *flags, output *string) *daemonAt {
+	at := &daemonAt{flags: flags, output: output}
 	define(flags, &at.addr, "addr", "LBCTL_ADDR", "URL",
 		"ask the daemon at http://HOST:PORT or unix:///PATH (default its socket, else http://127.0.0.1:9119)",
 		"", parseText)
@@ -60,7 +63,10 @@ func (at *daemonAt) client() (*admin.Client, error) {
 			mistakes: []error{fmt.Errorf("%s: %w", at.flags.source("addr"), err)},
 		}
 	}
-	return client, nil
+	if *at.output == outputJSON {
+		return client, nil // programs get the exact text
+	}
+	return client.Printable(), nil
 }
 
 // parseDirectory makes a path absolute: nginx and the shell that started lbctl

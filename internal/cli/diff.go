@@ -40,7 +40,7 @@ func newDiffCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	at := daemonFlags(flags)
+	at := daemonFlags(flags, &opts.Output)
 	opts.Client = at.client
 	cmd.ValidArgsFunction = completeGenerations(f, at, 2)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/printable"
 )
 
 // The exit codes of every command; docs/cli.md promises them.
@@ -77,11 +78,14 @@ func exitCode(err error) int {
 
 // printError tells the user what went wrong, unless the command has done so.
 func printError(w io.Writer, err error) {
+	var usage *usageError
 	switch {
 	case err == nil, err == errNotRight:
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(w, "lbctl: interrupted")
+	case !errors.As(err, &usage): // lines of a message from others must not look like ours
+		fmt.Fprintf(w, "lbctl: %s\n", strings.ReplaceAll(printable.Lines(err.Error()), "\n", "\n  "))
 	default:
-		fmt.Fprintf(w, "lbctl: %v\n", err)
+		fmt.Fprintf(w, "lbctl: %s\n", printable.Lines(err.Error()))
 	}
 }

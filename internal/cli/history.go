@@ -35,7 +35,7 @@ func newHistoryCmd(f *factory) *cobra.Command {
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	define(flags, &opts.Limit, "limit", "", "N", "show at most so many", 20, parseNumber(1, 1_000_000))
-	opts.Client = daemonFlags(flags).client
+	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runHistory(cmd.Context(), opts) }
 	return cmd
 }
@@ -88,9 +88,9 @@ func story(event controller.Event) string {
 	case (event.Kind == controller.Applied || event.Kind == controller.Moved) && event.Change != "", event.Reason == "":
 		return event.Change
 	case event.Change == "":
-		return oneLine(event.Reason)
+		return event.Reason
 	default:
-		return fmt.Sprintf("%s (%s)", oneLine(event.Reason), event.Change)
+		return fmt.Sprintf("%s (%s)", event.Reason, event.Change)
 	}
 }
 

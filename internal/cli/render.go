@@ -16,6 +16,7 @@ import (
 
 	"lbctl/internal/daemon"
 	"lbctl/internal/nginx"
+	"lbctl/internal/printable"
 	"lbctl/internal/render"
 )
 
@@ -28,6 +29,7 @@ whose data can't be understood or is refused.`
 
 type renderOptions struct {
 	Out, Err io.Writer
+	Terminal Terminal
 
 	Output           string
 	StateDir, RunDir string
@@ -44,7 +46,7 @@ type rendered struct {
 }
 
 func newRenderCmd(f *factory) *cobra.Command {
-	opts := &renderOptions{Out: f.out, Err: f.err}
+	opts := &renderOptions{Out: f.out, Err: f.err, Terminal: f.terminal}
 	cmd := &cobra.Command{
 		Use:   "render",
 		Short: "Render nginx's configuration once, from Consul",
@@ -83,7 +85,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 		return err
 	}
 	for _, problem := range configuration.Problems {
-		fmt.Fprintf(opts.Err, "%s: %s\n", problem.Subject, oneLine(problem.Message))
+		fmt.Fprintln(opts.Err, printable.Line(problem.Subject+": "+problem.Message))
 	}
 	if opts.Dir != "" {
 		if err := writeFiles(opts.Dir, configuration.Files); err != nil {
@@ -105,7 +107,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 		_, err := fmt.Fprintf(opts.Err, "%s written to %s\n", count(len(configuration.Files), "file"), opts.Dir)
 		return err
 	}
-	return printFiles(opts.Out, configuration.Files)
+	return printFiles(opts.Out, opts.Terminal, configuration.Files)
 }
 
 // learnBuild finds out what nginx is here, without leaving anything behind.
@@ -152,8 +154,9 @@ func writeFiles(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// printFiles prints files as nginx -T does, the main one first.
-func printFiles(w io.Writer, files map[string][]byte) error {
+// printFiles prints files as nginx -T does, the main one first. They are exact, except
+// on a terminal, which could act on what a template has put in.
+func printFiles(w io.Writer, terminal Terminal, files map[string][]byte) error {
 	const first = "nginx.conf"
 	names := slices.Sorted(maps.Keys(files))
 	slices.SortStableFunc(names, func(a, b string) int {
@@ -169,6 +172,9 @@ func printFiles(w io.Writer, files map[string][]byte) error {
 		text := fmt.Sprintf("# configuration file %s:\n%s\n", name, strings.TrimRight(string(files[name]), "\n"))
 		if i > 0 {
 			text = "\n" + text
+		}
+		if terminal.Width > 0 {
+			text = printable.Lines(text)
 		}
 		if _, err := io.WriteString(w, text); err != nil {
 			return err

@@ -28,7 +28,7 @@ once. 'lbctl status --wait 60s' waits until nginx serves it.`,
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	opts.Client = daemonFlags(flags).client
+	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runResume(cmd.Context(), opts) }
 	return cmd
 }

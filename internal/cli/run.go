@@ -18,6 +18,7 @@ import (
 	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/printable"
 	"lbctl/internal/probe"
 )
 
@@ -180,7 +181,7 @@ func newLogger(opts *runOptions) *slog.Logger {
 	if opts.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(opts.Err, options))
 	}
-	return slog.New(slog.NewTextHandler(opts.Err, options))
+	return slog.New(slog.NewTextHandler(printable.Writer(opts.Err), options))
 }
 
 // quiet is for work that a command's result tells all about.

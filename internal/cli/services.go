@@ -48,7 +48,7 @@ func newServicesCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	at := daemonFlags(flags)
+	at := daemonFlags(flags, &opts.Output)
 	opts.Client = at.client
 	cmd.ValidArgsFunction = completeServices(at)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -113,13 +113,13 @@ func writeTroubles(opts *servicesOptions, services ...admin.Service) error {
 	var lines []string
 	for _, service := range services {
 		if service.Reason != "" {
-			lines = append(lines, service.Name+": "+oneLine(service.Reason))
+			lines = append(lines, service.Name+": "+service.Reason)
 		}
 		for _, problem := range service.Problems {
 			if strings.Contains(service.Reason, problem) {
 				continue
 			}
-			lines = append(lines, service.Name+": "+oneLine(problem))
+			lines = append(lines, service.Name+": "+problem)
 		}
 	}
 	for i, line := range lines {

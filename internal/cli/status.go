@@ -13,6 +13,7 @@ import (
 
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
+	"lbctl/internal/printable"
 	"lbctl/internal/render"
 )
 
@@ -65,7 +66,7 @@ func newStatusCmd(f *factory) *cobra.Command {
 	define(flags, &opts.Interval, "interval", "", "DURATION", "with --watch and --wait, how often to ask", time.Second, parseDuration(100*time.Millisecond))
 	define(flags, &opts.Wait, "wait", "", "DURATION", "block until nginx serves what Consul says, for at most so long", 0, parseDuration(time.Millisecond))
 	cmd.Flags().BoolVar(&opts.Ready, "ready", false, "print nothing; exit 0 when nginx answers, from whichever generation")
-	opts.Client = daemonFlags(flags).client
+	opts.Client = daemonFlags(flags, &opts.Output).client
 	flags.check(func(mistake func(string, ...any)) {
 		modes := 0
 		for _, given := range []bool{opts.Watch, opts.Wait > 0, opts.Ready} {
@@ -217,7 +218,7 @@ func redraw(opts *statusOptions, first bool, status controller.Status, err error
 		page.WriteString(clearAll)
 	}
 	page.WriteString(home)
-	text := opts.Terminal.wrap(fmt.Sprint(err), 0)
+	text := opts.Terminal.wrap(printable.Line(fmt.Sprint(err)), 0)
 	if err == nil {
 		text = statusText(opts.Terminal, opts.Now(), status)
 	}
@@ -244,11 +245,11 @@ func statusLine(opts *statusOptions, status controller.Status, err error) string
 		return string(line)
 	}
 	if err != nil {
-		return fmt.Sprintf("%-8s  %v", "unknown", err)
+		return fmt.Sprintf("%-8s  %s", "unknown", printable.Line(err.Error()))
 	}
 	line := fmt.Sprintf("%-8s  %s", status.State, status.Summary)
 	for _, problem := range status.Problems {
-		line += "; " + problem.Subject + ": " + oneLine(problem.Message)
+		line += "; " + problem.Subject + ": " + problem.Message
 	}
 	return line
 }
@@ -303,7 +304,7 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 	if len(status.Problems) > 0 {
 		fmt.Fprintf(&out, "\n%s\n", terminal.paint(bold, "Problems"))
 		for _, problem := range status.Problems {
-			text := problem.Subject + ": " + oneLine(problem.Message)
+			text := problem.Subject + ": " + problem.Message
 			if !problem.Since.IsZero() {
 				text += " (" + since(problem.Since, now) + ")"
 			}
@@ -373,7 +374,7 @@ func consulText(consul render.ConsulStatus, now time.Time) string {
 }
 
 func pendingText(pending *controller.PendingChange, now time.Time) string {
-	why := oneLine(pending.Reason)
+	why := pending.Reason
 	if !pending.Since.IsZero() {
 		why += ", " + since(pending.Since, now)
 	}
@@ -387,5 +388,3 @@ func applyText(apply *controller.LastApply, now time.Time) string {
 	what, _ := happened(apply.Outcome)
 	return fmt.Sprintf("%s at %s, took %s", what, ago(apply.At, now), took(seconds(apply.TookSeconds)))
 }
-
-func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }

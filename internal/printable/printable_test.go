@@ -1,0 +1,91 @@
+package printable
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// unsafe is what a terminal would act on.
+var unsafe = map[string]string{
+	"\x1b]52;c;aGk=\a": `\x1b]52;c;aGk=\x07`, // writes to the clipboard
+	"a\x00b":           `a\x00b`,
+	"a\rb":             `a\rb`,
+	"a\tb":             `a\tb`,
+	"a\x7fb":           `a\x7fb`,
+	"a\u009b31mb":      `a\u009b31mb`,
+	"a\u061cb":         `a\u061cb`,
+	"a\u200eb\u200f":   `a\u200eb\u200f`,
+	"a\u202ab\u202e":   `a\u202ab\u202e`,
+	"a\u2066b\u2069":   `a\u2066b\u2069`,
+	"a\u2028b\u2029":   `a\u2028b\u2029`,
+	"a\xffb\xc3":       `a\xffb\xc3`,
+	"one\ntwo":         "one; two",
+}
+
+func TestLine(t *testing.T) {
+	for text, want := range unsafe {
+		assert.Equal(t, want, Line(text))
+		assert.Equal(t, want, Line(want), "what can be printed stays")
+	}
+	for _, text := range []string{"", "web-1", `a "b" \x`, "größer", "負荷分散", "👩\u200d💻", "\ufffd"} {
+		assert.Equal(t, text, Line(text))
+	}
+}
+
+func TestLines(t *testing.T) {
+	assert.Equal(t, "one\n\ttwo\\x1b[2J\n", Lines("one\n\ttwo\x1b[2J\n"))
+}
+
+type named string
+
+type everything struct {
+	Text    string
+	Named   named
+	List    []string
+	Pointer *string
+	Map     map[string]named
+	Inner   struct{ Lists [][]string }
+	At      time.Time
+	Number  int
+	Nothing *everything
+}
+
+func TestFields(t *testing.T) {
+	const bad, good = "a\x1bb\nc", `a\x1bb; c`
+	at, other := time.Now(), bad
+	v := everything{
+		Text: bad, Named: bad, List: []string{"x", bad}, Pointer: &other,
+		Map: map[string]named{bad: bad}, At: at, Number: 7,
+	}
+	v.Inner.Lists = [][]string{{bad}}
+	Fields(&v)
+	want := good
+	assert.Equal(t, everything{
+		Text: good, Named: good, List: []string{"x", good}, Pointer: &want,
+		Map: map[string]named{good: good}, At: at, Number: 7,
+		Inner: struct{ Lists [][]string }{[][]string{{good}}},
+	}, v)
+
+	text := bad
+	FieldsOfLines(&text)
+	assert.Equal(t, "a\\x1bb\nc", text)
+}
+
+// TestLog shows that a log in text format is printable: slog quotes all but DEL.
+func TestLog(t *testing.T) {
+	for text := range unsafe {
+		var log bytes.Buffer
+		slog.New(slog.NewTextHandler(Writer(&log), nil)).Warn("a problem", "subject", "service "+text, "error", errorText(text))
+		line := bytes.TrimSuffix(log.Bytes(), []byte("\n"))
+		assert.Equal(t, string(line), Line(string(line)))
+		assert.NotContains(t, string(line), "\n", "a message can't forge a line")
+	}
+}
+
+type errorText string
+
+func (e errorText) Error() string { return string(e) }
