@@ -48,7 +48,11 @@ type Server struct {
 	Controller  Controller
 	Services    Services
 	Generations Generations
-	Logger      *slog.Logger
+	// AllowedHosts are names by which the API may be asked over TCP, beside
+	// "localhost" and the machine's own: "lb.example.com", "*.example.org" for all
+	// below it, "*" for any; default none. IP addresses are always allowed.
+	AllowedHosts []string
+	Logger       *slog.Logger
 }
 
 // Limits of what a client can make the daemon wait for or hold.
@@ -72,7 +76,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	for _, listener := range listeners {
 		handler := s.Handler()
 		if listener.Addr().Network() != "unix" {
-			handler = readOnly(handler)
+			handler = newHosts(s.AllowedHosts).only(readOnly(handler))
 		}
 		server := &http.Server{
 			Handler:           handler,

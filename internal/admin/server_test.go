@@ -29,7 +29,7 @@ type fake struct {
 	frozen  int
 	serving error
 	disk    error
-	slow    chan struct{} // a rollback takes until it is closed
+	slow    chan struct{} // takes one when a rollback has begun, one when it may end
 }
 
 func (f *fake) Status(context.Context) controller.Status {
@@ -44,6 +44,7 @@ func (f *fake) History() []controller.Event { return nil }
 
 func (f *fake) Rollback(ctx context.Context, number int) (nginx.Generation, error) {
 	if f.slow != nil {
+		<-f.slow
 		<-f.slow
 	}
 	if err := ctx.Err(); err != nil {
@@ -78,23 +79,29 @@ func newServer(f *fake) *Server {
 // serve runs a server and returns addresses of its socket and its TCP listener.
 func serve(t *testing.T, f *fake) (unix, tcp string) {
 	t.Helper()
+	path, address := serveServer(t, newServer(f))
+	return "unix://" + path, "http://" + address
+}
+
+func serveServer(t *testing.T, server *Server) (path, address string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "lb") // t.TempDir is too long for a socket's path
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "admin.sock")
+	path = filepath.Join(dir, "admin.sock")
 	socket, err := ListenUnix(path)
 	require.NoError(t, err)
 	web, err := ListenTCP("127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- newServer(f).Run(ctx, socket, web) }()
+	go func() { done <- server.Run(ctx, socket, web) }()
 	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-done)
 		assert.NoFileExists(t, path, "the socket goes with the server")
 	})
-	return "unix://" + path, "http://" + web.Addr().String()
+	return path, web.Addr().String()
 }
 
 func client(t *testing.T, addresses ...string) *Client {
@@ -225,6 +232,7 @@ func TestARollbackOutlivesItsClient(t *testing.T) {
 	f.slow <- struct{}{} // it has begun
 	cancel()
 	assert.ErrorIs(t, <-errs, context.Canceled)
+	f.slow <- struct{}{} // it goes on
 }
 
 func TestListenUnix(t *testing.T) {

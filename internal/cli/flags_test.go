@@ -87,7 +87,7 @@ Try 'sample --help'.`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd, got := newSample(test.environ...)
-			cmd.SetArgs(test.args)
+			cmd.SetArgs(append([]string{}, test.args...)) // nil would be those of the test binary
 			err := cmd.Execute()
 			if test.err != "" {
 				require.EqualError(t, err, test.err)

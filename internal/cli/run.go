@@ -56,6 +56,9 @@ func newRunCmd(f *factory) *cobra.Command {
 	nginxFlags(flags, &cfg.Nginx)
 	define(flags, &cfg.Admin, "admin", "LBCTL_ADMIN", "ADDRESS:PORT",
 		`where to answer questions over HTTP; "none" for the unix socket only`, admin.DefaultAddress, parseAdmin)
+	define(flags, (*hostList)(&cfg.AllowedHosts), "admin-allowed-hosts", "LBCTL_ADMIN_ALLOWED_HOSTS", "NAMES",
+		"further names by which it may be asked over HTTP, separated by commas: lb.example.com,*.example.org",
+		nil, parseHosts)
 	applyFlags(flags, cfg)
 	tableFlags(flags, &cfg.Table)
 	probeFlags(flags, &cfg.Probe)
@@ -147,6 +150,21 @@ func parsePanicThreshold(given string) (int, error) {
 		return -1, nil
 	}
 	return percent, err
+}
+
+// hostList is a flag with several names.
+type hostList []string
+
+func (l hostList) String() string { return strings.Join(l, ",") }
+
+func parseHosts(given string) (hostList, error) {
+	names := strings.Split(given, ",")
+	for _, name := range names {
+		if err := admin.CheckAllowedHost(name); err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	return names, nil
 }
 
 func parseAdmin(given string) (string, error) {

@@ -37,6 +37,9 @@ type Config struct {
 	// Admin is the address of the read-only HTTP API, such as
 	// admin.DefaultAddress; default none: the unix socket only.
 	Admin string
+	// AllowedHosts are further names by which the HTTP API may be asked, see
+	// admin.Server; default none.
+	AllowedHosts []string
 	// Nginx says what nginx is configured with.
 	Nginx NginxConfig
 	// Server has the daemon's settings for generations: Keep and VerifyTimeout.
@@ -74,6 +77,7 @@ func SocketPath(runDir string) string { return filepath.Join(runDir, "admin.sock
 // at once if another daemon has one of the directories, if nginx or a template can't
 // be used, or if an address is taken. nginx itself goes on in any case.
 func Run(ctx context.Context, cfg Config) error {
+	surviveBrokenPipe()
 	cfg.RunDir = RunDir(cfg.StateDir, cfg.RunDir)
 	for _, dir := range []string{cfg.StateDir, cfg.RunDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -203,7 +207,10 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener) e
 		group.Go(func() error { return p.resolver.Run(ctx) })
 	}
 	group.Go(func() error {
-		api := &admin.Server{Controller: p.loop, Services: p.table, Generations: p.server, Logger: cfg.Logger}
+		api := &admin.Server{
+			Controller: p.loop, Services: p.table, Generations: p.server,
+			AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
+		}
 		return api.Run(ctx, listeners...)
 	})
 	if err := group.Wait(); !errors.Is(err, context.Canceled) {

@@ -1,0 +1,62 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+	"lbctl/internal/lbtest"
+	"lbctl/internal/nginxtest"
+)
+
+// TestLogWithoutReader takes the reader of the daemon's standard output and error away.
+func TestLogWithoutReader(t *testing.T) {
+	consul, dir := consultest.Start(t), nginxtest.Dir(t)
+	cmd := exec.Command(lbtest.Binary(t), "run", "--state-dir", dir, "--nginx", newest(t).Path, "--admin", "none",
+		"--log-level", "debug", "--open-files", "1024",
+		"--grpc-listen", address(t), "--http-listen", address(t), "--dns-listen", address(t))
+	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+consul.Addr)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = writer, writer
+	require.NoError(t, cmd.Start())
+	require.NoError(t, writer.Close())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	_, err = reader.Read(make([]byte, 1)) // it logs
+	require.NoError(t, err)
+	require.NoError(t, reader.Close())
+
+	// What it logs from now on goes nowhere, and it works.
+	s := lbtest.StartBackend(t, "server-1")
+	s.Register(t, consul.Client(), hello)
+	lbtest.Eventually(t, "the service is in the configuration", func() error {
+		text, err := os.ReadFile(filepath.Join(dir, "current", "grpc.conf"))
+		if err == nil && !strings.Contains(string(text), hello) {
+			err = fmt.Errorf("not there yet")
+		}
+		return err
+	})
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	assert.NoError(t, cmd.Wait(), "it ends as after any SIGINT")
+}
+
+// TestCommandWithoutReader shows that a command ends quietly with its reader.
+func TestCommandWithoutReader(t *testing.T) {
+	cmd := exec.Command("bash", "-c", `"$0" completion bash | head -1; exit ${PIPESTATUS[0]}`, lbtest.Binary(t))
+	out, err := cmd.CombinedOutput()
+	if err != nil { // else it was done before head was
+		assert.Equal(t, 128+int(syscall.SIGPIPE), cmd.ProcessState.ExitCode())
+	}
+	assert.Equal(t, 1, strings.Count(string(out), "\n"), "nothing but head's line: %s", out)
+}
+
+func address(t *testing.T) string { return fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)) }
