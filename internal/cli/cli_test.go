@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/consul"
 	"lbctl/internal/controller"
 	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
@@ -95,7 +96,7 @@ func newFakeDaemon() *fakeDaemon {
 				Version: "1.30.6", Running: true, PID: 4711, Generation: 42,
 				Since: before(4*time.Minute + 27*time.Second), Workers: 2,
 			},
-			Consul: render.ConsulStatus{
+			Consul: consul.Status{
 				Address: "127.0.0.1:8500", Reachable: true, Leader: "10.0.0.3:8300", Since: before(3 * time.Hour),
 			},
 			Services:  3,
@@ -318,12 +319,12 @@ func down(d *fakeDaemon) {
 	d.status.State = controller.Down
 	d.status.Summary = "nginx does not answer; generation 42 is ready for it: nginx is not running"
 	d.status.Nginx = controller.Nginx{Version: "1.30.6"}
-	d.status.Consul = render.ConsulStatus{Address: "127.0.0.1:8500", LastError: "connection refused", Since: before(time.Minute)}
+	d.status.Consul = consul.Status{Address: "127.0.0.1:8500", LastError: "connection refused", Since: before(time.Minute)}
 	d.status.LastApply = nil
 }
 
 func empty(d *fakeDaemon) {
-	*d = fakeDaemon{status: controller.Status{State: controller.Starting, Summary: "nginx serves nothing yet: Consul has not answered yet", Version: "1.2.3", Started: before(time.Second), Nginx: controller.Nginx{Version: "1.30.6"}, Consul: render.ConsulStatus{Address: "127.0.0.1:8500"}}}
+	*d = fakeDaemon{status: controller.Status{State: controller.Starting, Summary: "nginx serves nothing yet: Consul has not answered yet", Version: "1.2.3", Started: before(time.Second), Nginx: controller.Nginx{Version: "1.30.6"}, Consul: consul.Status{Address: "127.0.0.1:8500"}}}
 }
 
 // TestCommands shows what every command prints. The golden files are read by

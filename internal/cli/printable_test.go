@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/consul"
 	"lbctl/internal/controller"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
@@ -27,7 +28,7 @@ const hostile = "x\x1b]52;c;aGk=\a\u202e\u009b2J\x7f\nweb  forged"
 func hostileDaemon(d *fakeDaemon) {
 	status := &d.status
 	status.State, status.Summary, status.Version = controller.Degraded, hostile, hostile
-	status.Consul = render.ConsulStatus{Address: hostile, LastError: hostile}
+	status.Consul = consul.Status{Address: hostile, LastError: hostile}
 	status.Nginx.Version, status.Nginx.WorkersReason = hostile, hostile
 	status.Endpoints = controller.EndpointsStatus{By: "dns", ByReload: []controller.ByReload{{Service: hostile, Reason: hostile}}}
 	status.Pending = &controller.PendingChange{Change: hostile, Reason: hostile}

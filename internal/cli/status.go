@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/consul"
 	"lbctl/internal/controller"
 	"lbctl/internal/printable"
-	"lbctl/internal/render"
 )
 
 const statusHelp = `Say what nginx serves, since when, and whether that is what Consul says.
@@ -360,7 +360,7 @@ func endpointsText(e controller.EndpointsStatus, serving bool) string {
 	return text
 }
 
-func consulText(consul render.ConsulStatus, now time.Time) string {
+func consulText(consul consul.Status, now time.Time) string {
 	switch {
 	case !consul.Reachable && consul.LastError != "":
 		return fmt.Sprintf("%s, does not answer %s: %s", consul.Address, since(consul.Since, now), consul.LastError)

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/consul"
 	"lbctl/internal/nginx"
-	"lbctl/internal/render"
 )
 
 func TestTheFirstConfigurationGoesAtOnce(t *testing.T) {
@@ -506,7 +506,7 @@ func TestConsulAway(t *testing.T) {
 		r.say("a")
 		r.wait(time.Minute)
 		r.restart()
-		r.source.status.Consul = render.ConsulStatus{Since: time.Now(), LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused"}
+		r.source.status.Consul = consul.Status{Since: time.Now(), LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused"}
 		s := r.status()
 		assert.Equal(t, Degraded, s.State)
 		assert.Regexp(t, `^nginx serves generation 1 of \S+, the last that Consul said; Consul at 127.0.0.1:8500 does not answer: connection refused \(since \S+\)$`, s.Summary)

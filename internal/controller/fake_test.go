@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
@@ -215,7 +216,7 @@ type fakeSource struct {
 func newFakeSource() *fakeSource {
 	return &fakeSource{
 		updates: make(chan render.Configuration, 1),
-		status:  render.Status{Consul: render.ConsulStatus{Reachable: true, Leader: "10.0.0.1:8300", Since: time.Now()}},
+		status:  render.Status{Consul: consul.Status{Reachable: true, Leader: "10.0.0.1:8300", Since: time.Now()}},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
@@ -32,18 +33,18 @@ type Status struct {
 	State State `json:"state"`
 	// Summary is the state in one sentence for people, with the reason when
 	// something is wrong.
-	Summary   string              `json:"summary"`
-	Version   string              `json:"version"` // lbctl's
-	Started   time.Time           `json:"started"` // lbctl
-	Nginx     Nginx               `json:"nginx"`
-	Consul    render.ConsulStatus `json:"consul"`
-	Services  int                 `json:"services"`  // that are served
-	Instances int                 `json:"instances"` // that get traffic
-	Pending   *PendingChange      `json:"pending,omitempty"`
-	Frozen    *Freeze             `json:"frozen,omitempty"`
-	Problems  []render.Problem    `json:"problems,omitempty"`
-	LastApply *LastApply          `json:"last_apply,omitempty"` // of this process; failed ones too
-	Endpoints EndpointsStatus     `json:"endpoints"`
+	Summary   string           `json:"summary"`
+	Version   string           `json:"version"` // lbctl's
+	Started   time.Time        `json:"started"` // lbctl
+	Nginx     Nginx            `json:"nginx"`
+	Consul    consul.Status    `json:"consul"`
+	Services  int              `json:"services"`  // that are served
+	Instances int              `json:"instances"` // that get traffic
+	Pending   *PendingChange   `json:"pending,omitempty"`
+	Frozen    *Freeze          `json:"frozen,omitempty"`
+	Problems  []render.Problem `json:"problems,omitempty"`
+	LastApply *LastApply       `json:"last_apply,omitempty"` // of this process; failed ones too
+	Endpoints EndpointsStatus  `json:"endpoints"`
 }
 
 // Nginx is what serves.
@@ -370,7 +371,7 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 }
 
 // consulAway says what is wrong with Consul, "" when nothing is.
-func consulAway(s render.ConsulStatus, now time.Time) string {
+func consulAway(s consul.Status, now time.Time) string {
 	if s.Since.IsZero() || s.Reachable && s.Leader != "" {
 		return "" // not asked yet, or well
 	}

@@ -82,7 +82,7 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 
 // attempt executes templates for some entries only; why is what fails.
 func (s *Source) attempt(set templateSet, entries []endpoints.Entry) (files map[string][]byte, why string) {
-	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.watches.brain, new(memo))
+	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.consul.Brain(), new(memo))
 	if len(r.problems) > 0 {
 		return nil, problemsError(r.problems).Error()
 	}

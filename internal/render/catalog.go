@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 	"lbctl/internal/resolver"
 )
 
@@ -299,7 +300,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	for _, i := range in {
 		found := b.resolve(i.Address)
 		if len(found) == 0 {
-			b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", shorten(i.ID), i.Address)
+			b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
 		}
 		u.plain = u.plain && len(found) == 1 && found[0] == i.Address
 		for _, address := range found {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 	"lbctl/internal/nginx"
 	"lbctl/internal/resolver"
 )
@@ -24,12 +25,12 @@ func CanResolve(nginxVersion string) error {
 // has no place for, but differs from instance to instance, is such a reason.
 func byReload(e endpoints.Entry) string {
 	if e.ByReload {
-		return fmt.Sprintf("its %s says %q", keyEndpoints, endpointsReload)
+		return fmt.Sprintf("its %s says %q", metadata.KeyEndpoints, metadata.EndpointsReload)
 	}
 	for _, i := range e.Instances {
 		if first := e.Instances[0]; i.MaxConns != first.MaxConns {
 			return fmt.Sprintf("its instances have different %s: %q has %d, %q %d",
-				keyMaxConns, shorten(first.ID), first.MaxConns, shorten(i.ID), i.MaxConns)
+				metadata.KeyMaxConns, metadata.Shorten(first.ID), first.MaxConns, metadata.Shorten(i.ID), i.MaxConns)
 		}
 	}
 	return ""

@@ -11,10 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 	"lbctl/internal/nginxtest"
 )
 
@@ -107,13 +108,13 @@ func FuzzNothingBreaksOut(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, id, node, address string, port int, tag, protocol, host, path, version, lbPort, state string) {
 		fuzzed := registration(name, id, address, port, tags(tag), onNode(node), status(state), weights(port, port))
-		for key, value := range map[string]string{keyProtocol: protocol, keyHost: host, keyPath: path, keyVersion: version, keyPort: lbPort} {
+		for key, value := range map[string]string{metadata.KeyProtocol: protocol, metadata.KeyHost: host, metadata.KeyPath: path, metadata.KeyVersion: version, metadata.KeyPort: lbPort} {
 			if value != "" {
-				fuzzed.ServiceMeta[key] = value
+				fuzzed.Service.Meta[key] = value
 			}
 		}
 		services := parseAll(registration("steady", "steady-1", "10.9.9.9", 7777, meta("lb-protocol", "grpc", "lb-host", "steady.internal")))
-		if namePattern.MatchString(name) && name != "steady" { // as the loop does
+		if metadata.ValidName(name) && name != "steady" { // as the loop does
 			services = append(services, parseAll(fuzzed)...)
 		}
 		for _, version := range []string{"1.22.1", "1.30.6"} {
@@ -142,22 +143,22 @@ func TestNginxTakesWhatIsLeftOfNonsense(t *testing.T) {
 		}
 		return values[random.IntN(len(values))]
 	}
-	var registrations []*dependency.HealthService
+	var registrations []*api.ServiceEntry
 	for n := range 300 {
 		name := fmt.Sprintf("s%d", n)
 		if random.IntN(3) == 0 {
 			name = pick()
 		}
-		if !namePattern.MatchString(name) {
+		if !metadata.ValidName(name) {
 			continue
 		}
 		registrations = append(registrations, registration(name, fmt.Sprintf("%s-%d", pick(), n), good("10.0.0.1", "fd00::1", "db.example"), 1+random.IntN(65535),
 			tags(good("grpc_server", "http_server")), onNode(pick()), weights(random.IntN(70000)-100, 1),
 			status(good("passing", "warning", "critical")),
-			meta(keyProtocol, good("grpc", "grpcs", "http", "https", "tcp"),
-				keyHost, good(fmt.Sprintf("h%d.example.com", n), fmt.Sprintf("*.w%d.example.com", n)),
-				keyPath, good(fmt.Sprintf("/p%d", n), fmt.Sprintf("/p%d/m", n)),
-				keyVersion, good("v1"))))
+			meta(metadata.KeyProtocol, good("grpc", "grpcs", "http", "https", "tcp"),
+				metadata.KeyHost, good(fmt.Sprintf("h%d.example.com", n), fmt.Sprintf("*.w%d.example.com", n)),
+				metadata.KeyPath, good(fmt.Sprintf("/p%d", n), fmt.Sprintf("/p%d/m", n)),
+				metadata.KeyVersion, good("v1"))))
 	}
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		checkWithNginx(t, binary, parseAll(registrations...), nil)

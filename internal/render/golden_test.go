@@ -13,69 +13,38 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/consul-template/dependency"
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// registration is one instance as Consul tells of it.
-func registration(service, id, address string, port int, change ...func(*dependency.HealthService)) *dependency.HealthService {
-	r := &dependency.HealthService{
-		Node:        "node-1",
-		Address:     address,
-		ID:          id,
-		Name:        service,
-		Port:        port,
-		Status:      dependency.HealthPassing,
-		Weights:     api.AgentWeights{Passing: 1, Warning: 1},
-		ServiceMeta: map[string]string{},
-	}
-	for _, c := range change {
-		c(r)
-	}
-	return r
-}
-
-func tags(tags ...string) func(*dependency.HealthService) {
-	return func(r *dependency.HealthService) { r.Tags = append(r.Tags, tags...) }
-}
-
-func meta(pairs ...string) func(*dependency.HealthService) {
-	return func(r *dependency.HealthService) {
-		for n := 0; n < len(pairs); n += 2 {
-			r.ServiceMeta[pairs[n]] = pairs[n+1]
-		}
-	}
-}
-
-func status(status string) func(*dependency.HealthService) {
-	return func(r *dependency.HealthService) { r.Status = status }
-}
-
-func weights(passing, warning int) func(*dependency.HealthService) {
-	return func(r *dependency.HealthService) { r.Weights = api.AgentWeights{Passing: passing, Warning: warning} }
-}
-
-func onNode(node string) func(*dependency.HealthService) {
-	return func(r *dependency.HealthService) { r.Node = node }
-}
+// How tests make what Consul tells of an instance.
+var (
+	registration = consultest.Entry
+	tags         = consultest.Tags
+	meta         = consultest.Meta
+	status       = consultest.Status
+	weights      = consultest.Weights
+	onNode       = consultest.OnNode
+)
 
 // parseAll makes services of registrations.
-func parseAll(registrations ...*dependency.HealthService) []endpoints.Service {
-	byName := map[string][]*dependency.HealthService{}
+func parseAll(registrations ...*api.ServiceEntry) []endpoints.Service {
+	byName := map[string][]*api.ServiceEntry{}
 	for _, r := range registrations {
-		byName[r.Name] = append(byName[r.Name], r)
+		byName[r.Service.Service] = append(byName[r.Service.Service], r)
 	}
 	var services []endpoints.Service
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		services = append(services, parseService(name, byName[name], []int{5000, 8080, 9119}))
+		services = append(services, metadata.Parse(name, byName[name], []int{5000, 8080, 9119}))
 	}
 	return services
 }
@@ -107,14 +76,14 @@ func testNames() *names {
 // scenarios are catalogs that between them reach every branch of the templates.
 var scenarios = []struct {
 	name          string
-	registrations []*dependency.HealthService
+	registrations []*api.ServiceEntry
 	settings      func(*Settings)
 	nginx         []string // default 1.30.6 only
 }{
 	{name: "empty", nginx: []string{"1.22.1", "1.26.3", "1.30.6"}},
 	{
 		name: "one-grpc-service",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server")),
 			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), weights(3, 1)),
 			registration("hello_server", "hello-3", "fd00::3", 7777, tags("grpc_server"), weights(3, 2), status("warning")),
@@ -123,7 +92,7 @@ var scenarios = []struct {
 	},
 	{
 		name: "hosts-and-paths",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("any", "any-1", "10.0.1.1", 80, tags("http_server")),
 			registration("api", "api-1", "10.0.2.1", 80, meta("lb-protocol", "http", "lb-path", "/api,/v2/api/")),
 			registration("shop", "shop-1", "10.0.3.1", 443, meta("lb-protocol", "https", "lb-host", "shop.example.com, www.shop.example.com")),
@@ -137,7 +106,7 @@ var scenarios = []struct {
 	},
 	{
 		name: "tcp",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
 			registration("cache", "cache-2", "10.0.0.2", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
 			registration("down", "down-1", "10.0.0.3", 5432, meta("lb-port", "5432"), status("maintenance")),
@@ -145,14 +114,14 @@ var scenarios = []struct {
 	},
 	{
 		name: "tcp-without-stream-module",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
 		},
 		settings: func(s *Settings) { s.StreamModule = nginx.NoStream },
 	},
 	{
 		name: "by-dns",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), meta("lb-max-conns", "100")),
 			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), meta("lb-max-conns", "100"), weights(3, 1)),
 			registration("six", "six-1", "fd00::3", 7777, meta("lb-protocol", "grpc", "lb-path", "/six.Six")),
@@ -178,7 +147,7 @@ var scenarios = []struct {
 	},
 	{
 		name: "nobody-healthy",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), status("maintenance")),
 			registration("hello_server", "hello-2", "10.0.0.2", 7777, tags("grpc_server"), status("maintenance")),
 			registration("web", "web-1", "10.0.0.3", 80, meta("lb-protocol", "http", "lb-path", "/web"), status("maintenance")),
@@ -186,7 +155,7 @@ var scenarios = []struct {
 	},
 	{
 		name: "bad-metadata",
-		registrations: []*dependency.HealthService{
+		registrations: []*api.ServiceEntry{
 			registration("good", "good-1", "10.0.0.1", 80, meta("lb-protocol", "http", "lb-path", "/good")),
 			registration("good", "good-2", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/good;}")),
 			registration("worse", "worse-1", "10.0.0.3", 80, meta("lb-protocol", "gopher", "lb-host", "a b", "lb-path", "x", "lb-version", "{}", "lb-port", "no")),

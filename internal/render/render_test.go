@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -107,27 +106,4 @@ func TestTheLogOfConsulTemplateIsBridged(t *testing.T) {
 
 	bridgeLog(slog.New(standardHandler)) // would deadlock in the next line
 	log.Printf("[WARN] x")
-}
-
-func TestRetriesNeverEnd(t *testing.T) {
-	for _, n := range []int{0, 1, 5, 7, 8, 100, 1 << 40} {
-		wait := retry(n)
-		assert.LessOrEqual(t, wait, retryMax)
-		assert.Greater(t, wait, retryMin/2)
-	}
-}
-
-func TestTheWayToConsulIsTheSameForBothClients(t *testing.T) {
-	in := clientInput(&api.Config{
-		Address: "consul.example:8501", Scheme: "https", Token: "t", TokenFile: "f", Namespace: "n",
-		HttpAuth: &api.HttpBasicAuth{Username: "u", Password: "p"},
-		TLSConfig: api.TLSConfig{
-			Address: "name", CAFile: "ca", CAPath: "dir", CertFile: "cert", KeyFile: "key", InsecureSkipVerify: true,
-		},
-	})
-	assert.Equal(t, []any{"consul.example:8501", "t", "f", "n", true, "u", "p", true, false, "name", "ca", "dir", "cert", "key"},
-		[]any{in.Address, in.Token, in.TokenFile, in.Namespace, in.AuthEnabled, in.AuthUsername, in.AuthPassword,
-			in.SSLEnabled, in.SSLVerify, in.ServerName, in.SSLCACert, in.SSLCAPath, in.SSLCert, in.SSLKey})
-	assert.True(t, clientInput(&api.Config{Address: "https://consul.example"}).SSLEnabled)
-	assert.False(t, clientInput(&api.Config{Address: "127.0.0.1:8500", Scheme: "http"}).SSLEnabled)
 }

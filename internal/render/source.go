@@ -27,11 +27,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/consul-template/dependency"
 	"github.com/hashicorp/consul-template/template"
 	"github.com/hashicorp/consul/api"
 	"golang.org/x/sync/errgroup"
 
+	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/probe"
 	"lbctl/internal/resolver"
@@ -95,23 +95,18 @@ type Configuration struct {
 
 // Source gives a Configuration whenever Consul or a template changes.
 type Source struct {
-	opts     Options
-	table    *endpoints.Table
-	names    *names
-	monitor  *monitor
-	watches  *watches
-	logger   *slog.Logger
-	reserved []int
+	opts   Options
+	table  *endpoints.Table
+	names  *names
+	consul *consul.Follower
+	logger *slog.Logger
 
 	updates  chan Configuration
 	byReload atomic.Pointer[map[string]string] // of the last rendering
 
 	// The loop's own.
 	set      templateSet
-	unheard  time.Time                    // when a service was first found without an answer
-	failing  map[string]bool              // the queries that are known to fail, by name
-	listing  dependency.Dependency        // the query for the list of services
-	followed []*dependency.CatalogSnippet // the list whose services are watched
+	unheard  time.Time // when a service was first found without an answer
 	observed bool
 	started  time.Time // Run
 	latest   Configuration
@@ -143,25 +138,18 @@ func New(opts Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := api.DefaultConfig()
-	if opts.Consul != nil {
-		copied := *opts.Consul
-		config = &copied
-		if config.Address == "" {
-			config.Address = api.DefaultConfig().Address
-		}
-	}
 	if opts.Table == nil {
 		if opts.Table, err = endpoints.Open("", endpoints.Options{}); err != nil {
 			return nil, err
 		}
 	}
 	bridgeLog(opts.Logger)
-	watches, err := newWatches(config)
-	if err != nil {
-		return nil, err
-	}
-	monitor, err := newMonitor(config, opts.Table, watches, opts.Logger)
+	follower, err := consul.New(consul.Options{
+		Consul:        opts.Consul,
+		Table:         opts.Table,
+		ReservedPorts: append(settings.ports(), opts.ReservedPorts...),
+		Logger:        opts.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -169,10 +157,8 @@ func New(opts Options) (*Source, error) {
 		opts:     opts,
 		table:    opts.Table,
 		names:    newNames(),
-		monitor:  monitor,
-		watches:  watches,
+		consul:   follower,
 		logger:   opts.Logger,
-		reserved: append(settings.ports(), opts.ReservedPorts...),
 		updates:  make(chan Configuration, 1),
 		set:      set,
 		failures: make(chan []Problem, 1),
@@ -200,20 +186,7 @@ func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
 // Status is how it stands. It may be called at any time, also before Run.
 func (s *Source) Status() Status {
 	now := time.Now()
-	consul, filtered := s.monitor.current()
-	var problems []Problem
-	if consul.LastError != "" && !consul.Since.IsZero() {
-		problems = append(problems, Problem{Subject: "consul", Message: consul.LastError, Since: consul.Since})
-	} else {
-		problems = s.doubtProblems()
-	}
-	if !filtered.IsZero() {
-		problems = append(problems, Problem{
-			Subject: "consul",
-			Message: "Consul filters its answers by ACLs, so what is missing in them may be there: the token is too weak, it needs service:read and node:read",
-			Since:   filtered,
-		})
-	}
+	problems := problemsOf(s.consul.Problems())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.services.problems, s.templates.problems, s.files.problems)
@@ -223,7 +196,7 @@ func (s *Source) Status() Status {
 		}
 	}
 	return Status{
-		Consul:   consul,
+		Consul:   s.consul.Status(),
 		Problems: problems,
 		Entries:  s.table.Entries(),
 	}
@@ -235,7 +208,7 @@ func (s *Source) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	sets := make(chan templateSet, 1)
 	save := make(chan struct{}, 1)
-	g.Go(func() error { return s.monitor.run(ctx) })
+	g.Go(func() error { return s.consul.Run(ctx) })
 	g.Go(func() error { return s.names.run(ctx) })
 	g.Go(func() error { return probe.New(s.table, s.opts.Probe).Run(ctx) })
 	g.Go(func() error { return s.saveTable(ctx, save) })
@@ -243,7 +216,7 @@ func (s *Source) Run(ctx context.Context) error {
 		g.Go(func() error { return s.readTemplates(ctx, sets) })
 	}
 	g.Go(func() error {
-		defer s.watches.stop()
+		defer s.consul.Stop()
 		return s.loop(ctx, sets, save)
 	})
 	err := g.Wait()
@@ -255,14 +228,9 @@ func (s *Source) Run(ctx context.Context) error {
 
 // loop owns what Consul says and the templates.
 func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- struct{}) error {
-	listing, err := dependency.NewCatalogServicesQuery("")
-	if err != nil {
+	if err := s.consul.Start(); err != nil {
 		return err
 	}
-	if err := s.watches.add(listing); err != nil {
-		return err
-	}
-	s.listing = listing
 	s.setWaiting(waitingForCatalog)
 	for {
 		var deadline <-chan time.Time
@@ -272,11 +240,9 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case view := <-s.watches.watcher.DataCh():
-			s.watches.receive(view)
-		case <-s.monitor.renew:
-			s.watches.renew()
-		case <-s.watches.changed:
+		case view := <-s.consul.Answers():
+			s.consul.Receive(view)
+		case <-s.consul.Changed():
 		case s.set = <-sets:
 			s.table.RetryRefused()
 		case <-s.table.Changed():
@@ -286,8 +252,8 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		// Many answers come at once: one pass is enough for them.
 		for drained := false; !drained; {
 			select {
-			case view := <-s.watches.watcher.DataCh():
-				s.watches.receive(view)
+			case view := <-s.consul.Answers():
+				s.consul.Receive(view)
 			default:
 				drained = true
 			}
@@ -295,7 +261,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		if err := s.follow(); err != nil {
 			return err
 		}
-		s.logDoubts()
+		s.consul.LogFailing()
 		if !s.observe(ctx) {
 			continue
 		}
@@ -321,49 +287,15 @@ func (s *Source) nextDeadline() time.Time {
 	return at
 }
 
-// follow watches the services that are in the catalog, and no others.
+// follow has Consul asked for the services that are in its catalog.
 func (s *Source) follow() error {
-	data, ok := s.watches.brain.Recall(s.listing)
-	if !ok {
-		return nil
-	}
-	listed, _ := data.([]*dependency.CatalogSnippet)
-	if same(listed, s.followed) {
-		return nil
-	}
-	s.followed = listed
-	var problems []Problem
-	wanted := make(map[string]bool, len(listed)+1)
-	wanted[s.listing.String()] = true
-	for _, snippet := range listed {
-		if snippet.Name == "consul" {
-			continue
-		}
-		query := queryOf(snippet.Name)
-		if s.watches.own[query] != nil {
-			wanted[query] = true
-			continue
-		}
-		if !namePattern.MatchString(snippet.Name) {
-			problems = append(problems, Problem{
-				Subject: serviceSubject(snippet.Name),
-				Message: `it isn't balanced: its name has other characters than letters, digits, "-" and "_", or more than 255`,
-			})
-			continue
-		}
-		wanted[query] = true
-		if err := s.watches.add(newServiceQuery(snippet.Name, s.reserved)); err != nil {
-			return err
-		}
-	}
-	for query := range s.watches.own {
-		if !wanted[query] {
-			s.watches.remove(query)
-		}
+	changed, problems, err := s.consul.Follow()
+	if err != nil || !changed {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.logNew("service left out", s.catalog.set(time.Now(), problems))
+	s.logNew("service left out", s.catalog.set(time.Now(), problemsOf(problems)))
 	return nil
 }
 
@@ -372,13 +304,13 @@ var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not a
 // observe lets the table see the catalog, when it is complete; false when
 // there is nothing to make a configuration of.
 func (s *Source) observe(ctx context.Context) bool {
-	seen, unheard := s.seen()
-	if seen == nil {
+	seen, unheard, known := s.consul.Services()
+	if !known {
 		s.setWaiting(waitingForCatalog)
 		return s.reconsider()
 	}
-	doubts := s.doubts()
-	remembered, silent, known := s.recall(unheard, doubts)
+	unconfirmed := s.consul.Unconfirmed()
+	remembered, silent, known := s.consul.Recall(unheard, unconfirmed)
 	if !known && !s.observed {
 		if s.unheard.IsZero() {
 			s.unheard = time.Now()
@@ -388,9 +320,9 @@ func (s *Source) observe(ctx context.Context) bool {
 		}
 	}
 	seen = append(seen, remembered...)
-	s.table.SetDoubts(doubts)
+	s.table.SetDoubts(unconfirmed)
 	if len(seen) == 0 || s.table.Vanishing(seen) > 0 {
-		s.monitor.look(ctx, s.lost(seen))
+		s.consul.Look(ctx, s.lost(seen))
 	}
 	entries := s.table.Observe(time.Now(), seen)
 	s.observed = true
@@ -421,25 +353,6 @@ func (s *Source) setWaiting(problems []Problem) {
 	s.waiting.set(time.Now(), problems)
 }
 
-// seen is what Consul says: nil before it has said anything, and without those
-// services, unheard, that it lists but has not said anything about. A service
-// that it says has no instance is left out: it is about to leave the list.
-func (s *Source) seen() (services []endpoints.Service, unheard []string) {
-	if _, ok := s.watches.brain.Recall(s.listing); !ok {
-		return nil, nil
-	}
-	services = make([]endpoints.Service, 0, len(s.watches.services))
-	for _, w := range s.watches.services {
-		switch {
-		case !w.heard:
-			unheard = append(unheard, w.name)
-		case w.service.Name != "":
-			services = append(services, w.service)
-		}
-	}
-	return services, unheard
-}
-
 // lost names the services of which Consul has fewer instances in rotation than
 // it had.
 func (s *Source) lost(seen []endpoints.Service) []string {
@@ -460,8 +373,8 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 func (s *Source) render(ctx context.Context) error {
 	began := time.Now()
 	entries := s.table.Entries()
-	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.watches.brain, &s.memo)
-	if err := s.watches.setNative(r.needs, len(r.problems) == 0); err != nil {
+	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.consul.Brain(), &s.memo)
+	if err := s.consul.SetNative(r.needs, len(r.problems) == 0); err != nil {
 		return err
 	}
 	good := len(r.problems) == 0 && len(r.missing) == 0

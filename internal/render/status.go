@@ -4,7 +4,9 @@ import (
 	"strconv"
 	"time"
 
+	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 )
 
 // Problem is something wrong with the input, in words for people.
@@ -19,33 +21,31 @@ type Problem struct {
 
 // serviceSubject names a service in a Problem; a strange name is quoted.
 func serviceSubject(name string) string {
-	if namePattern.MatchString(name) {
+	if metadata.ValidName(name) {
 		return "service " + name
 	}
-	return "service " + strconv.Quote(shorten(name))
+	return "service " + strconv.Quote(metadata.Shorten(name))
+}
+
+// problemsOf gives problems with Consul their subjects.
+func problemsOf(list []consul.Problem) []Problem {
+	problems := make([]Problem, len(list))
+	for n, p := range list {
+		problems[n] = Problem{Subject: "consul", Message: p.Message, Since: p.Since}
+		if p.Service != "" {
+			problems[n].Subject = serviceSubject(p.Service)
+		}
+	}
+	return problems
 }
 
 // Status is how it stands between Consul and the templates.
 type Status struct {
-	Consul ConsulStatus `json:"consul"`
+	Consul consul.Status `json:"consul"`
 	// Problems are all there are: Consul's, the services' and the templates'.
 	Problems []Problem `json:"problems,omitempty"`
 	// Entries are the services as they are to be served, by name.
 	Entries []endpoints.Entry `json:"entries,omitempty"`
-}
-
-// ConsulStatus is what is known of Consul.
-type ConsulStatus struct {
-	Address string `json:"address"` // "127.0.0.1:8500"
-	// Reachable is whether the agent answers.
-	Reachable bool `json:"reachable"`
-	// Leader is the leading server's address, empty when there is none:
-	// Consul then answers from memory, and changes wait.
-	Leader string `json:"leader,omitempty"`
-	// Since is since when it has been so.
-	Since time.Time `json:"since,omitzero"`
-	// LastError is what is wrong, empty when nothing is.
-	LastError string `json:"last_error,omitempty"`
 }
 
 // ledger is a list of problems that remembers when each was first seen. The

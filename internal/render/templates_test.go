@@ -153,7 +153,7 @@ func TestTheManualsExampleWorks(t *testing.T) {
 	service, err := dependency.NewHealthServiceQuery("intranet")
 	require.NoError(t, err)
 	brain.Remember(key, "intra.test")
-	brain.Remember(service, []*dependency.HealthService{registration("intranet", "one", "10.0.0.1", 80), registration("intranet", "two;", "10.0.0.2", 80)})
+	brain.Remember(service, []*dependency.HealthService{{ID: "one", Address: "10.0.0.1", Port: 80}, {ID: "two;", Address: "10.0.0.2", Port: 80}})
 	settings := testSettings("1.30.6")
 	r := execute(templateSet{"x.ctmpl": example}, functions(Catalog{}, settings), brain)
 	require.Empty(t, r.problems)

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -36,7 +36,7 @@ import (
 // registrations.
 type balancer struct{ grpc, http string }
 
-func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[string][]byte), registrations ...*dependency.HealthService) balancer {
+func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
 	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := balancer{
@@ -187,7 +187,7 @@ func TestGRPCTraffic(t *testing.T) {
 		certificate := secure.TLS.Certificates[0]
 		tlsCredentials := credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
 
-		server := func(service string, port int, change ...func(*dependency.HealthService)) *dependency.HealthService {
+		server := func(service string, port int, change ...func(*api.ServiceEntry)) *api.ServiceEntry {
 			return registration(service, fmt.Sprintf("%s-%d", service, port), "127.0.0.1", port, change...)
 		}
 		b := startBalancer(t, binary, nil,
@@ -359,7 +359,7 @@ func get(t *testing.T, client *http.Client, url string, change ...func(*http.Req
 
 func TestHTTPTraffic(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		server := func(service string, port int, change ...func(*dependency.HealthService)) *dependency.HealthService {
+		server := func(service string, port int, change ...func(*api.ServiceEntry)) *api.ServiceEntry {
 			return registration(service, fmt.Sprintf("%s-%d", service, port), "127.0.0.1", port, change...)
 		}
 		b := startBalancer(t, binary, nil,

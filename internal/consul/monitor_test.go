@@ -1,4 +1,4 @@
-package render
+package consul
 
 import (
 	"fmt"
@@ -59,10 +59,7 @@ func TestAnAgentThatHasLostItsServersIsToldWhereTheyAre(t *testing.T) {
 			config := &api.Config{Address: strings.TrimPrefix(agent.URL, "http://"), Scheme: "http"}
 			table, err := endpoints.Open("", endpoints.Options{})
 			require.NoError(t, err)
-			watches, err := newWatches(config)
-			require.NoError(t, err)
-			defer watches.stop()
-			m, err := newMonitor(config, table, watches, slog.New(slog.DiscardHandler))
+			m, err := newMonitor(config, table, newQueries(), slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 
 			m.check(t.Context())

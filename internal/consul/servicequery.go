@@ -1,14 +1,13 @@
-package render
+package consul
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/consul-template/dependency"
-	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/metadata"
 )
 
 // serviceQuery asks Consul for all instances of a service; its data is an
@@ -37,8 +36,7 @@ func (q *serviceQuery) FetchContext(ctx context.Context, clients *dependency.Cli
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", q, err)
 	}
-	service := parseService(q.service, registrations(entries), q.reserved)
-	return service, &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
+	return metadata.Parse(q.service, entries, q.reserved), &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
 }
 
 // CanShare says that several may ask it together, which nobody does.
@@ -71,30 +69,4 @@ func serviceOf(query string) (string, bool) {
 	}
 	name, ok = strings.CutSuffix(name, querySuffix)
 	return name, ok && !strings.Contains(name, "|")
-}
-
-// registrations is what Consul says of a service, in consul-template's words.
-func registrations(entries []*api.ServiceEntry) []*dependency.HealthService {
-	list := make([]*dependency.HealthService, 0, len(entries))
-	for _, e := range entries {
-		address := e.Service.Address
-		if address == "" {
-			address = e.Node.Address
-		}
-		list = append(list, &dependency.HealthService{
-			Node:        e.Node.Node,
-			Address:     address,
-			ID:          e.Service.ID,
-			Name:        e.Service.Service,
-			Tags:        e.Service.Tags,
-			ServiceMeta: e.Service.Meta,
-			Status:      e.Checks.AggregatedStatus(),
-			Port:        e.Service.Port,
-			Weights:     e.Service.Weights,
-		})
-	}
-	slices.SortStableFunc(list, func(a, b *dependency.HealthService) int {
-		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.ID, b.ID))
-	})
-	return list
 }

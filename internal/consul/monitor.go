@@ -1,4 +1,4 @@
-package render
+package consul
 
 import (
 	"context"
@@ -47,13 +47,8 @@ type monitor struct {
 	address string
 	token   string
 	table   *endpoints.Table
-	watches *watches
+	queries *queries
 	logger  *slog.Logger
-	// renew fires when everything should be asked anew: Consul was away, and
-	// may have come back with less, or it filtered its answers and no longer
-	// does. A blocking query finds out either when its time is over.
-	renew chan struct{}
-
 	// Of run's goroutine.
 	turn    int
 	renewed time.Time         // when everything was asked anew last
@@ -61,12 +56,12 @@ type monitor struct {
 	behind  map[string]behind // the watches that seemed to be, at the last check
 
 	mu            sync.Mutex
-	status        ConsulStatus
+	status        Status
 	trust         endpoints.Trust
 	filteredSince time.Time
 }
 
-func newMonitor(config *api.Config, table *endpoints.Table, watches *watches, logger *slog.Logger) (*monitor, error) {
+func newMonitor(config *api.Config, table *endpoints.Table, queries *queries, logger *slog.Logger) (*monitor, error) {
 	c := *config
 	client, err := api.NewClient(&c)
 	if err != nil {
@@ -77,11 +72,10 @@ func newMonitor(config *api.Config, table *endpoints.Table, watches *watches, lo
 		address: config.Address,
 		token:   c.Token, // NewClient put in what the environment has
 		table:   table,
-		watches: watches,
+		queries: queries,
 		logger:  logger,
 		behind:  map[string]behind{},
-		renew:   make(chan struct{}, 1),
-		status:  ConsulStatus{Address: config.Address, LastError: "Consul has not been asked yet"},
+		status:  Status{Address: config.Address, LastError: "Consul has not been asked yet"},
 		trust:   table.Trust(),
 	}
 	if m.trust.Filtered {
@@ -127,9 +121,9 @@ func (m *monitor) check(ctx context.Context) {
 	filtered := m.trust.Filtered
 	m.mu.Unlock()
 	back := changed && trouble == "" && !old.Since.IsZero()
-	if back && now.Sub(old.Since) >= longAway && now.Sub(m.renewed) >= m.watches.renewPause() {
+	if back && now.Sub(old.Since) >= longAway && now.Sub(m.renewed) >= m.queries.renewPause() {
 		m.renewed = now
-		notify(m.renew)
+		m.queries.renew() // Consul may have come back with less
 	}
 
 	if changed && trouble != "" {
@@ -142,7 +136,7 @@ func (m *monitor) check(ctx context.Context) {
 		clear(m.behind)
 		return
 	}
-	m.glance(ctx)
+	m.findStalled(ctx)
 	if filtered || m.suspect != "" {
 		m.look(ctx, m.doubtful())
 		if _, since := m.current(); since.IsZero() {
@@ -219,6 +213,10 @@ func (m *monitor) doubtful() []string {
 	return names
 }
 
+// Look asks Consul directly whether it filters what it says about the services, and
+// lets the table know.
+func (f *Follower) Look(ctx context.Context, services []string) { f.monitor.look(ctx, services) }
+
 // look asks directly whether Consul filters what it says about the services,
 // and lets the table know.
 func (m *monitor) look(ctx context.Context, services []string) {
@@ -230,7 +228,7 @@ func (m *monitor) look(ctx context.Context, services []string) {
 	}
 	if was := m.setTrust(func(t *endpoints.Trust) { t.Filtered = filtered }); was.Filtered && !filtered {
 		m.logger.Info("Consul no longer filters its answers by ACLs")
-		notify(m.renew)
+		m.queries.renew() // blocking queries would find out when their time is over
 	} else if !was.Filtered && filtered {
 		m.logger.Warn("Consul filters its answers by ACLs: the token is too weak", "services", services)
 	}
@@ -281,7 +279,7 @@ func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) 
 
 // current is the status, and since when answers are filtered: zero when they
 // are not.
-func (m *monitor) current() (ConsulStatus, time.Time) {
+func (m *monitor) current() (Status, time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status, m.filteredSince

@@ -1,4 +1,4 @@
-package render
+package consul
 
 import (
 	"context"
@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// glanceRound is in how many checks every service is looked at: in 24 seconds,
+	// lookRound is in how many checks every service is looked at: in 24 seconds,
 	// so that with a check of grace a watch that has stalled is renewed within
 	// thirty seconds.
-	glanceRound = 12
+	lookRound = 12
 	// nothing is a filter that no instance passes: Consul says how new its answer
 	// is all the same.
 	nothing = `Node.Node == ""`
@@ -23,13 +23,13 @@ const catalogQuery = "catalog.services"
 // news. What is on its way gets there by the next check.
 type behind struct{ heard, news uint64 }
 
-// glance asks directly about some of the services and the list of them, each in
+// findStalled asks directly about some of the services and the list of them, each in
 // its turn, for what blocking queries can't tell: that one has stalled, its
 // connection open and nothing coming from it, and that answers are filtered now,
 // since a token that becomes too weak ends no query.
-func (m *monitor) glance(ctx context.Context) {
+func (m *monitor) findStalled(ctx context.Context) {
 	for name, b := range m.behind {
-		if q := m.watches.find(name); q != nil && q.stalled(b.heard, b.news) {
+		if q := m.queries.find(name); q != nil && q.stalled(b.heard, b.news) {
 			m.logger.Warn("a watch has stalled: it is asked anew", "query", name)
 		}
 	}
@@ -53,7 +53,7 @@ func (m *monitor) glance(ctx context.Context) {
 		} else {
 			var listed map[string][]string
 			listed, meta, err = m.client.Catalog().Services(options)
-			if err == nil && m.watches.lists(listed) {
+			if err == nil && m.queries.hasList(listed) {
 				continue // a node's check that goes raises the list's index, and wakes no query
 			}
 		}
@@ -63,7 +63,7 @@ func (m *monitor) glance(ctx context.Context) {
 		if err != nil {
 			continue // the watch fails, too, and says so
 		}
-		if q := m.watches.find(name); q != nil {
+		if q := m.queries.find(name); q != nil {
 			if heard, ok := q.heard(); ok && heard != meta.LastIndex {
 				m.behind[name] = behind{heard, meta.LastIndex}
 			}
@@ -82,7 +82,7 @@ func (m *monitor) next() []string {
 	if len(names) == 1 {
 		names = append(names, queryOf("consul")) // whoever sees anything, sees that
 	}
-	turn := make([]string, (len(names)+glanceRound-1)/glanceRound)
+	turn := make([]string, (len(names)+lookRound-1)/lookRound)
 	for n := range turn {
 		m.turn++
 		turn[n] = names[m.turn%len(names)]

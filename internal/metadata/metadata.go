@@ -1,4 +1,6 @@
-package render
+// Package metadata reads what a service says of itself in Consul, by tags and by
+// metadata whose keys begin with "lb-".
+package metadata
 
 import (
 	"cmp"
@@ -10,28 +12,35 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
 
 	"lbctl/internal/endpoints"
 )
 
-// The metadata keys and tags that make a service a balanced one.
+// The metadata keys that make a service a balanced one.
 const (
-	keyProtocol = "lb-protocol"
-	keyHost     = "lb-host"
-	keyPath     = "lb-path"
-	keyVersion  = "lb-version"
-	keyPort     = "lb-port"
-	keyMaxConns = "lb-max-conns"
-	// keyEndpoints says how changes of a service's instances reach nginx.
-	keyEndpoints    = "lb-endpoints"
-	endpointsAuto   = "auto"
-	endpointsReload = "reload"
-	keyMinimum      = "lb-min-instances"
-	keyCheck        = "lb-check"
+	KeyProtocol = "lb-protocol" // one of endpoints.Protocols
+	KeyHost     = "lb-host"     // host names, separated by commas
+	KeyPath     = "lb-path"     // path prefixes, separated by commas
+	KeyVersion  = "lb-version"  // shown beside the instance
+	KeyPort     = "lb-port"     // tcp: the port to listen on
+	KeyMaxConns = "lb-max-conns"
+	// KeyEndpoints is EndpointsAuto or EndpointsReload.
+	KeyEndpoints    = "lb-endpoints"
+	KeyMinInstances = "lb-min-instances"
+	KeyCheck        = "lb-check" // an endpoints.Check
+)
 
-	tagGRPC = "grpc_server"
-	tagHTTP = "http_server"
+// The values of KeyEndpoints: how changes of a service's instances reach nginx.
+const (
+	EndpointsAuto   = "auto"
+	EndpointsReload = "reload"
+)
+
+// The tags that make a service a balanced one, as its protocol does.
+const (
+	TagGRPC = "grpc_server"
+	TagHTTP = "http_server"
 )
 
 // maxProblems is how many of a service's problems are told: a hundred instances
@@ -48,7 +57,6 @@ const maxRoutes = 64
 const maxMaxConns = 1_000_000
 
 var (
-	// consul-template's query language has no way to name other services.
 	namePattern    = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*$`)
 	pathPattern    = regexp.MustCompile(`^(/[A-Za-z0-9._~@:+!-]+)*/?$`)
@@ -56,30 +64,34 @@ var (
 	nowhereSegment = regexp.MustCompile(`/\.{1,2}(/|$)`)
 )
 
-// parseService makes a service of what Consul says about it; the zero Service
-// when it has no instance. Whatever is wrong is in its Problems; reserved are
-// ports that lb-port can't have.
-func parseService(name string, registered []*dependency.HealthService, reserved []int) endpoints.Service {
+// ValidName reports whether a service of that name can be balanced: consul-template's
+// query language has no way to name other services.
+func ValidName(service string) bool { return namePattern.MatchString(service) }
+
+// Parse makes a service of what Consul says about its instances; the zero Service
+// when there is none. Whatever is wrong is in its Problems; reserved are ports that
+// lb-port can't have.
+func Parse(name string, entries []*api.ServiceEntry, reserved []int) endpoints.Service {
 	s := endpoints.Service{Name: name}
 	var parsed []metadata
 	var problems []string
-	for _, r := range registered {
-		if r.Name != name {
+	for _, r := range sorted(entries) {
+		if r.Service.Service != name {
 			continue // Consul's index ignores case, names differ by it
 		}
-		m, err := parseMetadata(r, reserved)
+		m, err := parseMetadata(r.Service, reserved)
 		if err != nil {
 			problems = append(problems, err.Error())
 		}
 		parsed = append(parsed, m)
 
 		i := endpoints.Instance{
-			ID:       r.ID,
-			Node:     r.Node,
-			Address:  r.Address,
-			Port:     r.Port,
+			ID:       r.Service.ID,
+			Node:     r.Node.Node,
+			Address:  cmp.Or(r.Service.Address, r.Node.Address),
+			Port:     r.Service.Port,
 			Weight:   weight(r),
-			Status:   endpoints.Status(r.Status),
+			Status:   endpoints.Status(r.Checks.AggregatedStatus()),
 			Version:  m.version,
 			MaxConns: m.maxConns,
 		}
@@ -104,11 +116,17 @@ func parseService(name string, registered []*dependency.HealthService, reserved 
 	return s
 }
 
+func sorted(entries []*api.ServiceEntry) []*api.ServiceEntry {
+	return slices.SortedStableFunc(slices.Values(entries), func(a, b *api.ServiceEntry) int {
+		return cmp.Or(strings.Compare(a.Node.Node, b.Node.Node), strings.Compare(a.Service.ID, b.Service.ID))
+	})
+}
+
 // weight is Consul's weight for the instance's status, within what nginx takes.
-func weight(r *dependency.HealthService) int {
-	w := r.Weights.Passing
-	if r.Status == dependency.HealthWarning {
-		w = r.Weights.Warning
+func weight(r *api.ServiceEntry) int {
+	w := r.Service.Weights.Passing
+	if r.Checks.AggregatedStatus() == api.HealthWarning {
+		w = r.Service.Weights.Warning
 	}
 	return min(max(w, 1), 65535)
 }
@@ -132,23 +150,23 @@ func (m metadata) valid() bool { return m.protocol != "" }
 
 // parseMetadata reads one instance's metadata and tags. With an error the
 // metadata isn't valid, for half of it may mean something else than all of it.
-func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error) {
-	m := metadata{instance: shorten(r.ID)}
+func parseMetadata(r *api.AgentService, reserved []int) (metadata, error) {
+	m := metadata{instance: Shorten(r.ID)}
 	var errs []error
 	bad := func(key, found, want string) {
-		errs = append(errs, fmt.Errorf("%s %q, want %s", key, shorten(found), want))
+		errs = append(errs, fmt.Errorf("%s %q, want %s", key, Shorten(found), want))
 	}
 
-	m.balanced = slices.Contains(r.Tags, tagGRPC) || slices.Contains(r.Tags, tagHTTP)
+	m.balanced = slices.Contains(r.Tags, TagGRPC) || slices.Contains(r.Tags, TagHTTP)
 	value := func(key string) string {
-		v, ok := r.ServiceMeta[key]
+		v, ok := r.Meta[key]
 		m.balanced = m.balanced || ok
 		return strings.TrimSpace(v)
 	}
-	protocol, hosts, paths := value(keyProtocol), value(keyHost), value(keyPath)
-	version, port := value(keyVersion), value(keyPort)
-	maxConns, delivery := value(keyMaxConns), value(keyEndpoints)
-	minimum, check := value(keyMinimum), endpoints.Check(value(keyCheck))
+	protocol, hosts, paths := value(KeyProtocol), value(KeyHost), value(KeyPath)
+	version, port := value(KeyVersion), value(KeyPort)
+	maxConns, delivery := value(KeyMaxConns), value(KeyEndpoints)
+	minimum, check := value(KeyMinInstances), endpoints.Check(value(KeyCheck))
 	if !m.balanced {
 		return m, nil
 	}
@@ -157,65 +175,65 @@ func parseMetadata(r *dependency.HealthService, reserved []int) (metadata, error
 	switch {
 	case protocol != "":
 		if !slices.Contains(endpoints.Protocols, p) {
-			bad(keyProtocol, protocol, fmt.Sprintf("one of %q", endpoints.Protocols))
+			bad(KeyProtocol, protocol, fmt.Sprintf("one of %q", endpoints.Protocols))
 		}
-	case slices.Contains(r.Tags, tagGRPC) && slices.Contains(r.Tags, tagHTTP):
-		errs = append(errs, fmt.Errorf("it has both tags, %q and %q, want one of them or %s", tagGRPC, tagHTTP, keyProtocol))
-	case slices.Contains(r.Tags, tagGRPC):
+	case slices.Contains(r.Tags, TagGRPC) && slices.Contains(r.Tags, TagHTTP):
+		errs = append(errs, fmt.Errorf("it has both tags, %q and %q, want one of them or %s", TagGRPC, TagHTTP, KeyProtocol))
+	case slices.Contains(r.Tags, TagGRPC):
 		p = endpoints.GRPC
-	case slices.Contains(r.Tags, tagHTTP):
+	case slices.Contains(r.Tags, TagHTTP):
 		p = endpoints.HTTP
 	case port != "":
 		p = endpoints.TCP
 	default:
 		errs = append(errs, fmt.Errorf("neither %s nor one of the tags %q and %q says what it speaks, want one of them",
-			keyProtocol, tagGRPC, tagHTTP))
+			KeyProtocol, TagGRPC, TagHTTP))
 	}
 
 	hostList, err := splitList(hosts, parseHost)
 	if err != nil {
-		bad(keyHost, hosts, err.Error())
+		bad(KeyHost, hosts, err.Error())
 	}
 	pathList, err := splitList(paths, func(path string) (string, error) { return parsePath(p, path) })
 	if err != nil {
-		bad(keyPath, paths, err.Error())
+		bad(KeyPath, paths, err.Error())
 	}
 	if len(hostList)*len(pathList) > maxRoutes {
 		errs = append(errs, fmt.Errorf("%d hosts in %s and %d paths in %s make %d routes, want at most %d",
-			len(hostList), keyHost, len(pathList), keyPath, len(hostList)*len(pathList), maxRoutes))
+			len(hostList), KeyHost, len(pathList), KeyPath, len(hostList)*len(pathList), maxRoutes))
 	}
 	switch {
 	case p == endpoints.TCP && (hosts != "" || paths != ""):
-		errs = append(errs, fmt.Errorf("%s %q can't be routed by %s or %s, want %s", keyProtocol, p, keyHost, keyPath, keyPort))
+		errs = append(errs, fmt.Errorf("%s %q can't be routed by %s or %s, want %s", KeyProtocol, p, KeyHost, KeyPath, KeyPort))
 	case p == endpoints.TCP:
 		m.port, err = strconv.Atoi(port)
 		if err != nil || m.port < 1024 || m.port > 65535 || slices.Contains(reserved, m.port) {
-			bad(keyPort, port, fmt.Sprintf("a port of 1024 to 65535 other than %s, which are taken", listOf(reserved)))
+			bad(KeyPort, port, fmt.Sprintf("a port of 1024 to 65535 other than %s, which are taken", listOf(reserved)))
 		}
 	case port != "":
-		bad(keyPort, port, fmt.Sprintf("none, for it is for %s %q only", keyProtocol, endpoints.TCP))
+		bad(KeyPort, port, fmt.Sprintf("none, for it is for %s %q only", KeyProtocol, endpoints.TCP))
 	}
 	if version != "" && !versionLabel.MatchString(version) {
-		bad(keyVersion, version, `1 to 64 letters, digits, ".", "_" or "-"`)
+		bad(KeyVersion, version, `1 to 64 letters, digits, ".", "_" or "-"`)
 	}
 	if maxConns != "" {
 		m.maxConns, err = strconv.Atoi(maxConns)
 		if err != nil || m.maxConns < 1 || m.maxConns > maxMaxConns {
-			bad(keyMaxConns, maxConns, fmt.Sprintf("a number of connections from 1 to %d", maxMaxConns))
+			bad(KeyMaxConns, maxConns, fmt.Sprintf("a number of connections from 1 to %d", maxMaxConns))
 		}
 	}
-	if delivery != "" && delivery != endpointsAuto && delivery != endpointsReload {
-		bad(keyEndpoints, delivery, fmt.Sprintf("%q or %q", endpointsAuto, endpointsReload))
+	if delivery != "" && delivery != EndpointsAuto && delivery != EndpointsReload {
+		bad(KeyEndpoints, delivery, fmt.Sprintf("%q or %q", EndpointsAuto, EndpointsReload))
 	}
-	m.byReload = delivery == endpointsReload
+	m.byReload = delivery == EndpointsReload
 	if minimum != "" {
 		m.minimum, err = strconv.Atoi(minimum)
 		if err != nil || m.minimum < 1 || m.minimum > maxMinimum {
-			bad(keyMinimum, minimum, fmt.Sprintf("a whole number from 1 to %d", maxMinimum))
+			bad(KeyMinInstances, minimum, fmt.Sprintf("a whole number from 1 to %d", maxMinimum))
 		}
 	}
 	if !check.Valid() {
-		bad(keyCheck, string(check), `"tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`)
+		bad(KeyCheck, string(check), `"tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`)
 	}
 	if len(errs) > 0 {
 		return metadata{instance: m.instance, balanced: true}, fmt.Errorf("instance %q: %w", m.instance, joinLines(errs))
@@ -248,7 +266,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 			return false
 		}
 		s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q, but %q is what most instances of %q have, want one for all",
-			m.instance, keyProtocol, m.protocol, s.Protocol, s.Name))
+			m.instance, KeyProtocol, m.protocol, s.Protocol, s.Name))
 		return true
 	})
 	s.MinInstances = most(same, func(m metadata) int { return m.minimum })
@@ -258,7 +276,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		for _, m := range same {
 			if m.port != s.Port {
 				s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q, but %q is what most instances of %q have, want one for all",
-					m.instance, keyPort, strconv.Itoa(m.port), strconv.Itoa(s.Port), s.Name))
+					m.instance, KeyPort, strconv.Itoa(m.port), strconv.Itoa(s.Port), s.Name))
 			}
 		}
 		return
@@ -335,9 +353,9 @@ func parsePath(p endpoints.Protocol, path string) (string, error) {
 	return path, nil
 }
 
-// shorten keeps values from Consul, which may have 512 characters, from
+// Shorten keeps values from Consul, which may have 512 characters, from
 // filling a line of a status.
-func shorten(value string) string {
+func Shorten(value string) string {
 	if len(value) <= 80 {
 		return value
 	}

@@ -1,4 +1,4 @@
-package render
+package consul
 
 import (
 	"context"
@@ -167,18 +167,16 @@ func TestAQueryThatIsGivenUpKnowsWhy(t *testing.T) {
 }
 
 func TestManyQueriesWaitForLess(t *testing.T) {
-	w, err := newWatches(&api.Config{Address: "127.0.0.1:1"})
-	require.NoError(t, err)
-	defer w.stop()
+	w := newQueries()
 	assert.Equal(t, queryWait, w.wait())
 	assert.Less(t, w.renewPause(), time.Second)
 	for n := range 1000 {
-		w.queries[fmt.Sprint(n)] = nil
+		w.byName[fmt.Sprint(n)] = nil
 	}
 	assert.Equal(t, queryWait, w.wait())
 	assert.Equal(t, queryWait/2, w.renewPause(), "four times a thousand fit, and two are taken")
 	for n := range manyQueries {
-		w.queries[fmt.Sprint(n)] = nil
+		w.byName[fmt.Sprint(n)] = nil
 	}
 	assert.Equal(t, manyWait, w.wait())
 	assert.Equal(t, manyWait, w.renewPause())
@@ -186,7 +184,7 @@ func TestManyQueriesWaitForLess(t *testing.T) {
 	asked := time.Duration(0)
 	q := newQuery(askedFor{newServiceQuery("web", nil), &asked}, func() {})
 	q.wait = w.wait
-	_, _, err = q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7, WaitTime: queryWait})
+	_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7, WaitTime: queryWait})
 	require.NoError(t, err)
 	assert.Equal(t, manyWait, asked)
 }
@@ -297,9 +295,9 @@ func TestEveryServiceIsLookedAtInItsTurn(t *testing.T) {
 			table.Observe(time.Now(), services)
 			m := &monitor{table: table}
 			seen := map[string]bool{}
-			for range glanceRound {
+			for range lookRound {
 				turn := m.next()
-				assert.LessOrEqual(t, len(turn), n/glanceRound+1)
+				assert.LessOrEqual(t, len(turn), n/lookRound+1)
 				for _, name := range turn {
 					seen[name] = true
 				}
@@ -307,4 +305,27 @@ func TestEveryServiceIsLookedAtInItsTurn(t *testing.T) {
 			assert.Equal(t, want, seen)
 		})
 	}
+}
+
+func TestRetriesNeverEnd(t *testing.T) {
+	for _, n := range []int{0, 1, 5, 7, 8, 100, 1 << 40} {
+		wait := retry(n)
+		assert.LessOrEqual(t, wait, retryMax)
+		assert.Greater(t, wait, retryMin/2)
+	}
+}
+
+func TestTheWayToConsulIsTheSameForBothClients(t *testing.T) {
+	in := clientInput(&api.Config{
+		Address: "consul.example:8501", Scheme: "https", Token: "t", TokenFile: "f", Namespace: "n",
+		HttpAuth: &api.HttpBasicAuth{Username: "u", Password: "p"},
+		TLSConfig: api.TLSConfig{
+			Address: "name", CAFile: "ca", CAPath: "dir", CertFile: "cert", KeyFile: "key", InsecureSkipVerify: true,
+		},
+	})
+	assert.Equal(t, []any{"consul.example:8501", "t", "f", "n", true, "u", "p", true, false, "name", "ca", "dir", "cert", "key"},
+		[]any{in.Address, in.Token, in.TokenFile, in.Namespace, in.AuthEnabled, in.AuthUsername, in.AuthPassword,
+			in.SSLEnabled, in.SSLVerify, in.ServerName, in.SSLCACert, in.SSLCAPath, in.SSLCert, in.SSLKey})
+	assert.True(t, clientInput(&api.Config{Address: "https://consul.example"}).SSLEnabled)
+	assert.False(t, clientInput(&api.Config{Address: "127.0.0.1:8500", Scheme: "http"}).SSLEnabled)
 }

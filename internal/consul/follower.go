@@ -1,0 +1,287 @@
+// Package consul follows what Consul says: the services in its catalog with their
+// instances, and what templates ask for. It also finds out whether Consul can be
+// believed: whether it has a leader, filters its answers, or has stopped sending
+// news.
+//
+// consul-template's Watcher and Brain do the work that is worth sharing.
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul-template/template"
+	"github.com/hashicorp/consul-template/watch"
+	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
+)
+
+// Options says what a Follower works with.
+type Options struct {
+	// Consul is how to reach Consul; default what the environment says in
+	// CONSUL_HTTP_ADDR and the other variables of Consul's own commands.
+	Consul *api.Config
+	// Table remembers services, and is told how far Consul can be believed.
+	Table *endpoints.Table
+	// ReservedPorts are those that lb-port can't have.
+	ReservedPorts []int
+	Logger        *slog.Logger
+}
+
+// Problem is something wrong with Consul or with what it says, in words for people.
+type Problem struct {
+	Service string // empty: Consul itself
+	Message string
+	Since   time.Time // zero: since it is told
+}
+
+// Follower follows the services in Consul's catalog and what templates ask for. But
+// for Run, Status and Problems, one goroutine may use it at a time.
+type Follower struct {
+	queries *queries
+	monitor *monitor
+	watcher *watch.Watcher
+	table   *endpoints.Table
+	logger  *slog.Logger
+
+	reserved []int
+	listing  dependency.Dependency            // the query for the list of services
+	followed []*dependency.CatalogSnippet     // the list whose services are followed
+	own      map[string]dependency.Dependency // the queries for the list and for services
+	native   map[string]dependency.Dependency // the templates', by functions like key
+	services []followed                       // by name
+	failing  map[string]bool                  // the queries that were last found to fail, by name
+}
+
+// followed is a service as Consul says: the zero one if there is none.
+type followed struct {
+	name    string
+	heard   bool // Consul has said something
+	service endpoints.Service
+}
+
+// New makes a Follower. It asks Consul for the list of services at once.
+func New(opts Options) (*Follower, error) {
+	config := api.DefaultConfig()
+	if opts.Consul != nil {
+		copied := *opts.Consul
+		config = &copied
+		if config.Address == "" {
+			config.Address = api.DefaultConfig().Address
+		}
+	}
+	clients := dependency.NewClientSet()
+	if err := clients.CreateConsulClient(clientInput(config)); err != nil {
+		return nil, fmt.Errorf("make a Consul client: %w", err)
+	}
+	listing, err := dependency.NewCatalogServicesQuery("")
+	if err != nil {
+		return nil, err
+	}
+	f := &Follower{
+		queries: newQueries(),
+		watcher: watch.NewWatcher(&watch.NewWatcherInput{
+			Clients: clients,
+			// No MaxStale: a server that just started and knows nothing yet
+			// would answer with an empty catalog.
+			BlockQueryWaitTime: queryWait,
+		}),
+		table:    opts.Table,
+		logger:   opts.Logger,
+		reserved: opts.ReservedPorts,
+		listing:  listing,
+		own:      map[string]dependency.Dependency{},
+		native:   map[string]dependency.Dependency{},
+	}
+	f.monitor, err = newMonitor(config, opts.Table, f.queries, opts.Logger)
+	return f, err
+}
+
+// Start sends the query for the list of services.
+func (f *Follower) Start() error { return f.add(f.listing) }
+
+// Run finds out whether Consul can be believed, until ctx is done.
+func (f *Follower) Run(ctx context.Context) error { return f.monitor.run(ctx) }
+
+// Stop ends all queries. One of consul-template's own that is under way ends with
+// its answer, within queryWait.
+func (f *Follower) Stop() { f.watcher.Stop() }
+
+// Answers gives what Consul answers, for Receive.
+func (f *Follower) Answers() <-chan *watch.View { return f.watcher.DataCh() }
+
+// Changed fires when a query begins to fail, fails for another reason, or succeeds
+// again.
+func (f *Follower) Changed() <-chan struct{} { return f.queries.changed }
+
+// Brain has what Consul answered to the templates' queries.
+func (f *Follower) Brain() *template.Brain { return f.queries.brain }
+
+// Status is what is known of Consul. Any goroutine may call it.
+func (f *Follower) Status() Status {
+	status, _ := f.monitor.current()
+	return status
+}
+
+// Receive takes an answer, unless its query was ended.
+func (f *Follower) Receive(view *watch.View) {
+	d := view.Dependency()
+	q := f.queries.find(d.String())
+	if q == nil || d != q {
+		return
+	}
+	service, ok := view.Data().(endpoints.Service)
+	if !ok {
+		f.queries.brain.Remember(d, view.Data())
+		return
+	}
+	if name, ok := serviceOf(d.String()); ok {
+		if n, ok := f.place(name); ok {
+			f.services[n].heard, f.services[n].service = true, service
+		}
+	}
+}
+
+// Follow sends queries for the services that are in the catalog, and for no others.
+// changed is false when the list is the same as last time; problems are then nil.
+func (f *Follower) Follow() (changed bool, problems []Problem, err error) {
+	data, ok := f.queries.brain.Recall(f.listing)
+	if !ok {
+		return false, nil, nil
+	}
+	listed, _ := data.([]*dependency.CatalogSnippet)
+	if len(listed) > 0 && len(listed) == len(f.followed) && listed[0] == f.followed[0] {
+		return false, nil, nil
+	}
+	f.followed = listed
+	wanted := make(map[string]bool, len(listed)+1)
+	wanted[f.listing.String()] = true
+	for _, snippet := range listed {
+		if snippet.Name == "consul" {
+			continue
+		}
+		query := queryOf(snippet.Name)
+		if f.own[query] != nil {
+			wanted[query] = true
+			continue
+		}
+		if !metadata.ValidName(snippet.Name) {
+			problems = append(problems, Problem{
+				Service: snippet.Name,
+				Message: `it isn't balanced: its name has other characters than letters, digits, "-" and "_", or more than 255`,
+			})
+			continue
+		}
+		wanted[query] = true
+		if err := f.add(newServiceQuery(snippet.Name, f.reserved)); err != nil {
+			return false, nil, err
+		}
+	}
+	for query := range f.own {
+		if !wanted[query] {
+			f.remove(query)
+		}
+	}
+	return true, problems, nil
+}
+
+// Services is what Consul says of the services it lists; known is false before it
+// has listed any. unheard are those that it has said nothing about yet. A service
+// without instances is left out: it is about to leave the list.
+func (f *Follower) Services() (services []endpoints.Service, unheard []string, known bool) {
+	if _, ok := f.queries.brain.Recall(f.listing); !ok {
+		return nil, nil, false
+	}
+	services = make([]endpoints.Service, 0, len(f.services))
+	for _, s := range f.services {
+		switch {
+		case !s.heard:
+			unheard = append(unheard, s.name)
+		case s.service.Name != "":
+			services = append(services, s.service)
+		}
+	}
+	return services, unheard, true
+}
+
+// SetNative says which queries the templates need now; the others are ended and
+// forgotten. complete is false when templates failed: they may need more than is
+// known, so nothing is ended.
+func (f *Follower) SetNative(needs map[string]dependency.Dependency, complete bool) error {
+	var errs []error
+	for name, d := range needs {
+		if f.native[name] == nil {
+			f.native[name] = d
+			errs = append(errs, f.start(d))
+		}
+	}
+	if !complete {
+		return errors.Join(errs...)
+	}
+	for name, d := range f.native {
+		if needs[name] == nil {
+			delete(f.native, name)
+			f.end(d)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Follower) place(service string) (int, bool) {
+	return slices.BinarySearchFunc(f.services, service, func(x followed, name string) int { return strings.Compare(x.name, name) })
+}
+
+// add sends a query of our own.
+func (f *Follower) add(d dependency.Dependency) error {
+	f.own[d.String()] = d
+	if q, ok := d.(*serviceQuery); ok {
+		if n, known := f.place(q.service); !known {
+			f.services = slices.Insert(f.services, n, followed{name: q.service})
+		}
+	}
+	return f.start(d)
+}
+
+// remove ends what add began.
+func (f *Follower) remove(name string) {
+	d := f.own[name]
+	if d == nil {
+		return
+	}
+	delete(f.own, name)
+	if q, ok := d.(*serviceQuery); ok {
+		if n, known := f.place(q.service); known {
+			f.services = slices.Delete(f.services, n, n+1)
+		}
+	}
+	f.end(d)
+}
+
+func (f *Follower) start(d dependency.Dependency) error {
+	q, ok := f.queries.add(d)
+	if !ok {
+		return nil // it is sent already, for the templates or for us
+	}
+	if _, err := f.watcher.Add(q); err != nil {
+		return fmt.Errorf("watch %s: %w", d, err)
+	}
+	return nil
+}
+
+func (f *Follower) end(d dependency.Dependency) {
+	name := d.String()
+	if f.own[name] != nil || f.native[name] != nil {
+		return // the templates need it still, or we do
+	}
+	f.queries.remove(name)
+	f.watcher.Remove(d)
+	f.queries.brain.Forget(d)
+}

@@ -1,0 +1,17 @@
+package consul
+
+import "time"
+
+// Status is what is known of Consul.
+type Status struct {
+	Address string `json:"address"` // "127.0.0.1:8500"
+	// Reachable is whether the agent answers.
+	Reachable bool `json:"reachable"`
+	// Leader is the leading server's address, empty when there is none:
+	// Consul then answers from memory, and changes wait.
+	Leader string `json:"leader,omitempty"`
+	// Since is since when it has been so.
+	Since time.Time `json:"since,omitzero"`
+	// LastError is what is wrong, empty when nothing is.
+	LastError string `json:"last_error,omitempty"`
+}

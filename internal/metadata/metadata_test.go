@@ -1,0 +1,182 @@
+package metadata
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+	"lbctl/internal/endpoints"
+)
+
+func TestWhatMakesAServiceABalancedOne(t *testing.T) {
+	type change = func(*api.ServiceEntry)
+	for _, c := range []struct {
+		name    string
+		changes []change
+		want    string // protocol, routes, port, default
+		problem string
+	}{
+		{"nothing", nil, "", ""},
+		{"other tags and metadata", []change{consultest.Tags("v1", "grpc"), consultest.Meta("version", "1", "LB-HOST", "x")}, "", ""},
+		{"the tag grpc_server", []change{consultest.Tags("grpc_server")}, "grpc default", ""},
+		{"the tag http_server", []change{consultest.Tags("http_server", "other")}, "http default", ""},
+		{"the tag and a route", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/api")}, "http */api", ""},
+		{"a protocol alone", []change{consultest.Meta("lb-protocol", "grpc")}, "grpc default", ""},
+		{"a protocol in capitals", []change{consultest.Meta("lb-protocol", " HTTPS ")}, "https default", ""},
+		{"the protocol wins over the tag", []change{consultest.Tags("grpc_server"), consultest.Meta("lb-protocol", "grpcs")}, "grpcs default", ""},
+		{"hosts", []change{consultest.Meta("lb-protocol", "http", "lb-host", "B.example.com, a.example.com,,b.example.com")}, "http a.example.com b.example.com", ""},
+		{"a wildcard host", []change{consultest.Meta("lb-protocol", "http", "lb-host", "*.example.com")}, "http *.example.com", ""},
+		{"paths lose their last slash", []change{consultest.Meta("lb-protocol", "http", "lb-path", "/b/,/a,/b")}, "http */a */b", ""},
+		{"the path of everything", []change{consultest.Meta("lb-protocol", "http", "lb-path", "/")}, "http default", ""},
+		{"hosts times paths", []change{consultest.Meta("lb-protocol", "http", "lb-host", "a.test,b.test", "lb-path", "/x,/y")}, "http a.test/x a.test/y b.test/x b.test/y", ""},
+		{"a method", []change{consultest.Meta("lb-protocol", "grpc", "lb-path", "/pkg.Service/Method")}, "grpc */pkg.Service/Method", ""},
+		{"TCP", []change{consultest.Meta("lb-protocol", "tcp", "lb-port", "6379")}, "tcp port 6379", ""},
+		{"a port says TCP", []change{consultest.Meta("lb-port", "6379")}, "tcp port 6379", ""},
+
+		{"an unknown protocol", []change{consultest.Meta("lb-protocol", "udp")}, "not OK", `instance "x-1": lb-protocol "udp", want one of ["grpc" "grpcs" "http" "https" "tcp"]`},
+		{"no protocol at all", []change{consultest.Meta("lb-host", "a.test")}, "not OK", `neither lb-protocol nor one of the tags "grpc_server" and "http_server" says what it speaks`},
+		{"both tags", []change{consultest.Tags("grpc_server", "http_server")}, "not OK", `it has both tags, "grpc_server" and "http_server", want one of them or lb-protocol`},
+		{"a host with a port", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a.test:80")}, "not OK", `lb-host "a.test:80", want host names like`},
+		{"a wildcard in the middle", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a.*.test")}, "not OK", `lb-host "a.*.test", want host names like`},
+		{"a relative path", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "api")}, "not OK", `lb-path "api", want path prefixes like`},
+		{"a path that nginx never sees", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/a/../b")}, "not OK", `lb-path "/a/../b", want path prefixes like`},
+		{"a path below a method", []change{consultest.Tags("grpc_server"), consultest.Meta("lb-path", "/a/b/c")}, "not OK", `lb-path "/a/b/c", want "/package.Service" or "/package.Service/Method" for gRPC`},
+		{"a version with a space", []change{consultest.Tags("http_server"), consultest.Meta("lb-version", "v 1")}, "not OK", `lb-version "v 1", want 1 to 64 letters, digits, ".", "_" or "-"`},
+		{"TCP without a port", []change{consultest.Meta("lb-protocol", "tcp")}, "not OK", `lb-port "", want a port of 1024 to 65535 other than 5000, 8080, 9119, which are taken`},
+		{"TCP on a listener's port", []change{consultest.Meta("lb-port", "8080")}, "not OK", `lb-port "8080", want a port`},
+		{"TCP with a path", []change{consultest.Meta("lb-protocol", "tcp", "lb-port", "6379", "lb-path", "/x")}, "not OK", `lb-protocol "tcp" can't be routed by lb-host or lb-path, want lb-port`},
+		{"a port for HTTP", []change{consultest.Tags("http_server"), consultest.Meta("lb-port", "6379")}, "not OK", `lb-port "6379", want none, for it is for lb-protocol "tcp" only`},
+		{"too many routes", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a,b,c,d,e,f,g,h,i", "lb-path", "/1,/2,/3,/4,/5,/6,/7,/8")}, "not OK", `9 hosts in lb-host and 8 paths in lb-path make 72 routes, want at most 64`},
+		{"all at once", []change{consultest.Meta("lb-protocol", "x", "lb-version", "!")}, "not OK", `lb-protocol "x", want one of ["grpc" "grpcs" "http" "https" "tcp"]; lb-version "!"`},
+		{"a long value", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", strings.Repeat("x", 512))}, "not OK", `lb-path "` + strings.Repeat("x", 77) + `...", want`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := Parse("x", []*api.ServiceEntry{consultest.Entry("x", "x-1", "10.0.0.1", 80, c.changes...)}, []int{5000, 8080, 9119})
+			assert.Equal(t, c.want, structure(s))
+			assert.Len(t, s.Instances, 1, "bad metadata never costs an endpoint")
+			if c.problem == "" {
+				assert.Empty(t, s.Problems)
+			} else {
+				require.Len(t, s.Problems, 1)
+				assert.Contains(t, s.Problems[0], c.problem)
+			}
+		})
+	}
+}
+
+func structure(s endpoints.Service) string {
+	if !s.OK {
+		return "not OK"
+	}
+	words := []string{string(s.Protocol)}
+	for _, r := range s.Routes {
+		words = append(words, r.String())
+	}
+	if s.Port != 0 {
+		words = append(words, fmt.Sprintf("port %d", s.Port))
+	}
+	if s.Default {
+		words = append(words, "default")
+	}
+	return strings.TrimSpace(strings.Join(words, " "))
+}
+
+func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
+	parse := func(registrations ...*api.ServiceEntry) endpoints.Service {
+		return Parse("x", registrations, nil)
+	}
+	t.Run("routes are those of all", func(t *testing.T) {
+		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/old")),
+			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/new")),
+			consultest.Entry("x", "3", "10.0.0.3", 80))
+		assert.Equal(t, "http */new */old", structure(s))
+		assert.Empty(t, s.Problems)
+		assert.Len(t, s.Instances, 3)
+	})
+	t.Run("the protocol is that of most", func(t *testing.T) {
+		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/one")),
+			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "https", "lb-path", "/two")),
+			consultest.Entry("x", "3", "10.0.0.3", 80, consultest.Meta("lb-protocol", "https", "lb-path", "/three")))
+		assert.Equal(t, "https */three */two", structure(s))
+		assert.Equal(t, []string{`instance "1": lb-protocol "http", but "https" is what most instances of "x" have, want one for all`}, s.Problems)
+	})
+	t.Run("a tie goes to the first by name", func(t *testing.T) {
+		assert.Equal(t, "grpc default", structure(parse(
+			consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http")),
+			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "grpc")))))
+	})
+	t.Run("the port is that of most", func(t *testing.T) {
+		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-port", "7000")),
+			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-port", "7001")),
+			consultest.Entry("x", "3", "10.0.0.3", 80, consultest.Meta("lb-port", "7001")))
+		assert.Equal(t, "tcp port 7001", structure(s))
+		assert.Len(t, s.Problems, 1)
+	})
+	t.Run("the minimum is that of most", func(t *testing.T) {
+		least := func(minimum string) *api.ServiceEntry {
+			return consultest.Entry("x", "of-"+minimum, "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Meta("lb-min-instances", minimum))
+		}
+		assert.Equal(t, 2, parse(least("2"), least("3"), least("2")).MinInstances)
+		assert.Zero(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).MinInstances)
+		assert.Equal(t, []string{`instance "of-none": lb-min-instances "none", want a whole number from 1 to 10000`}, parse(least("none")).Problems)
+		assert.False(t, parse(least("0")).OK)
+	})
+	t.Run("the check is that of most", func(t *testing.T) {
+		asked := func(check string) *api.ServiceEntry {
+			return consultest.Entry("x", "by-"+check, "10.0.0.1", 80, consultest.Tags("grpc_server"), consultest.Meta("lb-check", check))
+		}
+		assert.Equal(t, endpoints.Check("grpc:pkg.Shop"), parse(asked("grpc:pkg.Shop"), asked("grpc"), asked("grpc:pkg.Shop")).Check)
+		assert.Empty(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).Check)
+		assert.Equal(t, []string{`instance "by-icmp": lb-check "icmp", want "tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`}, parse(asked("icmp")).Problems)
+	})
+	t.Run("one that is not understood does not count", func(t *testing.T) {
+		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/good", "lb-version", "v2")),
+			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "http", "lb-path", "bad", "lb-version", "v3")))
+		assert.Equal(t, "http */good", structure(s))
+		assert.Equal(t, "v2", s.Instances[0].Version)
+		assert.Empty(t, s.Instances[1].Version)
+	})
+	t.Run("problems are told, but not a hundred times", func(t *testing.T) {
+		var all []*api.ServiceEntry
+		for n := range 100 {
+			all = append(all, consultest.Entry("x", fmt.Sprint(n), "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Meta("lb-path", "bad")))
+		}
+		s := parse(all...)
+		require.Len(t, s.Problems, maxProblems+1)
+		assert.Equal(t, "and 95 problems more", s.Problems[maxProblems])
+	})
+	t.Run("those of a name in other letters are another service's", func(t *testing.T) {
+		s := parse(consultest.Entry("X", "1", "10.0.0.1", 80, consultest.Tags("http_server")), consultest.Entry("x", "2", "10.0.0.2", 80))
+		assert.Len(t, s.Instances, 1)
+		assert.Equal(t, "", structure(s))
+	})
+	t.Run("without instances there is no service", func(t *testing.T) {
+		assert.Equal(t, endpoints.Service{}, parse())
+	})
+}
+
+func TestInstances(t *testing.T) {
+	s := Parse("x", []*api.ServiceEntry{
+		consultest.Entry("x", "weighty", "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Weights(7, 2), consultest.OnNode("n")),
+		consultest.Entry("x", "warning", "10.0.0.2", 80, consultest.Tags("http_server"), consultest.Weights(7, 2), consultest.Status("warning")),
+		consultest.Entry("x", "light", "10.0.0.3", 80, consultest.Tags("http_server"), consultest.Weights(0, 0)),
+		consultest.Entry("x", "heavy", "fd00::1", 80, consultest.Tags("http_server"), consultest.Weights(1000000, 1), consultest.Status("critical")),
+		consultest.Entry("x", "nowhere", "", 80, consultest.Tags("http_server")),
+		consultest.Entry("x", "portless", "10.0.0.4", 0, consultest.Tags("http_server")),
+	}, nil)
+	assert.Equal(t, []endpoints.Instance{
+		{ID: "weighty", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 7, Status: endpoints.Passing},
+		{ID: "heavy", Node: "node-1", Address: "fd00::1", Port: 80, Weight: 65535, Status: endpoints.Critical},
+		{ID: "light", Node: "node-1", Address: "10.0.0.3", Port: 80, Weight: 1, Status: endpoints.Passing},
+		{ID: "warning", Node: "node-1", Address: "10.0.0.2", Port: 80, Weight: 2, Status: endpoints.Warning},
+	}, s.Instances)
+	assert.Equal(t, []string{
+		`instance "nowhere": address "", want an IP address or a host name: it gets no traffic`,
+		`instance "portless": port "0", want 1 to 65535: it gets no traffic`,
+	}, s.Problems)
+}
