@@ -24,8 +24,16 @@ const (
 )
 
 // Main runs the registrar with args until it is done, handles the signals that
-// the process gets meanwhile, and returns the exit code.
+// the process gets meanwhile, and returns the exit code. What it writes to errOut
+// may be lost, but never ends or delays its work.
 func Main(args []string, out, errOut io.Writer) int {
+	surviveClosedOutput()
+	lines := newOutput(errOut)
+	defer lines.flush()
+	return execute(args, out, lines)
+}
+
+func execute(args []string, out, errOut io.Writer) int {
 	code := 0
 	cmd := newCommand(&code)
 	cmd.SetArgs(args)

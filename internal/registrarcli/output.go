@@ -1,0 +1,93 @@
+package registrarcli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// outputQueue is how many lines wait for a reader that does not read. Further
+	// ones are lost.
+	outputQueue = 256
+	// outputPatience is how long one line may take. Then nobody waits for lines
+	// any more until one has been written again.
+	outputPatience = 200 * time.Millisecond
+	// outputFlush is how long the end of the program waits for lines.
+	outputFlush = time.Second
+)
+
+// output is standard error for a program that must do its work whatever happens
+// to its output: a reader that has ended, that does not read, or a full disk. It
+// never fails, and makes nobody wait for long.
+type output struct {
+	w     io.Writer
+	lines chan line
+	stuck atomic.Bool
+	lost  atomic.Int64
+}
+
+type line struct {
+	text    []byte
+	written chan struct{} // closed when it has been written
+}
+
+func newOutput(w io.Writer) *output {
+	o := &output{w: w, lines: make(chan line, outputQueue)}
+	go o.run()
+	return o
+}
+
+// surviveClosedOutput lets writes to a closed standard output or standard error
+// fail, where Go would end the program with SIGPIPE. The signal is not ignored,
+// since a command would inherit that.
+func surviveClosedOutput() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+}
+
+// run writes lines until the program ends.
+func (o *output) run() {
+	for line := range o.lines {
+		if lost := o.lost.Swap(0); lost > 0 {
+			fmt.Fprintf(o.w, "registrar: %d lines are missing here, nobody read them\n", lost)
+		}
+		_, _ = o.w.Write(line.text) // nobody can be told
+		o.stuck.Store(false)
+		close(line.written)
+	}
+}
+
+func (o *output) Write(text []byte) (int, error) {
+	patience := outputPatience
+	if o.stuck.Load() {
+		patience = 0
+	}
+	if !o.put(line{bytes.Clone(text), make(chan struct{})}, patience) {
+		o.stuck.Store(true)
+	}
+	return len(text), nil
+}
+
+// flush waits until the lines so far have been written, but not for ever.
+func (o *output) flush() { o.put(line{written: make(chan struct{})}, outputFlush) }
+
+// put queues a line and tells whether it was written in time.
+func (o *output) put(l line, patience time.Duration) bool {
+	select {
+	case o.lines <- l:
+	default:
+		o.lost.Add(1)
+		return false
+	}
+	select {
+	case <-l.written:
+		return true
+	case <-time.After(patience):
+		return false
+	}
+}
