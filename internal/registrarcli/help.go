@@ -29,7 +29,8 @@ Usage:
 The command is started, registered when it answers its health check, and
 deregistered at once when it ends. SIGTERM takes it out in order: out of the
 rotation, drain, SIGTERM to the command, deregistration. SIGHUP, SIGQUIT,
-SIGUSR1, SIGUSR2 and SIGWINCH go on to the command.
+SIGUSR1, SIGUSR2 and SIGWINCH go on to the command. Processes that the command
+started in its process group end with it, also when the registrar is killed.
 
   registrar exec --name hello_server --port 7777 --tags grpc_server -- grpc_server -port=7777
 
@@ -42,9 +43,10 @@ CONSUL_CLIENT_KEY, CONSUL_NAMESPACE.
 SIGTERM or SIGINT: leave the rotation, serve on for the drain, deregister, end. A
 second one cuts the drain short, a third one kills a command that does not end.
 
-Exit codes: 0 left as asked; 1 could not register; 2 mistakes in flags or
-variables. With exec: the command's own, 128+n when signal n ended it, 127 there
-is no such command, 126 it can't be executed.
+Exit codes: 0 left as asked; 1 could not register, or the id is another
+registrar's; 2 mistakes in flags or variables. With exec: the command's own,
+128+n when signal n ended it, 127 there is no such command, 126 it can't be
+executed.
 `
 
 // help is the whole text of --help: what it is, how it is called, and the

@@ -27,6 +27,9 @@ const (
 // the process gets meanwhile, and returns the exit code. What it writes to errOut
 // may be lost, but never ends or delays its work.
 func Main(args []string, out, errOut io.Writer) int {
+	if registration.IsWatchdog() {
+		return registration.Watchdog()
+	}
 	surviveClosedOutput()
 	lines := newOutput(errOut)
 	defer lines.flush()

@@ -33,6 +33,9 @@ const patience = 20 * time.Second
 
 // The test binary is also the registrar, and the server it owns.
 func TestMain(m *testing.M) {
+	if registration.IsWatchdog() {
+		os.Exit(Main(nil, os.Stdout, os.Stderr))
+	}
 	if len(os.Args) > 2 && os.Args[1] == "as" {
 		args := os.Args[3:]
 		switch os.Args[2] {
@@ -360,6 +363,8 @@ func TestExecKillsAServerThatDoesNotEnd(t *testing.T) {
 		p.signal(syscall.SIGTERM)
 		p.awaitLine("stopping the server")
 		p.signal(syscall.SIGTERM)
+		p.awaitLine("asking once more kills it")
+		p.signal(syscall.SIGTERM)
 		assert.Equal(t, 128+int(syscall.SIGKILL), p.code())
 		awaitStatus(t, agent, "absent")
 	})
@@ -376,6 +381,22 @@ func TestExecIsNotRegisteredBeforeItIsUp(t *testing.T) {
 	assert.NotContains(t, p.output(), "drain")
 }
 
+// The second SIGTERM cuts the drain short. When the drain is over already it does
+// nothing, so that a supervisor which asks twice kills nobody; the third one kills.
+func TestExecSecondSIGTERMAfterTheDrainKillsNobody(t *testing.T) {
+	agent := consultest.Start(t)
+	p := launch(t, environment(agent, "STOP_TIMEOUT=1h"), "exec", "--", "sh", "-c",
+		"trap 'echo got TERM' TERM; trap 'exit 3' USR1; while :; do sleep 0.05; done")
+	awaitStatus(t, agent, api.HealthPassing)
+	p.signal(syscall.SIGTERM)
+	p.awaitLine("got TERM")
+	p.signal(syscall.SIGTERM)
+	p.awaitLine("asking once more kills it")
+	p.signal(syscall.SIGUSR1)
+	assert.Equal(t, 3, p.code(), "it ended by itself")
+	assert.NotContains(t, p.output(), "killing")
+}
+
 // A Ctrl-C at a terminal reaches the whole process group: the command must not
 // see it.
 func TestExecKeepsTheCommandOutOfItsGroup(t *testing.T) {
@@ -389,23 +410,4 @@ func TestExecKeepsTheCommandOutOfItsGroup(t *testing.T) {
 	assert.Equal(t, pid, pgid)
 	p.signal(syscall.SIGINT)
 	assert.Equal(t, 128+int(syscall.SIGTERM), p.code())
-}
-
-// A registrar that is killed takes its server with it, so that the next one
-// finds the port free.
-func TestExecKilledTakesTheServerWithIt(t *testing.T) {
-	agent := consultest.Start(t)
-	p := launch(t, environment(agent), "exec", "--", "sh", "-c", "echo sleeper=$$; exec sleep 3600")
-	p.awaitLine("sleeper=")
-	var pid int
-	at := strings.Index(p.output(), "sleeper=")
-	_, err := fmt.Sscanf(p.output()[at:], "sleeper=%d", &pid)
-	require.NoError(t, err)
-	awaitStatus(t, agent, api.HealthPassing)
-	p.signal(syscall.SIGKILL)
-	consultest.Eventually(t, patience, func() (bool, string) {
-		content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		ended := err != nil || strings.Contains(string(content), ") Z ")
-		return ended, fmt.Sprintf("process %d still runs", pid)
-	})
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -44,18 +45,20 @@ func newAgent(cfg Config) (*agent, error) {
 }
 
 // wanted is the entry the agent should have.
-func (a *agent) wanted(ctx context.Context, cfg Config) (registration, error) {
+func (a *agent) wanted(ctx context.Context, cfg Config, owner string) (registration, error) {
 	address, local, err := a.place(ctx, cfg)
 	if err != nil {
 		return registration{}, err
 	}
+	meta := map[string]string{ownerKey: owner}
+	maps.Copy(meta, cfg.Meta)
 	return registration{
 		local: local,
 		service: &api.AgentServiceRegistration{
 			ID:      cfg.ID,
 			Name:    cfg.Name,
 			Tags:    cfg.Tags,
-			Meta:    cfg.Meta,
+			Meta:    meta,
 			Port:    cfg.Port,
 			Address: address,
 			Weights: &cfg.Weights,
@@ -125,24 +128,65 @@ func (a *agent) register(ctx context.Context, entry registration) error {
 	return explain(err, entry.service.Name)
 }
 
-// difference says what of the wanted entry the agent doesn't have, and is empty
-// when all is well.
-func (a *agent) difference(ctx context.Context, entry registration) (string, error) {
+// found is what the agent has of an instance.
+type found struct {
+	service *api.AgentService // nil when it doesn't know the instance
+	checks  map[string]*api.AgentCheck
+}
+
+// find asks the agent for an instance.
+func (a *agent) find(ctx context.Context, id string) (found, error) {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	want := entry.service
-	got, _, err := a.client.Agent().Service(want.ID, options)
+	service, _, err := a.client.Agent().Service(id, options)
 	if isStatus(err, http.StatusNotFound) {
-		return "the agent did not know it any more", nil
+		return found{}, nil
 	}
 	if err != nil {
-		return "", explain(err, want.Name)
+		return found{}, err
 	}
-	checks, err := a.client.Agent().ChecksWithFilterOpts(ofService(want.ID), options)
-	if err != nil {
-		return "", explain(err, want.Name)
-	}
+	checks, err := a.client.Agent().ChecksWithFilterOpts(ofService(id), options)
+	return found{service: service, checks: checks}, err
+}
 
+// owner describes the registrar that registered the instance, see ownerKey. It is
+// empty for an entry that was made in another way.
+func (f found) owner() string {
+	if f.service == nil {
+		return ""
+	}
+	return f.service.Meta[ownerKey]
+}
+
+// address is where the instance is, for messages.
+func (f found) address() string {
+	if f.service == nil {
+		return ""
+	}
+	host := f.service.Address
+	if host == "" {
+		host = "(the node's address)"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(f.service.Port))
+}
+
+// claim describes the registrar that has asked for the entry, see agent.claim.
+func (f found) claim() string {
+	for id, check := range f.checks {
+		if strings.HasPrefix(id, claimPrefix) {
+			return check.Notes
+		}
+	}
+	return ""
+}
+
+// difference says what of the wanted entry the agent doesn't have, and is empty
+// when all is well.
+func (f found) difference(entry registration) string {
+	got, want := f.service, entry.service
+	if got == nil {
+		return "the agent did not know it any more"
+	}
 	var changed []string
 	note := func(what string, same bool) {
 		if !same {
@@ -155,48 +199,91 @@ func (a *agent) difference(ctx context.Context, entry registration) (string, err
 	note("tags", slices.Equal(got.Tags, want.Tags))
 	note("metadata", maps.Equal(got.Meta, want.Meta))
 	note("weights", got.Weights == *want.Weights)
-	check := checks[want.Check.CheckID]
+	check := f.checks[want.Check.CheckID]
 	// The agent doesn't tell a check's definition: its notes describe it.
 	note("check", check != nil && check.ServiceID == want.ID && check.Notes == want.Check.Notes)
 	if len(changed) == 0 {
-		return "", nil
+		return ""
 	}
-	return "changed in the agent: " + strings.Join(changed, ", "), nil
+	return "changed in the agent: " + strings.Join(changed, ", ")
 }
 
-func (a *agent) heartbeat(ctx context.Context, id string) error {
+// heartbeat reports for a ttl check: passing, or critical with the reason.
+func (a *agent) heartbeat(ctx context.Context, id, reason string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
+	if reason != "" {
+		return a.client.Agent().UpdateTTLOpts(checkID(id), reason, api.HealthCritical, options)
+	}
 	return a.client.Agent().UpdateTTLOpts(checkID(id), "the registrar is alive", api.HealthPassing, options)
 }
 
-func (a *agent) enterMaintenance(ctx context.Context, id string) error {
+// enterMaintenance takes the instance out of the rotation, and tells whether the
+// agent knows it.
+func (a *agent) enterMaintenance(ctx context.Context, id string) (known bool, err error) {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	return a.client.Agent().EnableServiceMaintenanceOpts(id, drainReason, options)
+	err = a.client.Agent().EnableServiceMaintenanceOpts(id, drainReason, options)
+	if isStatus(err, http.StatusNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // clearMaintenance ends the maintenance of a registrar that was killed while
 // draining, and tells whether there was one.
-func (a *agent) clearMaintenance(ctx context.Context, id string) (bool, error) {
-	options, cancel := bounded(ctx)
-	defer cancel()
-	checks, err := a.client.Agent().ChecksWithFilterOpts(ofService(id), options)
-	if err != nil {
-		return false, err
-	}
-	maintenance := checks["_service_maintenance:"+id]
+func (a *agent) clearMaintenance(ctx context.Context, id string, found found) (bool, error) {
+	maintenance := found.checks["_service_maintenance:"+id]
 	if maintenance == nil || maintenance.Notes != drainReason {
 		return false, nil
 	}
+	options, cancel := bounded(ctx)
+	defer cancel()
 	return true, a.client.Agent().DisableServiceMaintenanceOpts(id, options)
 }
 
-// deregister removes the entry. One that is gone already is no error.
-func (a *agent) deregister(ctx context.Context, id string) error {
+// claimPrefix begins the id of the check that claims an entry.
+const claimPrefix = "registrar-claim:"
+
+// claim asks for an entry that another registrar has: it adds a passing check
+// that names the claimant. The owner removes it if it is alive; it doesn't change
+// the instance's status. It ends with the entry.
+func (a *agent) claim(ctx context.Context, id, owner string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	err := a.client.Agent().ServiceDeregisterOpts(id, options)
+	return a.client.Agent().CheckRegisterOpts(&api.AgentCheckRegistration{
+		ID: claimPrefix + id, Name: "claim of another registrar", Notes: owner, ServiceID: id,
+		AgentServiceCheck: api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing},
+	}, options)
+}
+
+// dropClaim removes a claim. One that is gone already is no error.
+func (a *agent) dropClaim(ctx context.Context, id string) error {
+	options, cancel := bounded(ctx)
+	defer cancel()
+	err := a.client.Agent().CheckDeregisterOpts(claimPrefix+id, options)
+	if isStatus(err, http.StatusNotFound) {
+		return nil
+	}
+	return err
+}
+
+// deregister removes the owner's entry. One that is gone already is no error; that
+// of another owner stays and is errOtherOwner.
+func (a *agent) deregister(ctx context.Context, id, owner string) error {
+	found, err := a.find(ctx, id)
+	if err != nil {
+		return err
+	}
+	if found.service == nil {
+		return nil
+	}
+	if other := found.owner(); other != "" && other != owner {
+		return fmt.Errorf("%w: %q at %s", errOtherOwner, other, found.address())
+	}
+	options, cancel := bounded(ctx)
+	defer cancel()
+	err = a.client.Agent().ServiceDeregisterOpts(id, options)
 	if isStatus(err, http.StatusNotFound) {
 		return nil
 	}
@@ -213,6 +300,17 @@ func ofService(id string) string { return fmt.Sprintf("ServiceID == %q", id) }
 func isStatus(err error, code int) bool {
 	var status api.StatusError
 	return errors.As(err, &status) && status.Code == code
+}
+
+// neverArrived tells of the error of a request whether the agent has surely not
+// carried it out: there was no connection, or the agent refused it.
+func neverArrived(err error) bool {
+	var status api.StatusError
+	if errors.As(err, &status) {
+		return status.Code >= 400 && status.Code < 500
+	}
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op == "dial"
 }
 
 // explain adds the remedy to a refused token.

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
 )
@@ -20,26 +19,24 @@ const (
 )
 
 // Exec runs the server as a child and registers it while it is up. When ctx is
-// done the order is: maintenance, drain, SIGTERM for the child, at most
-// Config.StopTimeout of waiting and then SIGKILL, deregistration. A child that
-// ends by itself is deregistered at once.
+// done the order is: maintenance, drain, SIGTERM for the child, SIGTERM for what
+// is left of its process group, SIGKILL for what has not ended
+// Config.StopTimeout after the first SIGTERM, deregistration. A child that ends
+// by itself is deregistered at once, then the rest of its group is stopped.
 //
 // The code is the child's own, 128+n when signal n ended it, 127 or 126 when
 // there is no such command or it can't be executed. When the service could not
 // be registered the child is stopped and the code is 1. The error says what
 // went wrong on our side, if anything did.
+//
+// When the registrar is killed, a process of its own ends the group: programs
+// that call Exec begin with [IsWatchdog].
 func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err error) {
-	server, err := startChild(command)
+	server, err := startChild(command, r.logger)
 	if err != nil {
-		code = 1
-		switch {
-		case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-			code = exitNotFound
-		case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, exec.ErrDot):
-			code = exitNotExecutable
-		}
-		return code, fmt.Errorf("start the server: %w", err)
+		return startCode(err), fmt.Errorf("start the server: %w", err)
 	}
+	defer server.release()
 	r.child.Store(server)
 	r.logger.Info("server started", "command", command[0], "pid", server.pid())
 
@@ -54,20 +51,31 @@ func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err e
 		cancel()
 		<-joined
 		r.logger.Info("server ended by itself", "code", server.code())
-	case joinErr = <-joined:
-		// ctx is done, or the first registration failed.
-		if r.registered {
-			r.drain(server.done)
-		}
+		r.deregister()
 		r.stop(server)
-	}
-	if r.attempted {
+	case joinErr = <-joined:
+		// ctx is done, the first registration failed, or the entry is another
+		// registrar's.
+		r.drain(server.done)
+		r.stop(server)
 		r.deregister()
 	}
+	r.stayAway()
 	if joinErr != nil {
 		return 1, joinErr
 	}
 	return server.code(), nil
+}
+
+// startCode is the exit code for a command that could not be started.
+func startCode(err error) int {
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return exitNotFound
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, exec.ErrDot):
+		return exitNotExecutable
+	}
+	return 1
 }
 
 // Signal sends the child of [Registrar.Exec] a signal; it does nothing when
@@ -78,67 +86,56 @@ func (r *Registrar) Signal(sig os.Signal) {
 	}
 }
 
+// stop ends the command with SIGTERM, then what is left of its process group, for
+// example the server of a script that has not started it with exec. What has not
+// ended after Config.StopTimeout is killed.
 func (r *Registrar) stop(server *child) {
+	started := time.Now()
+	timeout, cancel := context.WithTimeout(context.Background(), r.cfg.StopTimeout)
+	defer cancel()
+	if !server.ended() {
+		r.logger.Info("stopping the server", "pid", server.pid(), "timeout", r.cfg.StopTimeout)
+		server.signal(syscall.SIGTERM)
+		server.signalGroup(syscall.SIGCONT) // a stopped process doesn't handle SIGTERM
+		if r.awaitEnd(timeout, server.done) {
+			r.logger.Info("server ended", "code", server.code(), "took", time.Since(started).Round(time.Millisecond))
+		}
+	}
+	if left := server.group(); server.ended() && len(left) > 0 {
+		r.logger.Warn("the command left processes running, stopping them", "pids", left)
+		server.signalGroup(syscall.SIGTERM)
+		server.signalGroup(syscall.SIGCONT)
+		r.awaitEnd(timeout, server.groupEnded(timeout))
+	}
+	if left := server.group(); len(left) > 0 {
+		r.logger.Warn("killing what did not end after SIGTERM", "pids", left, "waited", time.Since(started).Round(time.Millisecond))
+		server.signalGroup(syscall.SIGKILL)
+		if !server.awaitKilled() {
+			r.logger.Warn("processes of the command do not end after SIGKILL", "pids", server.group())
+		}
+	}
+}
+
+// awaitEnd waits until ended is closed, and tells whether it was. The timeout and
+// the second call of Hurry end the wait.
+func (r *Registrar) awaitEnd(timeout context.Context, ended <-chan struct{}) bool {
+	first := r.hurries.first
 	select {
-	case <-server.done:
-		r.logger.Info("server ended while draining", "code", server.code())
-		return
+	case <-first:
+		first = nil // it has cut the drain short
 	default:
 	}
-	started := time.Now()
-	r.logger.Info("stopping the server", "pid", server.pid(), "timeout", r.cfg.StopTimeout)
-	server.signal(syscall.SIGTERM)
-	select {
-	case <-server.done:
-		r.logger.Info("server ended", "code", server.code(), "took", time.Since(started).Round(time.Millisecond))
-		return
-	case <-time.After(r.cfg.StopTimeout):
-	case <-r.hurry:
-	}
-	r.logger.Warn("killing the server, it did not end after SIGTERM", "pid", server.pid(), "waited", time.Since(started).Round(time.Millisecond))
-	server.kill()
-	<-server.done
-}
-
-// child is the server's process.
-type child struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
-}
-
-func startChild(command []string) (*child, error) {
-	c := &child{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})}
-	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.cmd.SysProcAttr = childAttributes()
-	started := make(chan error, 1)
-	go func() {
-		// The kernel ends the child with the thread that started it (see
-		// childAttributes): hold on to that thread.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := c.cmd.Start()
-		started <- err
-		if err != nil {
-			return
+	for {
+		select {
+		case <-ended:
+			return true
+		case <-timeout.Done():
+			return false
+		case <-r.hurries.second:
+			return false
+		case <-first:
+			first = nil
+			r.logger.Info("asked again to leave, the drain is over: waiting for the command to end, asking once more kills it")
 		}
-		_ = c.cmd.Wait() // how it ended is in ProcessState
-		close(c.done)
-	}()
-	return c, <-started
-}
-
-func (c *child) pid() int { return c.cmd.Process.Pid }
-
-func (c *child) signal(sig os.Signal) { _ = c.cmd.Process.Signal(sig) } // it may have ended meanwhile
-
-// kill ends the process and what it started in its process group.
-func (c *child) kill() { _ = syscall.Kill(-c.pid(), syscall.SIGKILL) }
-
-// code is the exit code; read it after done is closed.
-func (c *child) code() int {
-	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if ok && status.Signaled() {
-		return 128 + int(status.Signal())
 	}
-	return c.cmd.ProcessState.ExitCode()
 }

@@ -36,11 +36,16 @@ type Registrar struct {
 	agent  *agent
 	logger *slog.Logger
 
-	hurry      chan struct{}
-	child      atomic.Pointer[child]
-	attempted  bool // Consul may know the service: deregister at the end
-	registered bool // Consul knows it: drain before
-	away       bool // the agent did not answer last time
+	owner string // this registrar, as its entry's metadata names it
+
+	hurries *hurries
+	child   atomic.Pointer[child]
+
+	mayBeKnown bool      // Consul may have the entry: drain and deregister at the end
+	unanswered time.Time // when a registration was sent that had no answer
+	superseded bool      // the entry became another registrar's
+	away       bool      // the agent did not answer last time
+	stopped    int       // the process of the command that is stopped, 0 for none
 }
 
 // New makes a registrar. It does not talk to Consul yet; what it finds wrong is
@@ -51,11 +56,16 @@ func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 	if err != nil {
 		return nil, err
 	}
+	owner, err := newOwner()
+	if err != nil {
+		return nil, err
+	}
 	return &Registrar{
-		cfg:    cfg,
-		agent:  agent,
-		logger: logger.With("service", cfg.Name, "id", cfg.ID),
-		hurry:  make(chan struct{}, 1),
+		cfg:     cfg,
+		agent:   agent,
+		logger:  logger.With("service", cfg.Name, "id", cfg.ID),
+		owner:   owner,
+		hurries: newHurries(),
 	}, nil
 }
 
@@ -64,26 +74,17 @@ func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 // Config.Drain of patience while the server goes on serving, then it
 // deregisters.
 //
-// The error is about the first registration only: Config.Attempts failed. An
-// agent that goes away later is waited for.
+// The error is that Config.Attempts registrations failed, or that the entry
+// belongs to another registrar which is alive. An agent that goes away later is
+// waited for.
 func (r *Registrar) Run(ctx context.Context) error {
 	err := r.join(ctx)
-	if r.registered {
+	if !r.superseded { // there is no server to stop after the drain
 		r.drain(nil)
 	}
-	if r.attempted {
-		r.deregister()
-	}
+	r.deregister()
+	r.stayAway()
 	return err
-}
-
-// Hurry cuts short what is being waited for on the way out: the drain, and
-// after it the time a child started by [Registrar.Exec] has for stopping.
-func (r *Registrar) Hurry() {
-	select {
-	case r.hurry <- struct{}{}:
-	default: // one is waiting already
-	}
 }
 
 // join registers the service as soon as the server is ready and keeps it so
@@ -99,8 +100,7 @@ func (r *Registrar) join(ctx context.Context) error {
 		}
 		return err
 	}
-	r.stay(ctx)
-	return nil
+	return r.stay(ctx)
 }
 
 // awaitServer asks the server its own health check until it answers well, so
@@ -130,7 +130,12 @@ func (r *Registrar) awaitServer(ctx context.Context) bool {
 	}
 }
 
+// probe asks the server its health check once. A command of which a process is
+// stopped is not ready, whatever the check says.
 func (r *Registrar) probe(ctx context.Context) error {
+	if pid := r.stoppedProcess(); pid != 0 {
+		return errors.New(stoppedReason(pid))
+	}
 	address, _, err := r.agent.place(ctx, r.cfg)
 	if err != nil {
 		return err
@@ -141,17 +146,11 @@ func (r *Registrar) probe(ctx context.Context) error {
 func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 	var err error
 	for attempt := 1; attempt <= r.cfg.Attempts; attempt++ {
-		if attempt > 1 {
-			select {
-			case <-time.After(r.cfg.AttemptDelay):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if attempt > 1 && !pause(ctx, r.cfg.AttemptDelay) {
+			return ctx.Err()
 		}
-		r.attempted = true // also when only the answer gets lost
 		var entry registration
-		// Not cut off half-way: whoever is in the rotation must be drained.
-		if entry, err = r.register(context.WithoutCancel(ctx), ready); err == nil {
+		if entry, err = r.registerUnowned(ctx, ready); err == nil {
 			r.logger.Info("registered", "address", entry.service.Address, "port", r.cfg.Port,
 				"status", entry.service.Check.Status, "check", entry.service.Check.Notes)
 			return nil
@@ -159,27 +158,57 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(err, errOtherOwner) {
+			return err
+		}
 		r.logger.Warn("registration failed", "attempt", attempt, "of", r.cfg.Attempts, "error", err)
 	}
-	r.attempted = r.registered
 	return fmt.Errorf("register %q with the Consul agent at %s: %d attempts failed, the last one: %w",
 		r.cfg.ID, r.agent.address, r.cfg.Attempts, err)
+}
+
+// registerUnowned registers the instance unless its entry is another registrar's.
+func (r *Registrar) registerUnowned(ctx context.Context, ready bool) (registration, error) {
+	found, err := r.agent.find(ctx, r.cfg.ID)
+	if err != nil {
+		return registration{}, explain(err, r.cfg.Name)
+	}
+	if err := r.mayWrite(ctx, found); err != nil {
+		return registration{}, err
+	}
+	// Not cut off half-way: whoever is in the rotation must be drained.
+	return r.register(context.WithoutCancel(ctx), ready)
 }
 
 // register writes the entry, and then ends the maintenance that a killed
 // predecessor with the same id left behind. In this order the instance never
 // shows with its predecessor's data.
 func (r *Registrar) register(ctx context.Context, ready bool) (registration, error) {
-	entry, err := r.agent.wanted(ctx, r.cfg)
+	entry, err := r.agent.wanted(ctx, r.cfg, r.owner)
 	if err != nil {
 		return entry, err
 	}
 	entry.vouch(ready)
-	if err := r.agent.register(ctx, entry); err != nil {
+	sent := time.Now()
+	err = r.agent.register(ctx, entry)
+	if err != nil && !neverArrived(err) {
+		// Only the answer may be lost.
+		r.mayBeKnown, r.unanswered = true, sent
+	}
+	if err != nil {
 		return entry, err
 	}
-	r.registered = true
-	cleared, err := r.agent.clearMaintenance(ctx, r.cfg.ID)
+	r.mayBeKnown = true
+	found, err := r.agent.find(ctx, r.cfg.ID)
+	if err != nil {
+		return entry, err
+	}
+	if found.claim() == r.owner {
+		if err := r.agent.dropClaim(ctx, r.cfg.ID); err != nil {
+			return entry, err
+		}
+	}
+	cleared, err := r.agent.clearMaintenance(ctx, r.cfg.ID, found)
 	if err != nil {
 		return entry, err
 	}
@@ -189,51 +218,85 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 	return entry, nil
 }
 
-// stay compares what the agent knows with what is wanted until ctx is done.
-func (r *Registrar) stay(ctx context.Context) {
+// stay compares what the agent knows with what is wanted until ctx is done, or
+// until the entry belongs to another registrar.
+func (r *Registrar) stay(ctx context.Context) error {
 	var heartbeat <-chan time.Time
 	if r.cfg.Check.Type == CheckTTL {
 		ticker := time.NewTicker(r.cfg.Check.Interval)
 		defer ticker.Stop()
 		heartbeat = ticker.C
-		r.heartbeat(ctx)
+		_ = r.heartbeat(ctx) // the comparison tells why it fails
 	}
 	compare := time.NewTimer(compareEvery)
 	defer compare.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-heartbeat:
 			if r.heartbeat(ctx) != nil {
 				compare.Reset(0) // most likely the agent forgot
 			}
 		case <-compare.C:
-			if r.compare(ctx) {
-				compare.Reset(compareEvery)
-			} else {
-				compare.Reset(retryEvery)
+			next, err := r.compare(ctx)
+			if err != nil {
+				return err
 			}
+			compare.Reset(next)
 		}
 	}
 }
 
+// heartbeat tells the agent that the server is alive, or that it is stopped.
 func (r *Registrar) heartbeat(ctx context.Context) error {
-	return r.agent.heartbeat(ctx, r.cfg.ID)
+	reason := ""
+	if pid := r.stoppedProcess(); pid != 0 {
+		reason = stoppedReason(pid)
+	}
+	return r.agent.heartbeat(ctx, r.cfg.ID, reason)
 }
 
-// compare puts right what the agent has wrong, and tells whether it could.
-func (r *Registrar) compare(ctx context.Context) bool {
+// stoppedProcess is the id of a process of the command that is stopped, 0 for
+// none. It logs when that changes.
+func (r *Registrar) stoppedProcess() int {
+	server := r.child.Load()
+	if server == nil {
+		return 0
+	}
+	pid := server.stopped()
+	switch {
+	case pid != 0 && r.stopped == 0:
+		r.logger.Warn("the command is stopped and serves nobody", "pid", pid,
+			"remedy", "kill -CONT; a server must not read from the terminal")
+	case pid == 0 && r.stopped != 0:
+		r.logger.Info("the command runs on", "pid", r.stopped)
+	}
+	r.stopped = pid
+	return pid
+}
+
+func stoppedReason(pid int) string {
+	return fmt.Sprintf("process %d of the command is stopped by a signal (SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU)", pid)
+}
+
+// compare puts right what the agent has wrong, and returns when to compare again.
+// The error is that the entry is another registrar's now.
+func (r *Registrar) compare(ctx context.Context) (next time.Duration, err error) {
+	r.stoppedProcess() // so that it is logged with every type of check
 	difference, err := r.putRight(ctx)
 	switch {
 	case ctx.Err() != nil:
-		return true
+		return compareEvery, nil
+	case errors.Is(err, errOtherOwner):
+		r.superseded, r.mayBeKnown = true, false
+		return 0, err
 	case err != nil:
 		if !r.away {
 			r.logger.Warn("Consul agent refuses or does not answer, trying until it does", "agent", r.agent.address, "error", err)
 		}
 		r.away = true
-		return false
+		return retryEvery, nil
 	case r.away:
 		r.logger.Info("Consul agent answers again", "agent", r.agent.address)
 	}
@@ -241,17 +304,26 @@ func (r *Registrar) compare(ctx context.Context) bool {
 	if difference != "" {
 		r.logger.Info("registered again", "reason", difference)
 	}
-	return true
+	return compareEvery, nil
 }
 
 func (r *Registrar) putRight(ctx context.Context) (difference string, err error) {
-	entry, err := r.agent.wanted(ctx, r.cfg)
+	entry, err := r.agent.wanted(ctx, r.cfg, r.owner)
 	if err != nil {
 		return "", err
 	}
-	difference, err = r.agent.difference(ctx, entry)
-	if err != nil || difference == "" {
+	found, err := r.agent.find(ctx, r.cfg.ID)
+	if err != nil {
+		return "", explain(err, r.cfg.Name)
+	}
+	if err := r.mayWrite(ctx, found); err != nil {
 		return "", err
+	}
+	if err := r.refuseClaim(ctx, found); err != nil {
+		return "", err
+	}
+	if difference = found.difference(entry); difference == "" {
+		return "", nil
 	}
 	ready := r.probe(ctx) == nil
 	if _, err := r.register(context.WithoutCancel(ctx), ready); err != nil {
@@ -261,30 +333,4 @@ func (r *Registrar) putRight(ctx context.Context) (difference string, err error)
 		return difference, r.heartbeat(ctx)
 	}
 	return difference, nil
-}
-
-// drain takes the instance out of the rotation and gives callers time to
-// notice. It ends early when Hurry is called or when over is closed. It runs
-// after the caller's context has ended, so its waits have their own limits.
-func (r *Registrar) drain(over <-chan struct{}) {
-	err := r.agent.enterMaintenance(context.Background(), r.cfg.ID)
-	if err != nil {
-		r.logger.Warn("can't leave the rotation, serving on for the drain period all the same", "drain", r.cfg.Drain, "error", err)
-	} else {
-		r.logger.Info("left the rotation, serving on", "drain", r.cfg.Drain)
-	}
-	select {
-	case <-time.After(r.cfg.Drain):
-	case <-r.hurry:
-		r.logger.Info("drain cut short")
-	case <-over:
-	}
-}
-
-func (r *Registrar) deregister() {
-	if err := r.agent.deregister(context.Background(), r.cfg.ID); err != nil {
-		r.logger.Warn("can't deregister, leaving it to Consul", "deregister_after", r.cfg.Check.DeregisterAfter, "error", err)
-		return
-	}
-	r.logger.Info("deregistered")
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,7 @@ const patience = 20 * time.Second
 type running struct {
 	*Registrar
 	t      *testing.T
+	lines  *testWriter
 	cancel context.CancelFunc
 	ended  chan error
 	once   sync.Once
@@ -48,10 +50,11 @@ func config(t *testing.T, agent *consultest.Server, args ...string) Config {
 
 func run(t *testing.T, cfg Config) *running {
 	t.Helper()
-	registrar, err := New(cfg, slog.New(slog.NewTextHandler(testWriter{t}, nil)))
+	lines := &testWriter{t: t}
+	registrar, err := New(cfg, slog.New(slog.NewTextHandler(lines, nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{Registrar: registrar, t: t, cancel: cancel, ended: make(chan error, 1)}
+	r := &running{Registrar: registrar, t: t, lines: lines, cancel: cancel, ended: make(chan error, 1)}
 	go func() { r.ended <- registrar.Run(ctx) }()
 	t.Cleanup(func() { _ = r.stop() })
 	return r
@@ -70,11 +73,31 @@ func (r *running) stop() error {
 	return r.err
 }
 
-type testWriter struct{ t *testing.T }
+// log is what it has logged so far.
+func (r *running) log() string {
+	r.lines.mu.Lock()
+	defer r.lines.mu.Unlock()
+	return r.lines.text.String()
+}
 
-func (w testWriter) Write(line []byte) (int, error) {
+func (r *running) awaitLog(part string) {
+	r.t.Helper()
+	consultest.Eventually(r.t, patience, func() (bool, string) {
+		return strings.Contains(r.log(), part), fmt.Sprintf("no line with %q", part)
+	})
+}
+
+type testWriter struct {
+	t    *testing.T
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *testWriter) Write(line []byte) (int, error) {
 	w.t.Logf("%s", line)
-	return len(line), nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(line)
 }
 
 // entry is the service as Consul's catalog has it, nil when it is not there.
@@ -126,7 +149,7 @@ func TestRegisterAndLeave(t *testing.T) {
 	assert.Equal(t, 7777, got.Service.Port)
 	assert.Empty(t, got.Service.Address, "Consul takes the node's address")
 	assert.Equal(t, []string{"grpc_server", "v1"}, got.Service.Tags)
-	assert.Equal(t, map[string]string{"lb-host": "a.example,b.example"}, got.Service.Meta)
+	assert.Equal(t, map[string]string{"lb-host": "a.example,b.example", ownerKey: r.owner}, got.Service.Meta)
 	assert.Equal(t, api.AgentWeights{Passing: 10, Warning: 2}, got.Service.Weights)
 
 	require.NoError(t, r.stop())
@@ -240,11 +263,11 @@ func TestUnchangedIsNotWritten(t *testing.T) {
 			require.NoError(t, err)
 			_, err = r.register(t.Context(), true)
 			require.NoError(t, err)
-			want, err := r.agent.wanted(t.Context(), cfg)
+			want, err := r.agent.wanted(t.Context(), cfg, r.owner)
 			require.NoError(t, err)
-			difference, err := r.agent.difference(t.Context(), want)
+			found, err := r.agent.find(t.Context(), cfg.ID)
 			require.NoError(t, err)
-			assert.Empty(t, difference)
+			assert.Empty(t, found.difference(want))
 		})
 	}
 }

@@ -366,6 +366,9 @@ func splitPairs(value string) []string {
 	return pairs
 }
 
+// mostPairs is Consul's limit for metadata less the pair with ownerKey.
+const mostPairs = 63
+
 // setMeta checks what Consul's agent checks (agent/structs, validateMetaPair),
 // for all pairs at once.
 func setMeta(c *Config, pairs []string) error {
@@ -379,6 +382,8 @@ func setMeta(c *Config, pairs []string) error {
 			mistakes = append(mistakes, fmt.Errorf("%q is not a pair, want key=value, for example lb-host=www.example.com", pair))
 		case !validMetaKey.MatchString(key):
 			mistakes = append(mistakes, fmt.Errorf("key %q is not one Consul takes, want letters, digits, '_' and '-', at most 128", key))
+		case key == ownerKey:
+			mistakes = append(mistakes, fmt.Errorf("key %q is the registrar's own, want another", key))
 		case strings.HasPrefix(key, "consul-"):
 			mistakes = append(mistakes, fmt.Errorf("key %q starts with consul-, which Consul keeps for itself, want another", key))
 		case len(value) > 512:
@@ -389,8 +394,8 @@ func setMeta(c *Config, pairs []string) error {
 			c.Meta[key] = value
 		}
 	}
-	if len(pairs) > 64 {
-		mistakes = append(mistakes, fmt.Errorf("%d pairs, want at most 64, Consul's limit", len(pairs)))
+	if len(pairs) > mostPairs {
+		mistakes = append(mistakes, fmt.Errorf("%d pairs, want at most %d: Consul takes 64, and one is the registrar's own", len(pairs), mostPairs))
 	}
 	return inOneLine(mistakes)
 }

@@ -161,13 +161,14 @@ func TestParseMistakes(t *testing.T) {
 		{
 			name: "metadata that Consul would refuse",
 			env: map[string]string{
-				"META": "lb.host=a,b=" + strings.Repeat("x", 513) + ",consul-x=1,c=1,c=2",
+				"META": "lb.host=a,b=" + strings.Repeat("x", 513) + ",consul-x=1,c=1,c=2,registrar-owner=me",
 			},
 			want: []string{
 				`META: key "lb.host" is not one Consul takes, want letters, digits, '_' and '-', at most 128; ` +
 					`the value of key "b" has 513 bytes, want at most 512; ` +
 					`key "consul-x" starts with consul-, which Consul keeps for itself, want another; ` +
-					`key "c" is given twice, want it once`,
+					`key "c" is given twice, want it once; ` +
+					`key "registrar-owner" is the registrar's own, want another`,
 			},
 		},
 		{
@@ -213,11 +214,11 @@ func TestParseMistakes(t *testing.T) {
 
 func TestTooManyPairs(t *testing.T) {
 	var args []string
-	for i := range 65 {
+	for i := range 64 {
 		args = append(args, fmt.Sprintf("--meta=k%d=v", i))
 	}
 	_, err := parse(map[string]string{"APP_NAME": "a", "APP_PORT": "1"}, args...)
-	assert.EqualError(t, err, "--meta: 65 pairs, want at most 64, Consul's limit")
+	assert.EqualError(t, err, "--meta: 64 pairs, want at most 63: Consul takes 64, and one is the registrar's own")
 }
 
 // Every default is a value its own setting takes: the help must not lie.

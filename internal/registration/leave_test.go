@@ -1,0 +1,103 @@
+package registration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+)
+
+// hold copies a request so that it can be sent after its connection has ended.
+func hold(request *http.Request) *http.Request {
+	body, _ := io.ReadAll(request.Body)
+	held := request.Clone(context.WithoutCancel(request.Context()))
+	held.Body = io.NopCloser(bytes.NewReader(body))
+	return held
+}
+
+// A registration can have arrived without an answer: the instance is passing then,
+// and must not stay when the registrar gives up.
+func TestRegistrationWithoutAnswerIsTakenBack(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	proxy := startProxy(t, agent)
+	proxy.loseRegistrations.Store(true)
+	r := run(t, config(t, agent, proxy.address(), "--attempts=2", "--attempt-delay=10ms"))
+	consultest.Eventually(t, patience, func() (bool, string) {
+		return proxy.registrations.Load() == 2, "not tried twice yet"
+	})
+	err := <-r.ended
+	r.ended <- err
+	require.ErrorContains(t, err, "2 attempts failed, the last one: ")
+	found, err := entry(agent, "web")
+	require.NoError(t, err)
+	if found != nil {
+		t.Errorf("web-1 is still there, %s", found.Checks.AggregatedStatus())
+	}
+}
+
+// The same when it is asked to leave before it knows: it drains first.
+func TestRegistrationWithoutAnswerIsDrained(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	proxy := startProxy(t, agent)
+	proxy.loseRegistrations.Store(true)
+	r := run(t, config(t, agent, proxy.address(), "--attempts=1000", "--attempt-delay=1h", "--drain=1h"))
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	consultest.Eventually(t, patience, func() (bool, string) {
+		return proxy.registrations.Load() == 1, "not tried yet"
+	})
+	r.cancel()
+	awaitStatus(t, agent, "web", api.HealthMaint)
+	r.Hurry()
+	require.NoError(t, r.stop())
+	assert.Nil(t, must(entry(agent, "web")))
+}
+
+// A slow agent can carry out the registration after the deregistration.
+func TestLateRegistrationIsTakenBack(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	proxy := startProxy(t, agent)
+	proxy.holdRegistrations.Store(true)
+	r := run(t, config(t, agent, proxy.address(), "--attempts=1"))
+	r.awaitLog("seeing to it that it does not come back")
+	close(proxy.held)
+	<-proxy.delivered
+	r.awaitLog("a late registration came back, deregistering it")
+	err := <-r.ended
+	r.ended <- err
+	require.ErrorContains(t, err, "1 attempts failed")
+	assert.Nil(t, must(entry(agent, "web")))
+}
+
+// An agent that does not answer at the end is asked again.
+func TestDeregisteringIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	r := run(t, config(t, agent))
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	agent.Pause()
+	r.cancel()
+	r.awaitLog("can't leave the rotation") // after requestTimeout
+	require.NoError(t, syscall.Kill(agent.PID(), syscall.SIGCONT))
+	require.NoError(t, r.stop())
+	_, _, err := agent.Client().Agent().Service("web-1", nil)
+	assert.True(t, isStatus(err, http.StatusNotFound), fmt.Sprint(err))
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}

@@ -1,0 +1,168 @@
+package registration
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+)
+
+// ownedBy makes an entry as another registrar would.
+func ownedBy(t *testing.T, agent *consultest.Server, owner string) {
+	t.Helper()
+	require.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		ID: "web-1", Name: "web", Port: 1111, Meta: map[string]string{ownerKey: owner},
+	}))
+}
+
+func TestSecondRegistrarWithTheSameIDEnds(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	first := run(t, config(t, agent))
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	before := index(t, agent)
+
+	second := run(t, config(t, agent, "--port=8888", "--drain=1h"))
+	err := <-second.ended // without a drain: it was never registered
+	second.ended <- err
+	require.ErrorIs(t, err, errOtherOwner)
+	assert.ErrorContains(t, err, first.owner, "who has it")
+	assert.ErrorContains(t, err, "7777", "where")
+	assert.ErrorContains(t, err, second.owner, "who wants it")
+	first.awaitLog("another registrar wants the entry with this id, refusing it")
+	first.awaitLog(second.owner)
+	second.awaitLog("level=WARN msg=\"another registrar has the entry with this id, asking whether it is alive\"")
+
+	got := awaitStatus(t, agent, "web", api.HealthPassing)
+	assert.Equal(t, 7777, got.Service.Port)
+	assert.Equal(t, first.owner, got.Service.Meta[ownerKey])
+	assert.Equal(t, before, index(t, agent), "the entry was not touched")
+	for _, check := range got.Checks {
+		assert.NotContains(t, check.CheckID, claimPrefix, "the claim is gone")
+	}
+}
+
+// index is when the entry was last changed.
+func index(t *testing.T, agent *consultest.Server) uint64 {
+	t.Helper()
+	services, _, err := agent.Client().Catalog().Service("web", "", nil)
+	require.NoError(t, err)
+	require.Len(t, services, 1)
+	return services[0].ModifyIndex
+}
+
+// Whoever finds that its entry belongs to another registrar by now ends, and
+// leaves the entry to it.
+func TestSupersededRegistrarEnds(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	first := run(t, config(t, agent, "--drain=1h"))
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	// A second one that did not see the first one, for example since the first
+	// one was frozen for too long.
+	cfg := config(t, agent, "--port=8888")
+	second, err := New(cfg, first.logger)
+	require.NoError(t, err)
+	_, err = second.register(t.Context(), true)
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = second.stay(t.Context()) }()
+	t.Cleanup(func() { <-done })
+
+	err = <-first.ended
+	first.ended <- err
+	require.ErrorIs(t, err, errOtherOwner)
+	got := awaitStatus(t, agent, "web", api.HealthPassing)
+	assert.Equal(t, second.owner, got.Service.Meta[ownerKey])
+	assert.Equal(t, 8888, got.Service.Port)
+}
+
+func TestTakingOver(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	dead := exec.Command("true")
+	require.NoError(t, dead.Run())
+	own := processIdentity(os.Getpid())
+	require.NotEmpty(t, own)
+	parts := strings.Split(own, "/")
+	tests := []struct {
+		name, owner string
+		asks        bool
+	}{
+		{"an entry made in another way", "", false},
+		{"an entry of a process that has ended", "host=" + host + " pid=" + strconv.Itoa(dead.Process.Pid) +
+			" since=2026-11-26T12:00:00.000Z process=" + parts[0] + "/" + parts[1] + "/" + strconv.Itoa(dead.Process.Pid) + "/1", false},
+		{"an entry of an earlier process with the same id", "host=" + host + " pid=" + strconv.Itoa(os.Getpid()) +
+			" since=2026-11-26T12:00:00.000Z process=" + parts[0] + "/" + parts[1] + "/" + parts[2] + "/1", false},
+		{"an entry of a process elsewhere that does not answer", "host=elsewhere pid=7 since=2026-11-26T12:00:00.000Z process=x/1/7/1", true},
+		{"an entry with an owner that makes no sense", "me", true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ownedBy(t, agent, test.owner)
+			r := run(t, config(t, agent))
+			r.awaitLog("msg=registered")
+			assert.Equal(t, test.asks, strings.Contains(r.log(), "asking whether it is alive"))
+			got := must(entry(agent, "web"))
+			require.NotNil(t, got)
+			assert.Equal(t, r.owner, got.Service.Meta[ownerKey])
+			checks, err := agent.Client().Agent().Checks()
+			require.NoError(t, err)
+			assert.NotContains(t, checks, claimPrefix+"web-1")
+			require.NoError(t, r.stop())
+		})
+	}
+}
+
+// A successor that comes while its predecessor drains waits until that has left.
+func TestSuccessorWaitsForTheDrain(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	first := run(t, config(t, agent, "--drain=1h"))
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	first.cancel()
+	awaitStatus(t, agent, "web", api.HealthMaint)
+	second := run(t, config(t, agent))
+	second.awaitLog("asking whether it is alive")
+	first.Hurry()
+	require.NoError(t, first.stop())
+	second.awaitLog("msg=registered")
+	got := awaitStatus(t, agent, "web", api.HealthPassing)
+	assert.Equal(t, second.owner, got.Service.Meta[ownerKey])
+}
+
+// A predecessor that drains for longer is taken over, and leaves the entry alone.
+func TestPredecessorLeavesItsSuccessorsEntry(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	first := run(t, config(t, agent, "--drain=1h"))
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	first.cancel()
+	awaitStatus(t, agent, "web", api.HealthMaint)
+	second := run(t, config(t, agent))
+	awaitStatus(t, agent, "web", api.HealthPassing) // the drain is over for it
+	first.Hurry()
+	require.NoError(t, first.stop())
+	first.awaitLog("not deregistering, the entry is another registrar's by now")
+	got := awaitStatus(t, agent, "web", api.HealthPassing)
+	assert.Equal(t, second.owner, got.Service.Meta[ownerKey])
+}
+
+func TestOwnerIsReadable(t *testing.T) {
+	owner, err := newOwner()
+	require.NoError(t, err)
+	assert.False(t, ownerEnded(owner), "this process runs")
+	assert.LessOrEqual(t, len(owner), 512, "Consul's limit for a metadata value")
+	assert.Contains(t, owner, "pid="+strconv.Itoa(os.Getpid()))
+	assert.Contains(t, owner, time.Now().UTC().Format("since=2006-01-02T"))
+}

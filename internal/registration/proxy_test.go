@@ -1,0 +1,64 @@
+package registration
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+)
+
+// proxy stands before the real agent and loses answers, or delivers requests late.
+type proxy struct {
+	*httptest.Server
+	// loseRegistrations cuts the connection after the agent has carried out a
+	// registration.
+	loseRegistrations atomic.Bool
+	// holdRegistrations cuts the connection at once, and gives the registration
+	// to the agent when release is called.
+	holdRegistrations atomic.Bool
+	held              chan struct{} // closed by release
+	delivered         chan struct{} // gets one value for each held registration
+	registrations     atomic.Int32
+}
+
+func startProxy(t *testing.T, agent *consultest.Server) *proxy {
+	t.Helper()
+	target, err := url.Parse("http://" + agent.Addr)
+	require.NoError(t, err)
+	forward := httputil.NewSingleHostReverseProxy(target)
+	p := &proxy{held: make(chan struct{}), delivered: make(chan struct{}, 100)}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if !strings.HasPrefix(request.URL.Path, "/v1/agent/service/register") {
+			forward.ServeHTTP(w, request)
+			return
+		}
+		p.registrations.Add(1)
+		switch {
+		case p.loseRegistrations.Load():
+			forward.ServeHTTP(httptest.NewRecorder(), request)
+			panic(http.ErrAbortHandler) // closes the connection without an answer
+		case p.holdRegistrations.Load():
+			held := hold(request)
+			go func() {
+				<-p.held
+				forward.ServeHTTP(httptest.NewRecorder(), held)
+				p.delivered <- struct{}{}
+			}()
+			panic(http.ErrAbortHandler)
+		default:
+			forward.ServeHTTP(w, request)
+		}
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+// address is what a registrar is given to reach the agent through the proxy.
+func (p *proxy) address() string { return "--consul-addr=" + strings.TrimPrefix(p.URL, "http://") }
