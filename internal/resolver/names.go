@@ -65,11 +65,12 @@ func isLabel(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
-// targetName is the name of one server. It says the address, so that answering
-// for it needs no memory, and works after a restart too. It has the port, so
-// that no two servers share a name: nginx's consistent hash goes by it.
-func targetName(server netip.AddrPort) string {
-	return hex.EncodeToString(server.Addr().AsSlice()) + "-" + strconv.Itoa(int(server.Port())) + targetZone + "."
+// targetLabel is the first part of the name of one server, in targetZone. It says the
+// address, so that answering for it needs no memory, and works after a restart too.
+// It has the port, so that no two servers share a name: nginx's consistent hash goes
+// by it.
+func targetLabel(server netip.AddrPort) string {
+	return hex.EncodeToString(server.Addr().AsSlice()) + "-" + strconv.Itoa(int(server.Port()))
 }
 
 // targetAddr is the address that a target's name says.

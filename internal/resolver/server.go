@@ -23,8 +23,6 @@ const (
 	holdFor = 4 * time.Second
 	// targetTTL is for names whose address never changes.
 	targetTTL = 24 * 60 * 60
-	// udpSize is the longest answer over UDP that nginx takes.
-	udpSize = 4096
 	// askerTTL is how long after its last question, or the answer to it, somebody
 	// is taken to be there still: nginx asks again after a second.
 	askerTTL = 6 * time.Second
@@ -34,27 +32,6 @@ const (
 	// receiveBuffer is asked for; the kernel gives net.core.rmem_max at most.
 	receiveBuffer = 4 << 20
 )
-
-// Target is one server of an upstream, as nginx is told of it.
-type Target struct {
-	Addr   netip.AddrPort
-	Weight uint16 // 1 to 65535
-}
-
-// SameTargets reports whether two lists of targets say the same. It is fast where
-// they are one and the same, as most are from one change to the next.
-func SameTargets(a, b []Target) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
-}
-
-// sentinel is the only server of an upstream that has none: nginx would forget
-// an upstream whose answer is empty. Nobody can listen on port 0, so connecting
-// is refused, and the templates make a proper 503 or UNAVAILABLE of it.
-var sentinel = Target{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0), Weight: 1}
-
-// Sentinel is the address, as in nginx's $upstream_addr, of the server that
-// stands for "no server at all".
-const Sentinel = "127.0.0.1:0"
 
 // Server answers nginx's questions for the servers of its upstreams, by DNS:
 // SRV records with names that say the address. nginx asks again a second after
@@ -420,48 +397,4 @@ func (r *Server) write(w dns.ResponseWriter, m *dns.Msg) {
 	if err := w.WriteMsg(m); err != nil {
 		r.logger.Debug("DNS answer not sent", "name", m.Question[0].Name, "error", err)
 	}
-}
-
-// pack makes the answer over UDP; one that is too long says so (RFC 1035,
-// section 4.2.1), has no servers, and whole is false.
-func pack(query string, targets []Target) (answer []byte, whole bool) {
-	answer = packAll(query, targets)
-	if len(answer) <= udpSize {
-		return answer, true
-	}
-	m := reply(query)
-	m.Truncated = true
-	return mustPack(m), false
-}
-
-func packAll(query string, targets []Target) []byte {
-	if len(targets) == 0 {
-		targets = []Target{sentinel}
-	}
-	m := reply(query)
-	for _, t := range targets {
-		m.Answer = append(m.Answer, &dns.SRV{
-			// No TTL: nginx asks again as soon as it does, after a second.
-			Hdr:    dns.RR_Header{Name: query, Rrtype: dns.TypeSRV, Class: dns.ClassINET},
-			Weight: t.Weight,
-			Port:   t.Addr.Port(),
-			Target: targetName(t.Addr),
-		})
-	}
-	return mustPack(m)
-}
-
-func reply(query string) *dns.Msg {
-	m := new(dns.Msg).SetQuestion(query, dns.TypeSRV)
-	m.Response, m.Authoritative, m.Compress = true, true, true
-	return m
-}
-
-// mustPack can fail only for names that can't be, and none of ours is.
-func mustPack(m *dns.Msg) []byte {
-	b, err := m.Pack()
-	if err != nil {
-		panic(fmt.Sprintf("pack a DNS answer for %q: %v", m.Question[0].Name, err))
-	}
-	return b
 }

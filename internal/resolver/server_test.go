@@ -126,7 +126,7 @@ func TestServerNeverSaysThatThereIsNothing(t *testing.T) {
 	m := ask(t, conn, srv("grpc-a"))
 	require.Len(t, m.Answer, 1, "an upstream without servers has the sentinel")
 	assert.Zero(t, m.Answer[0].(*dns.SRV).Port)
-	v6 := ask(t, conn, new(dns.Msg).SetQuestion(targetName(netip.MustParseAddrPort("[fd00::1]:7000")), dns.TypeAAAA))
+	v6 := ask(t, conn, new(dns.Msg).SetQuestion(targetLabel(netip.MustParseAddrPort("[fd00::1]:7000"))+targetZone+".", dns.TypeAAAA))
 	require.Len(t, v6.Answer, 1)
 	assert.Equal(t, "fd00::1", v6.Answer[0].(*dns.AAAA).AAAA.String())
 }
