@@ -107,7 +107,6 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		settings:  settings,
 		resolve:   resolve,
 		upstreams: make(map[string]Upstream, len(entries)),
-		names:     make(map[string]bool, len(entries)),
 		places:    make([]place, 0, len(entries)),
 		claims:    map[claim]string{},
 		byReload:  map[string]string{},
@@ -144,7 +143,6 @@ type builder struct {
 	resolve   addresses
 	before    map[string]Upstream // by service
 	upstreams map[string]Upstream // by service
-	names     map[string]bool     // of upstreams, in lower case
 	places    []place             // of services that have routes, in order
 	hosts     map[string][]Host   // by family
 	claims    map[claim]string    // who has what
@@ -267,13 +265,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	case len(u.servers) == 0:
 		return Upstream{}, false
 	}
-	// nginx compares names of upstreams without case, Consul's differ by it.
-	name := string(e.Protocol) + "-" + e.Name
-	for n := 2; b.names[strings.ToLower(name)]; n++ {
-		name = fmt.Sprintf("%s-%s-%d", e.Protocol, e.Name, n)
-	}
-	b.names[strings.ToLower(name)] = true
-	u.Name = name
+	u.Name = upstreamName(e.Protocol, e.Name)
 	b.upstreams[e.Name] = u
 	return u, true
 }

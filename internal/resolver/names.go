@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
 	"strconv"
@@ -16,26 +15,16 @@ const Service = "lb"
 
 const (
 	// zone is reserved for private use: nothing outside can answer for it.
-	zone = "lbctl.internal"
-	// maxLabel is what RFC 1035, section 2.3.4, allows.
-	maxLabel = 63
-
+	zone       = "lbctl.internal"
 	srvPrefix  = "_" + Service + "._tcp."
 	hostZone   = ".u." + zone
 	targetZone = ".i." + zone
 )
 
-// Host is the host name under which nginx asks for an upstream's servers.
-// It is in lower case, by which nginx finds what it has asked for: names of
-// upstreams must differ by more than case.
-func Host(upstream string) string {
-	label := strings.ToLower(upstream)
-	if len(label) > maxLabel {
-		sum := sha256.Sum256([]byte(label))
-		label = label[:maxLabel-17] + "-" + hex.EncodeToString(sum[:8])
-	}
-	return label + hostZone
-}
+// Host is the host name under which nginx asks for an upstream's servers. The
+// upstream's name must be a DNS label in lower case: at most 63 letters, digits,
+// "-" and "_".
+func Host(upstream string) string { return upstream + hostZone }
 
 // Asked is the host names, as Host gives them, of the upstreams that files of
 // nginx's configuration have it ask for. A template of an operator's own need not
