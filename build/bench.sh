@@ -7,7 +7,7 @@ name=${1:?usage: $0 TEST}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 consul=$(build/need.sh consul)
-nginx=$(build/need.sh nginx)
+nginx=$(build/need.sh nginx-packaged)
 [ -x bin/nginx-1.30 ] || make --no-print-directory bin/nginx-1.30
 build/need.sh consul-template >/dev/null
 build/need.sh supervisord >/dev/null

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Prints the path of a program that building or running needs. One on PATH is
-# taken when it is new enough; else one is built into bin/, or installed where
-# that takes a package. What is going on is said on standard error.
+# Prints the path of a program that building, running or testing needs. It takes the
+# one on PATH if that is new enough. If not, it builds one into bin/, or installs a
+# package. It reports on standard error.
 #
-#   build/need.sh consul|nginx|supervisord|consul-template|haproxy|staticcheck|protoc|gcc
+# "nginx" is the nginx to run, "nginx-packaged" the one of the system, for the tests.
+#
+#   build/need.sh consul|nginx|nginx-packaged|supervisord|consul-template|haproxy|staticcheck|protoc|gcc
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -19,13 +21,14 @@ main() {
 	case ${1:-} in
 	consul) consul ;;
 	nginx) nginx ;;
+	nginx-packaged) nginx_packaged ;;
 	supervisord) built supervisord ;; # the one on PATH is likely another program: Supervisor in Python
 	staticcheck) staticcheck ;;
 	consul-template) built consul-template ;; # of the version in go.mod, whatever is on PATH
 	haproxy) PATH=$PATH:/usr/sbin packaged haproxy haproxy ;;
 	gcc) packaged gcc gcc libc6-dev ;;
 	protoc) packaged protoc protobuf-compiler ;;
-	*) die "usage: $0 consul|nginx|supervisord|consul-template|haproxy|staticcheck|protoc|gcc" ;;
+	*) die "usage: $0 consul|nginx|nginx-packaged|supervisord|consul-template|haproxy|staticcheck|protoc|gcc" ;;
 	esac
 }
 
@@ -42,24 +45,40 @@ consul() {
 	built consul
 }
 
-nginx() {
+# nginx_on_path prints the path of the nginx on PATH, if there is one of at least
+# this version.
+nginx_on_path() {
 	local path version
-	if path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin type -P nginx); then
-		version=$("$path" -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1|p')
-		if at_least "${version:-0}" 1.22; then
-			echo "$path"
-			return
-		fi
-		say "$path is nginx ${version:-of an unknown version}, want 1.22 or newer; taking our own"
+	path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin type -P nginx) || return 1
+	version=$("$path" -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1|p')
+	if ! at_least "${version:-0}" "$1"; then
+		say "$path is nginx ${version:-of an unknown version}, want $1 or newer"
+		return 1
 	fi
-	if [ ! -x "$root/bin/nginx-1.30" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-		install nginx libnginx-mod-stream
-		if path=$(type -P nginx); then
-			echo "$path"
-			return
-		fi
+	echo "$path"
+}
+
+# nginx is the one to run: it takes changes of instances without a reload, which
+# nginx can since 1.27.3. Where none can be had, an older one does.
+nginx() {
+	if nginx_on_path 1.27.3; then
+		return
 	fi
-	built nginx-1.30
+	if built nginx-1.30; then
+		return
+	fi
+	say "no nginx 1.30 can be fetched: taking an older one, which reloads at each change of instances"
+	nginx_packaged
+}
+
+# nginx_packaged is the one that a system comes with, for the tests: they run
+# against it and against bin/nginx-1.30.
+nginx_packaged() {
+	if nginx_on_path 1.22; then
+		return
+	fi
+	install nginx libnginx-mod-stream
+	nginx_on_path 1.22 || die "no nginx 1.22 or newer on PATH after its package was installed"
 }
 
 staticcheck() {

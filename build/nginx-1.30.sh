@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Puts an nginx 1.30 for the tests at the path named by the first argument: the
-# one of a Debian suite that has it, as a link into a folder of the same name with
-# .d behind it, which also holds its stream module and the libraries it was linked
-# against, so that it runs whatever the host's own libraries are. The host's nginx
-# and package lists stay as they are.
+# Puts an nginx 1.30, for the local cluster and the tests, at the path that the first
+# argument names. It comes from a Debian suite that has it. The path becomes a link
+# into a folder of the same name with .d behind it. The folder also holds nginx's
+# stream module and the libraries it was linked against, so that it runs on a host
+# with other libraries. The host's nginx and package lists stay as they are.
 set -euo pipefail
 
 out=$(realpath -ms "${1:?usage: $0 OUTPUT-FILE}")

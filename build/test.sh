@@ -24,7 +24,7 @@ checked() { "$(build/need.sh staticcheck)" -tags e2e,bench ./...; }
 shell_checked() { git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck -x; }
 
 consul=$(build/need.sh consul)
-nginx=$(build/need.sh nginx)
+nginx=$(build/need.sh nginx-packaged)
 build/need.sh supervisord >/dev/null
 [ -x bin/nginx-1.30 ] || make --no-print-directory bin/nginx-1.30
 command -v gcc >/dev/null || build/need.sh gcc >/dev/null # the race detector takes cgo

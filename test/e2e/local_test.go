@@ -37,7 +37,9 @@ func TestLocal(t *testing.T) {
 
 	c.make(t, "up", "N=1")
 	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "grpc_client/main.go", "-addr="+grpc))
-	assert.Contains(t, c.run(t, "make", "status"), "which is what Consul says")
+	status := c.run(t, "make", "status")
+	assert.Contains(t, status, "which is what Consul says")
+	assert.Regexp(t, `(?m)^Endpoints +by DNS`, status, "the nginx is one that takes changes without a reload")
 
 	load := lbtest.StartLoad(t, grpc, callers, 5*time.Millisecond)
 	c.make(t, "scale", "N=5")
