@@ -362,6 +362,8 @@ func endpointsText(e controller.EndpointsStatus, serving bool) string {
 
 func consulText(consul consul.Status, now time.Time) string {
 	switch {
+	case consul.Refused:
+		return fmt.Sprintf("%s, refuses the token or the certificate %s: %s", consul.Address, since(consul.Since, now), consul.LastError)
 	case !consul.Reachable && consul.LastError != "":
 		return fmt.Sprintf("%s, does not answer %s: %s", consul.Address, since(consul.Since, now), consul.LastError)
 	case !consul.Reachable:

@@ -2,10 +2,11 @@ package consul
 
 import (
 	"strings"
-	"time"
 
 	"github.com/hashicorp/consul-template/dependency"
 	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/consulclient"
 )
 
 // clientInput is consul/api's configuration in consul-template's words.
@@ -23,14 +24,12 @@ func clientInput(c *api.Config) *dependency.CreateConsulClientInput {
 		SSLCAPath:  c.TLSConfig.CAPath,
 		ServerName: c.TLSConfig.Address,
 
-		TransportDialTimeout:         5 * time.Second,
-		TransportDialKeepAlive:       15 * time.Second,
-		TransportTLSHandshakeTimeout: 5 * time.Second,
-		TransportIdleConnTimeout:     90 * time.Second,
-		// There is a connection for every query, and each is idle for a moment
-		// between two.
-		TransportMaxIdleConns:        4096,
-		TransportMaxIdleConnsPerHost: 4096,
+		TransportDialTimeout:         consulclient.DialTimeout,
+		TransportDialKeepAlive:       consulclient.KeepAlive,
+		TransportTLSHandshakeTimeout: consulclient.DialTimeout,
+		TransportIdleConnTimeout:     consulclient.IdleTimeout,
+		TransportMaxIdleConns:        consulclient.MaxIdle,
+		TransportMaxIdleConnsPerHost: consulclient.MaxIdle,
 	}
 	if c.HttpAuth != nil {
 		input.AuthEnabled = true

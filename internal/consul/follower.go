@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/consul-template/watch"
 	"github.com/hashicorp/consul/api"
 
+	"lbctl/internal/consulclient"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
 )
@@ -44,13 +45,14 @@ type Problem struct {
 }
 
 // Follower follows the services in Consul's catalog and what templates ask for. But
-// for Run, Status and Problems, one goroutine may use it at a time.
+// for Run, Reload, Status and Problems, one goroutine may use it at a time.
 type Follower struct {
-	queries *queries
-	monitor *monitor
-	watcher *watch.Watcher
-	table   *endpoints.Table
-	logger  *slog.Logger
+	queries     *queries
+	credentials *credentials
+	monitor     *monitor
+	watcher     *watch.Watcher
+	table       *endpoints.Table
+	logger      *slog.Logger
 
 	reserved []int
 	listing  dependency.Dependency            // the query for the list of services
@@ -58,7 +60,6 @@ type Follower struct {
 	own      map[string]dependency.Dependency // the queries for the list and for services
 	native   map[string]dependency.Dependency // the templates', by functions like key
 	services []followed                       // by name
-	revision uint64                           // of the service that was answered last
 	failing  map[string]bool                  // the queries that were last found to fail, by name
 }
 
@@ -71,26 +72,25 @@ type followed struct {
 
 // New makes a Follower. It asks Consul for the list of services at once.
 func New(opts Options) (*Follower, error) {
-	config := api.DefaultConfig()
-	if opts.Consul != nil {
-		copied := *opts.Consul
-		config = &copied
-		if config.Address == "" {
-			config.Address = api.DefaultConfig().Address
-		}
+	client, err := consulclient.New(opts.Consul)
+	if err != nil {
+		return nil, err
 	}
-	clients := dependency.NewClientSet()
-	if err := clients.CreateConsulClient(clientInput(config)); err != nil {
-		return nil, fmt.Errorf("make a Consul client: %w", err)
+	queries := newQueries()
+	credentials, err := newCredentials(client, queries, opts.Logger)
+	if err != nil {
+		return nil, err
 	}
 	listing, err := dependency.NewCatalogServicesQuery("")
 	if err != nil {
 		return nil, err
 	}
 	f := &Follower{
-		queries: newQueries(),
+		queries:     queries,
+		credentials: credentials,
+		monitor:     newMonitor(credentials, opts.Table, opts.Logger),
 		watcher: watch.NewWatcher(&watch.NewWatcherInput{
-			Clients: clients,
+			Clients: credentials.native,
 			// No MaxStale: a server that just started and knows nothing yet
 			// would answer with an empty catalog.
 			BlockQueryWaitTime: queryWait,
@@ -102,12 +102,17 @@ func New(opts Options) (*Follower, error) {
 		own:      map[string]dependency.Dependency{},
 		native:   map[string]dependency.Dependency{},
 	}
-	f.monitor, err = newMonitor(config, opts.Table, f.queries, opts.Logger)
-	return f, err
+	return f, nil
 }
 
 // Start sends the query for the list of services.
 func (f *Follower) Start() error { return f.add(f.listing) }
+
+// Reload reads the token file and the certificates again, and has everything asked
+// with them if they have changed. Run does so every two seconds by itself. The error
+// says what can't be used; the former credentials stay in use then. Any goroutine may
+// call it.
+func (f *Follower) Reload() error { return f.credentials.reload() }
 
 // Run finds out whether Consul can be believed, until ctx is done.
 func (f *Follower) Run(ctx context.Context) error { return f.monitor.run(ctx) }
@@ -146,8 +151,6 @@ func (f *Follower) Receive(view *watch.View) {
 	}
 	if name, ok := serviceOf(d.String()); ok {
 		if n, ok := f.place(name); ok {
-			f.revision++
-			service.Revision = f.revision
 			f.services[n].heard, f.services[n].service = true, service
 		}
 	}

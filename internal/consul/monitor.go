@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"lbctl/internal/consulclient"
 	"lbctl/internal/endpoints"
 )
 
@@ -43,15 +45,14 @@ const (
 // can't tell: without a leader they just hang, and with a token that has
 // become too weak they give empty lists.
 type monitor struct {
-	client  *api.Client
-	address string
-	token   string
-	table   *endpoints.Table
-	queries *queries
-	logger  *slog.Logger
+	credentials *credentials
+	client      *consulclient.Client
+	table       *endpoints.Table
+	queries     *queries
+	logger      *slog.Logger
+
 	// Of run's goroutine.
 	turn    int
-	renewed time.Time         // when everything was asked anew last
 	suspect string            // the service whose answer was found to be filtered
 	behind  map[string]behind // the watches that seemed to be, at the last check
 
@@ -61,27 +62,21 @@ type monitor struct {
 	filteredSince time.Time
 }
 
-func newMonitor(config *api.Config, table *endpoints.Table, queries *queries, logger *slog.Logger) (*monitor, error) {
-	c := *config
-	client, err := api.NewClient(&c)
-	if err != nil {
-		return nil, fmt.Errorf("make a Consul client: %w", err)
-	}
+func newMonitor(credentials *credentials, table *endpoints.Table, logger *slog.Logger) *monitor {
 	m := &monitor{
-		client:  client,
-		address: config.Address,
-		token:   c.Token, // NewClient put in what the environment has
-		table:   table,
-		queries: queries,
-		logger:  logger,
-		behind:  map[string]behind{},
-		status:  Status{Address: config.Address, LastError: "Consul has not been asked yet"},
-		trust:   table.Trust(),
+		credentials: credentials,
+		client:      credentials.client,
+		table:       table,
+		queries:     credentials.queries,
+		logger:      logger,
+		behind:      map[string]behind{},
+		status:      Status{Address: credentials.client.Address(), LastError: "Consul has not been asked yet"},
+		trust:       table.Trust(),
 	}
 	if m.trust.Filtered {
 		m.filteredSince = time.Now()
 	}
-	return m, nil
+	return m
 }
 
 // run asks every two seconds.
@@ -99,45 +94,25 @@ func (m *monitor) run(ctx context.Context) error {
 }
 
 func (m *monitor) check(ctx context.Context) {
-	reachable, leader, trouble := m.ask(ctx)
-	if strings.Contains(trouble, noServers) && m.rejoin(ctx) {
-		// The agent needs a moment for what it has found.
-		for deadline := time.Now().Add(rejoinPatience); trouble != "" && time.Now().Before(deadline) && ctx.Err() == nil; {
-			time.Sleep(50 * time.Millisecond)
-			reachable, leader, trouble = m.ask(ctx)
-		}
+	_ = m.credentials.reload() // the error is logged and among the problems
+	found := m.ask(ctx)
+	if strings.Contains(found.LastError, noServers) && m.rejoin(ctx) {
+		found = m.askAfterRejoin(ctx)
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	m.mu.Lock()
-	old := m.status
-	m.status.Reachable, m.status.Leader, m.status.LastError = reachable, leader, trouble
-	now := time.Now()
-	changed := old.Since.IsZero() || old.Reachable != reachable || (old.Leader == "") != (leader == "")
-	if changed {
-		m.status.Since = now
-	}
-	filtered := m.trust.Filtered
-	m.mu.Unlock()
-	back := changed && trouble == "" && !old.Since.IsZero()
-	if back && now.Sub(old.Since) >= longAway && now.Sub(m.renewed) >= m.queries.renewPause() {
-		m.renewed = now
-		m.queries.renew() // Consul may have come back with less
-	}
-
-	if changed && trouble != "" {
-		m.logger.Warn("Consul is away", "address", old.Address, "reason", trouble)
-	} else if changed && !old.Since.IsZero() {
-		m.logger.Info("Consul is back", "address", old.Address, "leader", leader)
-	}
-	m.setTrust(func(t *endpoints.Trust) { t.NoLeader = leader == "" })
-	if trouble != "" {
+	m.note(found)
+	m.setTrust(func(t *endpoints.Trust) {
+		t.NoLeader, t.Refused = found.Leader == "", found.Refused
+	})
+	m.queries.renewDue(time.Now())
+	if found.LastError != "" {
 		clear(m.behind)
 		return
 	}
 	m.findStalled(ctx)
-	if filtered || m.suspect != "" {
+	if _, since := m.current(); !since.IsZero() || m.suspect != "" {
 		m.look(ctx, m.doubtful())
 		if _, since := m.current(); since.IsZero() {
 			m.suspect = ""
@@ -145,31 +120,86 @@ func (m *monitor) check(ctx context.Context) {
 	}
 }
 
-// ask finds out whether the agent answers and who leads; trouble says what is
+// askAfterRejoin asks until all is well: the agent needs a moment for a server that
+// it has found.
+func (m *monitor) askAfterRejoin(ctx context.Context) Status {
+	deadline := time.NewTimer(rejoinPatience)
+	defer deadline.Stop()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		found := m.ask(ctx)
+		if found.LastError == "" {
+			return found
+		}
+		select {
+		case <-ctx.Done():
+			return found
+		case <-deadline.C:
+			return found
+		case <-ticker.C:
+		}
+	}
+}
+
+// note takes over what ask found, and logs what has changed.
+func (m *monitor) note(found Status) {
+	now := time.Now()
+	m.mu.Lock()
+	old := m.status
+	changed := old.Since.IsZero() || old.Reachable != found.Reachable || old.Refused != found.Refused || (old.Leader == "") != (found.Leader == "")
+	found.Address, found.Since = old.Address, old.Since
+	if changed {
+		found.Since = now
+	}
+	m.status = found
+	m.mu.Unlock()
+	switch {
+	case !changed:
+	case found.LastError != "":
+		m.logger.Warn("Consul is away", "address", found.Address, "reason", found.LastError)
+	case !old.Since.IsZero():
+		m.logger.Info("Consul is back", "address", found.Address, "leader", found.Leader)
+		if now.Sub(old.Since) >= longAway {
+			m.queries.renewAll()
+		}
+	}
+}
+
+// ask finds out whether the agent answers and who leads. LastError says what is
 // wrong, if anything is.
-func (m *monitor) ask(ctx context.Context) (reachable bool, leader, trouble string) {
+func (m *monitor) ask(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
 	options := (&api.QueryOptions{AllowStale: true}).WithContext(ctx)
-	leader, err := m.client.Status().LeaderWithQueryOptions(options)
-	var refusal api.StatusError
+	client := m.client.API()
+	leader, err := client.Status().LeaderWithQueryOptions(options)
 	switch {
-	case errors.As(err, &refusal):
-		return true, "", "Consul has no leader: " + strings.TrimSpace(refusal.Body)
 	case err != nil:
-		return false, "", fmt.Sprintf("Consul at %s does not answer: %v", m.address, err)
+		return m.trouble(err)
 	case leader == "":
-		return true, "", "Consul has no leader: most of its servers are down or can't reach each other"
+		return Status{Reachable: true, LastError: "Consul has no leader: most of its servers are down or can't reach each other"}
 	}
 	// A service that always is: that one of the others fails is its own trouble.
-	_, meta, err := m.client.Health().Service("consul", "", false, options)
+	_, meta, err := client.Health().Service("consul", "", false, options)
 	switch {
 	case err != nil:
-		return true, "", fmt.Sprintf("Consul does not answer queries: %v", err)
+		return m.trouble(err)
 	case meta.LastContact > maxLastContact:
-		return true, "", fmt.Sprintf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))
+		return Status{Reachable: true, LastError: fmt.Sprintf("the Consul server that answers has not heard from its leader for %s", meta.LastContact.Round(time.Second))}
 	}
-	return true, leader, ""
+	return Status{Reachable: true, Leader: leader}
+}
+
+// trouble is how it stands with Consul when a request has failed.
+func (m *monitor) trouble(err error) Status {
+	s := Status{Refused: consulclient.IsRefusal(err), LastError: m.client.Explain(err)}
+	var answer api.StatusError
+	s.Reachable = errors.As(err, &answer)
+	if s.Reachable && answer.Code >= http.StatusInternalServerError {
+		s.LastError = "Consul has no leader: " + strings.TrimSpace(answer.Body)
+	}
+	return s
 }
 
 // rejoin has the agent look for the servers that it has lost, as after a partition
@@ -179,7 +209,7 @@ func (m *monitor) rejoin(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
 	var members []*api.AgentMember
-	if _, err := m.client.Raw().Query("/v1/agent/members", &members, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+	if _, err := m.client.API().Raw().Query("/v1/agent/members", &members, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
 		m.logger.Debug("Consul's agent does not say which servers it had", "error", err)
 		return false
 	}
@@ -189,7 +219,7 @@ func (m *monitor) rejoin(ctx context.Context) bool {
 			continue
 		}
 		address := net.JoinHostPort(member.Addr, strconv.Itoa(int(member.Port)))
-		_, err := m.client.Raw().Write("/v1/agent/join/"+address, nil, nil, (&api.WriteOptions{}).WithContext(ctx))
+		_, err := m.client.API().Raw().Write("/v1/agent/join/"+address, nil, nil, (&api.WriteOptions{}).WithContext(ctx))
 		if err == nil {
 			m.logger.Info("Consul's agent had lost its servers, and was told where one is", "server", member.Name)
 			return true
@@ -228,7 +258,7 @@ func (m *monitor) look(ctx context.Context, services []string) {
 	}
 	if was := m.setTrust(func(t *endpoints.Trust) { t.Filtered = filtered }); was.Filtered && !filtered {
 		m.logger.Info("Consul no longer filters its answers by ACLs")
-		m.queries.renew() // blocking queries would find out when their time is over
+		m.queries.renewAll()
 	} else if !was.Filtered && filtered {
 		m.logger.Warn("Consul filters its answers by ACLs: the token is too weak", "services", services)
 	}
@@ -237,7 +267,7 @@ func (m *monitor) look(ctx context.Context, services []string) {
 func (m *monitor) filtered(ctx context.Context, services []string) (bool, error) {
 	options := (&api.QueryOptions{}).WithContext(ctx)
 	for _, name := range services {
-		_, meta, err := m.client.Health().Service(name, "", false, options)
+		_, meta, err := m.client.API().Health().Service(name, "", false, options)
 		if err != nil {
 			return false, err
 		}
@@ -246,15 +276,15 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 		}
 	}
 	// Whoever sees anything, sees what it is about: Consul itself is a service.
-	all, meta, err := m.client.Catalog().Services(options)
+	all, meta, err := m.client.API().Catalog().Services(options)
 	if err != nil || len(all) > 0 {
 		return false, err
 	}
-	if meta.ResultsFilteredByACLs || m.token != "" {
+	if meta.ResultsFilteredByACLs || m.client.Config().Token != "" {
 		return meta.ResultsFilteredByACLs, nil
 	}
 	// Those without a token are not told that anything is filtered.
-	self, _, err := m.client.ACL().TokenReadSelf(options)
+	self, _, err := m.client.API().ACL().TokenReadSelf(options)
 	var answer api.StatusError
 	if errors.As(err, &answer) {
 		return !strings.Contains(answer.Body, "ACL support disabled"), nil

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/consulclient"
 	"lbctl/internal/endpoints"
 )
 
@@ -59,8 +60,11 @@ func TestAnAgentThatHasLostItsServersIsToldWhereTheyAre(t *testing.T) {
 			config := &api.Config{Address: strings.TrimPrefix(agent.URL, "http://"), Scheme: "http"}
 			table, err := endpoints.Open("", endpoints.Options{})
 			require.NoError(t, err)
-			m, err := newMonitor(config, table, newQueries(), slog.New(slog.DiscardHandler))
+			client, err := consulclient.New(config)
 			require.NoError(t, err)
+			credentials, err := newCredentials(client, newQueries(), slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			m := newMonitor(credentials, table, slog.New(slog.DiscardHandler))
 
 			m.check(t.Context())
 			status, _ := m.current()

@@ -24,6 +24,8 @@ type queries struct {
 	byName map[string]*query
 	// allGoodAt is reversed as it was when no query failed.
 	allGoodAt uint64
+	renewal   bool      // renewAll was called, and everything has not been sent again since
+	renewedAt time.Time // when everything was sent again last
 }
 
 func newQueries() *queries {
@@ -83,11 +85,26 @@ func (s *queries) renewPause() time.Duration {
 	return waitOf(n) / time.Duration(max(1, agentQueries/max(1, n)-2))
 }
 
-// renew sends every query to Consul again, without waiting for a change. Until then
-// the last answers stay.
-func (s *queries) renew() {
+// renewAll has renewDue send every query to Consul again: Consul may have come back
+// with less than it had, filter its answers no longer, or want other credentials. A
+// blocking query would find out when its time is over. Until then the last answers
+// stay.
+func (s *queries) renewAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.renewal = true
+}
+
+// renewDue does what renewAll asked for, as soon as the agent has room for that many
+// queries.
+func (s *queries) renewDue(now time.Time) {
+	pause := s.renewPause()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.renewal || now.Sub(s.renewedAt) < pause {
+		return
+	}
+	s.renewal, s.renewedAt = false, now
 	for _, q := range s.byName {
 		if q.Type() == dependency.TypeConsul {
 			q.renew()

@@ -46,13 +46,13 @@ func (m *monitor) findStalled(ctx context.Context) {
 				options.Filter = nothing
 			}
 			whole = false
-			_, meta, err = m.client.Health().Service(service, "", false, options)
+			_, meta, err = m.client.API().Health().Service(service, "", false, options)
 			if err == nil && meta.ResultsFilteredByACLs && m.suspect == "" {
 				m.suspect = service
 			}
 		} else {
 			var listed map[string][]string
-			listed, meta, err = m.client.Catalog().Services(options)
+			listed, meta, err = m.client.API().Catalog().Services(options)
 			if err == nil && m.queries.hasList(listed) {
 				continue // a node's check that goes raises the list's index, and wakes no query
 			}

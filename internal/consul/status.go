@@ -10,6 +10,8 @@ type Status struct {
 	// Leader is the leading server's address, empty when there is none:
 	// Consul then answers from memory, and changes wait.
 	Leader string `json:"leader,omitempty"`
+	// Refused is whether Consul refuses the token or the certificate.
+	Refused bool `json:"refused,omitempty"`
 	// Since is since when it has been so.
 	Since time.Time `json:"since,omitzero"`
 	// LastError is what is wrong, empty when nothing is.

@@ -54,6 +54,7 @@ func (f *Follower) Problems() []Problem {
 	} else {
 		problems = f.failingProblems()
 	}
+	problems = append(problems, f.credentials.problems()...)
 	if !filtered.IsZero() {
 		problems = append(problems, Problem{
 			Message: "Consul filters its answers by ACLs, so what is missing in them may be there: the token is too weak, it needs service:read and node:read",

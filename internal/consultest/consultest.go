@@ -30,6 +30,7 @@ type options struct {
 	acl        bool
 	persistent bool
 	streaming  bool
+	authority  *Authority
 }
 
 // Option changes how agents are started.

@@ -36,6 +36,9 @@ type Server struct {
 	ip       string
 	settings map[string]any
 	process  *process
+
+	tlsAddr   string // with TLS
+	authority *Authority
 }
 
 func newServer(t testing.TB, binary string, o options, node, ip string) *Server {
@@ -81,6 +84,9 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 		}
 	}
 	s.assignPorts()
+	if o.authority != nil {
+		s.listenTLS(o.authority)
+	}
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {

@@ -1,0 +1,72 @@
+package consul
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul-template/dependency"
+
+	"lbctl/internal/consulclient"
+)
+
+// credentials keeps the clients of Consul up to date with the token file and the
+// certificates. Any goroutine may use it.
+type credentials struct {
+	client  *consulclient.Client
+	native  *dependency.ClientSet // consul-template's client, which all queries use
+	queries *queries
+	logger  *slog.Logger
+
+	mu      sync.Mutex
+	problem Problem // why the files can't be used now; its Message is empty when they can
+}
+
+func newCredentials(client *consulclient.Client, queries *queries, logger *slog.Logger) (*credentials, error) {
+	c := &credentials{client: client, native: dependency.NewClientSet(), queries: queries, logger: logger}
+	return c, c.connect()
+}
+
+// connect gives consul-template a client with the newest credentials.
+func (c *credentials) connect() error {
+	config := c.client.Config()
+	if err := c.native.CreateConsulClient(clientInput(&config)); err != nil {
+		return fmt.Errorf("make a Consul client: %w", err)
+	}
+	return nil
+}
+
+// reload reads the files again. When they have changed, everything is asked again
+// with what is in them; when they can't be used, the former credentials stay in use.
+func (c *credentials) reload() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed, err := c.client.Reload()
+	if changed {
+		err = c.connect()
+	}
+	if err != nil {
+		if message := err.Error() + "; the former ones are used"; message != c.problem.Message {
+			c.logger.Warn("credentials for Consul can't be used", "error", err)
+			c.problem = Problem{Message: message, Since: time.Now()}
+		}
+		return err
+	}
+	c.problem = Problem{}
+	if changed {
+		c.logger.Info("credentials for Consul have changed and are used from now on", "address", c.client.Address())
+		c.queries.renewAll()
+	}
+	return nil
+}
+
+// problems is why the files can't be used now, if they can't.
+func (c *credentials) problems() []Problem {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.problem.Message == "" {
+		return nil
+	}
+	return []Problem{c.problem}
+}
