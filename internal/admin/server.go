@@ -68,18 +68,21 @@ const (
 // has gone away, since half a rollback is none.
 const rollTimeout = actTimeout - 5*time.Second
 
-// Run answers on the listeners, on unix sockets everything, elsewhere only what
-// changes nothing, until ctx is done; requests under way are then given a
+// Run answers on the listeners, on unix sockets everything that root or the daemon's
+// own user asks, elsewhere only what changes nothing, until ctx is done; requests under way are then given a
 // second. It closes the listeners.
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, listener := range listeners {
 		handler := s.Handler()
-		if listener.Addr().Network() != "unix" {
+		if listener.Addr().Network() == "unix" {
+			handler = ownersOnly(handler)
+		} else {
 			handler = newHosts(s.AllowedHosts).only(readOnly(handler))
 		}
 		server := &http.Server{
 			Handler:           handler,
+			ConnContext:       withPeer,
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
 			WriteTimeout:      actTimeout,

@@ -82,14 +82,14 @@ func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.E
 // whySpecial says why an instance gets traffic though something is known against
 // it, or less than its weight; "" for all others.
 func whySpecial(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
-	back, returning := entry.Return(instance)
+	ramp, ramping := entry.Ramp(instance)
 	switch {
 	case !instance.InRotation():
 		return "tried though a check is critical, for too few others pass"
 	case out.Source != "":
 		return "kept, for too few others are left: " + out.Reason
-	case returning:
-		return fmt.Sprintf("it is just back, with %.0f %% of its weight", 100*back.Share)
+	case ramping:
+		return fmt.Sprintf("it is just back, with %.0f %% of its weight", 100*ramp.Share)
 	default:
 		return ""
 	}

@@ -167,7 +167,7 @@ func newFakeDaemon() *fakeDaemon {
 					{Node: "node-1", ID: "users-1", Source: endpoints.ByProbe, Reason: "connection refused", Since: before(30 * time.Second)},
 					{Node: "node-2", ID: "users-2", Source: endpoints.ByProbe, Reason: "no answer in time", Since: before(10 * time.Second), Kept: true},
 				},
-				Returns: []endpoints.Return{{Node: "node-4", ID: "users-4", Share: 0.3}},
+				Ramps: []endpoints.Ramp{{Node: "node-4", ID: "users-4", Share: 0.3}},
 			},
 			{
 				Service: endpoints.Service{Name: "strange", Problems: []string{`lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`}, Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},

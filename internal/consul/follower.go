@@ -60,6 +60,7 @@ type Follower struct {
 	own      map[string]dependency.Dependency // the queries for the list and for services
 	native   map[string]dependency.Dependency // the templates', by functions like key
 	services []followed                       // by name
+	revision uint64                           // of the service that was answered last
 	failing  map[string]bool                  // the queries that were last found to fail, by name
 }
 
@@ -151,6 +152,8 @@ func (f *Follower) Receive(view *watch.View) {
 	}
 	if name, ok := serviceOf(d.String()); ok {
 		if n, ok := f.place(name); ok {
+			f.revision++
+			service.Revision = f.revision
 			f.services[n].heard, f.services[n].service = true, service
 		}
 	}

@@ -139,7 +139,7 @@ func newParts(cfg Config) (*parts, error) {
 	if settings.Workers == 0 {
 		_, p.fewWorkers = render.DefaultWorkers(settings.NginxVersion)
 	}
-	if p.table, err = p.openTable(cfg); err != nil {
+	if p.table, err = openTable(cfg); err != nil {
 		return nil, err
 	}
 	p.source, err = render.New(render.Options{
@@ -184,14 +184,12 @@ func controllerOptions(cfg Config, p *parts) controller.Options {
 }
 
 // openTable opens the table with what an earlier daemon knew of instances.
-func (p *parts) openTable(cfg Config) (*endpoints.Table, error) {
+func openTable(cfg Config) (*endpoints.Table, error) {
 	opts := cfg.Table
-	// The source is made from the table, and observes with it only after that.
-	opts.CheapWeights = func(service string) bool { return p.source != nil && p.source.Asks(service) }
 	opts.Logger = cfg.Logger
 	table, err := endpoints.Open(filepath.Join(cfg.StateDir, "endpoints.json"), opts)
 	if errors.Is(err, endpoints.ErrSnapshot) {
-		cfg.Logger.Warn("starting without what was known of instances", "reason", err)
+		cfg.Logger.Warn("the endpoint snapshot can't be used, or not all of it", "reason", err)
 		return table, nil
 	}
 	return table, err

@@ -6,8 +6,19 @@ import (
 	"strconv"
 )
 
-// claim is a place on the balancer that one service only can have.
+// claim is a place on the balancer that one service only can have: a route, the default
+// place of a listener, or a TCP port.
 type claim string
+
+// claims says which service has which place. A service keeps the place that it has;
+// otherwise the first by name gets it.
+type claims struct {
+	owners map[claim]string // by claim, the service's name
+	// claimants are the services whose claims were settled last; contested says
+	// whether one of them lost a claim.
+	claimants []claimant
+	contested bool
+}
 
 // claimant is a service with what it claims.
 type claimant struct {
@@ -15,51 +26,50 @@ type claimant struct {
 	spec    Spec
 }
 
-// settleClaims lets each route, default place and TCP port go to one service:
-// to the one that has it already, else to the first by name. The others lose
-// it, with a problem that says to whom. Entries must be sorted by name.
-func (t *Table) settleClaims(entries []Entry) {
-	if t.claimsStand(entries) {
+// settle takes from each entry what another service has, and notes that as a problem of
+// the entry. Entries must be sorted by name.
+func (c *claims) settle(entries []Entry) {
+	if c.areSettled(entries) {
 		return
 	}
 	owners := map[claim]string{}
 	for _, e := range entries {
-		for _, c := range claims(e) {
-			if owner, taken := owners[c]; !taken || t.owners[c] == e.Name && owner != e.Name {
-				owners[c] = e.Name
+		for _, place := range claimsOf(e) {
+			if owner, taken := owners[place]; !taken || c.owners[place] == e.Name && owner != e.Name {
+				owners[place] = e.Name
 			}
 		}
 	}
-	t.owners = owners
-	t.claimants, t.contested = make([]claimant, len(entries)), false
+	c.owners = owners
+	c.claimants, c.contested = make([]claimant, len(entries)), false
 	for n := range entries {
 		e := &entries[n]
-		t.claimants[n] = claimant{e.Name, e.Spec}
-		t.contested = e.yield(owners) || t.contested
+		c.claimants[n] = claimant{e.Name, e.Spec}
+		c.contested = e.yield(owners) || c.contested
 	}
 }
 
-// claimsStand reports whether everybody claims what they did the last time, when
-// nobody had to yield: as mostly, and with a thousand services it takes a while to
-// find that out again.
-func (t *Table) claimsStand(entries []Entry) bool {
-	return !t.contested && len(t.claimants) > 0 && slices.EqualFunc(t.claimants, entries, func(c claimant, e Entry) bool {
+// areSettled reports whether all services claim what they claimed the last time, when
+// none of them lost anything. With a thousand services it takes a while to settle that
+// again.
+func (c *claims) areSettled(entries []Entry) bool {
+	return !c.contested && len(c.claimants) > 0 && slices.EqualFunc(c.claimants, entries, func(c claimant, e Entry) bool {
 		return c.service == e.Name && c.spec.SameRouting(e.Spec)
 	})
 }
 
-func claims(e Entry) []claim {
-	var cs []claim
+func claimsOf(e Entry) []claim {
+	var all []claim
 	for _, r := range e.Routes {
-		cs = append(cs, routeClaim(e.Protocol, r))
+		all = append(all, routeClaim(e.Protocol, r))
 	}
 	if e.Default {
-		cs = append(cs, routeClaim(e.Protocol, Route{}))
+		all = append(all, routeClaim(e.Protocol, Route{}))
 	}
 	if e.Port != 0 {
-		cs = append(cs, portClaim(e.Port))
+		all = append(all, portClaim(e.Port))
 	}
-	return cs
+	return all
 }
 
 func routeClaim(p Protocol, r Route) claim {
@@ -71,8 +81,8 @@ func routeClaim(p Protocol, r Route) claim {
 
 func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
-// yield takes from the entry what another service owns, and reports whether that
-// is anything.
+// yield takes from the entry what another service owns, and reports whether that is
+// anything.
 func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	e.Problems = slices.Clip(e.Problems)
 	lost := func(c claim, what string) bool {

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Source is who finds that an instance should be out though Consul has it in
-// rotation.
+// Source is what finds that an instance should be out though Consul has it in rotation.
 type Source string
 
 // ByProbe is lbctl's own question to the instance.
@@ -21,8 +20,8 @@ type Ejection struct {
 	Source Source    `json:"source"`
 	Reason string    `json:"reason"` // for people: "connection refused"
 	Since  time.Time `json:"since"`
-	// Kept: it gets traffic all the same, for too many others of its service
-	// are out.
+	// Kept: it gets traffic all the same, because too many others of its service are
+	// out.
 	Kept bool `json:"kept,omitempty"`
 }
 
@@ -39,8 +38,7 @@ func (e Entry) Ejection(i Instance) (Ejection, bool) {
 	return e.Ejections[n], true
 }
 
-// sendable reports whether Consul has the instance in rotation, and nobody has
-// ejected it.
+// sendable reports whether Consul has the instance in rotation, and it is not ejected.
 func (e Entry) sendable(i Instance) bool {
 	if !i.InRotation() {
 		return false
@@ -55,23 +53,26 @@ type failing struct {
 	address string // where it was when it failed
 }
 
+// ejections are the instances that sources want out.
+type ejections struct {
+	share   float64                   // Options.MaxEjected
+	failing map[string]map[id]failing // by service
+}
+
 // Eject takes an instance at a host and port out of the rotation, if enough others of
 // its service are left. It takes effect with the next observation, which Changed asks
 // for. An instance that is out already stays so for the first reason.
 func (t *Table) Eject(service, hostPort string, e Ejection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r, k := t.records[service], id{e.Node, e.ID}
-	if r == nil {
+	k := id{e.Node, e.ID}
+	if t.records[service] == nil || t.ejections.failing[service][k].Source != "" {
 		return
 	}
-	if _, ok := r.failing[k]; ok {
-		return
+	if t.ejections.failing[service] == nil {
+		t.ejections.failing[service] = map[id]failing{}
 	}
-	if r.failing == nil {
-		r.failing = map[id]failing{}
-	}
-	r.failing[k] = failing{e, hostPort}
+	t.ejections.failing[service][k] = failing{e, hostPort}
 	t.opts.Logger.Warn("instance ejected", "service", service, "instance", e.ID, "node", e.Node, "reason", e.Reason)
 	notify(t.changed)
 }
@@ -81,58 +82,66 @@ func (t *Table) Eject(service, hostPort string, e Ejection) {
 func (t *Table) Readmit(service, node, instance string, source Source) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r, k := t.records[service], id{node, instance}
-	if r == nil || r.failing[k].Source != source {
+	k := id{node, instance}
+	if source == "" || t.ejections.failing[service][k].Source != source {
 		return
 	}
-	delete(r.failing, k)
-	t.opts.Logger.Info("instance readmitted", "service", service, "instance", k.id, "node", k.node)
+	delete(t.ejections.failing[service], k)
+	t.opts.Logger.Info("instance readmitted", "service", service, "instance", instance, "node", node)
 	notify(t.changed)
 }
 
-// ejections is what of a service's instances is out. An instance that Consul
-// does not have in rotation, or elsewhere now, is no longer our concern, nor is one
-// that is to be asked no longer.
-func (t *Table) ejections(r *record, e Entry) []Ejection {
-	if len(r.failing) == 0 {
-		return nil
-	}
-	var all []Ejection
-	in := 0
-	current := map[id]bool{}
-	for _, i := range e.Instances {
-		if !i.InRotation() {
-			continue
-		}
-		in++
-		if f, ok := r.failing[i.key()]; ok && f.address == i.HostPort() && (f.Source != ByProbe || e.Check != CheckNone) {
-			current[i.key()] = true
-			all = append(all, f.Ejection)
-		}
-	}
-	for k := range r.failing {
-		if !current[k] {
-			delete(r.failing, k)
-		}
-	}
+// isOut reports whether an instance was ejected and gets no traffic.
+func (x *ejections) isOut(service string, i Instance) bool {
+	f := x.failing[service][i.key()]
+	return f.Source != "" && !f.Kept
+}
+
+// of is the ejections of an entry's instances. It forgets instances that Consul no longer
+// has in rotation or has at another address, and those that are no longer to be asked.
+func (x *ejections) of(e Entry) []Ejection {
+	all := x.current(e)
 	slices.SortFunc(all, func(a, b Ejection) int {
 		return cmp.Or(a.Since.Compare(b.Since), compareEjections(a, b))
 	})
-	most := t.mayEject(in)
+	most := x.allowed(Service{Instances: e.Instances}.InRotation())
 	for n := range all {
 		all[n].Kept = n >= most
 		k := id{all[n].Node, all[n].ID}
-		f := r.failing[k]
+		f := x.failing[e.Name][k]
 		f.Kept = all[n].Kept
-		r.failing[k] = f
+		x.failing[e.Name][k] = f
 	}
 	slices.SortFunc(all, compareEjections)
 	return all
 }
 
-// mayEject is how many of a service's instances in rotation may be ejected: the
-// share, but one in any case, and never all. Where nobody can be reached it is
-// rather our own network that is broken, and nothing is better than a try.
-func (t *Table) mayEject(in int) int {
-	return min(max(1, int(t.opts.MaxEjected*float64(in))), max(0, in-1))
+// current is what is failing of an entry's instances, and forgets the rest.
+func (x *ejections) current(e Entry) []Ejection {
+	before := x.failing[e.Name]
+	if len(before) == 0 {
+		return nil
+	}
+	var all []Ejection
+	after := map[id]failing{}
+	for _, i := range e.Instances {
+		f, ok := before[i.key()]
+		asked := f.Source != ByProbe || e.Check != CheckNone
+		if ok && asked && i.InRotation() && f.address == i.HostPort() {
+			all = append(all, f.Ejection)
+			after[i.key()] = f
+		}
+	}
+	x.failing[e.Name] = after
+	if len(after) == 0 {
+		delete(x.failing, e.Name)
+	}
+	return all
+}
+
+// allowed is how many of a service's instances in rotation may be ejected: the share, at
+// least one, and never all. Where no instance can be reached, our own network is the
+// likelier cause, and trying them is better than serving nobody.
+func (x *ejections) allowed(inRotation int) int {
+	return min(max(1, int(x.share*float64(inRotation))), max(0, inRotation-1))
 }

@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ type HeldInstance struct {
 	Reason   string   `json:"reason"`
 	// Since is when it vanished.
 	Since time.Time `json:"since"`
-	// Until is when it is let go; zero while Consul can't be trusted.
+	// Until is when it is released; zero while Consul can't be trusted.
 	Until time.Time `json:"until,omitzero"`
 }
 
@@ -24,51 +25,42 @@ func (t *Table) Held() []HeldInstance {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []HeldInstance
-	for name, r := range t.records {
-		for _, h := range r.held {
-			held := HeldInstance{Service: name, Instance: h.instance, Reason: h.reason, Since: h.since}
-			if r.good != nil {
-				held.Protocol = r.good.Protocol
-			}
-			if t.trust == (Trust{}) {
+	for service, holds := range t.guard.holds {
+		for _, h := range holds {
+			held := HeldInstance{Service: service, Protocol: t.records[service].spec().Protocol, Instance: h.instance, Reason: h.reason, Since: h.since}
+			if t.confirmation.trust == (Trust{}) {
 				held.Until = h.until
 			}
 			all = append(all, held)
 		}
 	}
 	slices.SortFunc(all, func(a, b HeldInstance) int {
-		if c := strings.Compare(a.Service, b.Service); c != 0 {
-			return c
-		}
-		return compareInstances(a.Instance, b.Instance)
+		return cmp.Or(strings.Compare(a.Service, b.Service), compareInstances(a.Instance, b.Instance))
 	})
 	return all
 }
 
-// Release lets one held instance go, and reports whether it was held. It takes
+// Release ends the hold of one instance, and reports whether it was held. It takes
 // effect with the next observation, which Changed asks for.
 func (t *Table) Release(service, node, instance string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r, ok := t.records[service]
-	if !ok || r.held[id{node, instance}] == nil {
+	if !t.guard.release(service, id{node, instance}) {
 		return false
 	}
-	t.drop(service, id{node, instance})
 	notify(t.changed)
 	return true
 }
 
-// Accept is the operator's word that what vanished is gone: all held instances
-// are let go, whether Consul can be trusted or not. It returns how many there
-// were.
+// Accept is the operator's word that what vanished is gone: all held instances are
+// released, whether Consul can be trusted or not. It returns how many there were.
 func (t *Table) Accept() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	for name, r := range t.records {
-		for k := range r.held {
-			t.drop(name, k)
+	for service, holds := range t.guard.holds {
+		for k := range holds {
+			t.guard.release(service, k)
 			n++
 		}
 	}

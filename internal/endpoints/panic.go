@@ -2,12 +2,11 @@ package endpoints
 
 import "fmt"
 
-// panics says why all of a service's instances that are not in maintenance are
-// tried, in rotation or not, as with Envoy's panic threshold: so few are in
-// rotation that they would break under the load, or so many fail that it is
-// rather the checks that do. It is "" when there are enough. Held instances
-// count as the ones in rotation that they are.
-func (t *Table) panics(e Entry) string {
+// panicReason says why all of a service's instances that are not in maintenance are
+// tried, in rotation or not, as with Envoy's panic threshold: so few are in rotation that
+// they would break under the load, or so many fail that the checks are the likelier
+// fault. It is "" when there are enough. Held instances count as in rotation.
+func (e Entry) panicReason(threshold int) string {
 	in, of := len(e.Held), len(e.Held)
 	maintenance := 0
 	for _, i := range e.Instances {
@@ -20,17 +19,17 @@ func (t *Table) panics(e Entry) string {
 		}
 		of++
 	}
-	if of == 0 || percent(in, of) >= t.opts.PanicThreshold {
+	if of == 0 || percent(in, of) >= threshold {
 		return ""
 	}
-	why := fmt.Sprintf("only %d of %d instances are in rotation, which is less than %d %%", in, of, t.opts.PanicThreshold)
+	why := fmt.Sprintf("only %d of %d instances are in rotation, which is less than %d %%", in, of, threshold)
 	switch {
 	case in == 0 && of == 1:
 		why = "its only instance does not pass its checks"
 	case in == 0:
 		why = fmt.Sprintf("none of %d instances passes its checks", of)
 	case in == 1:
-		why = fmt.Sprintf("only 1 of %d instances is in rotation, which is less than %d %%", of, t.opts.PanicThreshold)
+		why = fmt.Sprintf("only 1 of %d instances is in rotation, which is less than %d %%", of, threshold)
 	}
 	what := ": all are tried"
 	if of == 1 {

@@ -8,17 +8,16 @@ import (
 	"time"
 )
 
-// When what was refused is tried again. Each time that it fails, the pause is
-// twice as long.
+// When a refused service is tried again. Each time that it fails, the pause doubles.
 const (
-	retrySame    = time.Minute // what is still the same: the cause may lie outside
+	retrySame    = time.Minute // one that is unchanged: the cause may lie outside
 	retrySameMax = 16 * time.Minute
-	// What has changed is tried at once the first time. Then it waits, so that a
-	// service that changes all the time doesn't keep nginx busy with refusing it.
+	// A service that has changed is tried at once the first time. Then it waits, so that
+	// one that changes all the time doesn't keep nginx busy with refusing it.
 	retryOther    = time.Second
 	retryOtherMax = time.Minute
-	// A port is looked at before it is tried: a failed reload takes seconds, and
-	// holds up everybody.
+	// A port is looked at before it is tried: a failed reload takes seconds, and holds
+	// up all services.
 	retryPort    = 5 * time.Second
 	retryPortMax = time.Minute
 )
@@ -34,20 +33,43 @@ type Refusal struct {
 // refusal is a service in quarantine.
 type refusal struct {
 	Refusal
-	said  Service // what was refused
-	since time.Time
-	times int // in a row
-	// trying is while it is served as it says, to see whether that is taken.
+	service Service // what was refused
+	since   time.Time
+	times   int // in a row
+	// trying: it is served as Consul has it, to see whether nginx accepts that.
 	trying bool
-	other  time.Time // not tried before then, if it says something else
-	same   time.Time // nor before then, if it doesn't
-	next   time.Time // the one that counts
+	other  time.Time // not tried before then if it has changed
+	same   time.Time // nor before then if it hasn't
+	next   time.Time // the one of the two that counts
+}
+
+// quarantine knows which services nginx accepted last, and which ones were refused. Those
+// go back to what was accepted.
+type quarantine struct {
+	free     func(address string) bool // reports that nobody listens there
+	accepted map[string]accepted       // by service
+	refused  map[string]*refusal       // by service
+}
+
+// accepted is what nginx accepted of a service last.
+type accepted struct {
+	service  Service
+	revision uint64 // of the entry; 0: not known
+}
+
+func newQuarantine() quarantine {
+	return quarantine{free: free, accepted: map[string]accepted{}, refused: map[string]*refusal{}}
+}
+
+func (q *quarantine) forget(service string) {
+	delete(q.accepted, service)
+	delete(q.refused, service)
 }
 
 // Refuse quarantines a service: its entry e, as Observe returned it, can't be
-// served. The service keeps the last block that nginx took, or isn't served if
-// there is none, until what it says has changed or enough time has passed. That
-// takes effect with the next observation, which Changed asks for.
+// served. The service goes back to what nginx accepted last, or isn't served if there is
+// nothing, until it changes or enough time has passed. That takes effect with the next
+// observation, which Changed asks for.
 //
 // It returns whether that is new: false when the same was refused before, and
 // has only been tried again.
@@ -58,11 +80,11 @@ func (t *Table) Refuse(now time.Time, e Entry, why Refusal) bool {
 	if r == nil {
 		return false
 	}
-	before := r.refused
+	before := t.quarantine.refused[e.Name]
 	if before != nil && !before.trying {
 		return false // e is from before it was taken out
 	}
-	f := &refusal{Refusal: why, said: r.says(e.Name), since: now, other: now, times: 1}
+	f := &refusal{Refusal: why, service: r.entry.block(), since: now, other: now, times: 1}
 	if before != nil {
 		f.since, f.times = before.since, before.times+1
 		f.other = now.Add(pause(retryOther, retryOtherMax, f.times-1))
@@ -72,15 +94,15 @@ func (t *Table) Refuse(now time.Time, e Entry, why Refusal) bool {
 		f.same = now.Add(pause(retryPort, retryPortMax, f.times))
 	}
 	n := slices.IndexFunc(t.entries, func(x Entry) bool { return x.Name == e.Name })
-	if n < 0 || !alike(block(t.entries[n]), block(e)) {
+	if n < 0 || !alike(t.entries[n].block(), e.block()) {
 		// Something else is on its way already. It stays away from the others
 		// until they have moved, and then has its turn.
 		f.other, f.same = now.Add(retryOther), now.Add(retryOther)
 	}
 	f.next = f.same
-	r.refused = f
+	t.quarantine.refused[e.Name] = f
 	notify(t.changed)
-	return before == nil || !alike(before.said, f.said)
+	return before == nil || !alike(before.service, f.service)
 }
 
 // pause doubles from least on, for the first, second... time.
@@ -93,168 +115,153 @@ func pause(least, most time.Duration, times int) time.Duration {
 func (t *Table) RetryRefused() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, r := range t.records {
-		if r.refused != nil {
-			r.refused.other, r.refused.same = time.Time{}, time.Time{}
-		}
+	for _, f := range t.quarantine.refused {
+		f.other, f.same = time.Time{}, time.Time{}
 	}
 }
 
-// Took says that nginx serves the entries: they are what a service goes back to
-// when something later is refused.
+// Took says that nginx serves the entries: a service goes back to its entry when
+// something later is refused.
 func (t *Table) Took(entries []Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	q := &t.quarantine
 	for _, e := range entries {
-		r := t.records[e.Name]
-		if r == nil || e.Refused {
+		if t.records[e.Name] == nil || e.Refused {
 			continue
 		}
-		if r.refused == nil && r.tookFrom != nil && unchanged(*r.tookFrom, e.Service) && len(e.Held) == 0 {
+		f, before := q.refused[e.Name], q.accepted[e.Name]
+		if f == nil && e.Revision != 0 && e.Revision == before.revision && e.Spec.Equal(before.service.Spec) {
 			continue
 		}
-		took := block(e)
-		if f := r.refused; f != nil {
+		if f != nil {
 			if f.trying {
-				r.refused = nil
+				delete(q.refused, e.Name)
 			}
 			// If not, it was on its way while something later was refused, and is
 			// what to go back to now.
 			notify(t.changed)
 		}
-		r.took, r.tookFrom = &took, nil
-		if len(e.Held) == 0 {
-			said := e.Service
-			r.tookFrom = &said
-		}
+		q.accepted[e.Name] = accepted{e.block(), e.Revision}
 	}
 }
 
-// Suspect is an entry that is not what nginx took.
+// Suspect is an entry that differs from what nginx accepted.
 type Suspect struct {
 	Entry
-	// Last is what nginx took of the service last; nil when it never took any.
+	// Last is what nginx accepted of the service last; nil when it never accepted
+	// anything.
 	Last *Service
 }
 
-// Suspects are those of the entries that can be at fault when nginx refuses
-// them all: the ones that are not as nginx took them. Services that it never
-// took come last.
+// Suspects are those of the entries that can be at fault when nginx refuses them all:
+// only services that changed since nginx last accepted them can. New services come last.
 func (t *Table) Suspects(entries []Entry) []Suspect {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var changed, added []Suspect
 	for _, e := range entries {
-		var last *Service
-		if r := t.records[e.Name]; r != nil {
-			last = r.took
-		}
+		last, ok := t.quarantine.accepted[e.Name]
 		switch {
 		case e.Refused:
-		case last == nil:
+		case !ok:
 			added = append(added, Suspect{Entry: e})
-		case !equal(*last, block(e)):
-			changed = append(changed, Suspect{e, last})
+		case !equal(last.service, e.block()):
+			changed = append(changed, Suspect{e, &last.service})
 		}
 	}
 	return append(changed, added...)
 }
 
-// quarantine puts the last block that nginx took in the place of each entry that
-// was refused, unless it is time to try that one again.
-func (t *Table) quarantine(now time.Time, entries []Entry) {
+// apply puts what nginx accepted last in the place of each entry that was refused, unless
+// it is time to try that one again.
+func (q *quarantine) apply(now time.Time, entries []Entry, records map[string]*record) {
+	if len(q.refused) == 0 {
+		return
+	}
 	for n := range entries {
 		e := &entries[n]
-		r := t.records[e.Name]
-		f := r.refused
+		f := q.refused[e.Name]
 		if f == nil {
 			continue
 		}
 		if !f.trying {
-			f.trying = t.mayTry(now, f, r.says(e.Name))
+			f.trying = q.mayTry(now, f, e.block())
 		}
 		reason := "tried again after it was refused: "
 		if !f.trying {
-			reason = e.fallBack(r.took)
+			reason = e.fallBack(q.accepted[e.Name].service)
 		}
 		if reason += f.Reason; e.Reason != "" {
 			reason += "; " + e.Reason
 		}
 		// The record's state goes on from here once the quarantine is over.
+		r := records[e.Name]
 		r.state, r.since = Quarantined, f.since
 		e.State, e.Reason, e.Since = Quarantined, reason, f.since
 	}
 }
 
-// mayTry reports whether what a service says now is to be tried. If not, f.next
-// is when to ask again.
-func (t *Table) mayTry(now time.Time, f *refusal, says Service) bool {
+// mayTry reports whether a refused service is to be tried as it is now. If not, f.next is
+// when to ask again.
+func (q *quarantine) mayTry(now time.Time, f *refusal, service Service) bool {
 	f.next = f.same
-	if !alike(f.said, says) {
+	if !alike(f.service, service) {
 		f.next = f.other
 	}
 	if now.Before(f.next) {
 		return false
 	}
-	if f.Listen != "" && f.said.Port == says.Port && !t.free(f.Listen) {
+	if f.Listen != "" && f.service.Port == service.Port && !q.free(f.Listen) {
 		f.next = now.Add(retryPort)
 		return false
 	}
 	return true
 }
 
-// nextTrial is when the next of what was refused may be tried; zero for never.
-func (t *Table) nextTrial() time.Time {
+// nextTrial is when the next refused service may be tried; zero for never.
+func (q *quarantine) nextTrial() time.Time {
 	var next time.Time
-	for _, r := range t.records {
-		if f := r.refused; f != nil && !f.trying && (next.IsZero() || f.next.Before(next)) {
+	for _, f := range q.refused {
+		if !f.trying && (next.IsZero() || f.next.Before(next)) {
 			next = f.next
 		}
 	}
 	return next
 }
 
-// fallBack makes the entry what nginx took last, and says so.
-func (e *Entry) fallBack(took *Service) string {
+// fallBack makes the entry what nginx accepted last, and says so.
+func (e *Entry) fallBack(accepted Service) string {
 	e.Refused = true
-	if took == nil || took.Protocol == "" {
-		e.Spec = Spec{}
+	e.Spec = accepted.Spec
+	if accepted.Protocol == "" {
 		return "not served, for there is no earlier good state: "
 	}
-	e.Spec = took.Spec
-	e.Instances, e.Held = took.still(e.Instances), took.still(e.Held)
+	e.Instances, e.Held = accepted.stillRegistered(e.Instances), accepted.stillRegistered(e.Held)
 	return "its last good state is kept: "
 }
 
-// still is those instances of the block that are registered now, at the same
-// address: where one was may be another service by now. One that has left the
-// rotation since leaves it here too; none comes back to it.
-func (s Service) still(registered []Instance) []Instance {
+// stillRegistered is those instances of the service that are registered now, at the same
+// address: where one was may be another service by now. One that has left the rotation
+// since leaves it here too; none comes back to it.
+func (s Service) stillRegistered(now []Instance) []Instance {
 	var left []Instance
 	for _, i := range s.Instances {
-		n := slices.IndexFunc(registered, func(x Instance) bool { return x.key() == i.key() && x.HostPort() == i.HostPort() })
+		n := slices.IndexFunc(now, func(x Instance) bool { return x.key() == i.key() && x.HostPort() == i.HostPort() })
 		if n < 0 {
 			continue
 		}
-		if now := registered[n]; i.InRotation() && !now.InRotation() {
-			i.Status = now.Status
+		if i.InRotation() && !now[n].InRotation() {
+			i.Status = now[n].Status
 		}
 		left = append(left, i)
 	}
 	return left
 }
 
-// says is the service as Consul and the guard have it, whatever is served.
-func (r *record) says(name string) Service {
-	e := Entry{Service: Service{Name: name, Spec: r.spec(), Instances: r.instances}}
-	for _, h := range r.held {
-		e.Held = append(e.Held, h.instance)
-	}
-	return block(e)
-}
-
-// block is what of an entry can make its way into nginx's configuration.
-func block(e Entry) Service {
+// block is what of an entry can reach nginx's configuration: a service whose instances
+// include the held ones.
+func (e Entry) block() Service {
 	s := Service{Name: e.Name, Spec: e.Spec, Instances: e.Instances} // they are sorted, and never changed
 	if len(e.Held) > 0 {
 		s.Instances = slices.Concat(e.Instances, e.Held)
@@ -267,8 +274,8 @@ func equal(a, b Service) bool {
 	return a.Spec.Equal(b.Spec) && slices.Equal(a.Instances, b.Instances)
 }
 
-// alike is equal, but for what checks do to instances: a service that flaps does
-// not say anything new.
+// alike is equal, except for what checks do to instances: a service whose checks flap has
+// not changed.
 func alike(a, b Service) bool {
 	return a.Spec.Equal(b.Spec) && slices.EqualFunc(a.Instances, b.Instances, func(x, y Instance) bool {
 		x.Status, x.Weight = y.Status, y.Weight

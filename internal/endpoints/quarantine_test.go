@@ -147,7 +147,7 @@ func TestWhenARefusedServiceIsTriedAgain(t *testing.T) {
 	t.Run("a port is tried once it is free", func(t *testing.T) {
 		tb := table(t)
 		second := 0
-		tb.free = func(address string) bool {
+		tb.quarantine.free = func(address string) bool {
 			assert.Equal(t, "0.0.0.0:6379", address)
 			return second >= 42
 		}

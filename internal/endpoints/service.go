@@ -144,7 +144,17 @@ type Service struct {
 	// OK is false when no instance's metadata could be understood: the Table
 	// then keeps the last good Spec.
 	OK bool `json:"ok"`
+	// Revision stands for the content: a Service with the same name and Revision as an
+	// earlier one has the same content. It spares comparing thousands of instances; 0
+	// means that whoever made the Service doesn't know.
+	//
+	// In an Entry the Table sets it, and it stands for the instances, held ones
+	// included, and for the rotation.
+	Revision uint64 `json:"-"`
 }
+
+// unbalanced reports whether the service is registered, but not to be balanced.
+func (s Service) unbalanced() bool { return s.OK && s.Protocol == "" }
 
 // Rotation is the registered instances that Consul has in rotation: passing and
 // warning.
@@ -205,9 +215,9 @@ type Entry struct {
 	// Ejections are instances that Consul has in rotation, and that we don't,
 	// sorted by Node and ID.
 	Ejections []Ejection `json:"ejections,omitempty"`
-	// Returns are instances that were out and get a part of their weight only,
-	// sorted by Node and ID.
-	Returns []Return `json:"returns,omitempty"`
+	// Ramps are instances that were out and get a part of their weight only, sorted by
+	// Node and ID.
+	Ramps []Ramp `json:"returns,omitempty"`
 
 	rotation []Instance // what Rotation gives, once that is settled
 }

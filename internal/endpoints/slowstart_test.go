@@ -10,7 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func cheap(string) bool { return true }
+// rampingTable is a table whose services' weights change without a reload.
+func rampingTable(t *testing.T, opts Options) *Table {
+	tb := tuned(t, opts)
+	tb.SetByReload(nil)
+	return tb
+}
 
 // weights is an entry's rotation as "a=10 b=1".
 func weights(e Entry) string {
@@ -85,7 +90,7 @@ func TestSlowStart(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tb := tuned(t, Options{SlowStart: 10 * time.Second, CheapWeights: cheap})
+			tb := rampingTable(t, Options{SlowStart: 10 * time.Second})
 			now := noon
 			for n, s := range tt.steps {
 				now = now.Add(s.after)
@@ -99,7 +104,7 @@ func TestSlowStart(t *testing.T) {
 }
 
 func TestAnEjectedInstanceComesBackSlowly(t *testing.T) {
-	tb := tuned(t, Options{SlowStart: 4 * time.Second, CheapWeights: cheap})
+	tb := rampingTable(t, Options{SlowStart: 4 * time.Second})
 	all := []Service{service("hello", "a", "b")}
 	tb.Observe(noon, all)
 	fail(tb, "b")
@@ -123,13 +128,16 @@ func TestAnEjectedInstanceComesBackSlowly(t *testing.T) {
 
 func TestSlowStartIsForCheapWeightsOnly(t *testing.T) {
 	out, back := service("hello", "a", "b:critical"), service("hello", "a", "b")
-	for name, opts := range map[string]Options{
-		"switched off":          {CheapWeights: cheap},
-		"by default":            {SlowStart: time.Minute},
-		"dear for this service": {SlowStart: time.Minute, CheapWeights: func(service string) bool { return service != "hello" }},
+	for name, tb := range map[string]*Table{
+		"switched off": rampingTable(t, Options{}),
+		"before it is known which services are by reload": tuned(t, Options{SlowStart: time.Minute}),
+		"this service is by reload": func() *Table {
+			tb := tuned(t, Options{SlowStart: time.Minute})
+			tb.SetByReload(map[string]string{"hello": "why"})
+			return tb
+		}(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			tb := tuned(t, opts)
 			tb.Observe(noon, []Service{back})
 			tb.Observe(noon, []Service{out})
 			assert.Equal(t, "a=1 b=1", weights(tb.Observe(noon, []Service{back})[0]))
@@ -144,7 +152,7 @@ func TestWeightsStayInBounds(t *testing.T) {
 		s.Instances[0].Weight, s.Instances[1].Weight = 20000, 20
 		return []Service{s}
 	}
-	tb := tuned(t, Options{SlowStart: 9 * time.Second, CheapWeights: cheap})
+	tb := rampingTable(t, Options{SlowStart: 9 * time.Second})
 	tb.Observe(noon, heavy("a", "b"))
 	tb.Observe(noon, heavy("a", "b:critical"))
 	assert.Equal(t, "a=60000 b=6", weights(tb.Observe(noon, heavy("a", "b"))[0]))

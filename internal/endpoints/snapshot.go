@@ -1,27 +1,17 @@
 package endpoints
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
-
-	"lbctl/internal/disk"
 )
 
-// ErrSnapshot is the error of Open for a snapshot that can't be used. The
-// table that comes with it starts empty and works.
-var ErrSnapshot = errors.New("endpoint snapshot is unusable")
-
-// snapshotVersion goes up when an older lbctl could misread the file.
+// snapshotVersion goes up only when an older lbctl would misread the file. A new field is
+// no reason: an older lbctl ignores what it doesn't know.
 const snapshotVersion = 1
 
 // snapshot is the file's content: what a Table remembers.
@@ -68,140 +58,78 @@ type snapshotHold struct {
 	Since    time.Time `json:"since"`
 }
 
-// Open makes a table that remembers what the snapshot at path says; without
-// one it starts empty. With an empty path it keeps no snapshot.
-//
-// A snapshot that can't be understood is moved aside, to path.broken: Open
-// then returns an empty table together with an error that is ErrSnapshot. With
-// any other error there is no table.
-func Open(path string, opts Options) (*Table, error) {
-	t := newTable(path, opts)
-	if path == "" {
-		return t, nil
-	}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read endpoint snapshot: %w", err)
-	}
-	s, err := parseSnapshot(b)
-	if err != nil {
-		broken := path + ".broken"
-		if err := os.Rename(path, broken); err != nil {
-			return nil, fmt.Errorf("move the broken endpoint snapshot aside: %w", err)
-		}
-		return t, fmt.Errorf("%w: %s: %w; starting without it, it is now %s", ErrSnapshot, path, err, broken)
-	}
-	t.restore(s)
-	return t, nil
-}
-
-// Save writes the snapshot, if it would differ from the last one, or that is older
-// than SaveInterval. It is atomic: after a crash the file is the old one or the
-// new one.
-func (t *Table) Save() error {
-	if t.path == "" {
-		return nil
-	}
-	t.saveMu.Lock()
-	defer t.saveMu.Unlock()
-	s := t.snapshot()
-	dates, err := json.Marshal(s.snapshotDates)
-	if err != nil {
-		return fmt.Errorf("save endpoint snapshot: %w", err)
-	}
-	s.snapshotDates = snapshotDates{}
-	content, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("save endpoint snapshot: %w", err)
-	}
-	sum := sha256.Sum256(content)
-	recent := t.opts.MaxStale <= 0 || time.Since(t.stored) < t.SaveInterval()
-	if sum == t.saved && recent {
-		return nil
-	}
-	// Both are JSON objects, and the second is never empty: thus they are one, and
-	// what is long with thousands of instances is made once.
-	dates = dates[:len(dates)-1]
-	if len(dates) > 1 {
-		dates = append(dates, ',')
-	}
-	if err := disk.Replace(t.path, dates, content[1:], []byte("\n")); err != nil {
-		return fmt.Errorf("save endpoint snapshot: %w", err)
-	}
-	t.saved, t.stored = sum, time.Now()
-	return nil
-}
-
 func (t *Table) snapshot() snapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	t.confirm(now)
+	t.confirmation.note(now, t.records)
 	s := snapshot{
 		snapshotDates: snapshotDates{Observed: t.seen, Confirmed: now},
 		Version:       snapshotVersion,
-		Filtered:      t.trust.Filtered,
-		Owners:        maps.Clone(t.owners),
+		Filtered:      t.confirmation.trust.Filtered,
+		Owners:        maps.Clone(t.claims.owners),
 		Services:      make([]snapshotService, 0, len(t.records)),
 	}
 	for _, name := range t.names() {
 		r := t.records[name]
 		ss := snapshotService{
-			Name:      name,
-			Instances: r.instances,
-			Peak:      r.peak,
-			State:     r.state,
-			Since:     r.since,
+			Name:       name,
+			Understood: r.good != nil,
+			Spec:       r.spec(),
+			Instances:  r.instances,
+			Peak:       r.peak,
+			State:      r.state,
+			Since:      r.since,
 		}
 		if r.confirmed != now {
 			ss.Confirmed = cmp.Or(r.confirmed, t.seen)
 		}
-		if r.good != nil {
-			ss.Understood, ss.Spec = true, *r.good
-		}
-		for _, h := range r.held {
+		for _, h := range t.guard.holds[name] {
 			ss.Held = append(ss.Held, snapshotHold{h.instance, h.reason, h.since})
 		}
-		if took := r.took; took != nil && equal(*took, r.says(name)) {
-			ss.Took = true
-		} else if took != nil && took.Protocol != "" {
-			ss.Last = &snapshotBlock{took.Spec, took.Instances}
-		}
 		slices.SortFunc(ss.Held, func(a, b snapshotHold) int { return compareInstances(a.Instance, b.Instance) })
+		if accepted, ok := t.quarantine.accepted[name]; ok && equal(accepted.service, r.entry.block()) {
+			ss.Took = true
+		} else if accepted.service.Protocol != "" {
+			ss.Last = &snapshotBlock{accepted.service.Spec, accepted.service.Instances}
+		}
 		s.Services = append(s.Services, ss)
 	}
 	return s
 }
 
-// parseSnapshot is strict: what it lets through goes into nginx's
-// configuration without Consul's word for it.
-func parseSnapshot(b []byte) (snapshot, error) {
-	var head struct {
-		Version int `json:"version"`
+// parseSnapshot gives what can be used of a snapshot, and an error that says what can't.
+// Values are validated like Consul's, because they go into nginx's configuration without
+// Consul's word for them. A service with a value that isn't valid is left out. Fields and
+// checks that aren't known are from a newer lbctl, and ignored.
+func parseSnapshot(b []byte) (s snapshot, usable bool, err error) {
+	if err := json.Unmarshal(b, &s); err != nil {
+		return snapshot{}, false, err
 	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return snapshot{}, err
-	}
-	if head.Version != snapshotVersion {
-		return snapshot{}, fmt.Errorf("version %d, want %d", head.Version, snapshotVersion)
-	}
-	var s snapshot
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil {
-		return snapshot{}, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return snapshot{}, errors.New("there is more after the JSON object")
+	if s.Version != snapshotVersion {
+		return snapshot{}, false, fmt.Errorf("version %d, want %d", s.Version, snapshotVersion)
 	}
 	var errs []error
-	for _, ss := range s.Services {
-		errs = append(errs, ss.validate())
+	for n := range s.Services {
+		ss := &s.Services[n]
+		ss.ignoreUnknown()
+		if ss.Last != nil {
+			ss.Last.ignoreUnknown()
+		}
 	}
-	return s, errors.Join(errs...)
+	s.Services = slices.DeleteFunc(s.Services, func(ss snapshotService) bool {
+		err := ss.validate()
+		errs = append(errs, err)
+		return err != nil
+	})
+	return s, true, errors.Join(errs...)
+}
+
+// ignoreUnknown gives a service whose check isn't known the default one.
+func (s *Spec) ignoreUnknown() {
+	if !s.Check.Valid() {
+		s.Check = ""
+	}
 }
 
 func (ss snapshotService) validate() error {
@@ -209,61 +137,66 @@ func (ss snapshotService) validate() error {
 	if ss.Name == "" {
 		errs = append(errs, errors.New("a service without a name"))
 	}
-	if ss.Understood && !slices.Contains(Protocols, ss.Protocol) {
-		errs = append(errs, fmt.Errorf("service %q: protocol %q unknown, want one of %q", ss.Name, ss.Protocol, Protocols))
-	}
-	if !ss.Check.Valid() {
-		errs = append(errs, fmt.Errorf("service %q: check %q unknown", ss.Name, ss.Check))
-	}
-	for _, i := range ss.Instances {
-		if err := i.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
+	check := func(what string, spec Spec, understood bool, instances []Instance) {
+		if understood && !slices.Contains(Protocols, spec.Protocol) {
+			errs = append(errs, fmt.Errorf("service %q: %sprotocol %q unknown, want one of %q", ss.Name, what, spec.Protocol, Protocols))
 		}
-	}
-	for _, h := range ss.Held {
-		if err := h.Instance.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("service %q: %w", ss.Name, err))
-		}
-	}
-	if last := ss.Last; last != nil {
-		if !slices.Contains(Protocols, last.Protocol) {
-			errs = append(errs, fmt.Errorf("service %q: last protocol %q unknown, want one of %q", ss.Name, last.Protocol, Protocols))
-		}
-		for _, i := range last.Instances {
+		for _, i := range instances {
 			if err := i.Validate(); err != nil {
-				errs = append(errs, fmt.Errorf("service %q: last %w", ss.Name, err))
+				errs = append(errs, fmt.Errorf("service %q: %s%w", ss.Name, what, err))
 			}
 		}
+	}
+	check("", ss.Spec, ss.Understood, ss.Instances)
+	for _, h := range ss.Held {
+		check("held ", Spec{}, false, []Instance{h.Instance})
+	}
+	if ss.Last != nil {
+		check("last ", ss.Last.Spec, true, ss.Last.Instances)
 	}
 	return errors.Join(errs...)
 }
 
-// restore fills an empty table.
-func (t *Table) restore(s snapshot) {
-	t.seen = s.Observed
-	t.trust.Filtered = s.Filtered // until somebody has looked: else the first observation would be believed
-	if s.Owners != nil {
-		t.owners = s.Owners
+// restore fills an empty table. Dates that are in the future, because a clock was wrong,
+// become now: a service would else count as confirmed until then.
+func (t *Table) restore(now time.Time, s snapshot) {
+	past := func(at time.Time) time.Time {
+		if at.After(now) {
+			return now
+		}
+		return at
 	}
+	t.seen = past(s.Observed)
+	// Without this the first observation would be believed before anything has found out
+	// whether answers are still filtered.
+	t.confirmation.trust.Filtered = s.Filtered
+	t.claims.owners = s.Owners
 	for _, ss := range s.Services {
-		r := &record{instances: ss.Instances, serving: Service{Instances: ss.Instances}.InRotation(), held: map[id]*hold{}, peak: ss.Peak, state: ss.State, since: ss.Since, confirmed: ss.Confirmed}
-		if r.confirmed.IsZero() {
-			r.confirmed = cmp.Or(s.Confirmed, s.Observed) // older versions don't have the first
+		r := &record{
+			instances:  ss.Instances,
+			inRotation: Service{Instances: ss.Instances}.InRotation(),
+			peak:       ss.Peak,
+			state:      ss.State,
+			since:      past(ss.Since),
+			// Older versions don't have the first two.
+			confirmed: past(cmp.Or(ss.Confirmed, s.Confirmed, s.Observed)),
 		}
 		if ss.Understood {
 			good := ss.Spec
 			r.good = &good
 		}
 		for _, h := range ss.Held {
-			r.held[h.Instance.key()] = &hold{instance: h.Instance, reason: h.Reason, since: h.Since}
-		}
-		if last := ss.Last; last != nil {
-			r.took = &Service{Name: ss.Name, Spec: last.Spec, Instances: last.Instances}
-		} else if ss.Took {
-			took := r.says(ss.Name)
-			r.took = &took
+			t.guard.put(ss.Name, &hold{instance: h.Instance, reason: h.Reason, since: past(h.Since)})
 		}
 		t.records[ss.Name] = r
 	}
 	t.entries = t.compose(t.seen, nil)
+	for _, ss := range s.Services {
+		switch {
+		case ss.Last != nil:
+			t.quarantine.accepted[ss.Name] = accepted{service: Service{Name: ss.Name, Spec: ss.Last.Spec, Instances: ss.Last.Instances}}
+		case ss.Took:
+			t.quarantine.accepted[ss.Name] = accepted{service: t.records[ss.Name].entry.block()}
+		}
+	}
 }

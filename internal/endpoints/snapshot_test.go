@@ -1,9 +1,14 @@
 package endpoints
 
 import (
+	"context"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -125,45 +130,165 @@ func TestSaveWritesOnlyChanges(t *testing.T) {
 	assert.Len(t, files, 1, "no temporary file stays")
 }
 
+const goodSnapshot = `{"version":1,"services":[{"name":"hello","understood":true,"protocol":"grpc","state":"fresh","since":"2026-07-01T12:00:00Z",` +
+	`"instances":[{"id":"a","node":"n","address":"10.0.0.1","port":7777,"weight":1,"status":"passing"}]}]}`
+
+// openBroken opens a snapshot that can't be used, and checks that the table works.
+func openBroken(t *testing.T, path, want string) {
+	t.Helper()
+	tb, err := Open(path, Options{})
+	require.ErrorIs(t, err, ErrSnapshot)
+	assert.ErrorContains(t, err, path)
+	assert.ErrorContains(t, err, want)
+	assert.Empty(t, tb.Entries())
+	tb.Observe(noon, []Service{service("hello", "a")})
+	assert.NoError(t, tb.Save())
+	assert.Equal(t, "hello[a]", rotation(open(t, path).Entries()))
+}
+
 func TestABrokenSnapshotIsMovedAside(t *testing.T) {
-	good := `{"version":1,"services":[{"name":"hello","understood":true,"protocol":"grpc","state":"fresh","since":"2026-07-01T12:00:00Z",` +
-		`"instances":[{"id":"a","node":"n","address":"10.0.0.1","port":7777,"weight":1,"status":"passing"}]}]}`
 	tests := []struct {
 		name, content, want string
 	}{
-		{"cut short", good[:60], "unexpected end of JSON input"},
+		{"cut short", goodSnapshot[:60], "unexpected end of JSON input"},
 		{"empty", "", "unexpected end of JSON input"},
 		{"of another version", `{"version":2,"services":[]}`, "version 2, want 1"},
-		{"with a field nobody knows", `{"version":1,"services":[],"extra":1}`, `unknown field "extra"`},
-		{"with more behind it", good + good, "invalid character"},
-		{"with a protocol nobody knows", `{"version":1,"services":[{"name":"hello","understood":true,"protocol":"ftp","state":"fresh","since":"2026-07-01T12:00:00Z"}]}`, `protocol "ftp" unknown`},
-		{"with an address that breaks out", `{"version":1,"services":[{"name":"hello","understood":true,"protocol":"grpc","state":"fresh","since":"2026-07-01T12:00:00Z",` +
-			`"instances":[{"id":"a","node":"n","address":"10.0.0.1;}","port":7777,"weight":1,"status":"passing"}]}]}`, `address "10.0.0.1;}", want an IP address or a host name`},
+		{"with more behind it", goodSnapshot + goodSnapshot, "invalid character"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "endpoints.json")
 			require.NoError(t, os.WriteFile(path, []byte(tt.content), 0o600))
-			tb, err := Open(path, Options{})
-			require.ErrorIs(t, err, ErrSnapshot)
-			assert.ErrorContains(t, err, path)
-			assert.ErrorContains(t, err, tt.want)
-			assert.Empty(t, tb.Entries())
-			assert.NoFileExists(t, path)
-			assert.FileExists(t, path+".broken")
-			tb.Observe(noon, []Service{service("hello", "a")})
-			assert.NoError(t, tb.Save())
+			openBroken(t, path, tt.want)
+			moved, err := os.ReadFile(path + ".broken")
+			require.NoError(t, err)
+			assert.Equal(t, tt.content, string(moved))
 		})
 	}
-	path := filepath.Join(t.TempDir(), "endpoints.json")
-	require.NoError(t, os.WriteFile(path, []byte(good), 0o600))
-	assert.Equal(t, "hello[a]", rotation(open(t, path).Entries()))
+}
 
-	_, err := Open(t.TempDir(), Options{})
-	assert.ErrorContains(t, err, "read endpoint snapshot")
+func TestASnapshotThatIsNoFileIsMovedAside(t *testing.T) {
+	for name, create := range map[string]func(path string) error{
+		"a FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a directory": func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
+		"a socket": func(path string) error {
+			l, err := net.Listen("unix", path)
+			if err == nil {
+				t.Cleanup(func() { l.Close() })
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "e.json")
+			require.NoError(t, create(path))
+			openBroken(t, path, "it is not a regular file; starting without it, it is now "+path+".broken")
+		})
+	}
+	t.Run("twice", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "e.json")
+		require.NoError(t, os.MkdirAll(filepath.Join(path+".broken", "full"), 0o700))
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		openBroken(t, path, "it is now "+path+".broken-2")
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		openBroken(t, path, "it is now "+path+".broken-2")
+	})
+}
+
+func TestWhatCanBeUsedOfASnapshotIs(t *testing.T) {
+	tests := []struct {
+		name, old, new string
+		want           string // what is remembered
+		says           string // of what is left out
+	}{
+		{"as it is", "", "", "hello[a]", ""},
+		{"a field that a newer lbctl has added", `"version":1,`, `"version":1,"extra":{"a":1},`, "hello[a]", ""},
+		{"one of a service", `"understood"`, `"timeout":"3s","understood"`, "hello[a]", ""},
+		{"one of an instance", `"port"`, `"zone":"b","port"`, "hello[a]", ""},
+		{"a check that a newer lbctl has", `"understood"`, `"check":"udp:53","understood"`, "hello[a]", ""},
+		{"a protocol that a newer lbctl has", `"services":[`, `"services":[{"name":"dns","understood":true,"protocol":"udp"},`, "hello[a]", `service "dns": protocol "udp" unknown`},
+		{"an address that breaks out", `10.0.0.1`, `10.0.0.1;}`, "", `service "hello": instance "a": address "10.0.0.1;}", want an IP address or a host name`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "endpoints.json")
+			require.NoError(t, os.WriteFile(path, []byte(strings.Replace(goodSnapshot, tt.old, tt.new, 1)), 0o600))
+			tb, err := Open(path, Options{})
+			if tt.says == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, ErrSnapshot)
+				assert.ErrorContains(t, err, tt.says)
+			}
+			assert.Equal(t, tt.want, rotation(tb.Entries()))
+			assert.FileExists(t, path)
+		})
+	}
+}
+
+func TestASnapshotFromTheFutureDoesNotDefeatMaxStale(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	future := strings.ReplaceAll(goodSnapshot, "2026-07-01", "2999-07-01")
+	for name, dates := range map[string]string{
+		"all confirmed":  `"confirmed":"2999-01-01T00:00:00Z",`,
+		"only observed":  `"observed":"2999-01-01T00:00:00Z",`,
+		"one of its own": `"confirmed":"2026-01-01T00:00:00Z",`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := strings.Replace(future, `"version":1,`, `"version":1,`+dates, 1)
+			if name == "one of its own" {
+				content = strings.Replace(content, `"understood"`, `"confirmed":"2999-01-01T00:00:00Z","understood"`, 1)
+			}
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			began := time.Now()
+			tb, err := Open(path, Options{MaxStale: time.Minute})
+			require.NoError(t, err)
+			assert.WithinRange(t, tb.NextDeadline(), began.Add(time.Minute), time.Now().Add(time.Minute))
+			assert.False(t, tb.Entries()[0].Since.After(time.Now()))
+			require.NoError(t, tb.Save())
+			again, err := Open(path, Options{MaxStale: time.Minute})
+			require.NoError(t, err)
+			assert.True(t, again.NextDeadline().Equal(tb.NextDeadline()), "a restart gives it no more time")
+			assert.True(t, again.Reconsider(time.Now().Add(2*time.Minute)))
+			assert.Equal(t, "hello[]", rotation(again.Entries()))
+		})
+	}
 }
 
 func TestSaveSaysWhatFailed(t *testing.T) {
 	tb := open(t, filepath.Join(t.TempDir(), "missing", "endpoints.json"))
 	assert.ErrorContains(t, tb.Save(), "save endpoint snapshot: ")
+}
+
+func TestRunWritesTheSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "endpoints.json")
+		tb := open(t, path)
+		saved := make(chan error, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tb.Run(ctx, func(err error) { saved <- err }) }()
+		began := time.Now()
+		tb.Observe(noon, []Service{service("hello", "a")})
+		require.NoError(t, <-saved)
+		assert.Zero(t, time.Since(began), "the first change is on disk at once")
+		tb.Observe(noon, []Service{service("hello", "a", "b")})
+		tb.Observe(noon, []Service{service("hello", "a", "b", "c")})
+		require.NoError(t, <-saved)
+		assert.Equal(t, savePause, time.Since(began), "others wait")
+		assert.Equal(t, "hello[a b c]", rotation(open(t, path).Entries()))
+
+		time.Sleep(savePause)
+		require.NoError(t, os.Mkdir(path+".new", 0o700))
+		tb.Observe(noon, []Service{service("hello", "a")})
+		assert.ErrorContains(t, <-saved, "save endpoint snapshot: ")
+		require.NoError(t, os.Remove(path+".new"))
+		require.NoError(t, <-saved, "it is tried again")
+
+		tb.Observe(noon, []Service{service("hello", "b")})
+		cancel()
+		require.NoError(t, <-saved)
+		assert.ErrorIs(t, <-done, context.Canceled)
+		assert.Equal(t, "hello[b]", rotation(open(t, path).Entries()), "the end is on disk")
+	})
 }

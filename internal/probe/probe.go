@@ -139,10 +139,10 @@ func targetsOf(e endpoints.Entry) []target {
 // services most are the same from one change to the next. The held instances of all
 // services are a group of their own, without a name.
 type group struct {
-	instances []endpoints.Instance
-	protocol  endpoints.Protocol
-	check     endpoints.Check
-	targets   []target
+	revision uint64 // of the entry
+	protocol endpoints.Protocol
+	check    endpoints.Check
+	targets  []target
 }
 
 // probe is what is known of a target.
@@ -166,32 +166,28 @@ func (p *Prober) follow(now time.Time) {
 		return
 	}
 	p.current = true
-	groups := map[string]group{"": {targets: p.heldTargets()}}
+	held := group{targets: p.heldTargets()}
+	groups := map[string]group{"": held}
+	p.replace(now, p.groups[""].targets, held.targets)
 	if p.opts.InRotation {
 		for _, e := range p.table.Entries() {
 			g, ok := p.groups[e.Name]
-			if !ok || !same(g.instances, e.Instances) || g.protocol != e.Protocol || g.check != e.Check {
-				g = group{e.Instances, e.Protocol, e.Check, targetsOf(e)}
+			if ok && g.revision == e.Revision && g.protocol == e.Protocol && g.check == e.Check {
+				groups[e.Name] = g
+				continue
 			}
-			groups[e.Name] = g
+			after := group{e.Revision, e.Protocol, e.Check, targetsOf(e)}
+			groups[e.Name] = after
+			p.replace(now, g.targets, after.targets)
 		}
 	}
-	before := p.groups
-	p.groups = groups
-	for name, g := range groups {
-		if old, ok := before[name]; !ok || !same(old.targets, g.targets) {
-			p.replace(now, old.targets, g.targets)
-		}
-	}
-	for name, old := range before {
+	for name, old := range p.groups {
 		if _, ok := groups[name]; !ok {
 			p.replace(now, old.targets, nil)
 		}
 	}
+	p.groups = groups
 }
-
-// same reports whether two slices are one and the same.
-func same[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // replace asks other targets than before.
 func (p *Prober) replace(now time.Time, before, after []target) {

@@ -42,6 +42,7 @@ CONSUL_CLIENT_KEY, CONSUL_NAMESPACE.
 
 SIGTERM or SIGINT: leave the rotation, serve on for the drain, deregister, end. A
 second one cuts the drain short, a third one kills a command that does not end.
+SIGHUP: read token and certificates again, which also happens when they change.
 
 Exit codes: 0 left as asked; 1 could not register, or the id is another
 registrar's; 2 mistakes in flags or variables. With exec: the command's own,

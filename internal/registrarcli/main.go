@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lbctl/internal/printable"
 	"lbctl/internal/registration"
 )
 
@@ -43,24 +44,25 @@ func execute(args []string, out, errOut io.Writer) int {
 	cmd.SetOut(out)
 	cmd.SetErr(errOut)
 	if err := cmd.Execute(); err != nil {
-		report(errOut, err)
 		if code == 0 {
 			code = exitUsage // what cobra finds wrong, before any of ours ran
 		}
+		report(errOut, err, code)
 	}
 	return code
 }
 
-// report prints an error; the joined mistakes of a configuration one a line.
-func report(w io.Writer, err error) {
-	lines := strings.Split(err.Error(), "\n")
-	if len(lines) == 1 {
-		fmt.Fprintf(w, "registrar: %s\n", lines[0])
+// report prints an error; the joined mistakes of a configuration one a line. What
+// Consul or a server answered is in there: it is made printable.
+func report(w io.Writer, err error, code int) {
+	mistakes := strings.Split(err.Error(), "\n")
+	if code != exitUsage || len(mistakes) == 1 {
+		fmt.Fprintf(w, "registrar: %s\n", printable.Line(err.Error()))
 		return
 	}
-	fmt.Fprintf(w, "registrar: %d mistakes in the configuration:\n", len(lines))
-	for _, line := range lines {
-		fmt.Fprintf(w, "  %s\n", line)
+	fmt.Fprintf(w, "registrar: %d mistakes in the configuration:\n", len(mistakes))
+	for _, mistake := range mistakes {
+		fmt.Fprintf(w, "  %s\n", printable.Line(mistake))
 	}
 }
 
@@ -109,7 +111,7 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 	if err != nil {
 		return exitUsage, err
 	}
-	logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	logger := slog.New(slog.NewTextHandler(printable.Writer(cmd.ErrOrStderr()), nil))
 	registrar, err := registration.New(cfg, logger)
 	if err != nil {
 		return exitUsage, err
@@ -120,8 +122,9 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 }
 
 // watchSignals makes a context that ends with the first SIGTERM or SIGINT.
-// Each further one hurries the registrar, every other signal a supervisor or an
-// operator sends to a server goes on to the child.
+// Each further one hurries the registrar. Every other signal that a supervisor or
+// an operator sends to a server goes on to the child; SIGHUP also makes the
+// registrar read its credentials again.
 func watchSignals(registrar *registration.Registrar) (context.Context, func()) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT,
@@ -136,6 +139,9 @@ func watchSignals(registrar *registration.Registrar) (context.Context, func()) {
 			case s := <-signals:
 				switch {
 				case s != syscall.SIGTERM && s != syscall.SIGINT:
+					if s == syscall.SIGHUP {
+						registrar.Reload()
+					}
 					registrar.Signal(s)
 				case ctx.Err() == nil:
 					cancel()

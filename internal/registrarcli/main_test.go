@@ -397,6 +397,29 @@ func TestExecSecondSIGTERMAfterTheDrainKillsNobody(t *testing.T) {
 	assert.NotContains(t, p.output(), "killing")
 }
 
+// SIGHUP, also that of a terminal which is closed, has the credentials read again
+// and ends nobody but a command that wants to.
+func TestSIGHUPReadsTheCredentialsAgain(t *testing.T) {
+	agent := consultest.Start(t)
+	for name, command := range map[string][]string{
+		"alone": nil,
+		"exec":  {"exec", "--", "sh", "-c", "trap 'echo got HUP' HUP; while :; do sleep 0.05; done"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := launch(t, environment(agent), command...)
+			awaitStatus(t, agent, api.HealthPassing)
+			p.signal(syscall.SIGHUP)
+			p.awaitLine("credentials for Consul read again")
+			if command != nil {
+				p.awaitLine("got HUP")
+			}
+			p.signal(syscall.SIGTERM)
+			p.code()
+			awaitStatus(t, agent, "absent")
+		})
+	}
+}
+
 // A Ctrl-C at a terminal reaches the whole process group: the command must not
 // see it.
 func TestExecKeepsTheCommandOutOfItsGroup(t *testing.T) {

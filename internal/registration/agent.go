@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -21,8 +22,8 @@ const drainReason = "registrar: draining before deregistration"
 
 // agent is the Consul agent, in the words of this package.
 type agent struct {
-	client  *api.Client
-	address string // as configured, for messages
+	clients *clients
+	address string // without a password, for messages
 }
 
 // registration is what the agent is told about the instance.
@@ -33,15 +34,12 @@ type registration struct {
 	local bool
 }
 
-func newAgent(cfg Config) (*agent, error) {
-	// The standard CONSUL_* variables: token, TLS, namespace.
-	settings := api.DefaultConfig()
-	settings.Address = cfg.ConsulAddr
-	client, err := api.NewClient(settings) // cuts the scheme off the address
+func newAgent(cfg Config, logger *slog.Logger) (*agent, error) {
+	clients, err := newClients(cfg, logger)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the Consul agent at %s: %w", cfg.ConsulAddr, err)
+		return nil, err
 	}
-	return &agent{client: client, address: cfg.ConsulAddr}, nil
+	return &agent{clients: clients, address: cfg.ConsulAddr}, nil
 }
 
 // wanted is the entry the agent should have.
@@ -124,7 +122,7 @@ func (a *agent) source(ctx context.Context) (net.IP, error) {
 func (a *agent) register(ctx context.Context, entry registration) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	err := a.client.Agent().ServiceRegisterOpts(entry.service, api.ServiceRegisterOpts{}.WithContext(ctx))
+	err := a.clients.agent().ServiceRegisterOpts(entry.service, api.ServiceRegisterOpts{}.WithContext(ctx))
 	return explain(err, entry.service.Name)
 }
 
@@ -138,14 +136,14 @@ type found struct {
 func (a *agent) find(ctx context.Context, id string) (found, error) {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	service, _, err := a.client.Agent().Service(id, options)
+	service, _, err := a.clients.agent().Service(id, options)
 	if isStatus(err, http.StatusNotFound) {
 		return found{}, nil
 	}
 	if err != nil {
 		return found{}, err
 	}
-	checks, err := a.client.Agent().ChecksWithFilterOpts(ofService(id), options)
+	checks, err := a.clients.agent().ChecksWithFilterOpts(ofService(id), options)
 	return found{service: service, checks: checks}, err
 }
 
@@ -213,9 +211,9 @@ func (a *agent) heartbeat(ctx context.Context, id, reason string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
 	if reason != "" {
-		return a.client.Agent().UpdateTTLOpts(checkID(id), reason, api.HealthCritical, options)
+		return a.clients.agent().UpdateTTLOpts(checkID(id), reason, api.HealthCritical, options)
 	}
-	return a.client.Agent().UpdateTTLOpts(checkID(id), "the registrar is alive", api.HealthPassing, options)
+	return a.clients.agent().UpdateTTLOpts(checkID(id), "the registrar is alive", api.HealthPassing, options)
 }
 
 // enterMaintenance takes the instance out of the rotation, and tells whether the
@@ -223,7 +221,7 @@ func (a *agent) heartbeat(ctx context.Context, id, reason string) error {
 func (a *agent) enterMaintenance(ctx context.Context, id string) (known bool, err error) {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	err = a.client.Agent().EnableServiceMaintenanceOpts(id, drainReason, options)
+	err = a.clients.agent().EnableServiceMaintenanceOpts(id, drainReason, options)
 	if isStatus(err, http.StatusNotFound) {
 		return false, nil
 	}
@@ -239,7 +237,7 @@ func (a *agent) clearMaintenance(ctx context.Context, id string, found found) (b
 	}
 	options, cancel := bounded(ctx)
 	defer cancel()
-	return true, a.client.Agent().DisableServiceMaintenanceOpts(id, options)
+	return true, a.clients.agent().DisableServiceMaintenanceOpts(id, options)
 }
 
 // claimPrefix begins the id of the check that claims an entry.
@@ -251,7 +249,7 @@ const claimPrefix = "registrar-claim:"
 func (a *agent) claim(ctx context.Context, id, owner string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	return a.client.Agent().CheckRegisterOpts(&api.AgentCheckRegistration{
+	return a.clients.agent().CheckRegisterOpts(&api.AgentCheckRegistration{
 		ID: claimPrefix + id, Name: "claim of another registrar", Notes: owner, ServiceID: id,
 		AgentServiceCheck: api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing},
 	}, options)
@@ -261,7 +259,7 @@ func (a *agent) claim(ctx context.Context, id, owner string) error {
 func (a *agent) dropClaim(ctx context.Context, id string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
-	err := a.client.Agent().CheckDeregisterOpts(claimPrefix+id, options)
+	err := a.clients.agent().CheckDeregisterOpts(claimPrefix+id, options)
 	if isStatus(err, http.StatusNotFound) {
 		return nil
 	}
@@ -283,7 +281,7 @@ func (a *agent) deregister(ctx context.Context, id, owner string) error {
 	}
 	options, cancel := bounded(ctx)
 	defer cancel()
-	err = a.client.Agent().ServiceDeregisterOpts(id, options)
+	err = a.clients.agent().ServiceDeregisterOpts(id, options)
 	if isStatus(err, http.StatusNotFound) {
 		return nil
 	}
@@ -309,6 +307,11 @@ func neverArrived(err error) bool {
 	if errors.As(err, &status) {
 		return status.Code >= 400 && status.Code < 500
 	}
+	return notSent(err)
+}
+
+// notSent tells of the error of a request whether there was no connection.
+func notSent(err error) bool {
 	var network *net.OpError
 	return errors.As(err, &network) && network.Op == "dial"
 }

@@ -91,13 +91,14 @@ func (r *Registrar) Signal(sig os.Signal) {
 // ended after Config.StopTimeout is killed.
 func (r *Registrar) stop(server *child) {
 	started := time.Now()
+	first := r.hurries.afterDrain()
 	timeout, cancel := context.WithTimeout(context.Background(), r.cfg.StopTimeout)
 	defer cancel()
 	if !server.ended() {
 		r.logger.Info("stopping the server", "pid", server.pid(), "timeout", r.cfg.StopTimeout)
 		server.signal(syscall.SIGTERM)
 		server.signalGroup(syscall.SIGCONT) // a stopped process doesn't handle SIGTERM
-		if r.awaitEnd(timeout, server.done) {
+		if r.awaitEnd(timeout, server.done, first) {
 			r.logger.Info("server ended", "code", server.code(), "took", time.Since(started).Round(time.Millisecond))
 		}
 	}
@@ -105,7 +106,7 @@ func (r *Registrar) stop(server *child) {
 		r.logger.Warn("the command left processes running, stopping them", "pids", left)
 		server.signalGroup(syscall.SIGTERM)
 		server.signalGroup(syscall.SIGCONT)
-		r.awaitEnd(timeout, server.groupEnded(timeout))
+		r.awaitEnd(timeout, server.groupEnded(timeout), first)
 	}
 	if left := server.group(); len(left) > 0 {
 		r.logger.Warn("killing what did not end after SIGTERM", "pids", left, "waited", time.Since(started).Round(time.Millisecond))
@@ -117,14 +118,9 @@ func (r *Registrar) stop(server *child) {
 }
 
 // awaitEnd waits until ended is closed, and tells whether it was. The timeout and
-// the second call of Hurry end the wait.
-func (r *Registrar) awaitEnd(timeout context.Context, ended <-chan struct{}) bool {
-	first := r.hurries.first
-	select {
-	case <-first:
-		first = nil // it has cut the drain short
-	default:
-	}
+// the second call of Hurry end the wait. The first call, which comes by first, is
+// only logged.
+func (r *Registrar) awaitEnd(timeout context.Context, ended, first <-chan struct{}) bool {
 	for {
 		select {
 		case <-ended:

@@ -46,8 +46,8 @@ func (r *Registrar) drain(over <-chan struct{}) {
 }
 
 // deregister removes the entry if the agent may have it, and tries again while
-// the agent is there and does not answer. It leaves an entry that another
-// registrar has taken over.
+// the agent is there and does not answer, or refuses a token that is just being
+// replaced. It leaves an entry that another registrar has taken over.
 func (r *Registrar) deregister() {
 	if !r.mayBeKnown {
 		return
@@ -64,7 +64,7 @@ func (r *Registrar) deregister() {
 			r.logger.Info("not deregistering, the entry is another registrar's by now", "error", err)
 			r.mayBeKnown = false
 			return
-		case neverArrived(err) || ctx.Err() != nil || !pause(ctx, retryEvery):
+		case notSent(err) || ctx.Err() != nil || !pause(ctx, retryEvery):
 			r.logger.Warn("can't deregister, leaving it to Consul", "deregister_after", r.cfg.Check.DeregisterAfter, "error", err)
 			r.mayBeKnown = false
 			return

@@ -52,7 +52,8 @@ type Registrar struct {
 // the configuration of the connection, for example a certificate that can't be
 // read.
 func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
-	agent, err := newAgent(cfg)
+	logger = logger.With("service", cfg.Name, "id", cfg.ID)
+	agent, err := newAgent(cfg, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 	return &Registrar{
 		cfg:     cfg,
 		agent:   agent,
-		logger:  logger.With("service", cfg.Name, "id", cfg.ID),
+		logger:  logger,
 		owner:   owner,
 		hurries: newHurries(),
 	}, nil
@@ -86,6 +87,10 @@ func (r *Registrar) Run(ctx context.Context) error {
 	r.stayAway()
 	return err
 }
+
+// Reload reads the token and the certificates for Consul again. They are also read
+// again by themselves when their files change.
+func (r *Registrar) Reload() { r.agent.clients.reload() }
 
 // join registers the service as soon as the server is ready and keeps it so
 // until ctx is done.

@@ -180,7 +180,7 @@ func TestPlace(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			a, err := newAgent(Config{ConsulAddr: test.agent})
+			a, err := newAgent(Config{ConsulAddr: test.agent}, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			address, local, err := a.place(t.Context(), Config{Address: test.address})
 			require.NoError(t, err)

@@ -51,10 +51,12 @@ type Upstream struct {
 	ZoneKiB int  // how much shared memory nginx needs for the upstream's state
 
 	servers []Server
-	targets []resolver.Target    // the servers, when nginx asks for them
-	from    []endpoints.Instance // that the servers were made from
-	plain   bool                 // whose addresses all are IP addresses
-	reads   *reads
+	targets []resolver.Target // the servers, when nginx asks for them
+	// revision is that of the entry that the servers were made from; plain, that all
+	// its addresses are IP addresses.
+	revision uint64
+	plain    bool
+	reads    *reads
 }
 
 // Servers is the instances, by address.
@@ -270,22 +272,24 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	return u, true
 }
 
-// isPlain reports whether the layout has the very instances that the entry has in
-// rotation, and all their addresses are IP addresses.
-func (b *builder) isPlain(e endpoints.Entry) bool {
+// has reports whether the layout has the instances that the entry has in rotation, and
+// all their addresses are IP addresses.
+func (b *builder) has(e endpoints.Entry) bool {
 	u, ok := b.upstreams[e.Name]
-	return ok && u.isPlainly(e.Rotation())
+	return ok && u.isOf(e)
 }
 
-func (u Upstream) isPlainly(in []endpoints.Instance) bool {
-	return u.plain && same(u.from, in)
+// isOf reports whether the servers were made from the entry as it is, and don't depend on
+// DNS.
+func (u Upstream) isOf(e endpoints.Entry) bool {
+	return u.plain && e.Revision != 0 && u.revision == e.Revision
 }
 
 // servers begins an upstream with its servers.
 func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
-	u := Upstream{Service: e.Name, Spec: e.Spec, from: in, plain: true, reads: b.reads}
-	if old, ok := b.before[e.Name]; ok && old.isPlainly(in) {
+	u := Upstream{Service: e.Name, Spec: e.Spec, revision: e.Revision, plain: true, reads: b.reads}
+	if old, ok := b.before[e.Name]; ok && old.isOf(e) {
 		u.servers, u.targets = old.servers, old.targets
 		return u
 	}

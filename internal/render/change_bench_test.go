@@ -24,6 +24,7 @@ func BenchmarkChange(b *testing.B) {
 	table, err := endpoints.Open(b.TempDir()+"/endpoints.json", endpoints.Options{})
 	require.NoError(b, err)
 	var services []endpoints.Service
+	revision := uint64(0)
 	for n := range 1000 {
 		s := endpoints.Service{Name: fmt.Sprintf("service-%04d", n), Spec: endpoints.Spec{Protocol: endpoints.GRPC,
 			Routes: []endpoints.Route{{Path: fmt.Sprintf("/pkg.Service%d", n)}},
@@ -32,6 +33,8 @@ func BenchmarkChange(b *testing.B) {
 			s.Instances = append(s.Instances, endpoints.Instance{ID: fmt.Sprintf("%s-%d", s.Name, k), Node: "node",
 				Address: fmt.Sprintf("10.%d.%d.%d", n>>8, n&255, k), Port: 80, Weight: 1, Status: endpoints.Passing})
 		}
+		revision++
+		s.Revision = revision
 		services = append(services, s)
 	}
 	names, brain, last := newNames(), template.NewBrain(), memo{}
@@ -40,7 +43,8 @@ func BenchmarkChange(b *testing.B) {
 		t0 := time.Now()
 		changed := slices.Clone(services[500].Instances)
 		changed[0].Weight = 1 + changed[0].Weight%100
-		services[500].Instances = changed
+		revision++
+		services[500].Instances, services[500].Revision = changed, revision
 		entries := table.Observe(time.Now(), services)
 		t1 := time.Now()
 		r, _ := renderEntries(b.Context(), set, settings, entries, names, brain, &last)

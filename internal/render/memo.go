@@ -44,6 +44,3 @@ func sameUpstream(a, b Upstream) bool {
 	return a.Spec.Equal(b.Spec) && a.Name == b.Name && a.Service == b.Service && a.MaxConns == b.MaxConns &&
 		a.Resolve == b.Resolve && a.IPv6 == b.IPv6 && a.ZoneKiB == b.ZoneKiB
 }
-
-// same reports whether two slices are one and the same, and have something.
-func same[T any](a, b []T) bool { return len(a) > 0 && len(a) == len(b) && &a[0] == &b[0] }

@@ -24,7 +24,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul-template/template"
@@ -45,10 +44,6 @@ const (
 	answerPatience = 2 * time.Second
 	// templatesInterval is how often the templates directory is read.
 	templatesInterval = time.Second
-	// savePause is how far apart the snapshot is written at least: with thousands
-	// of instances it takes a while. One that could not be written is so again
-	// after that time.
-	savePause = 10 * time.Second
 )
 
 // Options says what a Source works with. Settings are required.
@@ -101,8 +96,7 @@ type Source struct {
 	consul *consul.Follower
 	logger *slog.Logger
 
-	updates  chan Configuration
-	byReload atomic.Pointer[map[string]string] // of the last rendering
+	updates chan Configuration
 
 	// The loop's own.
 	set      templateSet
@@ -169,17 +163,6 @@ func New(opts Options) (*Source, error) {
 // latest.
 func (s *Source) Updates() <-chan Configuration { return s.updates }
 
-// Asks reports whether nginx asks for the servers of a service, so that a change of
-// them is no reload. It may be called at any time.
-func (s *Source) Asks(service string) bool {
-	byReload := s.byReload.Load()
-	if s.opts.Settings.Resolver == "" || byReload == nil {
-		return false
-	}
-	_, reloads := (*byReload)[service]
-	return !reloads
-}
-
 // Took says that nginx serves what was made of the entries.
 func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
 
@@ -212,17 +195,16 @@ func (s *Source) Run(ctx context.Context) error {
 	s.started = time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	sets := make(chan templateSet, 1)
-	save := make(chan struct{}, 1)
 	g.Go(func() error { return s.consul.Run(ctx) })
 	g.Go(func() error { return s.names.run(ctx) })
 	g.Go(func() error { return probe.New(s.table, s.opts.Probe).Run(ctx) })
-	g.Go(func() error { return s.saveTable(ctx, save) })
+	g.Go(func() error { return s.table.Run(ctx, func(err error) { s.setFiles("endpoints", err) }) })
 	if s.opts.TemplatesDir != "" {
 		g.Go(func() error { return s.readTemplates(ctx, sets) })
 	}
 	g.Go(func() error {
 		defer s.consul.Stop()
-		return s.loop(ctx, sets, save)
+		return s.loop(ctx, sets)
 	})
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -232,7 +214,7 @@ func (s *Source) Run(ctx context.Context) error {
 }
 
 // loop owns what Consul says and the templates.
-func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- struct{}) error {
+func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 	if err := s.consul.Start(); err != nil {
 		return err
 	}
@@ -270,7 +252,6 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet, save chan<- 
 		if !s.observe(ctx) {
 			continue
 		}
-		notify(save)
 		if err := s.render(ctx); err != nil {
 			return err
 		}
@@ -325,7 +306,7 @@ func (s *Source) observe(ctx context.Context) bool {
 		}
 	}
 	seen = append(seen, remembered...)
-	s.table.SetDoubts(unconfirmed)
+	s.table.SetUnconfirmed(unconfirmed)
 	if len(seen) == 0 || s.table.Vanishing(seen) > 0 {
 		s.consul.Look(ctx, s.lost(seen))
 	}
@@ -386,8 +367,8 @@ func (s *Source) render(ctx context.Context) error {
 	if len(r.problems) > 0 && len(r.missing) == 0 && s.failedFor(entries, r.problems) {
 		return nil
 	}
-	if good {
-		s.byReload.Store(&r.delivered.byReload)
+	if good && s.opts.Settings.Resolver != "" {
+		s.table.SetByReload(r.delivered.byReload)
 	}
 
 	now := time.Now()
@@ -455,7 +436,7 @@ func missingProblems(queries []string) []Problem {
 func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
 	var addresses []string
 	for _, e := range entries {
-		if last.layout != nil && last.layout.isPlain(e) {
+		if last.layout != nil && last.layout.has(e) {
 			continue
 		}
 		for _, i := range e.Rotation() {
@@ -510,43 +491,6 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 		}
 	}
 	return problems
-}
-
-// saveTable writes the table's snapshot after each observation, beside the
-// loop, for a disk may be slow.
-func (s *Source) saveTable(ctx context.Context, save <-chan struct{}) error {
-	var again <-chan time.Time
-	if interval := s.table.SaveInterval(); interval > 0 {
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
-		again = ticker.C
-	}
-	// The first change of several is on disk at once.
-	var pause, retry <-chan time.Time
-	for {
-		due := save
-		if pause != nil {
-			due = nil
-		}
-		select {
-		case <-ctx.Done():
-			s.setFiles("endpoints", s.table.Save())
-			return ctx.Err()
-		case <-pause:
-			pause = nil
-			continue
-		case <-due:
-			pause = time.After(savePause)
-		case <-again:
-		case <-retry:
-		}
-		err := s.table.Save()
-		s.setFiles("endpoints", err)
-		retry = nil
-		if err != nil {
-			retry = time.After(savePause)
-		}
-	}
 }
 
 // readTemplates sends the set of templates whenever it has changed on disk.

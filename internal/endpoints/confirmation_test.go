@@ -63,7 +63,7 @@ func TestMaxStale(t *testing.T) {
 		tb.Observe(noon, all)
 		tb.SetTrust(noon, away)
 		assert.Equal(t, "api[x] hello[a b]", rotation(tb.Observe(at(10000*time.Hour), all)))
-		assert.Zero(t, tb.SaveInterval())
+		assert.Zero(t, tb.file.interval)
 	})
 }
 
@@ -77,12 +77,12 @@ func TestTheAgeSurvivesARestart(t *testing.T) {
 		tb.Observe(time.Now(), all)
 		require.NoError(t, tb.Save())
 		for range 120 { // two hours in which Consul is well, and nothing happens
-			time.Sleep(tb.SaveInterval())
+			time.Sleep(tb.file.interval)
 			require.NoError(t, tb.Save())
 		}
 		crashed, err := Open(path, opts)
 		require.NoError(t, err)
-		assert.WithinDuration(t, time.Now().Add(10*time.Minute), crashed.NextDeadline(), tb.SaveInterval(), "nothing was said at the end")
+		assert.WithinDuration(t, time.Now().Add(10*time.Minute), crashed.NextDeadline(), tb.file.interval, "nothing was said at the end")
 		tb.SetTrust(time.Now(), Trust{NoLeader: true})
 		left := time.Now()
 		time.Sleep(5 * time.Minute)
@@ -127,13 +127,13 @@ func TestASnapshotWithoutAgesIsAsOldAsItsLastChange(t *testing.T) {
 	assert.Equal(t, noon.Add(time.Minute), tb.NextDeadline().UTC())
 }
 
-func TestASnapshotKnowsTheAgeOfWhatIsInDoubt(t *testing.T) {
+func TestASnapshotKnowsTheAgeOfWhatIsUnconfirmed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	tb := open(t, path)
 	left := time.Now().Add(-time.Hour)
 	tb.Observe(left, []Service{service("a", "1"), service("b", "2")})
 	tb.mu.Lock()
-	tb.doubts = map[string]string{"b": "its query fails"} // as SetDoubts does at once
+	tb.confirmation.unconfirmed = map[string]string{"b": "its query fails"} // as SetUnconfirmed does at once
 	tb.mu.Unlock()
 	began := time.Now()
 	require.NoError(t, tb.Save())

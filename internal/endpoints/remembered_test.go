@@ -9,12 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDoubtsAreOfTheirServiceOnly(t *testing.T) {
+func TestUnconfirmedServicesAreTheirServiceOnly(t *testing.T) {
 	table := table(t)
 	services := []Service{service("api", "a"), service("web", "b")}
 	table.Observe(noon, services)
 
-	table.SetDoubts(map[string]string{"web": "why"})
+	table.SetUnconfirmed(map[string]string{"web": "why"})
 	later := noon.Add(time.Second)
 	entries := table.Observe(later, services)
 	assert.Equal(t, Fresh, entries[0].State)
@@ -30,7 +30,7 @@ func TestDoubtsAreOfTheirServiceOnly(t *testing.T) {
 	}
 
 	table.SetTrust(later, Trust{})
-	table.SetDoubts(nil)
+	table.SetUnconfirmed(nil)
 	for _, e := range table.Observe(later, services) {
 		assert.Equal(t, Fresh, e.State)
 		assert.Empty(t, e.Reason)

@@ -1,0 +1,199 @@
+package endpoints
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"lbctl/internal/disk"
+)
+
+// ErrSnapshot is the error of Open for a snapshot that can't be used, or not all of it.
+// The table that comes with it remembers the rest and works.
+var ErrSnapshot = errors.New("endpoint snapshot is unusable")
+
+// savePause is how far apart the snapshot is written at least: with thousands of
+// instances it takes a while. After an error it is written again after that time.
+const savePause = 10 * time.Second
+
+// snapshotFile is where a table's snapshot is.
+type snapshotFile struct {
+	path string // "": nowhere
+	// interval is how old the file may get though nothing changes, so that the age of
+	// what it says is known after a restart; 0 where that does not matter.
+	interval time.Duration
+
+	mu      sync.Mutex
+	sum     [sha256.Size]byte // of what the file says, except for its dates
+	written time.Time
+}
+
+// Open makes a table that remembers what the snapshot at path says; without
+// one it starts empty. With an empty path it keeps no snapshot.
+//
+// A snapshot that can't be understood, or that is no regular file, is moved aside, to
+// path.broken or a name like it: Open then returns an empty table together with an error
+// that is ErrSnapshot. So it does when single services of the snapshot can't be used;
+// the table has the others. With any other error there is no table.
+func Open(path string, opts Options) (*Table, error) {
+	t := newTable(path, opts)
+	if path == "" {
+		return t, nil
+	}
+	b, err := readRegular(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, nil
+	}
+	if err != nil && !errors.Is(err, errNotRegular) {
+		return nil, fmt.Errorf("read endpoint snapshot: %w; make it readable, or remove it to start without it", err)
+	}
+	var s snapshot
+	usable := false
+	if err == nil {
+		s, usable, err = parseSnapshot(b)
+	}
+	if !usable {
+		broken, moveErr := moveAside(path)
+		if moveErr != nil {
+			return nil, fmt.Errorf("%w: %s: %w; it can't be moved aside: %w; remove it to start without it", ErrSnapshot, path, err, moveErr)
+		}
+		return t, fmt.Errorf("%w: %s: %w; starting without it, it is now %s", ErrSnapshot, path, err, broken)
+	}
+	t.restore(time.Now(), s)
+	if err != nil {
+		return t, fmt.Errorf("%w in part: %s: %w; starting without these services", ErrSnapshot, path, err)
+	}
+	return t, nil
+}
+
+var errNotRegular = errors.New("it is not a regular file")
+
+// readRegular is os.ReadFile that doesn't wait for the writer of a FIFO.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ENXIO) { // a socket, or a device that is not there
+		return nil, errNotRegular
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
+	return io.ReadAll(f)
+}
+
+// moveAside renames a file that can't be used. It replaces the one that was moved aside
+// before, but nothing else.
+func moveAside(path string) (string, error) {
+	for n := 1; ; n++ {
+		broken := path + ".broken"
+		if n > 1 {
+			broken = fmt.Sprintf("%s.broken-%d", path, n)
+		}
+		from, err := os.Lstat(path)
+		if err != nil {
+			return "", err
+		}
+		to, err := os.Lstat(broken)
+		free := errors.Is(err, fs.ErrNotExist) || err == nil && from.Mode().IsRegular() && to.Mode().IsRegular()
+		if !free && n < 100 {
+			continue
+		}
+		return broken, os.Rename(path, broken)
+	}
+}
+
+// Run writes the snapshot after observations, until ctx is done; then it writes it once
+// more and returns ctx's error. It calls saved with the error of each attempt, or nil.
+func (t *Table) Run(ctx context.Context, saved func(error)) error {
+	var again <-chan time.Time
+	if t.file.interval > 0 {
+		ticker := time.NewTicker(t.file.interval)
+		defer ticker.Stop()
+		again = ticker.C
+	}
+	// The first change of several is on disk at once.
+	var pause, retry <-chan time.Time
+	for {
+		unsaved := t.unsaved
+		if pause != nil {
+			unsaved = nil
+		}
+		select {
+		case <-ctx.Done():
+			saved(t.Save())
+			return ctx.Err()
+		case <-pause:
+			pause = nil
+			continue
+		case <-unsaved:
+			pause = time.After(savePause)
+		case <-again:
+		case <-retry:
+		}
+		err := t.Save()
+		saved(err)
+		retry = nil
+		if err != nil {
+			retry = time.After(savePause)
+		}
+	}
+}
+
+// Save writes the snapshot if it would differ from the last one, or if that one is too
+// old to tell the age of what it says. It is atomic: after a crash the file is the old
+// one or the new one.
+func (t *Table) Save() error {
+	if t.file.path == "" {
+		return nil
+	}
+	if err := t.file.write(t.snapshot); err != nil {
+		return fmt.Errorf("save endpoint snapshot: %w", err)
+	}
+	return nil
+}
+
+func (f *snapshotFile) write(take func() snapshot) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := take()
+	dates, err := json.Marshal(s.snapshotDates)
+	if err != nil {
+		return err
+	}
+	s.snapshotDates = snapshotDates{}
+	content, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(content)
+	recent := f.interval <= 0 || time.Since(f.written) < f.interval
+	if sum == f.sum && recent {
+		return nil
+	}
+	// Both are JSON objects, and the second is never empty. Joining them makes the long
+	// one, with its thousands of instances, once only.
+	dates = dates[:len(dates)-1]
+	if len(dates) > 1 {
+		dates = append(dates, ',')
+	}
+	if err := disk.Replace(f.path, dates, content[1:], []byte("\n")); err != nil {
+		return err
+	}
+	f.sum, f.written = sum, time.Now()
+	return nil
+}
