@@ -101,8 +101,12 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 func (s *Server) assignPorts() {
 	s.t.Helper()
 	ports := map[string]int{"dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1}
+	taken := map[int]bool{} // Consul refuses to start with one port for two purposes
 	for _, name := range []string{"http", "server", "serf_lan"} {
-		ports[name] = freePort(s.t, s.ip)
+		for ports[name] = freePort(s.t, s.ip); taken[ports[name]]; {
+			ports[name] = freePort(s.t, s.ip)
+		}
+		taken[ports[name]] = true
 	}
 	s.settings["ports"] = ports
 	s.Addr = net.JoinHostPort(s.ip, strconv.Itoa(ports["http"]))

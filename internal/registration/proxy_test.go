@@ -21,11 +21,14 @@ type proxy struct {
 	// registration.
 	loseRegistrations atomic.Bool
 	// holdRegistrations cuts the connection at once, and gives the registration
-	// to the agent when release is called.
+	// to the agent when held is closed.
 	holdRegistrations atomic.Bool
-	held              chan struct{} // closed by release
-	delivered         chan struct{} // gets one value for each held registration
+	held              chan struct{} // closed when the held registrations go on
+	delivered         chan struct{} // gets one value for each of them
 	registrations     atomic.Int32
+	// cutDeregistrations is how many deregistrations still lose their connection
+	// before the agent gets them.
+	cutDeregistrations atomic.Int32
 }
 
 func startProxy(t *testing.T, agent *consultest.Server) *proxy {
@@ -35,6 +38,9 @@ func startProxy(t *testing.T, agent *consultest.Server) *proxy {
 	forward := httputil.NewSingleHostReverseProxy(target)
 	p := &proxy{held: make(chan struct{}), delivered: make(chan struct{}, 100)}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if strings.HasPrefix(request.URL.Path, "/v1/agent/service/deregister") && p.cutDeregistrations.Add(-1) >= 0 {
+			panic(http.ErrAbortHandler)
+		}
 		if !strings.HasPrefix(request.URL.Path, "/v1/agent/service/register") {
 			forward.ServeHTTP(w, request)
 			return
