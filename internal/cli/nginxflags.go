@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"time"
 
 	"lbctl/internal/daemon"
+	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 	"lbctl/internal/resolver"
 )
@@ -30,6 +32,12 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"files a worker may have open (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
 	define(flags, &n.User, "nginx-user", "LBCTL_NGINX_USER", "NAME",
 		"who nginx's workers run as when lbctl is root (default nginx, www-data or nobody)", "", parseUser)
+	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",
+		"requests, gRPC calls or TCP connections that one client address may have at a time (default no bound)", 0, parseNumber(0, 1000000))
+	define(flags, &n.Marks.MaxFails, "max-fails", "LBCTL_MAX_FAILS", "N",
+		"failed attempts after which nginx itself leaves an instance out for --fail-timeout (default never: lbctl's probes judge)", 0, parseNumber(0, 1000))
+	define(flags, &n.Marks.FailTimeout, "fail-timeout", "LBCTL_FAIL_TIMEOUT", "DURATION",
+		"within which --max-fails counts, and for which nginx then leaves the instance out", nginx.DefaultFailTimeout, parseDuration(time.Millisecond))
 	define(flags, &n.Endpoints, "endpoints", "LBCTL_ENDPOINTS", "HOW",
 		"how changes of instances reach nginx: reload, dns (nginx asks lbctl for them) or auto, which is dns where nginx can",
 		daemon.EndpointsAuto, parseChoice(daemon.EndpointsAuto, daemon.EndpointsDNS, daemon.EndpointsReload))

@@ -73,6 +73,8 @@ type Options struct {
 	// reason that EndpointsNote says.
 	Endpoints     Endpoints
 	EndpointsNote string
+	// Marks is when nginx itself takes a server for failed, as the templates have it.
+	Marks nginx.Marks
 
 	// WorkersNote says why nginx has fewer workers than it could; empty when it
 	// doesn't, or was told how many.

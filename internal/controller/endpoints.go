@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 	"lbctl/internal/resolver"
 )
@@ -199,12 +200,12 @@ func (l *loop) seeds(cfg *render.Configuration) map[string]string {
 	seeds := map[string]string{}
 	for name, targets := range l.upstreams {
 		if l.asked[resolver.Host(name)] {
-			seeds[name] = l.seedText.of(name, targets)
+			seeds[name] = l.seedText.of(name, targets, l.opts.Marks)
 		}
 	}
 	if cfg != nil {
 		for name, targets := range cfg.Upstreams {
-			seeds[name] = l.seedText.of(name, targets)
+			seeds[name] = l.seedText.of(name, targets, l.opts.Marks)
 		}
 	}
 	return seeds
@@ -230,13 +231,13 @@ type seedText struct {
 	text    string
 }
 
-func (s seedTexts) of(name string, targets []resolver.Target) string {
+func (s seedTexts) of(name string, targets []resolver.Target, marks nginx.Marks) string {
 	if known, ok := s[name]; ok && resolver.SameTargets(known.targets, targets) {
 		return known.text
 	}
 	var b strings.Builder
 	for _, t := range targets {
-		fmt.Fprintf(&b, "server %s weight=%d max_fails=1 fail_timeout=2s;\n", t.Addr, t.Weight)
+		fmt.Fprintf(&b, "server %s weight=%d %s;\n", t.Addr, t.Weight, marks)
 	}
 	s[name] = seedText{targets, b.String()}
 	return b.String()

@@ -148,7 +148,7 @@ func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T)
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.server.with(func() { r.server.seeded = true })
 		r.servers(1)
-		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=1 fail_timeout=2s;\n"}, r.server.seedsNow())
+		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=0;\n"}, r.server.seedsNow())
 		r.wait(time.Minute)
 		assert.Zero(t, r.server.reloaded(), "it has not asked yet")
 		r.servers(2)

@@ -178,6 +178,7 @@ func controllerOptions(cfg Config, p *parts) controller.Options {
 	opts.StateDir = cfg.StateDir
 	opts.Version = cfg.Version
 	opts.EndpointsNote = p.byReload
+	opts.Marks = cfg.Nginx.Marks
 	opts.WorkersNote = p.fewWorkers
 	opts.Logger = cfg.Logger
 	return opts

@@ -37,6 +37,10 @@ type NginxConfig struct {
 	OpenFiles   int    // files that a worker may have open; default the hard limit
 	User        string // who the workers run as if lbctl is root; default nginx, www-data or nobody
 
+	MaxConnsPerClient int // requests, calls or connections of a client address at a time; default no bound
+
+	Marks nginx.Marks // when nginx itself takes an instance for failed; default never
+
 	Endpoints string // how changes of instances reach nginx; default EndpointsAuto
 	DNSListen string // where lbctl answers nginx's questions; default resolver.DefaultListen
 }
@@ -66,13 +70,16 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		return render.Settings{}, err
 	}
 	settings := render.Settings{
-		GRPCListen:   n.GRPCListen,
-		HTTPListen:   n.HTTPListen,
-		Workers:      n.Workers,
-		OpenFiles:    n.OpenFiles,
-		RunDir:       runDir,
-		NginxVersion: build.Version,
-		StreamModule: build.StreamModule,
+		GRPCListen: n.GRPCListen,
+		HTTPListen: n.HTTPListen,
+		Workers:    n.Workers,
+		OpenFiles:  n.OpenFiles,
+		Marks:      n.Marks,
+
+		MaxConnsPerClient: n.MaxConnsPerClient,
+		RunDir:            runDir,
+		NginxVersion:      build.Version,
+		StreamModule:      build.StreamModule,
 	}
 	if n.CPUAffinity == AffinityAuto {
 		settings.WorkerCPUAffinity = AffinityAuto

@@ -145,6 +145,12 @@ func checkTree(t *testing.T, files map[string][]byte, catalog Catalog, settings 
 	}
 }
 
+// keepalive is what an upstream of each family says of connections it keeps.
+var keepalive = map[string][]string{
+	"grpc": {"keepalive", "keepalive_requests"},
+	"http": {"keepalive", "keepalive_requests", "keepalive_timeout"},
+}
+
 // checkFrontend compares a frontend's file with what the catalog says of it.
 func checkFrontend(t *testing.T, tree, empty []directive, f Frontend, pass string) {
 	t.Helper()
@@ -154,7 +160,7 @@ func checkFrontend(t *testing.T, tree, empty []directive, f Frontend, pass strin
 	tree = tree[len(fixed):]
 	require.Len(t, tree, len(f.Upstreams)+len(f.Hosts))
 	for n, u := range f.Upstreams {
-		checkUpstream(t, tree[n], u, "keepalive", "keepalive_requests")
+		checkUpstream(t, tree[n], u, keepalive[u.Protocol.Family()]...)
 	}
 	head := empty[len(empty)-1].block
 	head = head[:len(head)-1] // all but "location /"
@@ -192,11 +198,13 @@ func checkLocation(t *testing.T, d directive, l Location, pass string) {
 	case l.Upstream == "":
 		want = [][]string{{"set", "$lb_service", l.Service}, {"return", "503"}}
 	default:
-		want = [][]string{{"set", "$lb_service", l.Service}, {pass, string(l.Protocol) + "://" + l.Upstream}}
+		want = [][]string{{"set", "$lb_service", l.Service}, {"if", "($lb_large_headers)"}, {pass, string(l.Protocol) + "://" + l.Upstream}}
 	}
 	var got [][]string
 	for _, d := range d.block {
-		require.False(t, d.isBlk)
+		if d.isBlk {
+			require.Equal(t, []directive{{words: []string{"return", "431"}}}, d.block)
+		}
 		got = append(got, d.words)
 	}
 	require.Equal(t, want, got)
@@ -208,7 +216,7 @@ func checkUpstream(t *testing.T, d directive, u Upstream, rest ...string) {
 	require.Len(t, d.block, 1+len(u.servers)+len(rest))
 	require.Equal(t, []string{"zone", u.Name, fmt.Sprintf("%dk", u.ZoneKiB)}, d.block[0].words)
 	for n, s := range u.servers {
-		require.Equal(t, []string{"server", s.Address, fmt.Sprintf("weight=%d", s.Weight), "max_fails=1", "fail_timeout=2s"}, d.block[1+n].words)
+		require.Equal(t, []string{"server", s.Address, fmt.Sprintf("weight=%d", s.Weight), "max_fails=0"}, d.block[1+n].words)
 	}
 	for n, name := range rest {
 		require.Equal(t, name, d.block[1+len(u.servers)+n].name())

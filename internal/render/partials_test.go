@@ -18,12 +18,12 @@ func TestPartials(t *testing.T) {
 		{
 			name:  "a template of one's own uses the built-in block",
 			files: map[string]string{"out.ctmpl": mine},
-			want:  "\nupstream http-a {\n    zone http-a 64k;\n    server 10.0.0.1:80 weight=1 max_fails=1 fail_timeout=2s;\n    keepalive 64;\n    keepalive_requests 100000;\n}",
+			want:  "\nupstream http-a {\n    zone http-a 64k;\n    server 10.0.0.1:80 weight=1 max_fails=0;\n    keepalive 64;\n    keepalive_requests 100000;\n    keepalive_timeout 1500ms;\n}",
 		},
 		{
 			name:  "the inside of the block alone",
 			files: map[string]string{"out.ctmpl": `{{range catalog.HTTP.Upstreams}}upstream mine { {{template "servers" .}} }{{end}}`},
-			want:  "upstream mine { \n    zone http-a 64k;\n    server 10.0.0.1:80 weight=1 max_fails=1 fail_timeout=2s; }",
+			want:  "upstream mine { \n    zone http-a 64k;\n    server 10.0.0.1:80 weight=1 max_fails=0; }",
 		},
 		{
 			name:  "a block of the same name in the template itself wins",

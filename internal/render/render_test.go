@@ -23,6 +23,9 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	assert.Positive(t, s.OpenFiles)
 	assert.LessOrEqual(t, s.OpenFiles, 1<<20)
 	assert.LessOrEqual(t, s.WorkerConnections(), 16384)
+	for files, connections := range map[int]int{64: 32, 100: 50, 1024: 956, 8192: 8124, 1 << 20: 16384} {
+		assert.Equal(t, connections, Settings{Workers: 2, OpenFiles: files}.WorkerConnections(), "%d open files", files)
+	}
 	assert.Equal(t, "[::1]:6379", Settings{GRPCListen: "[::1]:5000"}.tcpListen(6379))
 }
 

@@ -17,6 +17,10 @@ import (
 // maxWorkerConnections is what a worker sets memory aside for: some 7 MiB.
 const maxWorkerConnections = 16384
 
+// reservedFiles are descriptors of a worker that are not for connections: logs,
+// epoll, and the channels to the master and to each other worker.
+const reservedFiles = 64
+
 // Where nginx listens unless told otherwise.
 const (
 	DefaultGRPCListen = "0.0.0.0:5000"
@@ -29,14 +33,19 @@ type Settings struct {
 	GRPCListen string // address and port for gRPC; default DefaultGRPCListen
 	HTTPListen string // address and port for HTTP; default DefaultHTTPListen
 	Workers    int    // worker processes; default DefaultWorkers
-	OpenFiles  int    // descriptors of a worker; default the hard limit, at most 1048576
-	SeedsDir   string // absolute; where nginx finds servers to start with; needed with Resolver only
-	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
-	User       string // who the workers run as; empty without root, where nginx could not change it
-	Group      string // their group; empty for the one that is called as the user
+	// MaxConnsPerClient bounds the requests, gRPC calls and TCP connections that one
+	// client address may have at a time, for each of the three; 0 is no bound.
+	MaxConnsPerClient int
+	OpenFiles         int    // descriptors of a worker; default the hard limit, at most 1048576
+	SeedsDir          string // absolute; where nginx finds servers to start with; needed with Resolver only
+	RunDir            string // absolute; where nginx keeps its pid file, error log and temporary files
+	User              string // who the workers run as; empty without root, where nginx could not change it
+	Group             string // their group; empty for the one that is called as the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
 	// on a core of its own; empty leaves it to the kernel.
 	WorkerCPUAffinity string
+	// Marks is when nginx itself takes an instance for failed; default never.
+	Marks nginx.Marks
 	// NginxVersion is the version of the nginx that gets the configuration,
 	// for example "1.30.6".
 	NginxVersion string
@@ -51,9 +60,17 @@ type Settings struct {
 // RunFile is the path of a file in the run directory.
 func (s Settings) RunFile(name string) string { return filepath.Join(s.RunDir, name) }
 
-// WorkerConnections is how many connections a worker may have, to clients and
-// to instances together.
-func (s Settings) WorkerConnections() int { return min(maxWorkerConnections, s.OpenFiles) }
+// WorkerConnections is how many connections a worker may have, to clients and to
+// instances together. It leaves descriptors for everything else that a worker opens.
+func (s Settings) WorkerConnections() int {
+	reserved := reservedFiles + 2*s.Workers
+	return min(maxWorkerConnections, max(s.OpenFiles-reserved, s.OpenFiles/2))
+}
+
+// ConnectTimeout is how long nginx tries to connect to an instance before it tries
+// another one. Linux sends a lost SYN again only after a second, so to wait until
+// then would gain nothing over the next instance.
+func (s Settings) ConnectTimeout() string { return "500ms" }
 
 // ResolverTimeout is how long nginx waits for an answer about servers, and then
 // before it asks again. Answers may be kept for four seconds, and questions are

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,6 +37,11 @@ type balancer struct{ grpc, http string }
 
 func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
 	t.Helper()
+	return startBalancerWith(t, binary, func(*Settings) {}, change, registrations...)
+}
+
+func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings), change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
+	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := balancer{
 		grpc: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
@@ -48,6 +52,7 @@ func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[
 	settings.RunDir = dir
 	settings.OpenFiles = 1024
 	settings.StreamModule = streamModule(t, binary)
+	set(&settings)
 	c, err := offline(Options{Settings: settings}, parseAll(registrations...), testNames())
 	require.NoError(t, err)
 	if change != nil {
@@ -164,19 +169,9 @@ func silent(t *testing.T) int {
 // mute is a port that takes connections and says nothing.
 func mute(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { conn.Close() })
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
+	ended := make(chan bool)
+	t.Cleanup(func() { close(ended) })
+	return listener(t, func(net.Conn) { <-ended })
 }
 
 func TestGRPCTraffic(t *testing.T) {
@@ -328,7 +323,7 @@ func TestGRPCErrorsOfUsersTemplates(t *testing.T) {
 			"return 400;":             codes.Internal,
 			"return 401;":             codes.Unauthenticated,
 			"return 403;":             codes.PermissionDenied,
-			"return 429;":             codes.Unavailable,
+			"return 429;":             codes.ResourceExhausted,
 			"return 500;":             codes.Internal,
 			"client_max_body_size 1;": codes.ResourceExhausted,
 		} {
@@ -344,7 +339,9 @@ func TestGRPCErrorsOfUsersTemplates(t *testing.T) {
 
 func get(t *testing.T, client *http.Client, url string, change ...func(*http.Request)) (*http.Response, string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	require.NoError(t, err)
 	for _, c := range change {
 		c(request)
@@ -498,27 +495,11 @@ func upgrade(t *testing.T, address, protocol string) (wire, *http.Response) {
 
 func TestTCPTraffic(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		if streamModule(t, binary) == nginx.NoStream {
-			if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
-				t.Fatalf("LBCTL_TEST_REQUIRE=1, but %s has no stream module (Debian: libnginx-mod-stream)", binary.Path)
-			}
-			t.Skipf("%s has no stream module", binary.Path)
-		}
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		t.Cleanup(func() { listener.Close() })
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				go func() { defer conn.Close(); io.Copy(conn, conn) }()
-			}
-		}()
+		requireStream(t, binary)
+		instance := listener(t, func(conn net.Conn) { io.Copy(conn, conn) })
 		port := strconv.Itoa(nginxtest.FreePort(t))
 		startBalancer(t, binary, nil,
-			registration("echo", "echo-1", "127.0.0.1", listener.Addr().(*net.TCPAddr).Port, meta("lb-protocol", "tcp", "lb-port", port)),
+			registration("echo", "echo-1", "127.0.0.1", instance, meta("lb-protocol", "tcp", "lb-port", port)),
 			registration("echo", "echo-2", "127.0.0.1", refusing(t), meta("lb-protocol", "tcp", "lb-port", port)),
 		)
 		for range 4 {
