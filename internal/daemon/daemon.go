@@ -103,6 +103,9 @@ func Run(ctx context.Context, cfg Config) error {
 	cfg.Logger.Info("lbctl starts", "version", cfg.Version, "nginx", p.server.Build().Version,
 		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin),
 		"endpoints_by_reload", p.byReload, "few_workers", p.fewWorkers)
+	if p.sharedUser {
+		cfg.Logger.Info("nginx's workers run as lbctl's own user: whoever takes over a worker can command lbctl; run lbctl and nginx as root to give the workers a user of their own")
+	}
 	if err := p.run(ctx, cfg, listeners); err != nil {
 		return err
 	}
@@ -120,6 +123,7 @@ type parts struct {
 
 	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
+	sharedUser bool   // nginx's workers can't have another user than lbctl
 }
 
 func newParts(cfg Config) (*parts, error) {
@@ -136,6 +140,7 @@ func newParts(cfg Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.sharedUser = settings.User == ""
 	if settings.Workers == 0 {
 		_, p.fewWorkers = render.DefaultWorkers(settings.NginxVersion)
 	}

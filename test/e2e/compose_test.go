@@ -72,6 +72,7 @@ type docker struct {
 	checkout
 	composeCommand []string
 	grpcPort       string
+	httpPort       string
 	admin          string // URL of lbctl's admin port
 	consulURL      string
 	consul         *api.Client
@@ -99,6 +100,7 @@ func newDocker(t *testing.T) *docker {
 		),
 		composeCommand: []string{"docker-compose"},
 		grpcPort:       grpcPort,
+		httpPort:       httpPort,
 		admin:          "http://127.0.0.1:" + adminPort,
 		consulURL:      "http://127.0.0.1:" + uiPort,
 	}

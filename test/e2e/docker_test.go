@@ -40,7 +40,9 @@ func TestDocker(t *testing.T) {
 	t.Run("a killed server is out of the rotation within two seconds", c.killServer)
 	t.Run("nginx's master killed: serves again at once", c.killNginx)
 	t.Run("lbctl killed: traffic does not notice", c.killLbctl)
-	t.Run("the load balancer restarted: serves the same again", c.restartBalancer)
+	t.Run("the load balancer restarted: serves the same again, and hardly stops", c.restartBalancer)
+	t.Run("nginx's workers can neither command lbctl nor write its state", c.workersAreApart)
+	t.Run("a load balancer without root serves, and says that its programs share a user", c.withoutRoot)
 	t.Run("the load balancer cut off from Consul, and not any more", c.cutOff)
 	t.Run("one Consul server stopped: changes go through", c.stopOneConsul)
 	t.Run("two Consul servers stopped: traffic goes on", c.stopTwoConsuls)
@@ -187,26 +189,6 @@ func (c *docker) killLbctl(t *testing.T) {
 		return err
 	})
 	c.lossless(t, load)
-}
-
-func (c *docker) restartBalancer(t *testing.T) {
-	before := c.lbctl(t)
-	nodes := c.nodes(t)
-	began := time.Now()
-	c.compose(t, "restart", "load-balancer")
-	c.waitRotation(t, len(nodes))
-	t.Logf("serving again %s after the restart began", time.Since(began).Round(time.Millisecond))
-	assert.GreaterOrEqual(t, c.lbctl(t).Nginx.Generation, before.Nginx.Generation, "generations are kept")
-	load := c.load(t)
-	load.WaitMore(t, 500)
-	c.lossless(t, load)
-	lbtest.Eventually(t, "nginx is a service again, and the old one is gone", func() error {
-		entries, _, err := c.consul.Health().Service("nginx", "", true, nil)
-		if err == nil && len(entries) != 1 {
-			err = fmt.Errorf("%d of them pass", len(entries))
-		}
-		return err
-	})
 }
 
 func (c *docker) stopOneConsul(t *testing.T) {

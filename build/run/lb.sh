@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Runs the programs of the load balancer's container under supervisord, and ends
+# them in order: nginx is the last one to stop.
+#
+# supervisord on its own stops all of its programs at once. nginx would then close
+# its ports first, and nobody would serve while the Consul agent takes its five
+# seconds to leave. So, on TERM:
+#
+#   1. The registrar takes nginx out of Consul. Its DRAIN passes, in which lbctl
+#      still follows Consul and nginx still serves.
+#   2. lbctl ends, and the agent leaves Consul. nginx serves.
+#   3. nginx ends as supervisord/lb.conf says, and the container with it.
+#
+# As root it gives each program a user of its own. docs/architecture.md says which
+# and why.
+#
+#   LBCTL_STATE_DIR  lbctl's state (default: /var/lib/lbctl)
+#   LBCTL_RUN_DIR    sockets, logs and the pid file (default: $LBCTL_STATE_DIR/run)
+#   CONSUL_DATA_DIR  the agent's data
+#   AGENT_LOCK       see consul-agent.sh
+set -euo pipefail
+
+conf=/etc/supervisord.conf
+state=${LBCTL_STATE_DIR:-/var/lib/lbctl}
+run=${LBCTL_RUN_DIR:-$state/run}
+
+# owned OWNER DIRECTORY... gives directories, with all that is in them, to a user.
+# An earlier release, or a run without root, may have left them to another one.
+owned() {
+	local dir
+	for dir in "${@:2}"; do
+		[ "$(stat -c %U:%G "$dir")" = "$1" ] && continue
+		chown root "$dir"
+		chmod 755 "$dir"
+		chown -R "$1" "$dir"
+	done
+}
+
+prepare() {
+	mkdir -p "$run"
+	if [ "$(id -u)" != 0 ]; then
+		echo "lb: started as user $(id -u), so all programs share it, nginx's workers too; started as root, each has its own"
+		return
+	fi
+	owned root:root "$state" "$run"
+	owned consul:consul "$CONSUL_DATA_DIR"
+	# The image leaves them open for a start without root.
+	chmod 755 "$state" "$run" "$(dirname "$AGENT_LOCK")"
+	chmod 700 /run/supervisord
+	rm -f "$AGENT_LOCK"
+	(umask 007 && : >"$AGENT_LOCK")
+	chown consul:registrar "$AGENT_LOCK"
+}
+
+# stop_program NAME stops a program and waits until it has ended.
+# shellcheck disable=SC2317 # called by stop
+stop_program() { supervisord -c "$conf" ctl stop "$1" >/dev/null || true; }
+
+# shellcheck disable=SC2317 # called by the trap
+stop() {
+	trap '' TERM INT
+	local agent
+	stop_program consul & # it waits for the registrar by itself
+	agent=$!
+	stop_program registrar
+	stop_program lbctl
+	wait "$agent" || true
+
+	# supervisord looks only once a second whether nginx has ended.
+	local nginx
+	nginx=$(cat "$run/nginx.pgid" 2>/dev/null || true)
+	stop_program nginx &
+	if [ -n "$nginx" ]; then
+		while kill -0 "$nginx" 2>/dev/null; do sleep 0.01; done
+	else
+		wait $! || true
+	fi
+	exit 0
+}
+
+prepare
+trap stop TERM INT
+supervisord -c "$conf" &
+supervisord=$!
+status=0
+wait "$supervisord" || status=$?
+echo "lb: supervisord ended with status $status" >&2
+exit 1

@@ -1,0 +1,101 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"lbctl/internal/lbtest"
+)
+
+// unserved is the longest that a restart of the load balancer's container may keep
+// nginx from answering. Docker takes some 0.8 s of it on a loaded machine. nginx
+// that stops with the other programs takes more than 4 s, as long as the Consul
+// agent takes to leave.
+const unserved = 3 * time.Second
+
+func (c *docker) restartBalancer(t *testing.T) {
+	before := c.lbctl(t)
+	nodes := c.nodes(t)
+	probe := c.probe(t)
+	began := time.Now()
+	c.compose(t, "restart", "load-balancer")
+	c.waitRotation(t, len(nodes))
+	gap := probe.stop()
+	t.Logf("the restart took %s, and nobody answered for %s", time.Since(began).Round(time.Millisecond), gap.Round(time.Millisecond))
+	assert.Less(t, gap, unserved, "nginx stops last and starts first")
+	assert.GreaterOrEqual(t, c.lbctl(t).Nginx.Generation, before.Nginx.Generation, "generations are kept")
+	load := c.load(t)
+	load.WaitMore(t, 500)
+	c.lossless(t, load)
+	lbtest.Eventually(t, "nginx is a service again, and the old one is gone", func() error {
+		entries, _, err := c.consul.Health().Service("nginx", "", true, nil)
+		if err == nil && len(entries) != 1 {
+			err = fmt.Errorf("%d of them pass", len(entries))
+		}
+		return err
+	})
+}
+
+// A probe asks nginx again and again over new connections, as a client would that
+// has just come.
+type probe struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	gap    time.Duration // the longest time between two answers
+}
+
+func (c *docker) probe(t testing.TB) *probe {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(cancel)
+	p := &probe{cancel: cancel}
+	client := &http.Client{
+		Timeout:   300 * time.Millisecond,
+		Transport: &http.Transport{DisableKeepAlives: true},
+	}
+	answers := func() bool {
+		response, err := client.Get("http://127.0.0.1:" + c.httpPort + "/")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		_, err = io.Copy(io.Discard, response.Body)
+		return err == nil // whatever the status: it is nginx's
+	}
+	lbtest.Eventually(t, "nginx answers", func() error {
+		if !answers() {
+			return fmt.Errorf("no answer on port %s", c.httpPort)
+		}
+		return nil
+	})
+	last := time.Now()
+	p.done.Go(func() {
+		for ctx.Err() == nil {
+			if answers() {
+				p.gap = max(p.gap, time.Since(last))
+				last = time.Now()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		p.gap = max(p.gap, time.Since(last))
+	})
+	return p
+}
+
+// stop ends the probe and returns the longest time between two answers.
+func (p *probe) stop() time.Duration {
+	p.cancel()
+	p.done.Wait()
+	return p.gap
+}
