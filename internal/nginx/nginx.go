@@ -75,7 +75,7 @@ type Options struct {
 type nobody struct{}
 
 func (nobody) Known(string) bool { return true }
-func (nobody) Forget()           {}
+func (nobody) Reloading() func() { return func() {} }
 
 // An Instance is one nginx and its generations. Its methods may be called from
 // several goroutines; Apply, Activate and RotateLog wait for one another. Only

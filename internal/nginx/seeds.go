@@ -19,8 +19,9 @@ type Resolver interface {
 	// Known reports whether the running nginx has servers of the upstream: it
 	// keeps them over a reload.
 	Known(upstream string) bool
-	// Forget is told that nginx has new workers.
-	Forget()
+	// Reloading is called before nginx is told to reload, and what it returns when
+	// new workers serve.
+	Reloading() (reloaded func())
 }
 
 // An nginx that asks for the servers of its upstreams has none until it has been

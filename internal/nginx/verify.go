@@ -111,6 +111,7 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 			}
 		}()
 	}
+	reloaded := i.opts.Resolver.Reloading()
 	told := 0 // the master that has been told to reload
 	if pid != 0 {
 		if failed := i.hangUp(pid, log); failed != nil {
@@ -124,7 +125,7 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 		got, err := i.ask(context.WithoutCancel(ctx)) // not cut by the deadline: the last answer is the one to report
 		if err == nil && got == n {
 			answered := time.Now()
-			i.opts.Resolver.Forget()
+			reloaded()
 			i.retire(old)
 			i.opts.Logger.Debug("nginx answers", "generation", n, "took", answered.Sub(began), "retired", time.Since(answered))
 			return nil

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"lbctl/internal/nginx"
+	"lbctl/internal/resolver"
 )
 
 // maxWorkerConnections is what a worker sets memory aside for: some 7 MiB.
@@ -72,10 +73,11 @@ func (s Settings) WorkerConnections() int {
 // then would gain nothing over the next instance.
 func (s Settings) ConnectTimeout() string { return "500ms" }
 
-// ResolverTimeout is how long nginx waits for an answer about servers, and then
-// before it asks again. Answers may be kept for four seconds, and questions are
-// repeated after five.
-func (s Settings) ResolverTimeout() string { return "5500ms" }
+// ResolverTimeout is how long nginx waits for an answer about servers, for its
+// directive resolver_timeout. It is resolver.Timeout.
+func (s Settings) ResolverTimeout() string {
+	return strconv.Itoa(int(resolver.Timeout.Seconds())) + "s"
+}
 
 // LoadStream reports whether the stream module has to be loaded.
 func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream() }

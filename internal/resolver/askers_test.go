@@ -1,8 +1,9 @@
 package resolver
 
 import (
+	"fmt"
 	"maps"
-	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -16,29 +17,23 @@ import (
 
 // A worker is one of nginx's sockets, without a network.
 type worker struct {
-	dns.ResponseWriter
-	r       *Server
-	address net.Addr
+	s       *Server
+	address netip.AddrPort
+	id      uint16
 
 	mu  sync.Mutex
 	got []*dns.Msg
 }
 
-func newWorker(r *Server, port int) *worker {
-	return &worker{r: r, address: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
+func newWorker(s *Server, port uint16) *worker {
+	return &worker{s: s, address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), id: port << 8}
 }
 
-func (w *worker) RemoteAddr() net.Addr { return w.address }
-
-func (w *worker) Write(b []byte) (int, error) {
+func (w *worker) send(b []byte) error {
 	m := new(dns.Msg)
 	if err := m.Unpack(b); err != nil {
-		return 0, err
+		return err
 	}
-	return len(b), w.WriteMsg(m)
-}
-
-func (w *worker) WriteMsg(m *dns.Msg) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.got = append(w.got, m)
@@ -53,16 +48,43 @@ func (w *worker) answers() []*dns.Msg {
 
 // ask puts a question, which is answered now or later.
 func (w *worker) ask(upstream string) {
-	go w.r.serve(w, srv(upstream))
+	w.id++
+	w.copy(upstream)
+}
+
+// copy puts the last question again, as nginx does after five seconds.
+func (w *worker) copy(upstream string) {
+	m := srv(upstream)
+	m.Id = w.id
+	b, err := m.Pack()
+	if err != nil {
+		panic(err)
+	}
+	w.s.receive(b, client{address: w.address, send: w.send})
 	synctest.Wait()
 }
+
+// park puts copies for so long, until one is answered.
+func (w *worker) park(upstream string, d time.Duration) (answered bool) {
+	before := len(w.answers())
+	for range d / copyEvery {
+		time.Sleep(copyEvery)
+		if w.copy(upstream); len(w.answers()) > before {
+			return true
+		}
+	}
+	return false
+}
+
+// copyEvery is nginx's.
+const copyEvery = 5 * time.Second
 
 func untaken(r *Server) []string { return slices.Sorted(maps.Keys(r.Untaken())) }
 
 func inBubble(t *testing.T, test func(t *testing.T, r *Server)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New(nil)
-		defer r.end()
+		defer r.turns.close()
 		test(t, r)
 	})
 }
@@ -96,26 +118,99 @@ func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
 		assert.Len(t, quick.answers()[1].Answer, 2)
 		quick.ask("grpc-a")
 		assert.Equal(t, []string{"grpc-a"}, untaken(r), "the other has it in its socket still")
-		time.Sleep(askerTTL + time.Millisecond)
+		quick.park("grpc-a", aliveFor+copyEvery)
 		assert.Empty(t, untaken(r), "the other has gone, as after a reload")
-		time.Sleep(askerTTL)
+		time.Sleep(aliveFor + time.Millisecond)
 		assert.Equal(t, []string{"grpc-a"}, untaken(r), "nobody is there any more")
 	})
 }
 
-func TestAQuestionIsKeptForFourSeconds(t *testing.T) {
+func TestAQuestionIsParkedForMinutes(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
-		time.Sleep(holdFor - time.Millisecond)
-		synctest.Wait()
-		assert.Len(t, w.answers(), 1)
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
+		assert.False(t, w.park("grpc-a", parkFor*9/10-copyEvery), "copies are dropped")
+		assert.Empty(t, untaken(r), "copies show that it is there")
+		require.True(t, w.park("grpc-a", parkFor/10+2*copyEvery))
 		require.Len(t, w.answers(), 2)
 		assert.Equal(t, w.answers()[0].Answer, w.answers()[1].Answer)
+
+		w.ask("grpc-a")
+		w.park("grpc-a", time.Minute)
+		r.Set(map[string][]Target{"grpc-a": targets(1, 2)})
+		synctest.Wait()
+		assert.Len(t, w.answers(), 3, "news are not waited for")
+		assert.Equal(t, w.id, w.answers()[2].Id)
+	})
+}
+
+func TestALostAnswerIsSentAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Server) {
+		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		w := newWorker(r, 1)
+		w.ask("grpc-a")
+		w.copy("grpc-a")
+		assert.Len(t, w.answers(), 1, "the copy was on its way")
+		time.Sleep(copyEvery)
+		w.copy("grpc-a")
+		assert.Len(t, w.answers(), 2)
+		assert.Equal(t, []string{"grpc-a"}, untaken(r))
+		w.ask("grpc-a")
+		assert.Empty(t, untaken(r))
+	})
+}
+
+func TestAnNginxWithLessPatienceIsAnsweredSooner(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Server) {
+		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		w := newWorker(r, 1)
+		w.ask("grpc-a")
+		w.ask("grpc-a")
+		require.False(t, w.park("grpc-a", 25*time.Second), "its resolver_timeout is 30 s")
+		time.Sleep(35 * time.Second)
+		w.ask("grpc-a")
+		require.False(t, w.park("grpc-a", 5*time.Second))
+		assert.True(t, w.park("grpc-a", 15*time.Second))
+	})
+}
+
+func TestWhoAsksWithManySocketsIsNotParked(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Server) {
+		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		for port := range uint16(maxAskers) {
+			newWorker(r, 1+port).ask("grpc-a")
+		}
+		time.Sleep(time.Second) // they were many at once
+		w := newWorker(r, 1000)
+		w.ask("grpc-a")
+		w.ask("grpc-a")
+		assert.Len(t, w.answers(), 2)
+		time.Sleep(aliveFor + time.Millisecond)
+		w.ask("grpc-a")
+		w.ask("grpc-a")
+		assert.Len(t, w.answers(), 3, "the others are forgotten")
+	})
+}
+
+func TestQuestionsForUnknownUpstreamsAreParkedAndBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Server) {
+		w := newWorker(r, 1)
+		w.ask("grpc-a")
+		assert.False(t, w.park("grpc-a", 2*parkFor))
+		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		synctest.Wait()
+		assert.Len(t, w.answers(), 1)
+
+		for n := range 2 * maxUnknown {
+			newWorker(r, uint16(2+n)).ask(fmt.Sprintf("grpc-%d", n))
+		}
+		assert.Len(t, r.upstreams, maxUnknown+1)
+		time.Sleep(aliveFor + time.Millisecond)
+		w.ask("grpc-b")
+		assert.Len(t, r.upstreams, 2)
+		assert.NotContains(t, untaken(r), "grpc-b")
 	})
 }
 
@@ -127,8 +222,8 @@ func TestAnUpstreamThatGoesIsAnsweredForNoMore(t *testing.T) {
 		w.ask("grpc-a")
 		r.Set(map[string][]Target{})
 		synctest.Wait()
-		require.Len(t, w.answers(), 2)
-		assert.Equal(t, dns.RcodeServerFailure, w.answers()[1].Rcode)
+		w.copy("grpc-a")
+		assert.Len(t, w.answers(), 1, "an answer would have nginx wait for an hour")
 		assert.Empty(t, untaken(r))
 		assert.False(t, r.Known("grpc-a"))
 	})
@@ -143,18 +238,24 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 		require.Empty(t, untaken(r))
 		require.True(t, r.Known("grpc-a"))
 
-		r.Forget()
-		assert.Equal(t, []string{"grpc-a"}, untaken(r))
-		assert.True(t, r.Known("grpc-a"), "nginx keeps its servers over a reload")
-		time.Sleep(holdFor) // the question of the old worker is answered
-		synctest.Wait()
-		require.Len(t, old.answers(), 2)
-		assert.Equal(t, []string{"grpc-a"}, untaken(r), "that answer was for one that is going")
+		r.Reloading() // and nginx refuses
+		assert.Empty(t, untaken(r))
+		reloaded := r.Reloading()
 		fresh.ask("grpc-a")
 		require.Len(t, fresh.answers(), 1, "whoever is new is answered at once")
+		reloaded()
+		assert.Equal(t, []string{"grpc-a"}, untaken(r))
+		assert.True(t, r.Known("grpc-a"), "nginx keeps its servers over a reload")
+		old.copy("grpc-a")
 		assert.Equal(t, []string{"grpc-a"}, untaken(r))
 		fresh.ask("grpc-a")
 		assert.Empty(t, untaken(r))
+
+		r.Set(map[string][]Target{"grpc-a": targets(2)})
+		synctest.Wait()
+		assert.Len(t, old.answers(), 2, "the old one has calls still, and gets new servers")
+		fresh.ask("grpc-a")
+		assert.Empty(t, untaken(r), "but is not waited for")
 	})
 }
 
@@ -176,7 +277,7 @@ func TestWhatNginxKnows(t *testing.T) {
 		again.ask("grpc-a")
 		again.ask("grpc-a")
 		assert.True(t, r.Known("grpc-a"))
-		time.Sleep(knownTTL + time.Millisecond)
+		time.Sleep(aliveFor + time.Millisecond)
 		assert.False(t, r.Known("grpc-a"), "it has not asked for long")
 	})
 }
@@ -185,21 +286,51 @@ func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		took := func() time.Duration { return time.Since(began) }
-		var by paces
-		first := by.of("127.0.0.1:1")
+		s := New(nil)
+		wait := func(port uint16, n int) {
+			to := s.turns.enter(newWorker(s, port).address)
+			require.NotNil(t, to)
+			require.NoError(t, to.pace.wait(t.Context(), n))
+			s.turns.leave(to)
+		}
 		for range answersAtOnce {
-			first.wait(1)
+			wait(1, 1)
 		}
 		assert.Zero(t, took(), "so many may be at once")
-		first.wait(40)
+		wait(1, 40)
 		assert.InDelta(t, 10*time.Millisecond, took(), float64(time.Millisecond), "then they are spread")
-		by.of("127.0.0.1:2").wait(answersAtOnce)
+		wait(2, answersAtOnce)
 		assert.InDelta(t, 10*time.Millisecond, took(), float64(time.Millisecond), "each socket has a pace of its own")
-		by.of("127.0.0.1:2").wait(10 * answersAtOnce)
+		wait(2, 10*answersAtOnce)
 		assert.Less(t, took(), 50*time.Millisecond, "more than may be at once count as that")
 
-		time.Sleep(2 * paceTTL)
-		by.of("127.0.0.1:3")
-		assert.Len(t, by.by, 1, "sockets that are gone are forgotten")
+		time.Sleep(2 * socketTTL)
+		wait(3, 1)
+		assert.Len(t, s.turns.by, 1, "sockets that are gone are forgotten")
+	})
+}
+
+func TestSoManyAnswersMayWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(nil)
+		sockets := 0
+		for port := uint16(1); ; port++ {
+			var last *socket
+			n := 0
+			for {
+				to := s.turns.enter(newWorker(s, port).address)
+				if to == nil {
+					break
+				}
+				last = to
+				n++
+			}
+			if last == nil {
+				break
+			}
+			sockets++
+			assert.Equal(t, maxSocketTurns, n)
+		}
+		assert.Equal(t, maxTurns/maxSocketTurns, sockets)
 	})
 }

@@ -1,0 +1,232 @@
+package resolver
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// receiveBuffer is asked for; the kernel gives net.core.rmem_max at most.
+	receiveBuffer = 4 << 20
+	// maxQuestion is the longest message that is read; nginx's have some 300 bytes.
+	maxQuestion = 4096
+	// maxConnections bounds those over TCP. One more is closed at once: nginx asks
+	// again after five seconds.
+	maxConnections = 1024
+	// connectionIdle is how long the next question over TCP may take to arrive, and an
+	// answer to be read.
+	connectionIdle = 10 * time.Second
+	// failurePause is how long to wait when the system can't read or accept.
+	failurePause = 100 * time.Millisecond
+)
+
+// Listen binds address, UDP and TCP. More than one address would be of no use: nginx
+// would take turns between them, and what it was told at one it would ask for again
+// at the next.
+func (s *Server) Listen(address string) error {
+	if err := s.bind(address); err != nil {
+		s.close()
+		return fmt.Errorf("listen for nginx's DNS questions: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) bind(address string) error {
+	resolved, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return err
+	}
+	if s.udp, err = net.ListenUDP("udp", resolved); err != nil {
+		s.udp = nil
+		return err
+	}
+	_ = s.udp.SetReadBuffer(receiveBuffer) // a smaller one works too
+	s.tcp, err = net.Listen("tcp", address)
+	return err
+}
+
+func (s *Server) close() {
+	if s.udp != nil {
+		s.udp.Close()
+	}
+	if s.tcp != nil {
+		s.tcp.Close()
+	}
+}
+
+// Run answers until ctx is done; it returns nil then. It runs once, after Listen.
+// Questions that are parked get no answer: nginx sends copies of them to who listens
+// next.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.turns.close()
+	defer s.stop()
+	defer context.AfterFunc(ctx, s.stop)()
+	context.AfterFunc(s.ctx, s.close)
+	var running errgroup.Group
+	running.Go(func() error {
+		defer s.stop()
+		return s.serveUDP()
+	})
+	running.Go(func() error {
+		defer s.stop()
+		return s.serveTCP()
+	})
+	if err := running.Wait(); err != nil {
+		return fmt.Errorf("answer nginx's DNS questions: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) serveUDP() error {
+	message := make([]byte, maxQuestion)
+	for {
+		n, from, err := s.udp.ReadFromUDPAddrPort(message)
+		if err != nil {
+			if again, err := s.failed(err); !again {
+				return err
+			}
+			continue
+		}
+		s.receive(message[:n], client{
+			address: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()),
+			send: func(answer []byte) error {
+				_, err := s.udp.WriteToUDPAddrPort(answer, from)
+				return err
+			},
+		})
+	}
+}
+
+func (s *Server) serveTCP() error {
+	slots := make(chan struct{}, maxConnections)
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		conn, err := s.tcp.Accept()
+		if err != nil {
+			if again, err := s.failed(err); !again {
+				return err
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			conn.Close()
+			if s.logging.due(tooMany) {
+				s.logger.Warn("too many TCP connections ask for servers, one is closed", "limit", maxConnections)
+			}
+			continue
+		}
+		open.Go(func() {
+			defer func() { <-slots }()
+			s.serveConnection(conn)
+		})
+	}
+}
+
+// serveConnection answers one question after another.
+func (s *Server) serveConnection(conn net.Conn) {
+	defer s.recovered()
+	defer conn.Close()
+	defer context.AfterFunc(s.ctx, func() { conn.Close() })()
+	address, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return
+	}
+	c := client{address: address, tcp: true, send: func(answer []byte) error {
+		if err := conn.SetWriteDeadline(time.Now().Add(connectionIdle)); err != nil {
+			return err
+		}
+		_, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
+		return err
+	}}
+	for {
+		message, err := readQuestion(conn)
+		if err != nil {
+			s.logger.Debug("TCP connection ends", "from", address, "error", err)
+			return
+		}
+		s.receive(message, c)
+	}
+}
+
+// readQuestion reads a message as it comes over TCP, after its length.
+func readQuestion(conn net.Conn) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(connectionIdle)); err != nil {
+		return nil, err
+	}
+	var length [2]byte
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint16(length[:])
+	if n > maxQuestion {
+		return nil, fmt.Errorf("the question has %d bytes, want at most %d", n, maxQuestion)
+	}
+	message := make([]byte, n)
+	_, err := io.ReadFull(conn, message)
+	return message, err
+}
+
+// failed handles that nothing could be read or accepted. It reports whether to try
+// again, as when there are no descriptors left; the error is nil at the end of Run.
+func (s *Server) failed(err error) (again bool, _ error) {
+	switch {
+	case s.ctx.Err() != nil:
+		return false, nil
+	case errors.Is(err, net.ErrClosed):
+		return false, err
+	}
+	if s.logging.due(readFailure) {
+		s.logger.Error("nginx's DNS questions can't be read", "error", err)
+	}
+	select {
+	case <-s.ctx.Done():
+		return false, nil
+	case <-time.After(failurePause):
+		return true, nil
+	}
+}
+
+// recovered is deferred around whatever input could make fail.
+func (s *Server) recovered() {
+	if fault := recover(); fault != nil && s.logging.due(fatal) {
+		s.logger.Error("a DNS question could not be handled, this is a bug in lbctl", "panic", fault, "stack", string(debug.Stack()))
+	}
+}
+
+// logging bounds what others can have logged to a line a minute of each kind. The
+// zero value is ready.
+type logging struct {
+	mu   sync.Mutex
+	last [kinds]time.Time
+}
+
+const (
+	fatal = iota
+	tooMany
+	readFailure
+	kinds
+)
+
+func (l *logging) due(kind int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if !l.last[kind].IsZero() && now.Sub(l.last[kind]) < time.Minute {
+		return false
+	}
+	l.last[kind] = now
+	return true
+}
