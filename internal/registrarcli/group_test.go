@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -149,6 +150,34 @@ func TestExecLeavesNoWatchdog(t *testing.T) {
 	assert.Equal(t, 128+int(syscall.SIGTERM), p.code())
 	assert.False(t, runs(watchdog))
 	assert.NotContains(t, p.output(), "the watchdog ended")
+}
+
+// A server that is left over is not taken for the new one: the command is started
+// when it has ended.
+func TestExecWaitsForTheEndOfALeftOverServer(t *testing.T) {
+	agent := consultest.Start(t)
+	executable, err := os.Executable()
+	require.NoError(t, err)
+	port := freePort(t)
+	leftOver := exec.Command(executable, "as", "server", port)
+	require.NoError(t, leftOver.Start())
+	ended := make(chan struct{})
+	go func() { _ = leftOver.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = leftOver.Process.Kill(); <-ended })
+	consultest.Eventually(t, patience, func() (bool, string) {
+		connection, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			connection.Close()
+		}
+		return err == nil, fmt.Sprint(err)
+	})
+
+	p := launch(t, environment(agent, "HEALTH_CHECK_TYPE=grpc", "APP_PORT="+port), "exec", "--", executable, "as", "server", port)
+	p.awaitLine("a server answers the health check before the command is started")
+	require.NoError(t, leftOver.Process.Kill())
+	awaitStatus(t, agent, api.HealthPassing)
+	p.signal(syscall.SIGTERM)
+	assert.Equal(t, 7, p.code(), "the command was able to listen")
 }
 
 // awaitWatchdog waits for the watchdog of a registrar, until it is past its start,

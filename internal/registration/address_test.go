@@ -83,6 +83,7 @@ func TestPasswordOfTheAgent(t *testing.T) {
 	address := "http://lb:s3cret@" + guard.Listener.Addr().String() + "/"
 
 	r := run(t, config(t, agent, "--consul-addr="+address))
+	r.awaitLog("msg=registered")
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	guard.CloseClientConnections()
 	guard.Listener.Close()

@@ -46,6 +46,7 @@ func TestTokenFileIsReplaced(t *testing.T) {
 	t.Setenv(api.HTTPTokenFileEnvName, file)
 
 	r := run(t, config(t, agent))
+	r.awaitLog("msg=registered")
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	deleteToken(t, agent, old)
 	require.NoError(t, os.WriteFile(file, []byte(next+"\n"), 0o600))
@@ -66,6 +67,7 @@ func TestTokenFileIsReplacedWhileLeaving(t *testing.T) {
 	t.Setenv(api.HTTPTokenFileEnvName, file)
 
 	r := run(t, config(t, agent, "--drain=1h"))
+	r.awaitLog("msg=registered")
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	r.cancel()
 	awaitStatus(t, agent, "web", api.HealthMaint)
@@ -81,6 +83,7 @@ func TestTokenFileIsReplacedWhileLeaving(t *testing.T) {
 func TestReload(t *testing.T) {
 	agent := consultest.Start(t)
 	r := run(t, config(t, agent))
+	r.awaitLog("msg=registered")
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	r.Reload()
 	r.awaitLog("credentials for Consul read again")
@@ -164,6 +167,7 @@ func TestClientCertificateIsReplaced(t *testing.T) {
 	t.Setenv(api.HTTPClientKey, keyFile)
 
 	r := run(t, config(t, agent, "--consul-addr="+address))
+	r.awaitLog("msg=registered")
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	trusted.Store(newAuthority(t, "new"))
 	r.awaitLog("Consul agent refuses or does not answer")

@@ -18,6 +18,10 @@ const (
 	exitNotFound      = 127
 )
 
+// vacantPatience is how long the server of a killed registrar may take to end. Its
+// watchdog needs watchdogGrace.
+const vacantPatience = 3 * time.Second
+
 // Exec runs the server as a child and registers it while it is up. When ctx is
 // done the order is: maintenance, drain, SIGTERM for the child, SIGTERM for what
 // is left of its process group, SIGKILL for what has not ended
@@ -32,6 +36,10 @@ const (
 // When the registrar is killed, a process of its own ends the group: programs
 // that call Exec begin with [IsWatchdog].
 func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err error) {
+	r.awaitVacant(ctx)
+	if ctx.Err() != nil {
+		return 0, nil // asked to leave before anything was started
+	}
 	server, err := startChild(command, r.logger)
 	if err != nil {
 		return startCode(err), fmt.Errorf("start the server: %w", err)
@@ -65,6 +73,27 @@ func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err e
 		return 1, joinErr
 	}
 	return server.code(), nil
+}
+
+// awaitVacant waits until nobody answers the health check, before the command is
+// started. The server of a registrar that was killed takes a moment to end, and
+// its answers would be taken for those of the new one.
+func (r *Registrar) awaitVacant(ctx context.Context) {
+	if r.cfg.Check.Type == CheckTTL || r.probe(ctx) != nil {
+		return
+	}
+	r.logger.Warn("a server answers the health check before the command is started, waiting for its end",
+		"check", r.cfg.Check.Type, "within", vacantPatience)
+	patience, cancel := context.WithTimeout(ctx, vacantPatience)
+	defer cancel()
+	for pause(patience, probeEvery) {
+		if r.probe(patience) != nil && patience.Err() == nil {
+			return
+		}
+	}
+	if ctx.Err() == nil {
+		r.logger.Warn("another server still answers the health check, starting the command all the same", "check", r.cfg.Check.Type)
+	}
 }
 
 // startCode is the exit code for a command that could not be started.
