@@ -44,7 +44,7 @@ func serviceOf(entry endpoints.Entry) Service {
 	for _, instance := range entry.Held {
 		service.Instances = append(service.Instances, Instance{
 			Instance:   instance,
-			InRotation: entry.Served() && !entry.Expired,
+			InRotation: traffic[key{instance.Node, instance.ID}],
 			Held:       true,
 			Reason:     entry.Reason,
 		})
@@ -74,6 +74,8 @@ func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.E
 		return "a check is critical"
 	case out.Source != "":
 		return "ejected: " + out.Reason
+	case entry.Served() && instance.Weight == 0:
+		return "its weight is 0, and others can serve"
 	default:
 		return "nothing is routed to the service"
 	}
@@ -88,6 +90,8 @@ func whySpecial(entry endpoints.Entry, instance endpoints.Instance, out endpoint
 		return "tried though a check is critical, for too few others pass"
 	case out.Source != "":
 		return "kept, for too few others are left: " + out.Reason
+	case instance.Weight == 0:
+		return "its weight is 0, but no other instance can serve"
 	case ramping:
 		return fmt.Sprintf("it is just back, with %.0f %% of its weight", 100*ramp.Share)
 	default:

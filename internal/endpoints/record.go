@@ -1,6 +1,9 @@
 package endpoints
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // record is what the table remembers of one service.
 type record struct {
@@ -41,6 +44,11 @@ func (r *record) spec() Spec {
 // record is of no service.
 func (r *record) isAt(revision uint64) bool {
 	return r != nil && revision != 0 && r.revision == revision
+}
+
+// serves reports whether an instance got traffic by the last entry.
+func (r *record) serves(i Instance) bool {
+	return slices.ContainsFunc(r.final.rotation, func(x Instance) bool { return x.key() == i.key() })
 }
 
 // id names an instance within its service.

@@ -60,7 +60,9 @@ type Instance struct {
 	Node    string `json:"node"`
 	Address string `json:"address"` // IP address or host name
 	Port    int    `json:"port"`
-	Weight  int    `json:"weight"` // 1 to 65535, from Consul's weight for the status
+	// Weight is its share of the traffic, 0 to 65535, from Consul's weight for the status.
+	// With 0 it gets traffic only when no instance with a weight can serve.
+	Weight  int    `json:"weight"`
 	Status  Status `json:"status"`
 	Version string `json:"version,omitempty"` // lb-version
 	// MaxConns is how many connections nginx may have to it at a time, from
@@ -87,8 +89,8 @@ func (i Instance) Validate() error {
 	if i.Port < 1 || i.Port > 65535 {
 		bad("port", i.Port, "1 to 65535")
 	}
-	if i.Weight < 1 || i.Weight > 65535 {
-		bad("weight", i.Weight, "1 to 65535")
+	if i.Weight < 0 || i.Weight > maxWeight {
+		bad("weight", i.Weight, "0 to 65535")
 	}
 	if !slices.Contains([]Status{Passing, Warning, Critical, Maintenance}, i.Status) {
 		bad("status", i.Status, `"passing", "warning", "critical" or "maintenance"`)
@@ -223,8 +225,8 @@ type Entry struct {
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
-// Node and ID, with the weights that they have among each other now. They must not
-// be changed.
+// Node and ID, with the weights that they have among each other now, 1 to 65535. They
+// must not be changed.
 func (e Entry) Rotation() []Instance {
 	if e.rotation != nil {
 		return e.rotation
@@ -239,8 +241,29 @@ func (e Entry) Rotation() []Instance {
 		}
 	}
 	in = append(in, e.Held...)
+	in = e.withoutWeightless(in)
 	slices.SortFunc(in, compareInstances)
 	e.weigh(in)
+	return in
+}
+
+// withoutWeightless leaves out the instances with a weight of 0 if another one can serve:
+// one that is in rotation and that nothing is known against. If none can, they count as
+// the lightest ones.
+func (e Entry) withoutWeightless(in []Instance) []Instance {
+	weightless := func(i Instance) bool { return i.Weight == 0 }
+	if !slices.ContainsFunc(in, weightless) {
+		return in
+	}
+	if slices.ContainsFunc(in, func(i Instance) bool {
+		_, ejected := e.Ejection(i)
+		return !weightless(i) && i.InRotation() && !ejected
+	}) {
+		return slices.DeleteFunc(in, weightless)
+	}
+	for n := range in {
+		in[n].Weight = max(1, in[n].Weight)
+	}
 	return in
 }
 

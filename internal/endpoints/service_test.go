@@ -18,9 +18,9 @@ func TestValidate(t *testing.T) {
 		i.Address = address
 		assert.ErrorContains(t, i.Validate(), "want an IP address or a host name", address)
 	}
-	err := Instance{ID: "x", Address: "a", Port: 70000, Status: "odd"}.Validate()
+	err := Instance{ID: "x", Address: "a", Port: 70000, Weight: -1, Status: "odd"}.Validate()
 	assert.EqualError(t, err, `instance "x": port "70000", want 1 to 65535`+"\n"+
-		`instance "x": weight "0", want 1 to 65535`+"\n"+
+		`instance "x": weight "-1", want 0 to 65535`+"\n"+
 		`instance "x": status "odd", want "passing", "warning", "critical" or "maintenance"`)
 }
 

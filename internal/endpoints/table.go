@@ -171,15 +171,17 @@ func (t *Table) forget(service string) {
 }
 
 // missing is the instances that are gone from the catalog though nothing was known
-// against them: Consul had them in rotation, and so had we.
+// against them: Consul had them in rotation, and we had too, whatever
+// their weight.
 func (t *Table) missing(o *observation) []missing {
 	var all []missing
 	for _, name := range t.names() {
 		if !o.changed(name) {
 			continue
 		}
-		for _, i := range t.records[name].instances {
-			if i.InRotation() && !t.ejections.isOut(name, i) && !o.has(name, i.key()) && !o.takenOver(name, i) {
+		r := t.records[name]
+		for _, i := range r.instances {
+			if i.InRotation() && (i.Weight > 0 || r.serves(i)) && !t.ejections.isOut(name, i) && !o.has(name, i.key()) && !o.takenOver(name, i) {
 				all = append(all, missing{name, i})
 			}
 		}

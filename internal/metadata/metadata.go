@@ -122,13 +122,17 @@ func sorted(entries []*api.ServiceEntry) []*api.ServiceEntry {
 	})
 }
 
-// weight is Consul's weight for the instance's status, within what nginx takes.
+// weight is Consul's weight for the instance's status, within what nginx takes. Consul
+// refuses 0 for passing, so both are unknown then; 0 for warning means no traffic.
 func weight(r *api.ServiceEntry) int {
-	w := r.Service.Weights.Passing
-	if r.Checks.AggregatedStatus() == api.HealthWarning {
-		w = r.Service.Weights.Warning
+	w := r.Service.Weights
+	if w.Passing < 1 {
+		return 1
 	}
-	return min(max(w, 1), 65535)
+	if r.Checks.AggregatedStatus() == api.HealthWarning {
+		return min(max(w.Warning, 0), 65535)
+	}
+	return min(w.Passing, 65535)
 }
 
 // metadata is what one instance says about its service.

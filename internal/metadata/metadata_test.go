@@ -164,6 +164,7 @@ func TestInstances(t *testing.T) {
 	s := Parse("x", []*api.ServiceEntry{
 		consultest.Entry("x", "weighty", "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Weights(7, 2), consultest.OnNode("n")),
 		consultest.Entry("x", "warning", "10.0.0.2", 80, consultest.Tags("http_server"), consultest.Weights(7, 2), consultest.Status("warning")),
+		consultest.Entry("x", "idle", "10.0.0.4", 80, consultest.Tags("http_server"), consultest.Weights(7, 0), consultest.Status("warning")),
 		consultest.Entry("x", "light", "10.0.0.3", 80, consultest.Tags("http_server"), consultest.Weights(0, 0)),
 		consultest.Entry("x", "heavy", "fd00::1", 80, consultest.Tags("http_server"), consultest.Weights(1000000, 1), consultest.Status("critical")),
 		consultest.Entry("x", "nowhere", "", 80, consultest.Tags("http_server")),
@@ -172,6 +173,7 @@ func TestInstances(t *testing.T) {
 	assert.Equal(t, []endpoints.Instance{
 		{ID: "weighty", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 7, Status: endpoints.Passing},
 		{ID: "heavy", Node: "node-1", Address: "fd00::1", Port: 80, Weight: 65535, Status: endpoints.Critical},
+		{ID: "idle", Node: "node-1", Address: "10.0.0.4", Port: 80, Weight: 0, Status: endpoints.Warning},
 		{ID: "light", Node: "node-1", Address: "10.0.0.3", Port: 80, Weight: 1, Status: endpoints.Passing},
 		{ID: "warning", Node: "node-1", Address: "10.0.0.2", Port: 80, Weight: 2, Status: endpoints.Warning},
 	}, s.Instances)

@@ -1,0 +1,68 @@
+package endpoints
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// idle is a service whose instances with the status warning have a weight of 0, as
+// Weights.Warning says in Consul.
+func idle(instances string) []Service {
+	s := service("hello", strings.Fields(instances)...)
+	for n := range s.Instances {
+		if s.Instances[n].Status == Warning {
+			s.Instances[n].Weight = 0
+		}
+	}
+	return []Service{s}
+}
+
+func TestWeightZero(t *testing.T) {
+	tests := []struct {
+		name      string
+		threshold int // of panic, in percent
+		instances string
+		failing   string
+		want      string // the weights
+	}{
+		{"one gets nothing beside another", 0, "a b:warning", "", "a=1"},
+		{"nor beside several", 0, "a b:warning c d:warning", "", "a=1 c=1"},
+		{"alone it serves", 0, "a:warning", "", "a=1"},
+		{"several that are left serve", 0, "a:warning b:warning c:critical", "", "a=1 b=1"},
+		{"one serves in the place of those that are ejected", 0, "a b:warning", "a", "b=1"},
+		{"one that is ejected itself does not", 0, "a b:warning", "b", "a=1"},
+		{"one serves beside one that is kept though it fails", 0, "a b c:warning", "a b", "b=1 c=1"},
+		{"in panic it serves with those that don't pass", 60, "a:critical b:warning", "", "a=1 b=1"},
+		{"in panic it gets nothing beside one that passes", 90, "a b:critical c:warning", "", "a=1 b=1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tb := tuned(t, Options{PanicThreshold: tt.threshold})
+			tb.Observe(noon, idle(tt.instances))
+			fail(tb, strings.Fields(tt.failing)...)
+			assert.Equal(t, tt.want, weights(tb.Observe(noon, idle(tt.instances))[0]))
+		})
+	}
+}
+
+func TestAnInstanceWithWeightZeroIsNotMissed(t *testing.T) {
+	tb := tuned(t, Options{MinInstances: 4})
+	tb.Observe(noon, idle("a b:warning c:warning"))
+	assert.Zero(t, tb.Vanishing(idle("a")))
+	assert.Equal(t, "hello[a]", rotation(tb.Observe(noon, idle("a"))))
+
+	tb = tuned(t, Options{})
+	tb.Observe(noon, idle("a:warning b:warning"))
+	assert.Equal(t, 2, tb.Vanishing(nil), "if it serves it is")
+	assert.Equal(t, "a=1 b=1", weights(tb.Observe(noon, nil)[0]))
+	assert.Equal(t, "c=1", weights(tb.Observe(noon, idle("c"))[0]), "until there is another")
+}
+
+func TestAnInstanceWhoseWeightWasZeroComesBackSlowly(t *testing.T) {
+	tb := rampingTable(t, Options{SlowStart: 10e9})
+	tb.Observe(noon, idle("a b"))
+	tb.Observe(noon, idle("a b:warning"))
+	assert.Equal(t, "a=10 b=1", weights(tb.Observe(noon, idle("a b"))[0]))
+}
