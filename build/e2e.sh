@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # End-to-end tests: the whole cluster in Docker, where an engine answers, and as
-# local processes. LBCTL_E2E_OUTAGE=5m makes the outage of all Consul servers
-# as long as that (default: 20s).
+# local processes.
+#
+#   LBCTL_E2E_OUTAGE   how long the outage of all Consul servers lasts (default: 20s)
+#   LBCTL_E2E_PROJECT  the name of the Compose project (default: lbctl-e2e- and a number)
+#   E2E_TIMEOUT        the longest that the tests may take (default: 45m)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-exec go run ./build/gotest -v -tags e2e -count=1 -timeout 45m ./test/e2e
+exec go run ./build/gotest -v -tags e2e -count=1 -timeout "${E2E_TIMEOUT:-45m}" ./test/e2e

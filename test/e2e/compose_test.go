@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,7 @@ func (c checkout) make(t testing.TB, args ...string) {
 type docker struct {
 	checkout
 	composeCommand []string
+	project        string // its containers, volumes and networks have names that begin so
 	grpcPort       string
 	httpPort       string
 	admin          string // URL of lbctl's admin port
@@ -88,10 +90,13 @@ func newDocker(t *testing.T) *docker {
 		t.Skip("no Docker engine answers")
 	}
 	grpcPort, httpPort, adminPort, uiPort := freePort(t), freePort(t), freePort(t), freePort(t)
+	// .ci/run knows the name, to remove what a test left that was cut short.
+	project := cmp.Or(os.Getenv("LBCTL_E2E_PROJECT"), fmt.Sprintf("lbctl-e2e-%d", os.Getpid()))
 	c := &docker{
+		project: project,
 		checkout: newCheckout(t,
 			"UP=docker",
-			fmt.Sprintf("COMPOSE_PROJECT_NAME=lbctl-e2e-%d", os.Getpid()),
+			"COMPOSE_PROJECT_NAME="+project,
 			fmt.Sprintf("LB_NETWORK=192.168.%d", 200+os.Getpid()%50),
 			"LB_GRPC_PORT=127.0.0.1:"+grpcPort,
 			"LB_HTTP_PORT=127.0.0.1:"+httpPort,

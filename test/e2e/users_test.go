@@ -3,9 +3,6 @@
 package e2e
 
 import (
-	"fmt"
-	"os"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -53,9 +50,8 @@ func (c *docker) workersAreApart(t *testing.T) {
 
 // withoutRoot starts another load balancer as an ordinary user.
 func (c *docker) withoutRoot(t *testing.T) {
-	project := strings.TrimSpace(c.run(t, "docker", "inspect", "-f", `{{index .Config.Labels "com.docker.compose.project"}}`, c.containers(t, "load-balancer")[0]))
-	name := fmt.Sprintf("lbctl-e2e-without-root-%d", os.Getpid())
-	c.run(t, "docker", "run", "-d", "--name", name, "--network", project+"_cluster",
+	name := c.project + "-without-root"
+	c.run(t, "docker", "run", "-d", "--name", name, "--network", c.project+"_cluster",
 		"--user", "4711:4711", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
 		"-e", "CONSUL_JOIN=server-1 server-2 server-3", "-e", "CONSUL_PORT=8500",
 		"-e", "APP_NAME=nginx-without-root", "-e", "APP_PORT=5000", "-e", "DRAIN=0s",
