@@ -50,8 +50,8 @@ bin/lbctl bin/registrar:
 bin/grpc_server bin/grpc_client:
 	@go build -o $@ ./$(@F)
 
-# Others' programs, from their Go modules as build/tools/go.mod pins them. Linked
-# statically, they run in any container too.
+# Programs of others, from their Go modules as build/tools/go.mod pins them. They are
+# linked statically, so that they run in any container.
 bin/consul: build/tools/go.mod | bin
 	@echo "build: Consul from its module, some minutes the first time"
 	@CGO_ENABLED=0 build/progress.sh go build -C build/tools -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/hashicorp/consul

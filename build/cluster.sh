@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Starts, scales, shows and stops the demo's cluster, in Docker or as local
-# processes: what `make up` and the like call.
+# processes. `make up` and the like call this.
 #
 #   build/cluster.sh up [N] | scale N | status | logs | down | clean
 #
 # UP=docker or UP=local decides which; without it, `up` takes Docker when an
-# engine answers, and the other verbs go to what is running.
+# engine answers, and the other verbs act on the cluster that runs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -66,7 +66,7 @@ fi
 
 if [ "$verb" = up ]; then
 	for other in $(running); do
-		# Both want the same ports.
+		# Both use the same ports.
 		[ "$other" = "$ways" ] || die "a cluster is already up in the other way ($other): make down first"
 	done
 fi

@@ -51,10 +51,7 @@ nginx_on_path() {
 	local path version
 	path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin type -P nginx) || return 1
 	version=$("$path" -v 2>&1 | sed -n 's|.*nginx/\([0-9.]*\).*|\1|p')
-	if ! at_least "${version:-0}" "$1"; then
-		say "$path is nginx ${version:-of an unknown version}, want $1 or newer"
-		return 1
-	fi
+	at_least "${version:-0}" "$1" || return 1
 	echo "$path"
 }
 

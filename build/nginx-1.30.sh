@@ -13,7 +13,7 @@ fail() { echo "nginx 1.30: $*" >&2; exit 1; }
 command -v apt-get >/dev/null || fail "needs a Debian-like system with apt-get; put an nginx 1.30 at $out instead"
 command -v patchelf >/dev/null || { echo "nginx 1.30: installing patchelf"; apt-get install -qq -y --no-install-recommends patchelf >/dev/null; }
 
-# The mirror this host already uses, asked for another suite.
+# This host's mirror has other suites too.
 mirror=$(grep -rhEo 'https?://[^ ]*/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null |
 	head -n 1 | tr -d ' ' || true)
 [ -n "$mirror" ] || fail "no Debian mirror in the host's apt sources"

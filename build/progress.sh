@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs `go build -v ...` and, of the hundreds of packages it names, shows only
-# every hundredth, and on failure the end of what it said.
+# Runs `go build -v ...`, which names hundreds of packages. This shows every
+# hundredth, and the end of the output if the build fails.
 set -euo pipefail
 
 log=$(mktemp)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The gate: format, vet, staticcheck, tidy, and all tests with the race
-# detector, against real Consul and real nginx, of which none may be missing.
+# detector, against real Consul and real nginx. None of them may be missing.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

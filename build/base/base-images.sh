@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the base images of docker-compose.yaml and build/Dockerfile
-# are there: pulls them or, where no registry answers, makes stand-ins under the
-# same names. An image that is already there is left alone.
+# are there. It pulls them. Where no registry answers, it makes stand-ins under the
+# same names. It leaves images alone that are already there.
 #
 #   build/base/base-images.sh [IMAGE...]
 #
@@ -96,7 +96,7 @@ debian() {
 		Acquire::Languages "none";
 		Apt::AutoRemove::SuggestsImportant "false";
 	EOF
-	# A host that accepts an old mirror, or asks through a proxy, does so in containers too.
+	# Containers accept old mirrors, and ask through a proxy, if the host does.
 	apt-config dump 2>/dev/null | grep -E '^Acquire::(Check-Valid-Until|Check-Date|https?::Proxy) ' \
 		>>"$work/root/etc/apt/apt.conf.d/docker" || true
 	printf '#!/bin/sh\nexit 101\n' >"$work/root/usr/sbin/policy-rc.d"
@@ -154,7 +154,7 @@ golang() {
 	context
 	# api, doc and test are not needed to build.
 	tar -C "$goroot" --exclude=./api --exclude=./doc --exclude=./test -cf "$work/go.tar" .
-	# What the host trusts, the build has to: the Go mirror may stand behind a CA of its own.
+	# The build must trust the host's CAs: the Go mirror may have one of its own.
 	if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
 		cp -L /etc/ssl/certs/ca-certificates.crt "$work/"
 	else

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The stand-in's entry point takes what the public image's takes: "agent ..." or
-# another consul command, or any other program.
+# The stand-in's entry point takes the same arguments as the public image's:
+# "agent ...", another consul command, or any other program.
 set -e
 case ${1:-} in
 agent) shift; set -- consul agent -data-dir=/consul/data -config-dir=/consul/config "$@" ;;

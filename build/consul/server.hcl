@@ -9,8 +9,8 @@ performance {
   raft_multiplier = 1 # a leader within a second or two, not ten
 }
 
-# Were a stopped server struck off, the two others would be a cluster of two,
-# and the next one to stop would take the quorum even after the first is back.
+# Without this, Consul removes a stopped server. The two others are then a cluster of
+# two, which loses its quorum with the next one, even after the first is back.
 autopilot {
   cleanup_dead_servers = false
 }

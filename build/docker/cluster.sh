@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The cluster in containers: docker-compose.yaml, with what is missing built
-# first. See build/cluster.sh.
+# The cluster in containers: docker-compose.yaml. Missing images are built first.
+# See build/cluster.sh.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -30,7 +30,7 @@ build() {
 	build/base/base-images.sh
 	say "building the images; the first time takes some minutes"
 	local log args=()
-	# Not in the compose file: what differs there has compose recreate containers.
+	# These are not in the compose file: compose would recreate containers when they change.
 	[ -z "${LBCTL_VERSION:-}" ] || args+=(--build-arg "VERSION=$LBCTL_VERSION" --build-arg "COMMIT=${LBCTL_COMMIT:-}")
 	if command -v go >/dev/null; then
 		# The build in the container asks the Go mirror that the host asks.
@@ -45,9 +45,9 @@ build() {
 	rm -f "$log"
 }
 
-# quiet leaves of compose's output, of either version, what a person wants to read.
+# quiet removes compose's progress lines, of either version.
 quiet() {
-	tr -d '\r' | grep -vE '^$|\.\.\. *$|is up-to-date$| (Creating|Created|Starting|Running|Waiting|Healthy|Stopping|Stopped|Removing)$' || true
+	tr -d '\r' | grep -vE '^$|\.\.\. *$|is up-to-date$| not found\.$| (Creating|Created|Starting|Running|Waiting|Healthy|Stopping|Stopped|Removing)$' || true
 }
 
 plural() { if [ "$1" = 1 ]; then echo "1 server"; else echo "$1 servers"; fi; }
@@ -70,8 +70,8 @@ await() {
 		{ "${compose[@]}" exec -T load-balancer lbctl status || true; die "nginx does not serve what Consul says"; }
 }
 
-# copy_command puts lbctl into bin/, for use from the host; what is in the image
-# runs on any Linux.
+# copy_command puts lbctl into bin/, for use from the host. The image's lbctl runs
+# on any Linux.
 copy_command() {
 	mkdir -p bin
 	if [ "$(uname -s)" = Linux ]; then

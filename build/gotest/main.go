@@ -3,10 +3,10 @@
 //
 //	321 passed, 0 failed, 2 skipped
 //
-// With -v among the arguments it shows each test as it ends, and what it
-// logged. The exit code is
-// that of `go test`. Subtests count, each as one. The counts are also appended to
-// the file that GOTEST_TOTALS names, as three numbers, to add up several runs.
+// With -v among the arguments it shows each test as it ends, and what it logged. The
+// exit code is that of `go test`. Each subtest counts as one. The counts are also
+// appended, as three numbers, to the file that GOTEST_TOTALS names, so that several
+// runs can be added up.
 package main
 
 import (

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The cluster as local processes under supervisord, on loopback addresses: the
 # same programs as in the containers, each with an address of its own instead of
-# a container. Takes no root. See build/cluster.sh.
+# a container. It needs no root. See build/cluster.sh.
 #
 #   $LOCAL_NET.0.1    agent with Consul's UI on port 8500 (default 127.0: localhost)
 #   $LOCAL_NET.1.1-3  Consul servers
@@ -43,7 +43,7 @@ up() {
 		echo "$n" >"$dir/servers"
 		configuration "$n"
 		say "starting three Consul servers, Consul's UI, $(plural "$n"), nginx and lbctl"
-		# A session of its own: Ctrl-C here is not meant for it.
+		# In a session of its own, so that Ctrl-C here does not reach it.
 		setsid "$supervisord" -c "$conf" >>"$dir/logs/supervisord.out" 2>&1 </dev/null &
 		local started=$!
 		disown
@@ -56,7 +56,7 @@ up() {
 	next_steps
 }
 
-# programs finds, builds or installs what is to run and is not ours.
+# programs finds, builds or installs the programs of others.
 programs() {
 	consul=$(build/need.sh consul)
 	nginx=$(build/need.sh nginx)
@@ -154,7 +154,7 @@ hello_server() {
 }
 
 load_balancer() {
-	# The workers run as whoever runs this: the checkout may be closed to others.
+	# Other users may be unable to read the checkout, so the workers have ours.
 	local env user
 	user=$(id -un)
 	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
@@ -180,7 +180,7 @@ load_balancer() {
 
 pid() { cat "$dir/supervisord.pid" 2>/dev/null; }
 
-# The pid file may have outlived a reboot: a process counts with our configuration only.
+# The pid file may be from before a reboot, so the process must have our configuration.
 running() {
 	local pid
 	pid=$(pid) && [ -r "/proc/$pid/cmdline" ] && tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$conf"
@@ -191,13 +191,12 @@ control() { "$(build/need.sh supervisord)" -c "$conf" ctl "$@"; }
 
 lbctl() { LBCTL_STATE_DIR=$dir/lbctl LBCTL_ADDR=http://$net.0.1:9119 "$root/bin/lbctl" "$@"; }
 
-# registered prints how many servers pass their checks, in the eyes of the agent
-# with the UI.
+# registered asks the agent with the UI how many servers pass their checks.
 registered() {
 	get "$net.0.1" 8500 "/v1/health/service/hello_server?passing" | grep -o '"Service":{"ID"' | wc -l
 }
 
-# get HOST PORT PATH prints what an HTTP server answers, for want of curl.
+# get HOST PORT PATH prints what an HTTP server answers. The machine may have no curl.
 get() {
 	(
 		exec 3<>"/dev/tcp/$1/$2" || exit 1
@@ -238,9 +237,9 @@ scale() {
 	say "$(plural "$1"), and nginx serves what Consul says"
 }
 
-# rescale N adds or stops servers and leaves everything else alone. Those to go
-# are stopped before they are forgotten: supervisord does not wait for what it
-# no longer knows.
+# rescale N adds or stops servers and leaves everything else alone. It stops servers
+# before it removes them from the configuration: supervisord does not wait for
+# programs that it no longer has there.
 rescale() {
 	local n=$1 now i going=()
 	[ "$n" -le 250 ] || die "N=$n: want at most 250 servers, each has a loopback address of its own"
@@ -255,7 +254,7 @@ rescale() {
 	for ((i = n + 1; i <= now; i++)); do rm -rf "$dir/agent-hello-$i"; done
 }
 
-# stop PROGRAM... stops programs side by side, and waits for all.
+# stop PROGRAM... stops programs at the same time, and waits for all.
 stop() {
 	local program
 	for program in "$@"; do control stop "$program" >/dev/null & done
@@ -273,7 +272,7 @@ status() {
 
 logs() { tail -n 20 -F "$dir"/logs/*.log "$dir/lbctl/run/error.log"; }
 
-# down stops the Consul servers last, so that everybody can take leave of them.
+# down stops the Consul servers last, so that all others can leave them first.
 down() {
 	if ! running; then return; fi
 	local pid i programs=(nginx lbctl registrar-nginx agent-lb agent-ui) deadline

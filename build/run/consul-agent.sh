@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs the Consul agent beside a service, under supervisord.
 #
-# supervisord stops all its programs at once. The agent has to outlive those who
-# still have something to tell it (leave the rotation, drain, deregister): they
-# hold a shared lock (needs-agent.sh), and on TERM the agent goes when the lock
-# is free, or after AGENT_LINGER seconds.
+# supervisord stops all its programs at once. The registrar still needs the agent
+# then: it leaves the rotation, drains and deregisters. So it holds a shared lock
+# (needs-agent.sh). On TERM the agent ends when the lock is free, or after
+# AGENT_LINGER seconds.
 #
 #   CONSUL_CONFIG    configuration files, separated by spaces
-#   CONSUL_JOIN      servers to join, separated by spaces; asked for ever
+#   CONSUL_JOIN      servers to join, separated by spaces; it never gives up
 #   CONSUL_DATA_DIR  the agent's own data
 #   CONSUL_ADDRESS   address to listen on and to be known by (default: the one
 #                    towards the servers, which matters with several networks)
@@ -28,7 +28,7 @@ pid_file=$CONSUL_DATA_DIR/agent.pid
 # packet is sent: connecting a UDP socket only asks the routing table.
 address_towards() {
 	local inode hex
-	# In braces, for a failed redirection would end the shell.
+	# In braces, because a failed redirection ends the shell.
 	{ exec 8<>"/dev/udp/$1/8301"; } 2>/dev/null || return 1
 	inode=$(readlink /proc/self/fd/8)
 	inode=${inode//[^0-9]/}
@@ -39,8 +39,8 @@ address_towards() {
 }
 
 # own_address prints the address to be known by: the one towards the servers. The
-# names of stopped containers do not resolve, so while all servers are away it is
-# the address of last time if this host still has it, else the host's first.
+# names of stopped containers do not resolve. So while all servers are away it prints
+# the address of last time, if this host still has it, or else the host's first.
 own_address() {
 	local server address
 	for server in "${servers[@]}"; do
@@ -58,7 +58,7 @@ own_address() {
 	esac
 }
 
-# An agent that outlived a killed script of this kind would hold the ports.
+# If this script was killed, its agent may still run and hold the ports.
 end_leftover() {
 	local pid
 	pid=$(cat "$pid_file" 2>/dev/null) || return 0
@@ -92,7 +92,7 @@ stop() {
 }
 trap stop TERM INT
 
-# wait returns early for the trap; the agent's own status is what counts.
+# wait returns early when the trap runs, so ask again until the agent has ended.
 status=0
 while kill -0 "$agent" 2>/dev/null; do
 	wait "$agent" && status=0 || status=$?

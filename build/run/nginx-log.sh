@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Copies nginx's error log to its own output, and so to `docker logs`, through
-# rotations.
+# Copies nginx's error log to its own output, and so to `docker logs`. It follows the
+# log when that is rotated.
 #
 #   LBCTL_STATE_DIR  lbctl's state (default: /var/lib/lbctl)
 #   LBCTL_RUN_DIR    where the log is (default: $LBCTL_STATE_DIR/run)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs nginx with the configuration that lbctl keeps, under supervisord: waits
-# for the first one, and clears away what a killed master left behind.
+# Runs nginx with the configuration that lbctl keeps, under supervisord. It waits for
+# the first one, and ends workers that a killed master left behind.
 #
 #   LBCTL_STATE_DIR  lbctl's state (default: /var/lib/lbctl)
 #   LBCTL_RUN_DIR    sockets, logs and the pid file (default: $LBCTL_STATE_DIR/run)
@@ -13,7 +13,7 @@ group_file=$run/nginx.pgid
 mkdir -p "$run"
 
 # nginx_group PGID prints the nginx processes of a process group. The number may
-# be of an earlier life of this container, and somebody else's now.
+# be from before a restart of this container, and another process's now.
 nginx_group() {
 	local stat pid comm group
 	for stat in /proc/[0-9]*/stat; do
@@ -24,7 +24,7 @@ nginx_group() {
 }
 
 # Workers whose master was killed still hold the ports, and supervisord does not
-# see that the master is gone. They are told to finish what they are serving.
+# see that the master is gone. QUIT lets them finish their open calls.
 end_leftover() {
 	local group pids
 	group=$(cat "$group_file" 2>/dev/null) || return 0
@@ -48,8 +48,8 @@ fi
 rm -f "$run/generation.sock"
 
 # Its output goes to a file: workers that outlive their master would keep
-# supervisord's pipe open, and it would go on waiting. supervisord has made this
-# shell the leader of a process group, so the group's number is its own.
+# supervisord's pipe open, and supervisord would wait for them. supervisord has made
+# this shell the leader of a process group, so its number is the group's.
 echo $$ >"$group_file"
 exec "${LBCTL_NGINX:-nginx}" -e "$run/error.log" -c "$state/current/nginx.conf" -g 'daemon off;' \
 	>"$run/stdio.log" 2>&1

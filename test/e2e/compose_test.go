@@ -72,7 +72,7 @@ func (c checkout) make(t testing.TB, args ...string) {
 type docker struct {
 	checkout
 	composeCommand []string
-	project        string // its containers, volumes and networks have names that begin so
+	project        string // names of its containers, volumes and networks begin with it
 	grpcPort       string
 	httpPort       string
 	admin          string // URL of lbctl's admin port
@@ -90,7 +90,7 @@ func newDocker(t *testing.T) *docker {
 		t.Skip("no Docker engine answers")
 	}
 	grpcPort, httpPort, adminPort, uiPort := freePort(t), freePort(t), freePort(t), freePort(t)
-	// .ci/run knows the name, to remove what a test left that was cut short.
+	// .ci/run sets the name, so that it can clean up after a test that was killed.
 	project := cmp.Or(os.Getenv("LBCTL_E2E_PROJECT"), fmt.Sprintf("lbctl-e2e-%d", os.Getpid()))
 	c := &docker{
 		project: project,
@@ -192,8 +192,7 @@ func (c *docker) waitRotation(t testing.TB, n int) {
 	})
 }
 
-// waitLeader waits until all Consul servers vote and one of them leads, in the
-// eyes of the agent with the UI.
+// waitLeader waits until the agent with the UI sees a leader and this many voters.
 func (c *docker) waitLeader(t testing.TB, voters int) {
 	t.Helper()
 	lbtest.Eventually(t, fmt.Sprintf("Consul has a leader and %d servers", voters), func() error {

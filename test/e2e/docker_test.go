@@ -241,7 +241,7 @@ func (c *docker) stopAllConsuls(t *testing.T) {
 	})
 	t.Logf("status: %s", c.lbctl(t).Summary)
 	load = c.load(t)
-	// Not a wait for something, but the outage itself.
+	// This waits for nothing: it is the outage.
 	time.Sleep(time.Until(began.Add(outage)))
 	assert.Equal(t, len(nodes), c.lbctl(t).Instances, "what was served stays, after %s", outage)
 

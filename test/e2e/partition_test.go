@@ -17,9 +17,9 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// resynced is from the end of a partition to all that changed meanwhile being
-// served: two seconds until lbctl looks at its agent, which finds its servers again
-// when told to, one until nginx asks, and what a loaded machine takes.
+// resynced bounds the time from the end of a partition until all changes are served:
+// two seconds until lbctl looks at its agent and makes it find its servers again, one
+// until nginx asks, and some for a loaded machine.
 const resynced = 5 * time.Second
 
 // cutOff cuts the load balancer's container off from Consul, servers and agents,
