@@ -231,6 +231,9 @@ func (s *Server) all() ([]nginx.Generation, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	for n := range all {
+		all[n].Upstreams = nil // lbctl's own note, and long
+	}
 	current, err := s.Generations.Current()
 	return all, current.Number, err
 }

@@ -12,21 +12,21 @@ import (
 // blame has the source find the services at fault for a configuration that nginx
 // did not take, beside the loop. What nginx -t refuses is looked for with nginx
 // -t; of what fails later only nginx's words are known.
-func (c *Controller) blame(ctx context.Context, cfg render.Configuration, refusal error) render.Blame {
+func (l *loop) blame(ctx context.Context, cfg render.Configuration, refusal error) render.Blame {
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
 	switch kindOf(refusal) {
 	case Rejected:
-		return c.source.Refused(ctx, cfg, why, c.test)
+		return l.source.Refused(ctx, cfg, why, l.test)
 	case RolledBack, NoWayBack, NginxDown:
-		return c.source.Refused(ctx, cfg, why, nil)
+		return l.source.Refused(ctx, cfg, why, nil)
 	default:
 		return render.Blame{}
 	}
 }
 
 // test is the Server's in the Source's terms.
-func (c *Controller) test(ctx context.Context, files map[string][]byte) (why string, err error) {
-	err = c.server.Test(ctx, files)
+func (l *loop) test(ctx context.Context, files map[string][]byte) (why string, err error) {
+	err = l.server.Test(ctx, files)
 	if errors.Is(err, nginx.ErrRejected) {
 		return strings.TrimPrefix(err.Error(), nginx.ErrRejected.Error()+": "), nil
 	}

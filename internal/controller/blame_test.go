@@ -95,7 +95,7 @@ func TestWhoIsAskedForTheServicesAtFault(t *testing.T) {
 }
 
 func TestWhatNginxTestSaysIsToldFromWhatKeepsItFromTesting(t *testing.T) {
-	c := New(Options{}, newFakeSource(), newFakeServer())
+	l := &loop{server: newFakeServer()}
 	for _, tt := range []struct {
 		err  error
 		why  string
@@ -106,8 +106,8 @@ func TestWhatNginxTestSaysIsToldFromWhatKeepsItFromTesting(t *testing.T) {
 		{fmt.Errorf("test the configuration: %w", nginx.ErrStore), "", true},
 		{context.DeadlineExceeded, "", true},
 	} {
-		c.server.(*fakeServer).testFails = tt.err
-		why, err := c.test(t.Context(), nil)
+		l.server.(*fakeServer).testFails = tt.err
+		why, err := l.test(t.Context(), nil)
 		assert.Equal(t, tt.why, why)
 		assert.Equal(t, tt.fail, err != nil && errors.Is(err, tt.err), "%v", err)
 	}

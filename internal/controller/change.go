@@ -69,16 +69,16 @@ func changeOf(old, now *endpoints.Entry) string {
 	}
 }
 
-// A told is what was found out about entries last, which is asked for with every
-// turn of the loop, and takes a while with a thousand services.
-type told struct {
+// summaryCache keeps the last results of count and changes: the loop needs them at
+// every turn, and with a thousand services they take a while.
+type summaryCache struct {
 	counted             []endpoints.Entry
 	services, instances int
 	before, after       []endpoints.Entry
 	text                string
 }
 
-func (t *told) count(entries []endpoints.Entry) (services, instances int) {
+func (t *summaryCache) count(entries []endpoints.Entry) (services, instances int) {
 	if !identical(t.counted, entries) {
 		t.counted = entries
 		t.services, t.instances = count(entries)
@@ -86,7 +86,7 @@ func (t *told) count(entries []endpoints.Entry) (services, instances int) {
 	return t.services, t.instances
 }
 
-func (t *told) changes(before, after []endpoints.Entry) string {
+func (t *summaryCache) changes(before, after []endpoints.Entry) string {
 	if t.text == "" || !identical(t.before, before) || !identical(t.after, after) {
 		t.before, t.after, t.text = before, after, changes(before, after)
 	}

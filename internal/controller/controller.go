@@ -55,11 +55,12 @@ type Server interface {
 	Build() nginx.Build
 	// RotateLog keeps the error log bounded.
 	RotateLog(ctx context.Context) error
-	// Seed says with which servers the upstreams start that nginx asks for.
-	Seed(servers map[string]string) error
-	// Seeded reports whether nginx still has servers that it only started with,
-	// which Reload ends.
-	Seeded(ctx context.Context) (bool, error)
+	// WriteBootstrapServers says with which servers the upstreams start that nginx
+	// asks for. failed is by upstream; the error is about all of them.
+	WriteBootstrapServers(servers map[string]string) (failed map[string]error, err error)
+	// BootstrapServers is which of them nginx has read, and keeps until Reload: lines
+	// by upstream, which are empty where they are not known.
+	BootstrapServers(ctx context.Context) (map[string]string, error)
 	Reload(ctx context.Context) error
 }
 

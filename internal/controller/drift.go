@@ -15,19 +15,19 @@ import (
 // check looks whether nginx serves the current generation, and whether its files
 // are what they were, and keeps its error log bounded.
 func (l *loop) check(now time.Time) {
-	l.nextCheck = now.Add(l.opts.CheckEvery)
+	l.checks.next = now.Add(l.opts.CheckEvery)
 	if l.current.Number == 0 {
 		return
 	}
-	if l.seedsFailed != nil {
-		l.seedLater() // the disk may have room again
+	if b := &l.delivery.bootstrap; b.failed != nil || len(b.left) > 0 {
+		l.writeBootstrapLater() // the disk may have room again
 	}
-	l.checking = true
-	epoch, want := l.epoch, l.current.Number
+	l.checks.running = true
+	epoch, want := l.checks.epoch, l.current.Number
 	go func() {
 		s := l.look(want)
-		l.checks <- func() {
-			if epoch == l.epoch && l.ctx.Err() == nil {
+		l.checks.results <- func() {
+			if epoch == l.checks.epoch && l.ctx.Err() == nil {
 				l.judge(s)
 			}
 		}
@@ -41,7 +41,8 @@ type sight struct {
 	current    int
 	files      map[string][]byte
 	filesErr   error
-	seeded     bool
+	bootstrap  map[string]string // that nginx has read
+	asked      bool              // bootstrap is known
 	master     nginx.Process
 }
 
@@ -65,7 +66,8 @@ func (l *loop) look(want int) (s sight) {
 	s.files, s.filesErr = l.server.Files(want)
 	if l.opts.Endpoints != nil && s.servingErr == nil {
 		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
-		s.seeded, _ = l.server.Seeded(asking) // else the next check finds out
+		bootstrap, err := l.server.BootstrapServers(asking)
+		s.bootstrap, s.asked = bootstrap, err == nil // else the next check finds out
 		cancel()
 		if processes, err := l.server.Processes(); err == nil {
 			s.master = processes.Master
@@ -81,7 +83,7 @@ func (l *loop) look(want int) (s sight) {
 func (l *loop) judge(s sight) {
 	now := time.Now()
 	if s.servingErr != nil {
-		l.nextCheck = now.Add(min(time.Second, l.opts.CheckEvery))
+		l.checks.next = now.Add(min(time.Second, l.opts.CheckEvery))
 		if l.down == nil {
 			l.down = &failure{err: s.servingErr, since: now}
 		}
@@ -100,16 +102,12 @@ func (l *loop) judge(s sight) {
 		}
 		l.down = nil
 	}
-	if s.master != (nginx.Process{}) && s.master != l.master {
-		if l.master != (nginx.Process{}) {
-			l.opts.Endpoints.Restarted()
-		}
-		l.master = s.master
-	}
-	if l.seeded = s.seeded; l.seeded {
+	l.delivery.restarted(s.master)
+	if s.asked {
+		l.delivery.bootstrap.took(s.bootstrap, l.delivery.asked.upstreams, now)
 		l.lookAtServers(now)
 	}
-	if l.busy != "" {
+	if l.job.what != "" {
 		return
 	}
 	drift := ""

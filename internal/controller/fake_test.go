@@ -23,25 +23,27 @@ import (
 
 // fakeServer is an nginx in memory: generations, and what is served.
 type fakeServer struct {
-	mu          sync.Mutex
-	generations []nginx.Generation
-	files       map[int]map[string][]byte
-	current     int
-	serving     int
-	down        error         // what Serving answers
-	takes       time.Duration // Apply and Activate
-	fail        func(hash string) error
-	testFails   error
-	applied     []appliedAt
-	activated   []int
-	old         []nginx.Process // workers
-	flying      int
-	mostFlying  int
-	seeds       map[string]string
-	seedsFail   error
-	seeded      bool
-	reloads     int           // by Reload
-	master      nginx.Process // zero: process 7
+	mu            sync.Mutex
+	generations   []nginx.Generation
+	files         map[int]map[string][]byte
+	current       int
+	serving       int
+	down          error         // what Serving answers
+	takes         time.Duration // Apply and Activate
+	fail          func(hash string) error
+	testFails     error
+	applied       []appliedAt
+	activated     []int
+	old           []nginx.Process // workers
+	flying        int
+	mostFlying    int
+	bootstrap     map[string]string // written
+	bootstrapFail error
+	bootstrapLeft map[string]error           // by upstream
+	read          map[string]string          // that nginx has read
+	reloads       int                        // by Reload
+	known         func(upstream string) bool // of what Reload drops the bootstrap servers; nil: all
+	master        nginx.Process              // zero: process 7
 }
 
 type appliedAt struct {
@@ -154,34 +156,44 @@ func (s *fakeServer) reloaded() int {
 	return s.reloads
 }
 
-func (s *fakeServer) seedsNow() map[string]string {
+func (s *fakeServer) bootstrapNow() map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return maps.Clone(s.seeds)
+	return maps.Clone(s.bootstrap)
 }
 
 func (s *fakeServer) RotateLog(context.Context) error { return nil }
 
-func (s *fakeServer) Seed(seeds map[string]string) error {
+func (s *fakeServer) WriteBootstrapServers(servers map[string]string) (map[string]error, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.seedsFail == nil {
-		s.seeds = maps.Clone(seeds)
+	if s.bootstrapFail == nil {
+		s.bootstrap = maps.Clone(servers)
 	}
-	return s.seedsFail
+	return s.bootstrapLeft, s.bootstrapFail
 }
 
-func (s *fakeServer) Seeded(context.Context) (bool, error) {
+func (s *fakeServer) BootstrapServers(context.Context) (map[string]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.seeded, s.down
+	return maps.Clone(s.read), s.down
+}
+
+// start is nginx starting with bootstrap servers of these upstreams.
+func (s *fakeServer) start(upstreams ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read = map[string]string{}
+	for _, upstream := range upstreams {
+		s.read[upstream] = ""
+	}
 }
 
 func (s *fakeServer) Reload(context.Context) error {
 	s.begin()
 	defer s.mu.Unlock()
 	s.reloads++
-	s.seeded = false
+	maps.DeleteFunc(s.read, func(upstream, _ string) bool { return s.known == nil || s.known(upstream) })
 	return nil
 }
 

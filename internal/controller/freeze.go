@@ -42,7 +42,9 @@ func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 		return
 	}
 	l.governor.reload(began)
+	prepare := l.prepare(target)
 	l.work(fmt.Sprintf("nginx is being moved to generation %d", number), func(ctx context.Context) func() {
+		prepare()
 		g, err := l.server.Activate(ctx, number)
 		return func() {
 			if err == nil {
@@ -52,6 +54,7 @@ func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 				reply(g, nil)
 				return
 			}
+			l.delivery.coming = asked{}
 			l.reread()
 			if errors.Is(err, nginx.ErrNotRunning) && l.current.Number == number {
 				event.Reason += "; " + err.Error()

@@ -10,54 +10,60 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
-	"lbctl/internal/resolver"
 )
 
 // loop is the state that one goroutine owns. What takes time runs in a
 // goroutine of its own and hands back a function for the loop to call.
 type loop struct {
-	*Controller
-	ctx context.Context // Run's
+	opts     Options
+	source   Source
+	server   Server
+	history  *history
+	commands <-chan func(*loop)
+	show     func(view)      // gives Status the state
+	ctx      context.Context // Run's
 
-	current nginx.Generation
-	since   time.Time         // when nginx came to serve it
-	files   map[string][]byte // what current's files must be; nil: not known
-	entries []endpoints.Entry // what current was made from; nil: not known
-	told    told
-	latest  *render.Configuration // what Consul says; nil: nothing yet
-	frozen  *Freeze
+	current   nginx.Generation
+	since     time.Time         // when nginx came to serve it
+	files     map[string][]byte // what current's files must be; nil: not known
+	entries   []endpoints.Entry // what current was made from; nil: not known
+	summaries summaryCache
+	latest    *render.Configuration // what Consul says; nil: nothing yet
+	frozen    *Freeze
 
-	asked        map[string]bool              // host names of upstreams that current has nginx ask for
-	upstreams    map[string][]resolver.Target // that it is told of, by name; nil: none yet
-	moving       *moving
-	nextLook     time.Time // at moving; zero: never
-	looked       time.Time // last
-	seeded       bool
-	seedText     seedTexts
-	seedsDue     bool
-	seeding      bool
-	seedsWritten chan error
-	seedsFailed  *failure
-	master       nginx.Process // at the last check
-
+	delivery *delivery
 	settle   settle
 	governor governor
-	counting bool
-	counts   chan int // of old workers
 
 	failure *failure // of latest
 	trouble *failure // of putting right what drifted
 	down    *failure // nginx does not answer
 	last    *LastApply
 
-	busy    string // what is in flight, in words; "" for nothing
-	applied string // hash of the configuration in flight, if one is
-	results chan func()
+	job    job
+	checks checks
+	counts counts
+}
 
-	checking  bool
-	nextCheck time.Time
-	epoch     int // goes up with everything that makes a check's answer old
-	checks    chan func()
+// job is what the loop has running beside it: one thing at a time that changes nginx.
+type job struct {
+	what    string // in words; "" for nothing
+	hash    string // of the configuration that is being applied, if one is
+	results chan func()
+}
+
+// checks is the regular look at what nginx serves.
+type checks struct {
+	running bool
+	next    time.Time
+	epoch   int // goes up with everything that makes a check's answer old
+	results chan func()
+}
+
+// counts is the counting of old workers.
+type counts struct {
+	running bool
+	results chan int
 }
 
 // failure is something that did not work, and when it is tried again.
@@ -86,17 +92,20 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		return nil, fmt.Errorf("find the current generation: %w", err)
 	}
 	l := &loop{
-		Controller: c,
-		ctx:        ctx,
-		frozen:     frozen,
-		settle:     settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
-		governor:   governor{max: c.opts.PauseMax},
-		counts:     make(chan int, 1),
-		results:    make(chan func(), 1),
-		checks:     make(chan func(), 1),
-
-		seedText:     seedTexts{},
-		seedsWritten: make(chan error, 1),
+		opts:     c.opts,
+		source:   c.source,
+		server:   c.server,
+		history:  &c.history,
+		commands: c.commands,
+		show:     c.setView,
+		ctx:      ctx,
+		frozen:   frozen,
+		delivery: newDelivery(c.opts.Endpoints, c.opts.Marks),
+		settle:   settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
+		governor: governor{max: c.opts.PauseMax},
+		job:      job{results: make(chan func(), 1)},
+		checks:   checks{results: make(chan func(), 1)},
+		counts:   counts{results: make(chan int, 1)},
 	}
 	l.become(current, nil, nil)
 	if !current.Served.IsZero() {
@@ -133,13 +142,13 @@ func (l *loop) run() {
 		now := time.Now()
 		if ending != nil {
 			l.start(now)
-		} else if l.busy == "" && !l.checking && !l.counting && !l.seeding {
+		} else if l.job.what == "" && !l.checks.running && !l.counts.running && !l.delivery.bootstrap.writing {
 			return
 		}
 		l.publish()
 
 		commands := l.commands
-		if l.busy != "" || ending == nil {
+		if l.job.what != "" || ending == nil {
 			commands = nil
 		}
 		var timer <-chan time.Time
@@ -157,20 +166,19 @@ func (l *loop) run() {
 			l.update(cfg)
 		case do := <-commands:
 			do(l)
-		case finish := <-l.results:
-			l.busy, l.applied = "", ""
+		case finish := <-l.job.results:
+			l.job.what, l.job.hash = "", ""
 			finish()
-		case finish := <-l.checks:
-			l.checking = false
+		case finish := <-l.checks.results:
+			l.checks.running = false
 			finish()
 		case <-taken:
 			l.lookSoon(time.Now())
-		case err := <-l.seedsWritten:
-			l.seeding = false
-			l.seedsFailed = failedSince(l.seedsFailed, err)
-			l.writeSeeds()
-		case old := <-l.counts:
-			l.counting = false
+		case written := <-l.delivery.bootstrap.written:
+			l.delivery.bootstrap.wrote(written)
+			l.writeBootstrap()
+		case old := <-l.counts.results:
+			l.counts.running = false
 			l.governor.count(time.Now(), old)
 		case <-timer:
 		}
@@ -179,13 +187,13 @@ func (l *loop) run() {
 
 // start begins what is due.
 func (l *loop) start(now time.Time) {
-	if !l.nextLook.IsZero() && !now.Before(l.nextLook) {
+	if !l.delivery.nextLook.IsZero() && !now.Before(l.delivery.nextLook) {
 		l.lookAtServers(now)
 	}
-	if l.busy != "" {
+	if l.job.what != "" {
 		return
 	}
-	if at, ok := l.due(); ok && !now.Before(at) && !l.counting {
+	if at, ok := l.due(); ok && !now.Before(at) && !l.counts.running {
 		if l.governor.unsure(now) {
 			l.count()
 		} else if !now.Before(l.governor.earliest()) {
@@ -193,7 +201,7 @@ func (l *loop) start(now time.Time) {
 			return
 		}
 	}
-	if !l.checking && !now.Before(l.nextCheck) {
+	if !l.checks.running && !now.Before(l.checks.next) {
 		l.check(now)
 	}
 }
@@ -206,11 +214,11 @@ func (l *loop) wake() time.Time {
 			next = t
 		}
 	}
-	if !l.nextLook.IsZero() {
-		soonest(l.nextLook)
+	if !l.delivery.nextLook.IsZero() {
+		soonest(l.delivery.nextLook)
 	}
-	if l.busy == "" {
-		if at, ok := l.due(); ok && !l.counting {
+	if l.job.what == "" {
+		if at, ok := l.due(); ok && !l.counts.running {
 			switch {
 			case time.Now().Before(at):
 				soonest(at)
@@ -219,8 +227,8 @@ func (l *loop) wake() time.Time {
 				soonest(l.governor.counted.Add(countedFresh))
 			}
 		}
-		if !l.checking {
-			soonest(l.nextCheck)
+		if !l.checks.running {
+			soonest(l.checks.next)
 		}
 	}
 	return next
@@ -246,14 +254,14 @@ func (l *loop) due() (time.Time, bool) {
 
 // count has old workers counted, beside the loop.
 func (l *loop) count() {
-	l.counting = true
+	l.counts.running = true
 	go func() {
 		processes, err := l.server.Processes()
 		if err != nil {
-			l.counts <- 0 // there is no nginx that a reload could burden
+			l.counts.results <- 0 // there is no nginx that a reload could burden
 			return
 		}
-		l.counts <- len(processes.OldWorkers)
+		l.counts.results <- len(processes.OldWorkers)
 	}()
 }
 
@@ -271,11 +279,14 @@ func (l *loop) update(cfg render.Configuration) {
 		l.settle.change(now)
 	}
 	l.latest = &cfg
-	l.serve(&cfg)
+	if cfg.Hash == l.current.Hash {
+		l.delivery.asked = askedIn(&cfg) // an older lbctl may not have stored it
+	}
+	l.tell()
 	if cfg.Hash == l.current.Hash {
 		l.files, l.entries = cfg.Files, cfg.Entries
 		l.source.Took(cfg.Entries)
-		if l.applied == "" {
+		if l.job.hash == "" {
 			l.settle.reset()
 		}
 	}
@@ -285,12 +296,12 @@ func (l *loop) update(cfg render.Configuration) {
 // nothing has been changed yet, and waited for where something has: that is the
 // Server's promise.
 func (l *loop) work(what string, do func(context.Context) func()) {
-	l.busy = what
-	l.epoch++
+	l.job.what = what
+	l.checks.epoch++
 	go func() {
 		ctx, cancel := context.WithTimeout(l.ctx, applyTimeout)
 		defer cancel()
-		l.results <- do(ctx)
+		l.job.results <- do(ctx)
 	}()
 }
 
@@ -299,6 +310,7 @@ func (l *loop) apply(now time.Time) {
 	cfg := *l.latest
 	note := nginx.Note{Hash: cfg.Hash, Reason: "Consul or a template changed", Change: l.change()}
 	note.Services, note.Instances = count(cfg.Entries)
+	note.Upstreams = askedIn(&cfg).names()
 	switch {
 	case l.failure != nil:
 		note.Reason = fmt.Sprintf("tried again, attempt %d", l.failure.attempts+1)
@@ -307,11 +319,13 @@ func (l *loop) apply(now time.Time) {
 	}
 	l.settle.start(now)
 	l.governor.reload(now)
-	l.applied = cfg.Hash
-	seeds := l.seeds(&cfg)
+	l.job.hash = cfg.Hash
+	servers := l.delivery.servers(&cfg)
 	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
 		if l.opts.Endpoints != nil {
-			if err := l.server.Seed(seeds); err != nil {
+			// What can't be written of one upstream is told by the loop, which writes
+			// again, and keeps no other service waiting.
+			if _, err := l.server.WriteBootstrapServers(servers); err != nil {
 				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Blame{}) }
 			}
 		}
@@ -333,9 +347,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
-		if l.opts.Endpoints != nil {
-			l.entries = l.withServers(l.latest) // which may be newer by now
-		}
+		l.entries = l.withServers(l.latest) // which may be newer by now
 		l.source.Took(cfg.Entries)
 		l.failure, l.trouble, l.down = nil, nil, nil
 		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
@@ -402,8 +414,8 @@ func (f *failure) delay(now time.Time, opts Options) {
 func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
 	l.current, l.files, l.entries = g, files, entries
 	l.since = time.Now()
-	l.epoch++
-	l.nextCheck = time.Now()
+	l.checks.epoch++
+	l.checks.next = time.Now()
 	if g.Number == 0 {
 		return
 	}
@@ -411,14 +423,18 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		// When they can't be read, the next check says so.
 		l.files, _ = l.server.Files(g.Number)
 	}
-	if l.opts.Endpoints != nil {
-		l.asked = resolver.Asked(l.files)
-		if len(l.asked) > 0 && l.upstreams != nil { // what was on its way is part of it
-			l.moving = &moving{since: l.since, before: entries}
-		}
-		l.nextLook = time.Now().Add(lookEvery)
-		l.seedLater()
+	d := l.delivery
+	if d.endpoints == nil {
+		return
 	}
+	d.asked, d.coming = askedBy(g, l.files), asked{}
+	if len(d.asked.upstreams) > 0 && d.told != nil { // what was on its way is part of it
+		d.moving = nil
+		d.move(l.since, entries)
+	}
+	d.nextLook = time.Now().Add(lookEvery)
+	l.tell()
+	l.writeBootstrapLater()
 }
 
 // reread takes the current generation from the disk, after something failed.
@@ -448,13 +464,13 @@ func (l *loop) find(number int) (nginx.Generation, bool) {
 // change says what applying latest would change.
 func (l *loop) change() string {
 	if l.entries == nil {
-		services, instances := l.told.count(l.latest.Entries)
+		services, instances := l.summaries.count(l.latest.Entries)
 		if l.current.Number == 0 {
 			return fmt.Sprintf("%s, %s", plural(services, "service"), plural(instances, "instance"))
 		}
 		return fmt.Sprintf("%s, %s; before %d and %d", plural(services, "service"), plural(instances, "instance"), l.current.Services, l.current.Instances)
 	}
-	return l.told.changes(l.entries, l.latest.Entries)
+	return l.summaries.changes(l.entries, l.latest.Entries)
 }
 
 // record remembers what happened, and logs it. The time is now; began says how

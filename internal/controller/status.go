@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -97,9 +98,11 @@ type view struct {
 	down      *failure
 	last      *LastApply
 
-	asked       map[string]bool // nil when nginx asks for no servers
-	byReload    map[string]string
-	seedsFailed *failure
+	asked           map[string]bool // upstreams that nginx asks for; nil when it asks for none
+	byReload        map[string]string
+	master          nginx.Process // at the last check
+	bootstrapFailed *failure
+	bootstrapLeft   map[string]*failure // by service
 }
 
 // publish shows the state to Status.
@@ -110,7 +113,7 @@ func (l *loop) publish() {
 		services:  l.current.Services,
 		instances: l.current.Instances,
 		known:     l.latest != nil,
-		busy:      l.busy,
+		busy:      l.job.what,
 		pending:   l.pendingChange(),
 		frozen:    copied(l.frozen),
 		failure:   copied(l.failure),
@@ -118,13 +121,11 @@ func (l *loop) publish() {
 		down:      copied(l.down),
 		last:      copied(l.last),
 
-		seedsFailed: l.seedsFailed,
+		bootstrapFailed: l.delivery.bootstrap.failed,
+		bootstrapLeft:   l.leftServices(),
 	}
 	if l.opts.Endpoints != nil {
-		v.asked = l.asked
-		if v.asked == nil {
-			v.asked = map[string]bool{}
-		}
+		v.asked, v.master = l.delivery.asked.upstreams, l.delivery.master
 	}
 	if l.latest != nil {
 		v.byReload = l.latest.ByReload
@@ -133,11 +134,9 @@ func (l *loop) publish() {
 		v.failure = nil // it is the trouble of those services, and on its way out
 	}
 	if l.entries != nil {
-		v.services, v.instances = l.told.count(l.entries)
+		v.services, v.instances = l.summaries.count(l.entries)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.view = v
+	l.show(v)
 }
 
 func copied[T any](p *T) *T {
@@ -153,14 +152,14 @@ func (l *loop) pendingChange() *PendingChange {
 		return nil
 	}
 	if l.latest.Hash == l.current.Hash {
-		return l.movingChange()
+		return l.deliveryChange()
 	}
 	p := &PendingChange{Since: l.settle.first, Change: l.change()}
 	due, _ := l.due()
 	earliest := l.governor.earliest()
 	switch {
-	case l.busy != "":
-		p.Reason = l.busy
+	case l.job.what != "":
+		p.Reason = l.job.what
 	case l.frozen != nil:
 		p.Reason = fmt.Sprintf("generation %d is pinned", l.frozen.Generation)
 	case earliest.After(due) && time.Now().Before(earliest):
@@ -181,13 +180,24 @@ func (l *loop) pendingChange() *PendingChange {
 	return p
 }
 
-func (l *loop) movingChange() *PendingChange {
-	if l.moving == nil {
-		return nil
+// deliveryChange is servers that nginx asks for, and has not taken yet.
+func (l *loop) deliveryChange() *PendingChange {
+	d := l.delivery
+	if d.moving == nil {
+		outdated := d.outdated()
+		if len(outdated) == 0 {
+			return nil
+		}
+		return &PendingChange{
+			Since:  d.bootstrap.since,
+			Change: "servers",
+			Reason: fmt.Sprintf("nginx still uses the servers that it started with for %s, among them %q; it drops them when it has asked for newer ones",
+				plural(len(outdated), "upstream"), outdated[0]),
+		}
 	}
-	p := &PendingChange{Since: l.moving.since, Change: "servers", Reason: "nginx has not asked for its servers yet"}
-	if l.moving.before != nil {
-		p.Change, p.Reason = l.told.changes(l.moving.before, l.entries), "nginx has yet to fetch it"
+	p := &PendingChange{Since: d.moving.since, Change: "servers", Reason: "nginx has not asked for its servers yet"}
+	if d.moving.before != nil {
+		p.Change, p.Reason = l.summaries.changes(d.moving.before, l.entries), "nginx has yet to fetch it"
 	}
 	return p
 }
@@ -219,13 +229,19 @@ func (c *Controller) Status(ctx context.Context) Status {
 		}
 		// A change may have ended between the question and the look at the
 		// loop; and after lbctl's own restart an old worker may still answer.
-		time.Sleep(150 * time.Millisecond)
+		select {
+		case <-asking.Done():
+		case <-time.After(150 * time.Millisecond):
+		}
 		serving, servingErr = c.server.Serving(asking)
 		v = c.shown()
 	}
 	processes, processesErr := c.server.Processes()
 	source := c.source.Status()
-	untaken := c.untaken(v.asked)
+	untaken := untaken(c.opts.Endpoints, v.asked)
+	if v.pending == nil && v.known && v.asked != nil && processesErr == nil && processes.Master != v.master {
+		v.pending = &PendingChange{Since: processes.Master.Started, Change: "servers", Reason: "nginx has just started, and has not asked for its servers yet"}
+	}
 
 	s := Status{
 		Version: c.opts.Version,
@@ -274,6 +290,12 @@ func (c *Controller) Status(ctx context.Context) Status {
 	return s
 }
 
+func (c *Controller) setView(v view) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.view = v
+}
+
 func (c *Controller) shown() view {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,8 +315,12 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 		}
 		ps = append(ps, p)
 	}
-	if f := v.seedsFailed; f != nil {
+	if f := v.bootstrapFailed; f != nil {
 		ps = append(ps, render.Problem{Subject: "nginx", Message: f.err.Error(), Since: f.since})
+	}
+	for _, service := range slices.Sorted(maps.Keys(v.bootstrapLeft)) {
+		f := v.bootstrapLeft[service]
+		ps = append(ps, render.Problem{Subject: "service " + service, Message: f.err.Error(), Since: f.since})
 	}
 	for _, f := range []*failure{v.failure, v.trouble} {
 		if f == nil {

@@ -85,7 +85,7 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		settings.WorkerCPUAffinity = AffinityAuto
 	}
 	if byReload == "" {
-		settings.Resolver, settings.SeedsDir = n.DNSListen, nginx.SeedsDir(stateDir)
+		settings.Resolver, settings.BootstrapDir = n.DNSListen, nginx.BootstrapDir(stateDir)
 	}
 	if os.Geteuid() != 0 {
 		return settings, nil // nginx can't change its workers' user

@@ -199,7 +199,7 @@ func (i *Instance) tidy() {
 	if err != nil {
 		i.opts.Logger.Warn("old generations could not be removed", "error", err)
 	}
-	if err := i.rotateLog(); err != nil {
+	if err := i.rotateLog(context.Background()); err != nil {
 		i.opts.Logger.Warn("error log could not be rotated", "error", err)
 	}
 	i.removeOldTests()

@@ -123,7 +123,7 @@ func (i *Instance) validate(files map[string][]byte) error {
 // generationConf is the server that answers generation n at a unix socket.
 func (i *Instance) generationConf(n int, socket string) []byte {
 	listen, _ := Quote("unix:" + socket) // New has seen that both paths can be quoted
-	seeded, _ := Quote(Seeds(SeedsDir(i.opts.StateDir), seededFile))
+	marker, _ := Quote(BootstrapPattern(BootstrapDir(i.opts.StateDir), markerFile))
 	return fmt.Appendf(nil, `# Written by lbctl: how nginx tells which generation it serves.
 server {
     listen %s;
@@ -135,7 +135,7 @@ server {
     include %s;
     location / { return 404 "not here\n"; }
 }
-`, listen, n, seeded)
+`, listen, n, marker)
 }
 
 func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {

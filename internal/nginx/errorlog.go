@@ -19,10 +19,10 @@ func (i *Instance) RotateLog(ctx context.Context) error {
 		return fmt.Errorf("rotate the error log: %w", err)
 	}
 	defer i.release()
-	return i.rotateLog()
+	return i.rotateLog(ctx)
 }
 
-func (i *Instance) rotateLog() error {
+func (i *Instance) rotateLog(ctx context.Context) error {
 	info, err := os.Stat(i.logPath())
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() < i.logMax {
 		return nil
@@ -42,11 +42,19 @@ func (i *Instance) rotateLog() error {
 	}
 	// nginx looks at a reload first when both are asked of it, and what it says
 	// about that would then be in the old file, where nobody looks.
-	for range 200 {
+	opened, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for opened.Err() == nil {
 		if _, err := os.Stat(i.logPath()); err == nil {
 			return nil
 		}
-		time.Sleep(5 * time.Millisecond)
+		select {
+		case <-opened.Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("rotate the error log: %w", err)
 	}
 	return fmt.Errorf("rotate the error log: nginx (process %d) did not open %s again within a second", master, i.logPath())
 }

@@ -81,13 +81,13 @@ func (nobody) Reloading() func() { return func() {} }
 // several goroutines; Apply, Activate and RotateLog wait for one another. Only
 // one process may write a state directory.
 type Instance struct {
-	opts   Options
-	build  Build
-	store  store
-	seeds  seeds
-	socket *http.Client  // reaches generation.sock
-	busy   chan struct{} // holds one token while nginx or the store is being changed
-	logMax int64         // bytes error.log may have
+	opts      Options
+	build     Build
+	store     store
+	bootstrap bootstrap
+	socket    *http.Client  // reaches generation.sock
+	busy      chan struct{} // holds one token while nginx or the store is being changed
+	logMax    int64         // bytes error.log may have
 
 	retired retirements
 }
@@ -95,7 +95,8 @@ type Instance struct {
 // New finds nginx and learns from `nginx -V` what it can do, creates both
 // directories, and repairs what a crash left behind: a current link that is
 // missing or leads nowhere is set to the newest generation that nginx has
-// served, and an nginx that starts finds its seeds again. It neither needs a running nginx nor touches one.
+// served, and an nginx that starts finds its bootstrap servers again. It neither needs
+// a running nginx nor touches one.
 func New(opts Options) (*Instance, error) {
 	if opts.StateDir == "" || opts.RunDir == "" {
 		return nil, errors.New("nginx: the state directory and the run directory must be given")
@@ -128,11 +129,11 @@ func New(opts Options) (*Instance, error) {
 		}
 	}
 	i := &Instance{
-		opts:   opts,
-		store:  store{dir: opts.StateDir},
-		seeds:  seeds{dir: filepath.Join(opts.StateDir, "seeds")},
-		busy:   make(chan struct{}, 1),
-		logMax: 16 << 20,
+		opts:      opts,
+		store:     store{dir: opts.StateDir},
+		bootstrap: bootstrap{dir: filepath.Join(opts.StateDir, "seeds")},
+		busy:      make(chan struct{}, 1),
+		logMax:    16 << 20,
 	}
 	// Linux has 108 bytes for the path in sockaddr_un, and nginx wants the last one for a NUL.
 	if path := i.socketPath(); len(path) > 107 {
@@ -154,8 +155,8 @@ func New(opts Options) (*Instance, error) {
 	if i.build, err = learnBuild(i.opts.Binary, opts.RunDir); err != nil {
 		return nil, err
 	}
-	if err := i.seeds.recover(); err != nil {
-		i.opts.Logger.Warn("nginx would start without servers", "error", err)
+	if err := i.bootstrap.recover(); err != nil {
+		i.opts.Logger.Warn("nginx would start without bootstrap servers", "error", err)
 	}
 	repaired, err := i.store.repair()
 	if err != nil {

@@ -20,6 +20,9 @@ type Note struct {
 	Services  int    `json:"services"`         // how many are in it
 	Instances int    `json:"instances"`        // how many of them get traffic
 	Change    string `json:"change,omitempty"` // "+1 -0 instances: hello_server"
+	// Upstreams are those whose servers nginx asks for, sorted; nil: not known, since
+	// an older lbctl stored the generation.
+	Upstreams []string `json:"upstreams,omitzero"`
 }
 
 // A Generation is a configuration on disk.

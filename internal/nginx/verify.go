@@ -102,12 +102,12 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	old := i.accepting()
 	pid := i.master()
 	if pid != 0 { // one that starts is to read them
-		if err := i.seeds.hide(i.opts.Resolver.Known); err != nil {
-			return &failure{what: fmt.Sprintf("hide what nginx starts with: %v", err), running: true, settled: true}
+		if err := i.bootstrap.hide(i.opts.Resolver.Known); err != nil {
+			return &failure{what: fmt.Sprintf("hide bootstrap servers: %v", err), running: true, settled: true}
 		}
 		defer func() {
-			if err := i.seeds.unhide(); err != nil {
-				i.opts.Logger.Warn("nginx would start without servers", "error", err)
+			if err := i.bootstrap.unhide(); err != nil {
+				i.opts.Logger.Warn("nginx would start without bootstrap servers", "error", err)
 			}
 		}()
 	}

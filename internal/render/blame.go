@@ -51,7 +51,7 @@ func (s *Source) Refused(ctx context.Context, c Configuration, why string, test 
 	}
 	search := newSearch(c.Entries, suspects)
 	search.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(c.set, entries)
+		files, why := s.attempt(c.set, entries, c.crowded)
 		if why != "" {
 			return nil, why, nil
 		}
@@ -73,7 +73,7 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 	suspects := s.table.Suspects(entries)
 	search := newSearch(entries, suspects)
 	search.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(s.set, entries)
+		files, why := s.attempt(s.set, entries, s.memo.crowded)
 		return files, why, nil
 	}
 	blame := s.quarantine(entries, suspects, search.run(nil, problemsError(problems).Error()))
@@ -81,8 +81,8 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 }
 
 // attempt executes templates for some entries only; why is what fails.
-func (s *Source) attempt(set templateSet, entries []endpoints.Entry) (files map[string][]byte, why string) {
-	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.consul.Brain(), new(memo))
+func (s *Source) attempt(set templateSet, entries []endpoints.Entry, crowded map[string]bool) (files map[string][]byte, why string) {
+	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.consul.Brain(), &memo{crowded: crowded})
 	if len(r.problems) > 0 {
 		return nil, problemsError(r.problems).Error()
 	}

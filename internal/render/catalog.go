@@ -104,7 +104,8 @@ type addresses func(address string) []string
 // of the builder, which is done with it, are with subject and message only.
 //
 // before is an earlier layout, or nil: what was made of the same is taken from there.
-func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before *builder) (Catalog, *builder) {
+// crowded is the services that had too many servers to ask for before.
+func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before *builder, crowded map[string]bool) (Catalog, *builder) {
 	b := &builder{
 		settings:  settings,
 		resolve:   resolve,
@@ -112,7 +113,10 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		places:    make([]place, 0, len(entries)),
 		claims:    map[claim]string{},
 		byReload:  map[string]string{},
-		reads:     new(reads),
+		crowded:   map[string]bool{},
+		reads:     &reads{asked: map[string]bool{}},
+
+		crowdedBefore: crowded,
 	}
 	if before != nil {
 		b.before = before.upstreams
@@ -150,8 +154,11 @@ type builder struct {
 	claims    map[claim]string    // who has what
 	conflict  bool                // somebody did not get what it claims
 	byReload  map[string]string   // services whose servers nginx doesn't ask for though it could, and why
+	crowded   map[string]bool     // services that have too many servers to ask for
 	reads     *reads
 	problems  []Problem
+
+	crowdedBefore map[string]bool
 }
 
 // place is what decides which hosts and locations there are for a service.
@@ -251,7 +258,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	u := b.servers(e)
 	u.ZoneKiB = 64 * (1 + len(u.servers)/32)
 	if b.settings.Resolver != "" {
-		why := byReload(e)
+		why := b.byReloadReason(e, u.targets)
 		u.Resolve = why == ""
 		if !u.Resolve {
 			b.byReload[e.Name] = why
@@ -267,7 +274,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	case len(u.servers) == 0:
 		return Upstream{}, false
 	}
-	u.Name = upstreamName(e.Protocol, e.Name)
+	u.Name = UpstreamName(e.Protocol, e.Name)
 	b.upstreams[e.Name] = u
 	return u, true
 }

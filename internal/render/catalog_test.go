@@ -117,7 +117,7 @@ func TestAConflictIsAProblem(t *testing.T) {
 	for _, s := range services("a http - /x", "b https - /x", "c tcp - - 7000", "d tcp - - 7000", "e http - -", "f http - -") {
 		entries = append(entries, endpoints.Entry{Service: s})
 	}
-	c, laidOut := newCatalog(entries, testSettings("1.30.6"), testNames().addresses, nil)
+	c, laidOut := newCatalog(entries, testSettings("1.30.6"), testNames().addresses, nil, nil)
 	problems := laidOut.problems
 	assert.Equal(t, []string{"_: =/x a, /x/ a, / e"}, served(c.HTTP))
 	require.Len(t, c.TCP, 1)

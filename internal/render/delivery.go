@@ -20,10 +20,10 @@ func CanResolve(nginxVersion string) error {
 	return err
 }
 
-// byReload says why the servers of a service are written into nginx's files, so
-// that each change of them is a reload; "" when nginx is to ask for them. What DNS
-// has no place for, but differs from instance to instance, is such a reason.
-func byReload(e endpoints.Entry) string {
+// byReloadReason says why the servers of a service are written into nginx's files, so that
+// each change of them is a reload; "" when nginx is to ask for them. DNS can't carry
+// what differs between instances, nor more servers than fit into one answer.
+func (b *builder) byReloadReason(e endpoints.Entry, servers []resolver.Target) string {
 	if e.ByReload {
 		return fmt.Sprintf("its %s says %q", metadata.KeyEndpoints, metadata.EndpointsReload)
 	}
@@ -33,25 +33,46 @@ func byReload(e endpoints.Entry) string {
 				metadata.KeyMaxConns, metadata.Shorten(first.ID), first.MaxConns, metadata.Shorten(i.ID), i.MaxConns)
 		}
 	}
+	limit := resolver.MaxSize
+	if b.crowdedBefore[e.Name] {
+		limit = crowdedUntil
+	}
+	if size := resolver.Size(servers); size > limit {
+		b.crowded[e.Name] = true
+		return fmt.Sprintf("its %d servers take %d bytes in a DNS answer, more than %d", len(servers), size, limit)
+	}
 	return ""
 }
 
-// delivered is what nginx gets to know of a configuration's servers otherwise than
-// by its files.
+// crowdedUntil is the size of the DNS answer at which nginx asks again for a service
+// that had too many servers for an answer. It is below the limit, so that a service
+// that scales around the limit doesn't change its way with each instance.
+const crowdedUntil = resolver.MaxSize * 8 / 10
+
+// delivered is what nginx learns of a configuration's servers other than by its files.
 type delivered struct {
 	upstreams map[string][]resolver.Target // that nginx asks for, by name
-	byReload  map[string]string            // services that are not among them, and why
+	written   map[string][]resolver.Target // all others, by name
+	byReload  map[string]string            // services that nginx could ask for but doesn't, and why
+	crowded   map[string]bool              // those that have too many servers to ask for
 }
 
-// deliver sorts the services by how their servers reach nginx.
+// deliver sorts the services by how their servers reach nginx. asked is the upstreams
+// that the templates have nginx ask for.
 func (b *builder) deliver(asked map[string]bool) delivered {
-	d := delivered{upstreams: make(map[string][]resolver.Target, len(b.upstreams)), byReload: b.byReload}
+	d := delivered{
+		upstreams: make(map[string][]resolver.Target, len(b.upstreams)),
+		written:   map[string][]resolver.Target{},
+		byReload:  b.byReload,
+		crowded:   b.crowded,
+	}
 	for service, u := range b.upstreams {
-		switch {
-		case !u.Resolve:
-		case asked[u.Host()]:
+		if asked[u.Name] {
 			d.upstreams[u.Name] = u.targets
-		default:
+			continue
+		}
+		d.written[u.Name] = u.targets
+		if u.Resolve {
 			d.byReload[service] = "the templates write its servers into nginx's files"
 		}
 	}
@@ -70,23 +91,33 @@ func targets(servers []Server) []resolver.Target {
 	return all
 }
 
-// Host is the name under which nginx asks for the upstream's servers.
-func (u Upstream) Host() string { return resolver.Host(u.Name) }
+// Host is the name under which nginx asks for the upstream's servers. A template that
+// calls it has nginx ask for them.
+func (u Upstream) Host() string {
+	u.reads.asked[u.Name] = true
+	return resolver.Host(u.Name)
+}
 
 // ResolveService is the service that nginx asks for, in the words of its directive
 // server.
 func (u Upstream) ResolveService() string { return resolver.Service }
 
-// Seeds is what an upstream includes to have servers before it has been answered: a
-// pattern, since there need not be such a file.
-func (s Settings) Seeds(upstream string) string { return nginx.Seeds(s.SeedsDir, upstream) }
+// BootstrapServers is what an upstream includes to have servers before nginx has got
+// an answer: a pattern, because there need not be such a file.
+func (s Settings) BootstrapServers(upstream string) string {
+	return nginx.BootstrapPattern(s.BootstrapDir, upstream)
+}
+
+// Seeds is BootstrapServers, by the name that it had in earlier releases: operators'
+// own templates may call it.
+func (s Settings) Seeds(upstream string) string { return s.BootstrapServers(upstream) }
 
 // An upstream's zone has room for twice as many servers as there ever were, within
 // steps, so that scaling a service doesn't change nginx's configuration.
 const (
 	zoneServers   = 64 // of the smallest
 	zoneKiB       = 64 // for what isn't a server
-	serverKiB     = 2  // twice what it takes: seeds are servers too
+	serverKiB     = 2  // twice what it takes: bootstrap servers take room too
 	serverTLSKiB  = 4  // with a TLS session
 	zoneFullShare = 0.75
 )

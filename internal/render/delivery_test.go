@@ -1,19 +1,26 @@
 package render
 
 import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul-template/template"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/resolver"
 )
 
 // byDNS has nginx ask for servers.
 func byDNS(s *Settings) {
 	s.Resolver = "127.0.0.1:9153"
-	s.SeedsDir = "/var/lib/lbctl/seeds/now"
+	s.BootstrapDir = "/var/lib/lbctl/seeds/now"
 }
 
 func TestScalingChangesNoFile(t *testing.T) {
@@ -91,4 +98,60 @@ func TestPeakStays(t *testing.T) {
 	table.Observe(time.Now(), []endpoints.Service{service})
 	service.Instances = service.Instances[:1]
 	assert.Equal(t, 3, table.Observe(time.Now(), []endpoints.Service{service})[0].Peak)
+}
+
+// TestTooManyServersForAnAnswerAreWrittenIntoFiles scales a service beyond what a DNS
+// answer can carry, and back: in between it stays with the way that it has.
+func TestTooManyServersForAnAnswerAreWrittenIntoFiles(t *testing.T) {
+	settings := testSettings("1.30.6")
+	byDNS(&settings)
+	set, err := loadTemplates("")
+	require.NoError(t, err)
+	service := func(name, path string, instances int) endpoints.Entry {
+		e := endpoints.Entry{State: endpoints.Fresh}
+		e.Service = endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.HTTP, Routes: []endpoints.Route{{Path: path}}}, OK: true}
+		for n := range instances {
+			address := fmt.Sprintf("10.0.%d.%d", n/250, n%250)
+			e.Instances = append(e.Instances, endpoints.Instance{ID: address, Node: "n", Address: address, Port: 80, Weight: 1, Status: endpoints.Passing})
+		}
+		return e
+	}
+	most := 0
+	for targets := []resolver.Target(nil); resolver.Fits(targets); most++ {
+		targets = append(targets, resolver.Target{Addr: netip.MustParseAddrPort("10.0.0.100:80"), Weight: 1})
+	}
+	last, brain := new(memo), template.NewBrain()
+	for _, step := range []struct {
+		instances int
+		byReload  bool
+	}{{most * 9 / 10, false}, {most * 12 / 10, true}, {most * 9 / 10, true}, {most * 7 / 10, false}, {most * 9 / 10, false}} {
+		entries := []endpoints.Entry{service("crowded", "/a", step.instances), service("small", "/b", 2)}
+		r, problems := renderEntries(context.Background(), set, settings, entries, testNames(), brain, last)
+		require.Empty(t, r.problems)
+		assert.Empty(t, problems)
+		_, asked := r.delivered.upstreams["http-crowded"]
+		assert.Equal(t, step.byReload, !asked, "%d instances", step.instances)
+		if step.byReload {
+			assert.Contains(t, r.delivered.byReload["crowded"], fmt.Sprintf("its %d servers take ", step.instances))
+			assert.Len(t, r.delivered.written["http-crowded"], step.instances, "for an nginx that asks still")
+		} else {
+			assert.Empty(t, r.delivered.byReload)
+		}
+		assert.Len(t, r.delivered.upstreams["http-small"], 2, "the other one goes on as it was")
+	}
+}
+
+// TestWhatNginxAsksForIsWhatTheTemplatesSay has services whose values read like an
+// upstream's host name, which no file is searched for.
+func TestWhatNginxAsksForIsWhatTheTemplatesSay(t *testing.T) {
+	settings := testSettings("1.30.6")
+	byDNS(&settings)
+	c, err := Offline(Options{Settings: settings}, parseAll(
+		registration("a", "a-1", "10.0.0.1", 80, tags("http_server"), meta("lb-host", "nobody.u.lbctl.internal.example")),
+		registration("b", "b-1", "10.0.0.2", 80, tags("http_server"), meta("lb-path", "/server_x.u.lbctl.internal")),
+		registration("c", "c-1", "10.0.0.3", 80, tags("http_server"), meta("lb-path", "/c"), meta("lb-endpoints", "reload")),
+	))
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{"http-a", "http-b"}, slices.Collect(maps.Keys(c.Upstreams)))
+	assert.ElementsMatch(t, []string{"http-c"}, slices.Collect(maps.Keys(c.Written)))
 }

@@ -41,6 +41,8 @@ func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem)
 		Hash:      r.hash,
 		Upstreams: r.delivered.upstreams,
 		ByReload:  r.delivered.byReload,
+		Written:   r.delivered.written,
+		crowded:   r.delivered.crowded,
 		Entries:   entries,
 		Problems:  problems,
 	}

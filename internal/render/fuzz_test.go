@@ -37,7 +37,7 @@ func catalogOf(t *testing.T, settings Settings, services []endpoints.Service) Ca
 	require.NoError(t, err)
 	table, err := endpoints.Open("", endpoints.Options{})
 	require.NoError(t, err)
-	catalog, _ := newCatalog(table.Observe(time.Now(), services), settings, testNames().addresses, nil)
+	catalog, _ := newCatalog(table.Observe(time.Now(), services), settings, testNames().addresses, nil, nil)
 	return catalog
 }
 

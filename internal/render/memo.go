@@ -13,19 +13,22 @@ type memo struct {
 	set       templateSet
 	catalog   Catalog
 	rendering rendering
-	asked     map[string]bool // what the files have nginx ask for
 	layout    *builder        // of the newest catalog
+	crowded   map[string]bool // services that had too many servers to ask for, in the newest catalog
 }
 
-// reads is what templates have read of a catalog that the files of most don't
-// depend on.
-type reads struct{ servers, services bool }
+// reads is what the templates have used of a catalog. Most templates use neither all
+// servers nor all services, and then their files don't depend on them.
+type reads struct {
+	servers, services bool
+	asked             map[string]bool // the upstreams that they have nginx ask for
+}
 
 // fits reports whether the templates would give again what they gave. They would
 // not when they ask Consul themselves, or have read what has changed.
 func (m *memo) fits(set templateSet, c Catalog) bool {
 	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
-		*m.catalog.reads == (reads{}) && maps.Equal(m.set, set) &&
+		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&
 		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
 		slices.EqualFunc(m.catalog.TCP, c.TCP, func(a, b TCPService) bool {
 			return a.Listen == b.Listen && sameUpstream(a.Upstream, b.Upstream)

@@ -54,7 +54,7 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 				return r.configuration([]endpoints.Entry{e}, nil)
 			}
 			render(tt.before, last)
-			c, _ := newCatalog([]endpoints.Entry{tt.after}, settings, testNames().addresses, nil)
+			c, _ := newCatalog([]endpoints.Entry{tt.after}, settings, testNames().addresses, nil, nil)
 			assert.Equal(t, tt.again, !last.fits(set, c))
 			assert.Equal(t, render(tt.after, new(memo)), render(tt.after, last))
 		})
@@ -80,9 +80,9 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 		t.Run(field, func(t *testing.T) {
 			last, brain := new(memo), template.NewBrain()
 			renderKnown(set, settings, entry(full), testNames(), brain, last)
-			same, _ := newCatalog(entry(full), settings, testNames().addresses, last.layout)
+			same, _ := newCatalog(entry(full), settings, testNames().addresses, last.layout, nil)
 			assert.True(t, last.fits(set, same))
-			c, _ := newCatalog(entry(changed), settings, testNames().addresses, last.layout)
+			c, _ := newCatalog(entry(changed), settings, testNames().addresses, last.layout, nil)
 			assert.False(t, last.fits(set, c), "the templates are executed again")
 			require.Len(t, c.HTTP.Upstreams, 1)
 			assert.Equal(t, changed, c.HTTP.Upstreams[0].Spec)
@@ -131,8 +131,8 @@ func TestALayoutGoesByWhatThereIs(t *testing.T) {
 		{"another name", []endpoints.Entry{entry("c", endpoints.HTTP, "10.0.0.1", a.Routes...)}},
 		{"nothing again", nil},
 	} {
-		want, afresh := newCatalog(step.entries, settings, testNames().addresses, nil)
-		got, laidOut := newCatalog(step.entries, settings, testNames().addresses, before)
+		want, afresh := newCatalog(step.entries, settings, testNames().addresses, nil, nil)
+		got, laidOut := newCatalog(step.entries, settings, testNames().addresses, before, nil)
 		assert.Equal(t, want, got, step.name)
 		assert.Equal(t, afresh.problems, laidOut.problems, step.name)
 		before = laidOut

@@ -37,11 +37,13 @@ type Settings struct {
 	// MaxConnsPerClient bounds the requests, gRPC calls and TCP connections that one
 	// client address may have at a time, for each of the three; 0 is no bound.
 	MaxConnsPerClient int
-	OpenFiles         int    // descriptors of a worker; default the hard limit, at most 1048576
-	SeedsDir          string // absolute; where nginx finds servers to start with; needed with Resolver only
-	RunDir            string // absolute; where nginx keeps its pid file, error log and temporary files
-	User              string // who the workers run as; empty without root, where nginx could not change it
-	Group             string // their group; empty for the one that is called as the user
+	OpenFiles         int // descriptors of a worker; default the hard limit, at most 1048576
+	// BootstrapDir is where nginx finds the servers that it starts with: an absolute
+	// path, needed with Resolver only.
+	BootstrapDir string
+	RunDir       string // absolute; where nginx keeps its pid file, error log and temporary files
+	User         string // who the workers run as; empty without root, where nginx could not change it
+	Group        string // their group; empty for the one that is called as the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
 	// on a core of its own; empty leaves it to the kernel.
 	WorkerCPUAffinity string
@@ -129,8 +131,8 @@ func (s Settings) complete() (Settings, error) {
 		if err := CanResolve(s.NginxVersion); err != nil {
 			errs = append(errs, err)
 		}
-		if _, err := nginx.Quote(s.SeedsDir); err != nil || !filepath.IsAbs(s.SeedsDir) {
-			bad("seeds directory", s.SeedsDir, `an absolute path without "$" and control characters`)
+		if _, err := nginx.Quote(s.BootstrapDir); err != nil || !filepath.IsAbs(s.BootstrapDir) {
+			bad("directory of bootstrap servers", s.BootstrapDir, `an absolute path without "$" and control characters`)
 		}
 	}
 	if s.Workers < 1 || s.Workers > 1024 {

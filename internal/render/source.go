@@ -79,13 +79,17 @@ type Configuration struct {
 	// ByReload are the services whose servers nginx could ask for but that have
 	// them in Files, and why. It is empty when nginx asks for none.
 	ByReload map[string]string
+	// Written are all other upstreams, with their servers, by name: an nginx that
+	// serves an earlier configuration may ask for them.
+	Written map[string][]resolver.Target
 	// Entries are the services it was made from, by name.
 	Entries []endpoints.Entry
 	// Problems are what is wrong with the input, though this configuration is
 	// good.
 	Problems []Problem
 
-	set templateSet // that it was made with
+	set     templateSet     // that it was made with
+	crowded map[string]bool // services that have too many servers to ask for
 }
 
 // Source gives a Configuration whenever Consul or a template changes.
@@ -457,7 +461,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 	if slices.ContainsFunc(seen, gone) {
 		seen = slices.DeleteFunc(slices.Clone(seen), gone)
 	}
-	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.layout)
+	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.layout, last.crowded)
 	if !last.fits(set, catalog) {
 		r := execute(set, functions(catalog, settings), brain)
 		if len(r.problems) == 0 {
@@ -466,12 +470,12 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 			}
 		}
 		r.hash = hash(r.files)
-		*last = memo{set: set, catalog: catalog, rendering: r, asked: resolver.Asked(r.files)}
+		*last = memo{set: set, catalog: catalog, rendering: r}
 	}
 	laidOut.before = nil // each would keep the one before it
-	last.layout = laidOut
+	last.layout, last.crowded = laidOut, laidOut.crowded
 	r := last.rendering
-	r.delivered = laidOut.deliver(last.asked)
+	r.delivered = laidOut.deliver(last.catalog.reads.asked)
 	return r, append(serviceProblems(entries), laidOut.problems...)
 }
 

@@ -18,7 +18,7 @@ const maxUpstreamName = 63
 // for anybody to find two services with the same hash.
 var nameHash = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// upstreamName is the name of a service's upstream: at most 63 lower-case letters,
+// UpstreamName is the name of a service's upstream: at most 63 lower-case letters,
 // digits, "-" and "_", and another one for each service. It depends on nothing but
 // the service's protocol and name, so no service can change the name of another.
 //
@@ -28,7 +28,7 @@ var nameHash = base32.StdEncoding.WithPadding(base32.NoPadding)
 //
 // Only a name with a hash has "_" after the protocol, so no service can be called
 // so that its upstream has the name of another one's hash.
-func upstreamName(p endpoints.Protocol, service string) string {
+func UpstreamName(p endpoints.Protocol, service string) string {
 	plain := string(p) + "-" + service
 	if len(plain) <= maxUpstreamName && plain == strings.ToLower(plain) {
 		return plain

@@ -13,10 +13,10 @@ import (
 )
 
 func TestUpstreamNamesAreReadableWhereTheyAreShort(t *testing.T) {
-	assert.Equal(t, "grpc-hello_server", upstreamName(endpoints.GRPC, "hello_server"))
-	assert.Equal(t, "http-"+strings.Repeat("a", 58), upstreamName(endpoints.HTTP, strings.Repeat("a", 58)))
-	assert.Regexp(t, `^https_aaaaaaaaaaaaaaaaaaaaaaaa-[a-z2-7]{32}$`, upstreamName(endpoints.HTTPS, strings.Repeat("a", 255)))
-	assert.Regexp(t, `^grpc_hello-[a-z2-7]{32}$`, upstreamName(endpoints.GRPC, "Hello"))
+	assert.Equal(t, "grpc-hello_server", UpstreamName(endpoints.GRPC, "hello_server"))
+	assert.Equal(t, "http-"+strings.Repeat("a", 58), UpstreamName(endpoints.HTTP, strings.Repeat("a", 58)))
+	assert.Regexp(t, `^https_aaaaaaaaaaaaaaaaaaaaaaaa-[a-z2-7]{32}$`, UpstreamName(endpoints.HTTPS, strings.Repeat("a", 255)))
+	assert.Regexp(t, `^grpc_hello-[a-z2-7]{32}$`, UpstreamName(endpoints.GRPC, "Hello"))
 }
 
 // TestUpstreamNamesAreBoundedAndUnique takes names that differ by case only, or after
@@ -32,7 +32,7 @@ func TestUpstreamNamesAreBoundedAndUnique(t *testing.T) {
 	protocols := []endpoints.Protocol{endpoints.GRPC, endpoints.GRPCS, endpoints.HTTP, endpoints.HTTPS, endpoints.TCP}
 	for _, service := range services { // a service that is called as another's upstream, or as a part of it
 		for _, p := range protocols {
-			name := upstreamName(p, service)
+			name := UpstreamName(p, service)
 			if _, part, found := strings.Cut(name, "_"); found {
 				services = append(services, part, "_"+part)
 			}
@@ -42,7 +42,7 @@ func TestUpstreamNamesAreBoundedAndUnique(t *testing.T) {
 	seen := map[string]string{}
 	for _, service := range services {
 		for _, p := range protocols {
-			name, whose := upstreamName(p, service), fmt.Sprintf("%s %s", p, service)
+			name, whose := UpstreamName(p, service), fmt.Sprintf("%s %s", p, service)
 			assert.Regexp(t, label, name, whose)
 			assert.LessOrEqual(t, len(resolver.Host(name)), 255, whose)
 			if other, ok := seen[name]; ok && other != whose {

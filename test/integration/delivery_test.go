@@ -131,12 +131,33 @@ func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
 	lostNothing(t, load.Stop())
 }
 
-// crowded is a service of a thousand instances, more than an answer over UDP has
-// room for.
-const crowded = 1000
+// TestCrowdsAllServe has services of more instances than a DNS answer over UDP has room
+// for, and than any answer has.
+func TestCrowdsAllServe(t *testing.T) {
+	for _, tt := range []struct {
+		instances int
+		byReload  string // words of the reason
+	}{{1500, ""}, {2000, "its 2000 servers take"}} {
+		t.Run(fmt.Sprint(tt.instances), func(t *testing.T) {
+			s := alone(t, asking(t))
+			s.crowd(t, tt.instances)
+			status, err := s.Status()
+			require.NoError(t, err)
+			assert.Equal(t, controller.Serving, status.State, status.Summary)
+			assert.Empty(t, status.Problems)
+			if tt.byReload == "" {
+				assert.Empty(t, status.Endpoints.ByReload)
+			} else if assert.Len(t, status.Endpoints.ByReload, 1) {
+				assert.Contains(t, status.Endpoints.ByReload[0].Reason, tt.byReload)
+			}
+			s.web(t) // others go on
+		})
+	}
+}
 
-func TestAThousandInstancesAllServe(t *testing.T) {
-	s := alone(t, asking(t))
+// crowd registers so many instances of hello, and waits until all have answered.
+func (s *system) crowd(t *testing.T, instances int) {
+	t.Helper()
 	port := lbtest.StartEverywhere(t).Port
 	want := map[string]bool{}
 	var ops api.TxnOps
@@ -147,7 +168,7 @@ func TestAThousandInstancesAllServe(t *testing.T) {
 		ops = nil
 	}
 	ops = append(ops, &api.TxnOp{Node: &api.NodeTxnOp{Verb: api.NodeSet, Node: api.Node{Node: "crowd", Address: "127.0.0.1"}}})
-	for n := range crowded {
+	for n := range instances {
 		address := fmt.Sprintf("127.9.%d.%d", n/250, 1+n%250)
 		want[address] = true
 		ops = append(ops, &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: "crowd", Service: api.AgentService{
@@ -161,7 +182,7 @@ func TestAThousandInstancesAllServe(t *testing.T) {
 		flush()
 	}
 	began := time.Now()
-	s.WaitServing(hello, crowded)
+	s.WaitServing(hello, instances)
 	t.Logf("served %s after the last was registered", time.Since(began).Round(time.Millisecond))
 	load := lbtest.StartLoad(t, s.GRPC, 8, 0)
 	s.Eventually("all have answered", func() error {
@@ -175,5 +196,5 @@ func TestAThousandInstancesAllServe(t *testing.T) {
 	result := load.Stop()
 	t.Logf("all have answered after %d calls", result.Calls)
 	lostNothing(t, result)
-	assert.Len(t, result.Names, crowded)
+	assert.Len(t, result.Names, instances)
 }

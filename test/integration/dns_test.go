@@ -36,13 +36,13 @@ func asking(t *testing.T) nginxtest.Binary {
 	return binary
 }
 
-const droppedSeeds = "dropped those it started with"
+const droppedBootstrap = "nginx has dropped bootstrap servers"
 
 // settled waits until nginx has asked for its servers n times from the start, and
-// has dropped those it started with. It returns nginx's generation.
+// has dropped its bootstrap servers. It returns nginx's generation.
 func (s *system) settled(t *testing.T, n int) (generation int) {
 	t.Helper()
-	s.Eventually("nginx has dropped the servers it started with", func() error {
+	s.Eventually("nginx has dropped its bootstrap servers", func() error {
 		status, err := s.Status()
 		if err != nil {
 			return err
@@ -51,7 +51,7 @@ func (s *system) settled(t *testing.T, n int) (generation int) {
 		if status.State != controller.Serving || len(status.Endpoints.Untaken) > 0 {
 			return fmt.Errorf("%s: %s", status.State, status.Summary)
 		}
-		if found := strings.Count(s.Log(), droppedSeeds); found < n {
+		if found := strings.Count(s.Log(), droppedBootstrap); found < n {
 			return fmt.Errorf("%d times, want %d", found, n)
 		}
 		return nil
@@ -62,12 +62,12 @@ func (s *system) settled(t *testing.T, n int) (generation int) {
 // settledWithoutConsul is settled for a balancer that goes by what it remembers.
 func (s *system) settledWithoutConsul(t *testing.T, n int) {
 	t.Helper()
-	s.Eventually("nginx has dropped the servers it started with", func() error {
+	s.Eventually("nginx has dropped its bootstrap servers", func() error {
 		status, err := s.Status()
 		if err != nil {
 			return err
 		}
-		if found := strings.Count(s.Log(), droppedSeeds); found < n || len(status.Endpoints.Untaken) > 0 {
+		if found := strings.Count(s.Log(), droppedBootstrap); found < n || len(status.Endpoints.Untaken) > 0 {
 			return fmt.Errorf("%d times, want %d: %s", found, n, status.Summary)
 		}
 		return nil

@@ -95,9 +95,9 @@ func (s *system) whole(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, fmt.Sprintf("generations/%06d", status.Nginx.Generation), target)
 	s.Eventually("an nginx that starts finds its servers", func() error {
-		seeds, err := os.Readlink(filepath.Join(s.StateDir, "seeds", "now"))
-		if err == nil && seeds != "start" {
-			err = fmt.Errorf("it reads %s", seeds)
+		set, err := os.Readlink(filepath.Join(s.StateDir, "seeds", "now"))
+		if err == nil && set != "start" {
+			err = fmt.Errorf("it reads %s", set)
 		}
 		return err
 	})

@@ -1,0 +1,448 @@
+package controller
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
+	"lbctl/internal/resolver"
+)
+
+// fakeEndpoints is a resolver whose nginx asks when the test says so.
+type fakeEndpoints struct {
+	mu        sync.Mutex
+	upstreams map[string][]resolver.Target // nil: told nothing yet
+	untaken   map[string]time.Time
+	taken     chan struct{}
+	restarted int
+}
+
+func (f *fakeEndpoints) Set(upstreams map[string][]resolver.Target) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, targets := range upstreams {
+		if known, ok := f.upstreams[name]; !ok || !slices.Equal(known, targets) {
+			f.untaken[name] = time.Now()
+		}
+	}
+	f.upstreams = maps.Clone(upstreams)
+}
+
+func (f *fakeEndpoints) Untaken() map[string]time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.untaken)
+}
+
+func (f *fakeEndpoints) Known(upstream string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, told := f.upstreams[upstream]
+	_, untaken := f.untaken[upstream]
+	return told && !untaken
+}
+
+func (f *fakeEndpoints) Taken() <-chan struct{} { return f.taken }
+
+func (f *fakeEndpoints) Restarted() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.restarted++
+}
+
+func (f *fakeEndpoints) restarts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.restarted
+}
+
+// take is nginx fetching the servers of all upstreams.
+func (f *fakeEndpoints) take() {
+	f.mu.Lock()
+	clear(f.untaken)
+	f.mu.Unlock()
+	f.taken <- struct{}{}
+	time.Sleep(lookPause)
+	synctest.Wait()
+}
+
+// takes is nginx fetching the servers of these upstreams.
+func (f *fakeEndpoints) takes(upstreams ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, upstream := range upstreams {
+		delete(f.untaken, upstream)
+	}
+}
+
+// restart is an nginx that has fetched nothing yet.
+func (f *fakeEndpoints) restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for upstream := range f.upstreams {
+		f.untaken[upstream] = time.Now()
+	}
+}
+
+// names is the upstreams that are answered for.
+func (f *fakeEndpoints) names() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.upstreams))
+}
+
+// asking is bubble with an nginx that asks for its servers.
+func asking(t *testing.T, test func(r *rig, f *fakeEndpoints)) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{T: t, dir: dir, server: newFakeServer(), source: newFakeSource()}
+		f := newFakeEndpoints()
+		r.asks = f
+		r.run()
+		defer func() { r.end() }()
+		test(r, f)
+	})
+}
+
+func newFakeEndpoints() *fakeEndpoints {
+	return &fakeEndpoints{untaken: map[string]time.Time{}, taken: make(chan struct{}, 1)}
+}
+
+// servers delivers so many instances of hello, which are no other files than any
+// other number of them.
+func (r *rig) servers(instances int) {
+	const name = "grpc-hello"
+	var targets []resolver.Target
+	for n := range instances {
+		targets = append(targets, resolver.Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(7000+n)), Weight: 1})
+	}
+	r.source.updates <- render.Configuration{
+		Hash:      "hello",
+		Files:     map[string][]byte{"nginx.conf": []byte("hello")},
+		Entries:   []endpoints.Entry{entry("hello", instances)},
+		Upstreams: map[string][]resolver.Target{name: targets},
+	}
+	synctest.Wait()
+}
+
+func TestInstancesAreNoGeneration(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.wait(time.Minute)
+		assert.Equal(t, Serving, r.status().State)
+
+		r.servers(3)
+		s := r.status()
+		assert.Equal(t, Pending, s.State, s.Summary)
+		assert.Equal(t, []string{"grpc-hello"}, s.Endpoints.Untaken)
+		r.wait(2 * time.Second)
+		assert.Equal(t, Pending, r.status().State, "nginx has not asked yet")
+		f.take()
+		s = r.status()
+		assert.Equal(t, Serving, s.State, s.Summary)
+		assert.Equal(t, 3, s.Instances)
+		assert.Equal(t, []string{"applied 1", "moved 1"}, r.events())
+		moved := r.c.History()[0]
+		assert.Equal(t, "hello +2", moved.Change)
+		assert.InDelta(t, 2, moved.TookSeconds, 0.06, "since Consul's answer")
+	})
+}
+
+func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.servers(2)
+		r.wait(askPatience - time.Second)
+		assert.Empty(t, r.status().Problems)
+		r.wait(2 * time.Second)
+		problems := r.status().Problems
+		if assert.Len(t, problems, 1) {
+			assert.Contains(t, problems[0].Message, `it has not fetched the newest servers of 1 upstream, among them "grpc-hello"`)
+		}
+		f.take()
+		assert.Empty(t, r.status().Problems)
+	})
+}
+
+func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.server.start("grpc-hello")
+		r.servers(1)
+		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=0;\n"}, r.server.bootstrapNow())
+		r.wait(time.Minute)
+		assert.Zero(t, r.server.reloaded(), "it has not asked yet")
+		r.servers(2)
+		r.wait(time.Minute)
+		f.take()
+		assert.Equal(t, 1, r.server.reloaded())
+		r.wait(time.Minute)
+		assert.Equal(t, 1, r.server.reloaded(), "once is enough")
+	})
+}
+
+func TestDroppingServersIsOneReloadASecond(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.server.start("grpc-hello")
+		r.servers(1) // which is a reload
+		f.take()
+		assert.Zero(t, r.server.reloaded())
+		r.wait(3 * time.Second)
+		assert.Equal(t, 1, r.server.reloaded())
+	})
+}
+
+func TestServersThatNginxStartedWithStayWhileNobodyKnowsBetter(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(2)
+		f.take()
+		r.wait(time.Minute)
+		bootstrap := r.server.bootstrapNow()
+		assert.NotEmpty(t, bootstrap)
+
+		// lbctl and nginx start again, with Consul away.
+		again := newFakeEndpoints()
+		r.asks = again
+		r.server.start("grpc-hello")
+		r.restart()
+		r.source.status.Entries = []endpoints.Entry{entry("hello", 5)}
+		r.wait(time.Minute)
+		assert.Equal(t, 5, r.status().Instances, "what an earlier lbctl knew")
+		assert.Equal(t, bootstrap, r.server.bootstrapNow(), "what an earlier lbctl wrote")
+		assert.Zero(t, r.server.reloaded(), "nginx has no other servers")
+
+		r.servers(1)
+		again.take()
+		r.wait(time.Minute)
+		assert.Equal(t, 1, r.server.reloaded())
+		assert.NotEqual(t, bootstrap, r.server.bootstrapNow())
+	})
+}
+
+func TestBootstrapServersThatCantBeWrittenAreTriedAgain(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.wait(time.Minute)
+		r.server.with(func() { r.server.bootstrapFail = errors.New("no space left on device") })
+		r.servers(2)
+		f.take()
+		problems := r.status().Problems
+		if assert.Len(t, problems, 1) {
+			assert.Contains(t, problems[0].Message, "no space left on device")
+		}
+		r.wait(time.Minute)
+		r.server.with(func() { r.server.bootstrapFail = nil })
+		r.wait(time.Minute)
+		assert.Empty(t, r.status().Problems)
+		assert.Contains(t, r.server.bootstrapNow()["grpc-hello"], "10.0.0.1:7001")
+		assert.Equal(t, []string{"applied 1", "moved 1"}, r.events())
+	})
+}
+
+func TestAnotherMasterHasNoServersYet(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.wait(time.Minute)
+		assert.Zero(t, f.restarts())
+		for n := 1; n <= 2; n++ {
+			r.server.with(func() { r.server.master.PID = 7 + n })
+			r.wait(10 * time.Second)
+			assert.Equal(t, n, f.restarts(), fmt.Sprintf("restart %d", n))
+		}
+	})
+}
+
+func TestInstancesComeAndGoWhileAGenerationIsPinned(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.wait(time.Minute)
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+		r.servers(4)
+		f.take()
+		s := r.status()
+		assert.Equal(t, Frozen, s.State, s.Summary)
+		assert.Equal(t, 4, s.Instances)
+		assert.Equal(t, []string{"applied 1", "rollback 1", "moved 1"}, r.events())
+	})
+}
+
+// asksFor delivers a configuration that has nginx ask for upstreams, with one server
+// each.
+func (r *rig) asksFor(hash string, upstreams ...string) {
+	cfg := render.Configuration{Hash: hash, Files: map[string][]byte{"nginx.conf": []byte(hash)}, Upstreams: map[string][]resolver.Target{}}
+	for n, upstream := range upstreams {
+		cfg.Entries = append(cfg.Entries, entry(strings.TrimPrefix(upstream, "grpc-"), 1))
+		cfg.Upstreams[upstream] = []resolver.Target{{Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(7000+n)), Weight: 1}}
+	}
+	r.source.updates <- cfg
+	synctest.Wait()
+}
+
+func TestTheGenerationSaysWhatNginxAsksFor(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.asksFor("one", "grpc-a", "grpc-b")
+		f.take()
+		current, err := r.server.Current()
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"grpc-a", "grpc-b"}, current.Upstreams)
+	})
+}
+
+// TestTextIsNoUpstream has an older lbctl's generation, which has no list, and values
+// of services that read like the host name of an upstream.
+func TestTextIsNoUpstream(t *testing.T) {
+	files := map[string][]byte{"http.conf": []byte(`upstream http-web {
+    server http-web.u.lbctl.internal service=lb resolve max_fails=1 fail_timeout=2s;
+}
+server {
+    server_name nobody.u.lbctl.internal;
+    location /server_x.u.lbctl.internal/ { proxy_pass http://http-web; }
+    location "/ server y.u.lbctl.internal service=lb resolve" { return 404; }
+`)}
+	a := askedBy(nginx.Generation{Number: 1}, files)
+	assert.Equal(t, asked{upstreams: map[string]bool{"http-web": true}}, a)
+	a = askedBy(nginx.Generation{Number: 2, Note: nginx.Note{Upstreams: []string{}}}, files)
+	assert.Equal(t, asked{upstreams: map[string]bool{}, known: true}, a)
+}
+
+func TestAnUpstreamThatNoServiceStandsBehindIsAnswered(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.asksFor("one", "grpc-a", "grpc-b")
+		f.take()
+		r.wait(time.Minute)
+		r.asksFor("two", "grpc-a")
+		assert.Equal(t, []string{"grpc-a"}, f.names(), "nginx serves the generation without it")
+		f.take()
+		r.wait(time.Minute)
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+		assert.Equal(t, []string{"grpc-a", "grpc-b"}, f.names())
+		assert.Empty(t, f.upstreams["grpc-b"], "nobody knows its servers")
+		f.take()
+
+		// nginx starts, and has to drop what it started with.
+		r.server.start("grpc-a", "grpc-b")
+		f.restart()
+		r.wait(10 * time.Second)
+		assert.Zero(t, r.server.reloaded())
+		f.take()
+		r.wait(3 * time.Second)
+		assert.Equal(t, 1, r.server.reloaded())
+	})
+}
+
+func TestAGenerationOfAnOlderLbctlBlocksNothing(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.asksFor("one", "grpc-a")
+		f.take()
+		r.end()
+		r.server.with(func() {
+			r.server.generations[0].Upstreams = nil
+			r.server.generations[0].Hash = "other"
+			r.server.files[1] = map[string][]byte{"nginx.conf": []byte("  server grpc-a.u.lbctl.internal service=lb resolve;\n  server grpc-left.u.lbctl.internal service=lb resolve;\n")}
+			r.server.fail = func(string) error { return nginx.ErrRolledBack }
+		})
+		r.server.start("grpc-a", "grpc-left")
+		again := newFakeEndpoints()
+		r.asks = again
+		r.restart()
+		r.asksFor("two", "grpc-a")
+		assert.Equal(t, []string{"grpc-a"}, again.names(), "nginx keeps what it has of the other one")
+		again.take()
+		r.wait(5 * time.Second)
+		assert.Equal(t, 1, r.server.reloaded())
+	})
+}
+
+// TestEachUpstreamDropsItsBootstrapServersForItself has one that nginx never asks for.
+func TestEachUpstreamDropsItsBootstrapServersForItself(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.asksFor("one", "grpc-a", "grpc-b", "grpc-c")
+		f.take()
+		r.wait(time.Minute)
+		r.server.with(func() { r.server.known = f.Known })
+		r.server.start("grpc-a", "grpc-b", "grpc-c")
+		f.restart()
+		r.wait(6 * time.Second) // a check
+		f.takes("grpc-a", "grpc-b")
+		r.wait(3 * time.Second)
+		assert.Zero(t, r.server.reloaded(), "the third one may ask in a moment")
+		r.wait(askPatience)
+		assert.Equal(t, 1, r.server.reloaded())
+		r.wait(10 * time.Minute)
+		assert.Equal(t, 1, r.server.reloaded(), "there is nothing more to drop")
+		s := r.status()
+		assert.Equal(t, Pending, s.State, s.Summary)
+		f.take()
+		r.wait(time.Minute)
+		assert.Equal(t, 2, r.server.reloaded())
+		s = r.status()
+		assert.Equal(t, Serving, s.State, s.Summary)
+	})
+}
+
+func TestOutdatedBootstrapServersAreNotServing(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.wait(time.Minute)
+		s := r.status()
+		assert.Equal(t, Serving, s.State, s.Summary)
+
+		r.server.with(func() { r.server.master.PID = 8 })
+		s = r.status()
+		assert.Equal(t, Pending, s.State, "no check has seen that nginx started: %s", s.Summary)
+		r.server.start("grpc-hello")
+		f.restart()
+		r.wait(10 * time.Second)
+		s = r.status()
+		assert.Equal(t, Pending, s.State, s.Summary)
+		assert.Contains(t, s.Pending.Reason, `nginx still uses the servers that it started with for 1 upstream, among them "grpc-hello"`)
+		f.take()
+		r.wait(5 * time.Second)
+		s = r.status()
+		assert.Equal(t, Serving, s.State, s.Summary)
+
+		// A new upstream starts with servers that are not outdated.
+		r.server.with(func() { r.server.read = r.server.bootstrap; r.server.known = func(string) bool { return false } })
+		r.wait(10 * time.Second)
+		s = r.status()
+		assert.Equal(t, Serving, s.State, s.Summary)
+	})
+}
+
+// TestOneServicesBootstrapServersHoldBackNobody can't write the file of one upstream.
+func TestOneServicesBootstrapServersHoldBackNobody(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.server.with(func() { r.server.bootstrapLeft = map[string]error{"grpc-a": errors.New("file name too long")} })
+		r.asksFor("one", "grpc-a", "grpc-b")
+		f.take()
+		s := r.status()
+		assert.Equal(t, Serving, s.State, s.Summary)
+		assert.Equal(t, 2, s.Services)
+		if assert.Len(t, s.Problems, 1) {
+			assert.Equal(t, "service a", s.Problems[0].Subject)
+			assert.Contains(t, s.Problems[0].Message, "file name too long")
+		}
+		r.server.with(func() { r.server.bootstrapLeft = nil })
+		r.wait(time.Minute)
+		assert.Empty(t, r.status().Problems)
+	})
+}

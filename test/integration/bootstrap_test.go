@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/controller"
+	"lbctl/internal/lbtest"
+)
+
+// TestNginxThatStartedDropsItsBootstrapServers restarts nginx with an instance in
+// maintenance that it starts with, and checks that the instance gets no calls once
+// lbctl says that nginx serves what Consul says.
+func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
+	routes := func(t *testing.T, s *system, name string, meta map[string]string) {
+		meta["lb-protocol"] = "http"
+		require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{
+			Name: name, Address: "127.0.0.1", Port: 9, Meta: meta,
+		}))
+		s.WaitServing(name, 1)
+	}
+	tests := []struct {
+		name   string
+		before func(t *testing.T, s *system)
+		state  controller.State
+	}{
+		{"a host that reads like one that nginx asks for", func(t *testing.T, s *system) {
+			routes(t, s, "odd", map[string]string{"lb-host": "nobody.u.lbctl.internal.example"})
+		}, controller.Serving},
+		{"a path that reads like a host that nginx asks for", func(t *testing.T, s *system) {
+			routes(t, s, "odd", map[string]string{"lb-path": "/nobody.u.lbctl.internal"})
+		}, controller.Serving},
+		{"a generation with a service that is gone is pinned", func(t *testing.T, s *system) {
+			routes(t, s, "gone", map[string]string{"lb-path": "/gone"})
+			s.settled(t, 2)
+			before, err := s.Status()
+			require.NoError(t, err)
+			require.NoError(t, s.consul.Agent().ServiceDeregister("gone"))
+			s.Eventually("the service has left", func() error {
+				if _, err := s.Lbctl("accept"); err != nil {
+					return err
+				}
+				status, err := s.Status()
+				if err == nil && (status.Services != 1 || status.State != controller.Serving || status.Nginx.Generation == before.Nginx.Generation) {
+					err = errors.New(status.Summary)
+				}
+				return err
+			})
+			_, err = s.Lbctl("rollback", fmt.Sprint(before.Nginx.Generation))
+			require.NoError(t, err)
+		}, controller.Frozen},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := alone(t, asking(t))
+			s.backends(t, 1, 3)
+			s.settled(t, 1)
+			tt.before(t, s)
+			drops := strings.Count(s.Log(), droppedBootstrap)
+			s.KillLbctl() // what nginx starts with stays as it is
+			s.Nginx().Stop()
+			require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-server-1", "test"))
+			s.StartNginx()
+			load := lbtest.StartLoad(t, s.GRPC, 2, pause)
+			load.WaitMore(t, 20)
+			load.Stop()
+
+			s.StartLbctl()
+			s.Eventually("nginx serves what Consul says", func() error {
+				status, err := s.Status()
+				if err == nil && (status.State != tt.state) {
+					err = errors.New(status.Summary)
+				}
+				if err == nil && tt.state == controller.Frozen && strings.Count(s.Log(), droppedBootstrap) == drops {
+					err = errors.New("nginx has not dropped its bootstrap servers")
+				}
+				return err
+			})
+			load = lbtest.StartLoad(t, s.GRPC, 2, pause)
+			load.WaitMore(t, 100)
+			result := load.Stop()
+			lostNothing(t, result)
+			assert.Zero(t, load.First("server-1"), "the instance in maintenance")
+		})
+	}
+}
