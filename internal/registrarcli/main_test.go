@@ -187,7 +187,7 @@ func TestUsage(t *testing.T) {
 		{"exec without a command", nil, []string{"exec"}, "registrar: exec: no command given, want one, for example: registrar exec -- grpc_server -port=7777\n"},
 		{"one mistake is one line", []string{"WEIGHT=0"}, nil, "registrar: WEIGHT: \"0\" is not a weight, want a number from 1 to 65535, or two such as 10/1 for passing and warning\n"},
 		{"a connection that can't be", []string{"CONSUL_HTTP_SSL=true", "CONSUL_CACERT=/nowhere/ca.pem"}, nil,
-			"registrar: connect to the Consul agent at 127.0.0.1:8500: Error loading CA File: open /nowhere/ca.pem: no such file or directory\n"},
+			"registrar: connect to the Consul agent: read the credentials for Consul: open /nowhere/ca.pem: no such file or directory\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

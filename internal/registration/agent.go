@@ -37,9 +37,9 @@ type registration struct {
 func newAgent(cfg Config, logger *slog.Logger) (*agent, error) {
 	clients, err := newClients(cfg, logger)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connect to the Consul agent: %w", err)
 	}
-	return &agent{clients: clients, address: cfg.ConsulAddr}, nil
+	return &agent{clients: clients, address: clients.client.Address()}, nil
 }
 
 // wanted is the entry the agent should have.

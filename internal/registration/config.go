@@ -34,13 +34,10 @@ type Config struct {
 	// health check before it is registered as critical.
 	ReadyTimeout time.Duration
 
-	// ConsulAddr is the agent: "host:port", a URL, or "unix:///path", without a
-	// password. Token, TLS and namespace come from Consul's CONSUL_* environment
-	// variables.
+	// ConsulAddr is the agent: "host:port", a URL, which may have a user and a
+	// password, or "unix:///path". Token, TLS and namespace come from Consul's
+	// CONSUL_* environment variables.
 	ConsulAddr string
-	// ConsulAuth is the user name and password of an agent behind a proxy. Nil
-	// leaves it to CONSUL_HTTP_AUTH.
-	ConsulAuth *api.HttpBasicAuth
 	// Attempts is how often the first registration is tried, AttemptDelay the
 	// pause between two attempts.
 	Attempts     int

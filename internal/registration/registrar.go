@@ -90,7 +90,11 @@ func (r *Registrar) Run(ctx context.Context) error {
 
 // Reload reads the token and the certificates for Consul again. They are also read
 // again by themselves when their files change.
-func (r *Registrar) Reload() { r.agent.clients.reload() }
+func (r *Registrar) Reload() {
+	if r.agent.clients.reload() {
+		r.logger.Info("credentials for Consul read again")
+	}
+}
 
 // join registers the service as soon as the server is ready and keeps it so
 // until ctx is done.

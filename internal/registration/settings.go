@@ -227,7 +227,10 @@ var settings = []Setting{
 	{
 		Group: groupConsul, Flag: "consul-addr", Env: "CONSUL_HTTP_ADDR", Value: "ADDRESS",
 		Usage: "the agent is there: host:port, a URL, or unix:///path; wins over the port",
-		set:   setConsulAddr,
+		set: func(c *Config, v []string) error {
+			c.ConsulAddr = last(v)
+			return nil
+		},
 	},
 	{
 		Group: groupConsul, Flag: "attempts", Env: "REGISTER_ATTEMPTS", Value: "N", Default: "10",
