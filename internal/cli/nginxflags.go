@@ -37,7 +37,7 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 	define(flags, &n.Marks.MaxFails, "max-fails", "LBCTL_MAX_FAILS", "N",
 		"failed attempts after which nginx itself leaves an instance out for --fail-timeout (default never: lbctl's probes judge)", 0, parseNumber(0, 1000))
 	define(flags, &n.Marks.FailTimeout, "fail-timeout", "LBCTL_FAIL_TIMEOUT", "DURATION",
-		"within which --max-fails counts, and for which nginx then leaves the instance out", nginx.DefaultFailTimeout, parseDuration(time.Millisecond))
+		"within which --max-fails counts, and for which nginx then leaves the instance out", nginx.DefaultFailTimeout, parseDuration(time.Second))
 	define(flags, &n.Endpoints, "endpoints", "LBCTL_ENDPOINTS", "HOW",
 		"how changes of instances reach nginx: reload, dns (nginx asks lbctl for them) or auto, which is dns where nginx can",
 		daemon.EndpointsAuto, parseChoice(daemon.EndpointsAuto, daemon.EndpointsDNS, daemon.EndpointsReload))

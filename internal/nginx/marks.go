@@ -10,7 +10,7 @@ import (
 // while a request that every instance breaks off would mark them all.
 type Marks struct {
 	MaxFails    int           // failed attempts within FailTimeout that mark a server; 0 for never
-	FailTimeout time.Duration // and how long it stays marked; default DefaultFailTimeout
+	FailTimeout time.Duration // and how long it stays marked, rounded up to seconds; default DefaultFailTimeout
 }
 
 // DefaultFailTimeout is FailTimeout where nothing is said.
@@ -24,5 +24,6 @@ func (m Marks) String() string {
 	if m.FailTimeout == 0 {
 		m.FailTimeout = DefaultFailTimeout
 	}
-	return fmt.Sprintf("max_fails=%d fail_timeout=%dms", m.MaxFails, m.FailTimeout.Milliseconds())
+	seconds := (m.FailTimeout + time.Second - 1) / time.Second // nginx takes no fraction
+	return fmt.Sprintf("max_fails=%d fail_timeout=%ds", m.MaxFails, seconds)
 }

@@ -88,13 +88,13 @@ func TestARequestThatBreaksInstancesCostsNoOther(t *testing.T) {
 // An operator can have nginx's own marks all the same.
 func TestMarksOfNginx(t *testing.T) {
 	assert.Equal(t, "max_fails=0", nginx.Marks{}.String())
-	assert.Equal(t, "max_fails=3 fail_timeout=2000ms", nginx.Marks{MaxFails: 3}.String())
-	assert.Equal(t, "max_fails=1 fail_timeout=250ms", nginx.Marks{MaxFails: 1, FailTimeout: 250 * time.Millisecond}.String())
+	assert.Equal(t, "max_fails=3 fail_timeout=2s", nginx.Marks{MaxFails: 3}.String())
+	assert.Equal(t, "max_fails=1 fail_timeout=1s", nginx.Marks{MaxFails: 1, FailTimeout: 250 * time.Millisecond}.String())
 	settings := testSettings("1.30.6")
 	settings.Marks = nginx.Marks{MaxFails: 2, FailTimeout: time.Second}
 	c, err := offline(Options{Settings: settings}, parseAll(one("web", 80, tags("http_server"))), testNames())
 	require.NoError(t, err)
-	assert.Contains(t, string(c.Files["http.conf"]), "server 127.0.0.1:80 weight=1 max_fails=2 fail_timeout=1000ms;")
+	assert.Contains(t, string(c.Files["http.conf"]), "server 127.0.0.1:80 weight=1 max_fails=2 fail_timeout=1s;")
 }
 
 // The locations of nginx's own errors are reached by nothing but errors.

@@ -88,3 +88,10 @@ func TestResetCallsCostAnInstanceNothing(t *testing.T) {
 	}
 	assert.NotContains(t, s.Log(), "instance ejected")
 }
+
+// TestNginxAcceptsMarks turns nginx's own marks on, as an operator may.
+func TestNginxAcceptsMarks(t *testing.T) {
+	t.Parallel() // it mostly waits
+	s := alone(t, newest(t), "--max-fails", "1", "--fail-timeout", "1500ms")
+	s.backends(t, 1, 2)
+}
