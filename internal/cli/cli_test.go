@@ -413,7 +413,7 @@ func TestCommands(t *testing.T) {
 		{golden: "complete-services", line: "lbctl __complete services h"},
 		{golden: "complete-generations", line: "lbctl __complete rollback "},
 		{golden: "run-mistakes", line: "lbctl run --workers=none --admin 9119 --settle-min 3s",
-			environ: []string{"LBCTL_GRPC_LISTEN=:5000", "LBCTL_LOG_LEVEL=loud"}},
+			environ: []string{"LBCTL_GRPC_LISTEN=localhost:5000", "LBCTL_LOG_LEVEL=loud"}},
 		{golden: "run-ports", line: "lbctl run --http-listen 127.0.0.1:5000 --settle-min 3s", environ: []string{"LBCTL_SETTLE_MAX=1s"}},
 	} {
 		t.Run(test.golden, func(t *testing.T) {

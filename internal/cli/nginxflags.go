@@ -19,10 +19,10 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"templates that replace the built-in ones of the same name, and add to them", "", parseTemplates)
 	define(flags, &n.Binary, "nginx", "LBCTL_NGINX", "PATH",
 		"nginx's program (default nginx on PATH)", "", parseText)
-	define(flags, &n.GRPCListen, "grpc-listen", "LBCTL_GRPC_LISTEN", "ADDRESS:PORT",
-		"where nginx takes gRPC", render.DefaultGRPCListen, parseListen)
-	define(flags, &n.HTTPListen, "http-listen", "LBCTL_HTTP_LISTEN", "ADDRESS:PORT",
-		"where nginx takes HTTP", render.DefaultHTTPListen, parseListen)
+	define(flags, &n.GRPCListen, "grpc-listen", "LBCTL_GRPC_LISTEN", "ADDRESS:PORT,...",
+		"where nginx takes gRPC", render.DefaultGRPCListen, render.ParseListen)
+	define(flags, &n.HTTPListen, "http-listen", "LBCTL_HTTP_LISTEN", "ADDRESS:PORT,...",
+		"where nginx takes HTTP", render.DefaultHTTPListen, render.ParseListen)
 	define(flags, &n.Workers, "workers", "LBCTL_WORKERS", "N",
 		"nginx's worker processes (default the cores lbctl may use; 1 for an nginx older than 1.27.1)", 0, parseNumber(1, 1024))
 	define(flags, &n.CPUAffinity, "worker-cpu-affinity", "LBCTL_WORKER_CPU_AFFINITY", "HOW",

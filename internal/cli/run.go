@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -70,8 +69,10 @@ func newRunCmd(f *factory) *cobra.Command {
 		if cfg.Controller.SettleMin > cfg.Controller.SettleMax {
 			mistake("%s %s: want at most %s, %s", flags.source("settle-min"), cfg.Controller.SettleMin, flags.source("settle-max"), cfg.Controller.SettleMax)
 		}
-		if port(cfg.Nginx.GRPCListen) == port(cfg.Nginx.HTTPListen) {
-			mistake("%s and %s: want two ports, both have %s", flags.source("grpc-listen"), flags.source("http-listen"), port(cfg.Nginx.GRPCListen))
+		for _, port := range cfg.Nginx.GRPCListen.Ports() {
+			if slices.Contains(cfg.Nginx.HTTPListen.Ports(), port) {
+				mistake("%s and %s: want two ports, both have %d", flags.source("grpc-listen"), flags.source("http-listen"), port)
+			}
 		}
 	})
 	opts.Known = append(slices.Sorted(maps.Values(flags.variables)), "LBCTL_ADDR")
@@ -176,11 +177,6 @@ func parseAdmin(given string) (string, error) {
 		return "", fmt.Errorf(`want ADDRESS:PORT, such as 127.0.0.1:9119, or "none"`)
 	}
 	return address, nil
-}
-
-func port(address string) string {
-	_, port, _ := net.SplitHostPort(address) // parseListen has looked at it
-	return port
 }
 
 // runRun leaves everything but the log to the daemon.

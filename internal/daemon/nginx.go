@@ -29,8 +29,8 @@ type NginxConfig struct {
 	Binary    string // nginx's program; default nginx on PATH
 	Templates string // directory of templates that replace the built-in ones; default none
 
-	GRPCListen string // where nginx takes gRPC; default render.DefaultGRPCListen
-	HTTPListen string // where nginx takes HTTP; default render.DefaultHTTPListen
+	GRPCListen render.Listen // where nginx takes gRPC; default render.DefaultGRPCListen
+	HTTPListen render.Listen // where nginx takes HTTP; default render.DefaultHTTPListen
 
 	Workers     int    // worker processes; default render.DefaultWorkers
 	CPUAffinity string // AffinityAuto or AffinityOff; default AffinityOff

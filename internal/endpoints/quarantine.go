@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -283,9 +284,14 @@ func alike(a, b Service) bool {
 	})
 }
 
-// free reports whether nobody listens on a TCP address of this machine.
+// free reports whether nobody listens on a TCP address of this machine. "[::]" is
+// IPv6 alone, as for nginx.
 func free(address string) bool {
-	listener, err := net.Listen("tcp", address)
+	network := "tcp4"
+	if strings.HasPrefix(address, "[") {
+		network = "tcp6"
+	}
+	listener, err := net.Listen(network, address)
 	if err != nil {
 		return !errors.Is(err, syscall.EADDRINUSE)
 	}

@@ -103,7 +103,7 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 	for _, c := range culprits {
 		suspect := guilty[c.service]
 		refusal := endpoints.Refusal{Reason: c.why}
-		if address, ok := boundInVain(c.why); ok && address == s.opts.Settings.tcpListen(suspect.Port) {
+		if address, ok := boundInVain(c.why); ok && slices.Contains(s.opts.Settings.tcpListen(suspect.Port), address) {
 			refusal.Listen = address
 		}
 		if s.table.Refuse(time.Now(), suspect.Entry, refusal) {
@@ -157,7 +157,7 @@ func (s *Source) listener(why string, suspects []endpoints.Suspect) (string, boo
 	for _, suspect := range suspects {
 		last := suspect.Last
 		listens := last != nil && last.Port == suspect.Port && len(last.Rotation()) > 0
-		if suspect.Port != 0 && s.opts.Settings.tcpListen(suspect.Port) == address && !listens {
+		if suspect.Port != 0 && slices.Contains(s.opts.Settings.tcpListen(suspect.Port), address) && !listens {
 			return suspect.Name, true
 		}
 	}

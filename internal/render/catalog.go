@@ -92,7 +92,7 @@ type Location struct {
 
 // TCPService is one service on a port of its own.
 type TCPService struct {
-	Listen   string // "0.0.0.0:6379"
+	Listen   Listen // "0.0.0.0:6379", "[::]:6379"
 	Upstream Upstream
 }
 

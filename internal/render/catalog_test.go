@@ -121,7 +121,7 @@ func TestAConflictIsAProblem(t *testing.T) {
 	problems := laidOut.problems
 	assert.Equal(t, []string{"_: =/x a, /x/ a, / e"}, served(c.HTTP))
 	require.Len(t, c.TCP, 1)
-	assert.Equal(t, "0.0.0.0:7000", c.TCP[0].Listen)
+	assert.Equal(t, Listen{"0.0.0.0:7000"}, c.TCP[0].Listen)
 	assert.Equal(t, []Problem{
 		{Subject: "service b", Message: `http route "*/x" is already served by service "a"`},
 		{Subject: "service d", Message: `TCP port 7000 is already served by service "c"`},

@@ -240,7 +240,7 @@ func checkStream(t *testing.T, tree []directive, services []TCPService) {
 	for n, s := range services {
 		checkUpstream(t, blocks[2*n], s.Upstream)
 		require.Equal(t, directive{words: []string{"server"}, isBlk: true, block: []directive{
-			{words: []string{"listen", s.Listen, "so_keepalive=on"}},
+			{words: []string{"listen", s.Listen.String(), "so_keepalive=on"}},
 			{words: []string{"proxy_pass", s.Upstream.Name}},
 		}}, blocks[2*n+1])
 	}

@@ -89,7 +89,7 @@ func checkValues(t *testing.T, c Catalog) {
 	}
 	for _, s := range c.TCP {
 		upstream(s.Upstream)
-		_, err := netip.ParseAddrPort(s.Listen)
+		_, err := netip.ParseAddrPort(s.Listen.String())
 		require.NoError(t, err)
 	}
 }

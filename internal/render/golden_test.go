@@ -52,8 +52,8 @@ func parseAll(registrations ...*api.ServiceEntry) []endpoints.Service {
 // testSettings are the same on every machine.
 func testSettings(nginxVersion string) Settings {
 	return Settings{
-		GRPCListen:   "0.0.0.0:5000",
-		HTTPListen:   "0.0.0.0:8080",
+		GRPCListen:   Listen{"0.0.0.0:5000"},
+		HTTPListen:   Listen{"0.0.0.0:8080"},
 		Workers:      2,
 		OpenFiles:    65536,
 		RunDir:       "/var/lib/lbctl/run",
@@ -139,7 +139,7 @@ var scenarios = []struct {
 		settings: func(s *Settings) {
 			s.User = "www-data"
 			s.StreamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
-			s.GRPCListen, s.HTTPListen = "[::]:5000", "127.0.0.1:80"
+			s.GRPCListen, s.HTTPListen = Listen{"[::]:5000", "10.0.0.9:5000"}, Listen{"127.0.0.1:80", "127.0.0.1:81"}
 			s.RunDir = "/run/load balancer"
 			s.OpenFiles = 1024
 			s.WorkerCPUAffinity = "auto"
@@ -275,8 +275,8 @@ func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.
 	}
 	settings.RunDir = dir
 	// nginx opens the ports of TCP services while it tests.
-	settings.GRPCListen = fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))
-	settings.HTTPListen = fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))
+	settings.GRPCListen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
+	settings.HTTPListen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
 	c, err := offline(Options{Settings: settings}, services, testNames())
 	require.NoError(t, err)
 	conf := write(t, dir, c)

@@ -31,7 +31,7 @@ func (m *memo) fits(set templateSet, c Catalog) bool {
 		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&
 		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
 		slices.EqualFunc(m.catalog.TCP, c.TCP, func(a, b TCPService) bool {
-			return a.Listen == b.Listen && sameUpstream(a.Upstream, b.Upstream)
+			return slices.Equal(a.Listen, b.Listen) && sameUpstream(a.Upstream, b.Upstream)
 		})
 }
 

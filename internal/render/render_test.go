@@ -17,8 +17,8 @@ import (
 func TestSettingsHaveDefaults(t *testing.T) {
 	s, err := Settings{RunDir: "/run/lb", NginxVersion: "1.30.6"}.complete()
 	require.NoError(t, err)
-	assert.Equal(t, "0.0.0.0:5000", s.GRPCListen)
-	assert.Equal(t, "0.0.0.0:8080", s.HTTPListen)
+	assert.Equal(t, Listen{":5000"}.each(), s.GRPCListen)
+	assert.Equal(t, Listen{":8080"}.each(), s.HTTPListen)
 	assert.Equal(t, runtime.GOMAXPROCS(0), s.Workers)
 	assert.Positive(t, s.OpenFiles)
 	assert.LessOrEqual(t, s.OpenFiles, 1<<20)
@@ -26,7 +26,8 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	for files, connections := range map[int]int{64: 32, 100: 50, 1024: 956, 8192: 8124, 1 << 20: 16384} {
 		assert.Equal(t, connections, Settings{Workers: 2, OpenFiles: files}.WorkerConnections(), "%d open files", files)
 	}
-	assert.Equal(t, "[::1]:6379", Settings{GRPCListen: "[::1]:5000"}.tcpListen(6379))
+	assert.Equal(t, Listen{"[::1]:6379", "10.0.0.1:6379"}, Settings{GRPCListen: Listen{"[::1]:5000", "10.0.0.1:5000", "10.0.0.1:5001"}}.tcpListen(6379))
+	assert.Equal(t, []int{5000, 5001, 8080}, Settings{GRPCListen: Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, HTTPListen: Listen{":8080"}}.ports())
 }
 
 // With more, an older nginx sends clients from one old worker to the next one at a
@@ -55,7 +56,7 @@ func TestAnOlderNginxHasOneWorker(t *testing.T) {
 
 func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
 	_, err := New(Options{Settings: Settings{
-		GRPCListen: "localhost:5000", HTTPListen: "0.0.0.0:x", Workers: -1, WorkerCPUAffinity: "0101", OpenFiles: 3,
+		GRPCListen: Listen{":5001", "localhost:5000"}, HTTPListen: Listen{"0.0.0.0:x"}, Workers: -1, WorkerCPUAffinity: "0101", OpenFiles: 3,
 		RunDir: "run", User: "no body;", NginxVersion: "latest", StreamModule: "/a$b",
 	}})
 	require.Error(t, err)
@@ -72,9 +73,9 @@ func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
 	} {
 		assert.ErrorContains(t, err, part)
 	}
-	_, err = New(Options{Settings: Settings{GRPCListen: "0.0.0.0:80", HTTPListen: "127.0.0.1:80", RunDir: "/run", NginxVersion: "1.30.6"}})
-	assert.ErrorContains(t, err, "have the same port, want two")
-	_, err = New(Options{Settings: Settings{GRPCListen: "5000", RunDir: "/run", NginxVersion: "1.30.6"}})
+	_, err = New(Options{Settings: Settings{GRPCListen: Listen{"0.0.0.0:80"}, HTTPListen: Listen{"127.0.0.1:81", "127.0.0.1:80"}, RunDir: "/run", NginxVersion: "1.30.6"}})
+	assert.ErrorContains(t, err, "both have the port 80, want two")
+	_, err = New(Options{Settings: Settings{GRPCListen: Listen{"5000"}, RunDir: "/run", NginxVersion: "1.30.6"}})
 	assert.ErrorContains(t, err, `"5000", want ADDRESS:PORT like "0.0.0.0:5000"`)
 }
 

@@ -3,11 +3,11 @@ package render
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -23,16 +23,13 @@ const maxWorkerConnections = 16384
 const reservedFiles = 64
 
 // Where nginx listens unless told otherwise.
-const (
-	DefaultGRPCListen = "0.0.0.0:5000"
-	DefaultHTTPListen = "0.0.0.0:8080"
-)
+const ()
 
 // Settings is what templates need to know that is not in Consul. They get it
 // from the function settings.
 type Settings struct {
-	GRPCListen string // address and port for gRPC; default DefaultGRPCListen
-	HTTPListen string // address and port for HTTP; default DefaultHTTPListen
+	GRPCListen Listen // for gRPC; default DefaultGRPCListen; TCP services have the same addresses
+	HTTPListen Listen // for HTTP; default DefaultHTTPListen
 	Workers    int    // worker processes; default DefaultWorkers
 	// MaxConnsPerClient bounds the requests, gRPC calls and TCP connections that one
 	// client address may have at a time, for each of the three; 0 is no bound.
@@ -87,20 +84,17 @@ func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream
 // HasStream reports whether nginx can serve plain TCP.
 func (s Settings) HasStream() bool { return s.StreamModule != nginx.NoStream }
 
-// tcpListen is where a TCP service listens: beside the gRPC listener.
-func (s Settings) tcpListen(port int) string {
-	host, _, _ := net.SplitHostPort(s.GRPCListen)
-	return net.JoinHostPort(host, strconv.Itoa(port))
-}
+// tcpListen is where a TCP service listens: at the addresses of the gRPC listener.
+func (s Settings) tcpListen(port int) Listen { return s.GRPCListen.at(port) }
 
 var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // complete fills in the defaults, and says all that is wrong.
 func (s Settings) complete() (Settings, error) {
-	if s.GRPCListen == "" {
+	if len(s.GRPCListen) == 0 {
 		s.GRPCListen = DefaultGRPCListen
 	}
-	if s.HTTPListen == "" {
+	if len(s.HTTPListen) == 0 {
 		s.HTTPListen = DefaultHTTPListen
 	}
 	if s.Workers == 0 {
@@ -113,17 +107,20 @@ func (s Settings) complete() (Settings, error) {
 	bad := func(what string, found any, want string) {
 		errs = append(errs, fmt.Errorf("%s %q, want %s", what, fmt.Sprint(found), want))
 	}
-	grpc, err := listenPort(s.GRPCListen)
+	grpc, err := s.GRPCListen.ports()
 	if err != nil {
 		errs = append(errs, fmt.Errorf("gRPC listen address: %w", err))
 	}
-	http, err := listenPort(s.HTTPListen)
+	http, err := s.HTTPListen.ports()
 	if err != nil {
 		errs = append(errs, fmt.Errorf("HTTP listen address: %w", err))
 	}
-	if grpc != 0 && grpc == http {
-		errs = append(errs, fmt.Errorf("gRPC listen address %q and HTTP listen address %q have the same port, want two", s.GRPCListen, s.HTTPListen))
+	for _, port := range grpc {
+		if slices.Contains(http, port) {
+			errs = append(errs, fmt.Errorf("gRPC and HTTP listen addresses %q and %q both have the port %d, want two", []string(s.GRPCListen), []string(s.HTTPListen), port))
+		}
 	}
+	s.GRPCListen, s.HTTPListen = s.GRPCListen.each(), s.HTTPListen.each()
 	if s.Resolver != "" {
 		if a, err := netip.ParseAddrPort(s.Resolver); err != nil || a.Port() == 0 {
 			bad("resolver", s.Resolver, `ADDRESS:PORT like "127.0.0.1:9153"`)
@@ -181,30 +178,7 @@ func DefaultWorkers(nginxVersion string) (n int, why string) {
 }
 
 // ports are those that no TCP service can have.
-func (s Settings) ports() []int {
-	var ports []int
-	for _, listen := range []string{s.GRPCListen, s.HTTPListen} {
-		if port, err := listenPort(listen); err == nil {
-			ports = append(ports, port)
-		}
-	}
-	return ports
-}
-
-func listenPort(address string) (int, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return 0, fmt.Errorf("%q, want ADDRESS:PORT like \"0.0.0.0:5000\"", address)
-	}
-	if net.ParseIP(host) == nil {
-		return 0, fmt.Errorf("%q has the address %q, want an IP address", address, host)
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil || n < 1 || n > 65535 {
-		return 0, fmt.Errorf("%q has the port %q, want 1 to 65535", address, port)
-	}
-	return n, nil
-}
+func (s Settings) ports() []int { return slices.Concat(s.GRPCListen.Ports(), s.HTTPListen.Ports()) }
 
 func openFilesLimit() int {
 	var limit syscall.Rlimit

@@ -48,7 +48,7 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 		http: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
 	}
 	settings := testSettings(binary.Version)
-	settings.GRPCListen, settings.HTTPListen = b.grpc, b.http
+	settings.GRPCListen, settings.HTTPListen = Listen{b.grpc}, Listen{b.http}
 	settings.RunDir = dir
 	settings.OpenFiles = 1024
 	settings.StreamModule = streamModule(t, binary)
