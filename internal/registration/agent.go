@@ -29,8 +29,8 @@ type agent struct {
 // registration is what the agent is told about the instance.
 type registration struct {
 	service *api.AgentServiceRegistration
-	// local is true when the agent runs on this machine, so that what we can
-	// reach it can reach too.
+	// local is true when the agent runs on this machine: then it can reach what
+	// the registrar can reach.
 	local bool
 }
 
@@ -66,9 +66,9 @@ func (a *agent) wanted(ctx context.Context, cfg Config, owner string) (registrat
 }
 
 // vouch lets the instance start as passing when the server has just answered
-// its health check. It counts only with the agent on the same machine: the way
-// from another one is not the way we tried. An instance that the agent already
-// knows keeps its status, Consul sees to that.
+// its health check. It does so only if the agent runs on this machine: another
+// machine may not reach the server. Consul keeps the status of an instance that it
+// already knows.
 func (r registration) vouch(ready bool) {
 	r.service.Check.Status = api.HealthCritical
 	if ready && r.local {

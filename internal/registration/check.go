@@ -88,7 +88,7 @@ func (c Check) target(address string, port int) string {
 }
 
 // definition is the check in Consul's terms. Its notes describe it fully: the
-// agent tells them back, so a change of the definition can be seen.
+// agent returns the notes but not the definition, so a change shows in the notes.
 func (c Check) definition(serviceID, target string) *api.AgentServiceCheck {
 	check := &api.AgentServiceCheck{
 		CheckID:                checkID(serviceID),
@@ -188,7 +188,7 @@ func (c Check) probeHTTP(ctx context.Context, target string) error {
 }
 
 func (c Check) tlsConfig() *tls.Config {
-	return &tls.Config{InsecureSkipVerify: c.TLS == TLSSkipVerify} //nolint:gosec // the operator's word
+	return &tls.Config{InsecureSkipVerify: c.TLS == TLSSkipVerify} //nolint:gosec // the operator asked for it
 }
 
 // validEndpoint says what is wrong with the endpoint for its type.

@@ -72,9 +72,9 @@ func (r *Registrar) deregister() {
 	}
 }
 
-// stayAway follows deregister. An agent that did not answer a registration may
-// carry it out after the deregistration: until that can't happen any more the
-// entry is looked for, and removed again.
+// stayAway follows deregister. A slow agent may carry out a registration that it
+// did not answer after the deregistration. stayAway looks for the entry until that
+// can't happen any more, and deregisters it again.
 func (r *Registrar) stayAway() {
 	until := r.unanswered.Add(lateRegistration)
 	if !r.mayBeKnown || time.Now().After(until) {

@@ -30,8 +30,9 @@ func newOwner() (string, error) {
 		host, os.Getpid(), time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), processIdentity(os.Getpid())), nil
 }
 
-// ownerEnded tells whether the registrar that the text describes is known to have
-// ended. Of one on another machine or in another container nothing is known.
+// ownerEnded tells whether the registrar that the text describes has surely ended.
+// It can't tell for a registrar on another machine or in another container, and
+// answers false.
 func ownerEnded(owner string) bool {
 	var host, since, process string
 	var pid int
@@ -45,12 +46,12 @@ func ownerEnded(owner string) bool {
 	return processIdentity(pid) != process
 }
 
-// mayWrite returns nil when the entry is nobody's, this registrar's, or that of a
-// registrar that has ended. Two registrars with one id would overwrite each other
-// for ever: the one that has the entry and is alive keeps it.
+// mayWrite returns nil when the entry has no owner, belongs to this registrar, or
+// belongs to one that has ended. Otherwise two registrars with one id would
+// overwrite each other's entry for ever.
 //
-// It asks by a claim, a check named after this registrar. An owner that is alive
-// removes it; the entry itself stays as it is.
+// It adds a claim to the entry: a check that names this registrar. An owner that is
+// alive removes the claim. The claim changes nothing else.
 func (r *Registrar) mayWrite(ctx context.Context, found found) error {
 	other := found.owner()
 	if found.service == nil || other == "" || other == r.owner {

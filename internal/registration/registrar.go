@@ -2,9 +2,9 @@
 // Consul agent next to it, and takes it away without losing a request: out of
 // the rotation first, serving on while callers notice, deregistered last.
 //
-// Registration is a loop, not a call. What the agent knows is compared with
-// what is wanted every two seconds, so an agent that was restarted or wiped, or
-// a hand that changed the entry, costs seconds and needs nobody.
+// Registration is a loop, not a call. Every two seconds the registrar compares
+// what the agent has with what it wants. So it repairs within seconds what a
+// restarted agent has forgotten or what somebody has changed.
 package registration
 
 import (
@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// compareEvery is how often the agent is asked whether it still has what
-	// was registered. Both requests stay on the machine.
+	// compareEvery is the time between two comparisons of what the agent has
+	// with what is wanted. They usually cost requests on this machine only.
 	compareEvery = 2 * time.Second
-	// retryEvery takes its place while the agent does not answer.
+	// retryEvery replaces compareEvery while the agent does not answer.
 	retryEvery = 500 * time.Millisecond
 	// probeEvery is how often a starting server is asked whether it is up.
 	probeEvery = 100 * time.Millisecond
@@ -48,9 +48,9 @@ type Registrar struct {
 	stopped    int       // the process of the command that is stopped, 0 for none
 }
 
-// New makes a registrar. It does not talk to Consul yet; what it finds wrong is
-// the configuration of the connection, for example a certificate that can't be
-// read.
+// New makes a registrar. It does not talk to Consul yet. It fails when the
+// connection can't be made from the configuration, for example when a certificate
+// can't be read.
 func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 	logger = logger.With("service", cfg.Name, "id", cfg.ID)
 	agent, err := newAgent(cfg, logger)
@@ -185,13 +185,14 @@ func (r *Registrar) registerUnowned(ctx context.Context, ready bool) (registrati
 	if err := r.mayWrite(ctx, found); err != nil {
 		return registration{}, err
 	}
-	// Not cut off half-way: whoever is in the rotation must be drained.
+	// ctx does not end the request: a registration that may have arrived has to
+	// be drained.
 	return r.register(context.WithoutCancel(ctx), ready)
 }
 
-// register writes the entry, and then ends the maintenance that a killed
-// predecessor with the same id left behind. In this order the instance never
-// shows with its predecessor's data.
+// register writes the entry. Then it ends the maintenance that a killed
+// predecessor with the same id left behind: in the other order the predecessor's
+// entry would get traffic for a moment.
 func (r *Registrar) register(ctx context.Context, ready bool) (registration, error) {
 	entry, err := r.agent.wanted(ctx, r.cfg, r.owner)
 	if err != nil {
@@ -289,8 +290,9 @@ func stoppedReason(pid int) string {
 	return fmt.Sprintf("process %d of the command is stopped by a signal (SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU)", pid)
 }
 
-// compare puts right what the agent has wrong, and returns when to compare again.
-// The error is that the entry is another registrar's now.
+// compare registers again if the agent's entry differs from what is wanted, and
+// returns the pause before the next comparison. It fails only when the entry
+// belongs to another registrar.
 func (r *Registrar) compare(ctx context.Context) (next time.Duration, err error) {
 	r.stoppedProcess() // so that it is logged with every type of check
 	difference, err := r.putRight(ctx)

@@ -257,8 +257,8 @@ var (
 	validMetaKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 )
 
-// AddFlags adds a flag for every setting. All of them keep what they are given
-// as it is: [Parse] looks at it, so that it can tell all mistakes at once.
+// AddFlags adds a flag for every setting. The flags accept any value: [Parse] reads
+// the values, so that it can report all mistakes at once.
 func AddFlags(flags *pflag.FlagSet) {
 	for _, s := range settings {
 		flags.Var(&flagValue{placeholder: s.Value, repeated: s.Repeated}, s.Flag, s.Usage+" ["+s.Env+"]")
@@ -281,7 +281,7 @@ func (f *flagValue) Set(value string) error {
 	return nil
 }
 
-// Parse makes a configuration of the flags that [AddFlags] added and of the
+// Parse makes a configuration from the flags that [AddFlags] added and from the
 // environment. Flags win over variables; an empty variable counts as not set.
 // The error joins all mistakes, one line each, naming the flag or variable,
 // what was found there and what is wanted.
