@@ -24,6 +24,8 @@ conf=/etc/supervisord.conf
 state=${LBCTL_STATE_DIR:-/var/lib/lbctl}
 run=${LBCTL_RUN_DIR:-$state/run}
 
+die() { printf 'lb: %s\n' "$*" >&2; exit 1; }
+
 # owned OWNER DIRECTORY... gives directories, with all that is in them, to a user.
 # An earlier release, or a run without root, may have left them to another one.
 owned() {
@@ -37,7 +39,11 @@ owned() {
 }
 
 prepare() {
-	mkdir -p "$run"
+	mkdir -p "$run" 2>/dev/null || true
+	local dir
+	for dir in "$state" "$run" "$CONSUL_DATA_DIR" /run/supervisord "$(dirname "$AGENT_LOCK")"; do
+		[ -w "$dir" ] || die "user $(id -u) cannot write to $dir, which belongs to $(stat -c %U "$dir"): want a new volume, or start the container as root, which takes it over"
+	done
 	if [ "$(id -u)" != 0 ]; then
 		echo "lb: started as user $(id -u), so all programs share it, nginx's workers too; started as root, each has its own"
 		return
