@@ -47,7 +47,7 @@ type Config struct {
 	Server nginx.Options
 	// Table has the settings of the endpoint table. Logger is filled in.
 	Table endpoints.Options
-	// Probe has the settings of lbctl's own questions to instances.
+	// Probe has the settings of lbctl's own questions to instances. Logger is filled in.
 	Probe probe.Options
 	// Controller has the settings of the loop: SettleMin and SettleMax. The other
 	// fields are filled in.
@@ -147,6 +147,7 @@ func newParts(cfg Config) (*parts, error) {
 	if p.table, err = openTable(cfg); err != nil {
 		return nil, err
 	}
+	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
 		Settings:      settings,
 		TemplatesDir:  cfg.Nginx.Templates,

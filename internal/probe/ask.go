@@ -52,6 +52,9 @@ func ask(ctx context.Context, q question) error {
 	return nil
 }
 
+// maxAnswer is how many bytes of an answer's headers, or of a message, are read.
+const maxAnswer = 16 << 10
+
 // clientTLS does TLS as nginx does it to an instance: it verifies no certificate.
 func clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}
@@ -84,6 +87,8 @@ func askHTTP(ctx context.Context, conn net.Conn, q question, path string) error 
 		DialContext:       func(ctx context.Context, _, address string) (net.Conn, error) { return dial(ctx, address) },
 		TLSClientConfig:   clientTLS("http/1.1"),
 		DisableKeepAlives: true,
+
+		MaxResponseHeaderBytes: maxAnswer,
 	}
 	answer, err := transport.RoundTrip(request)
 	if err != nil {
@@ -103,7 +108,8 @@ func askGRPC(ctx context.Context, conn net.Conn, q question, service string) err
 	}
 	client, err := grpc.NewClient("passthrough:///"+q.address,
 		grpc.WithTransportCredentials(transport), grpc.WithContextDialer(only(conn)),
-		grpc.WithUserAgent("lbctl"), grpc.WithDisableServiceConfig())
+		grpc.WithUserAgent("lbctl"), grpc.WithDisableServiceConfig(),
+		grpc.WithMaxHeaderListSize(maxAnswer), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,9 @@ func TestChecks(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ill", http.StatusFound) })
+	mux.HandleFunc("/huge", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Huge", strings.Repeat("x", 2*maxAnswer))
+	})
 	mux.HandleFunc("/ill", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	plain, secure := httptest.NewServer(mux), httptest.NewTLSServer(mux)
 	defer plain.Close()
@@ -63,6 +67,7 @@ func TestChecks(t *testing.T) {
 		{"a page", question{endpoints.HTTP, "http:/well", address(plain)}, ""},
 		{"a redirect is an answer", question{endpoints.HTTP, "http:/moved", address(plain)}, ""},
 		{"an error page", question{endpoints.HTTP, "http:/ill", address(plain)}, "HTTP status 503, want 200 to 399"},
+		{"more headers than are read", question{endpoints.HTTP, "http:/huge", address(plain)}, "net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded 16384 bytes; aborted"},
 		{"no page", question{endpoints.HTTP, "http:/none", address(plain)}, "HTTP status 404, want 200 to 399"},
 		{"a page over TLS", question{endpoints.HTTPS, "http:/well", address(secure)}, ""},
 		{"an error page over TLS", question{endpoints.HTTPS, "http:/ill", address(secure)}, "HTTP status 503, want 200 to 399"},
@@ -95,4 +100,20 @@ func TestChecks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoAnswerEndsTheProber gives answers that are too large, or that have the asking
+// panic, which none should.
+func TestNoAnswerEndsTheProber(t *testing.T) {
+	huge := listen(t, hollow(func(c net.Conn) {
+		t.Cleanup(func() { c.Close() })
+		_, _ = c.Write([]byte{0xff, 0xff, 0xff, 4, 0, 0, 0, 0, 0}) // a SETTINGS frame of 16 MiB
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	assert.ErrorContains(t, askProtocol(ctx, endpoints.GRPC, huge), "frame too large")
+
+	p := New(nil, Options{})
+	p.ask = func(context.Context, question) error { panic("a bug") }
+	assert.EqualError(t, p.askRecovering(ctx, question{}), "its answer could not be handled: a bug")
 }

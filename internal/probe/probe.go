@@ -7,7 +7,10 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -40,6 +43,8 @@ type Options struct {
 	// Fall is how many questions in a row have to fail for an instance to be gone,
 	// Rise how many must be answered for it to come back.
 	Fall, Rise int
+	// Logger is for answers that have the asking panic; default none.
+	Logger *slog.Logger
 }
 
 // DefaultOptions are what a balancer uses unless its operator says otherwise.
@@ -77,6 +82,7 @@ func New(table *endpoints.Table, opts Options) *Prober {
 	opts.Timeout = cmp.Or(opts.Timeout, defaults.Timeout)
 	opts.Fall = cmp.Or(opts.Fall, defaults.Fall)
 	opts.Rise = cmp.Or(opts.Rise, defaults.Rise)
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	return &Prober{table: table, opts: opts, ask: ask, probes: map[target]*probe{}, results: make(chan result, atOnce)}
 }
 
@@ -243,9 +249,21 @@ func (p *Prober) askDue(ctx context.Context, now time.Time) {
 		p.asking.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, p.opts.Timeout)
 			defer cancel()
-			p.results <- result{b, now, p.ask(ctx, b.question)}
+			p.results <- result{b, now, p.askRecovering(ctx, b.question)}
 		})
 	}
+}
+
+// askRecovering makes an answer that has the asking panic a failure of its instance.
+func (p *Prober) askRecovering(ctx context.Context, q question) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			p.opts.Logger.Error("an instance's answer could not be handled, this is a bug in lbctl",
+				"address", q.address, "panic", fault, "stack", string(debug.Stack()))
+			err = fmt.Errorf("its answer could not be handled: %v", fault)
+		}
+	}()
+	return p.ask(ctx, q)
 }
 
 // pause is how far apart checks are at least.

@@ -48,6 +48,7 @@ func askHTTP2(conn net.Conn) error {
 		return err
 	}
 	framer := http2.NewFramer(conn, conn)
+	framer.SetMaxReadFrameSize(maxAnswer)
 	if err := framer.WriteSettings(); err != nil {
 		return err
 	}
