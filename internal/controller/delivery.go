@@ -22,6 +22,8 @@ type Endpoints interface {
 	Untaken() map[string]time.Time
 	// Known reports whether nginx has servers of an upstream by asking.
 	Known(upstream string) bool
+	// Asks reports whether nginx asks for an upstream, or has lately.
+	Asks(upstream string) bool
 	// Taken fires when nginx has taken the newest servers of an upstream.
 	Taken() <-chan struct{}
 	// Restarted says that nginx is a new one, which has no servers yet.
@@ -35,8 +37,8 @@ const (
 	// lookPause is the least time between two looks: when nginx starts with a thousand
 	// upstreams, it takes them one by one.
 	lookPause = 50 * time.Millisecond
-	// askPatience is how long nginx may take before it is a problem: it asks
-	// again within five seconds, or within eleven after lbctl was away.
+	// askPatience is how long nginx may take before it is a problem: it sends a copy of
+	// its question every five seconds.
 	askPatience = 15 * time.Second
 )
 
@@ -50,6 +52,7 @@ type delivery struct {
 	coming asked                        // by a generation that nginx is being moved to
 	told   map[string][]resolver.Target // what nginx is answered, by upstream; nil: nothing yet
 	moving *moving                      // servers on their way
+	woken  bool                         // nginx was reloaded because it did not ask for them
 
 	bootstrap bootstrap
 
@@ -274,10 +277,11 @@ func (l *loop) lookAtServers(now time.Time) {
 		return
 	}
 	if m := d.moving; m != nil {
-		if len(untaken(d.endpoints, d.asked.upstreams)) > 0 {
+		if untaken := untaken(d.endpoints, d.asked.upstreams); len(untaken) > 0 {
 			d.nextLook = now.Add(lookEvery)
+			l.reloadSilent(now, untaken)
 		} else {
-			d.moving = nil
+			d.moving, d.woken = nil, false
 			if change := changes(m.before, l.entries); m.before != nil && change != noChange {
 				l.record(Event{Kind: Moved, Generation: l.current.Number, Change: change}, m.since)
 			}

@@ -27,6 +27,13 @@ type fakeEndpoints struct {
 	untaken   map[string]time.Time
 	taken     chan struct{}
 	restarted int
+	silent    bool // nginx doesn't ask
+}
+
+func (f *fakeEndpoints) Asks(string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.silent
 }
 
 func (f *fakeEndpoints) Set(upstreams map[string][]resolver.Target) {
@@ -175,6 +182,27 @@ func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
 		}
 		f.take()
 		assert.Empty(t, r.status().Problems)
+	})
+}
+
+func TestAnNginxThatAsksNoMoreIsReloadedOnce(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.servers(2)
+		r.wait(2 * askPatience)
+		assert.Zero(t, r.server.reloaded(), "it asks, and is slow")
+		f.mu.Lock()
+		f.silent = true
+		f.mu.Unlock()
+		r.wait(10 * time.Second)
+		assert.Equal(t, 1, r.server.reloaded())
+		r.wait(time.Hour)
+		assert.Equal(t, 1, r.server.reloaded(), "it asks somebody else")
+		f.take()
+		r.servers(3)
+		r.wait(2 * askPatience)
+		assert.Equal(t, 2, r.server.reloaded())
 	})
 }
 

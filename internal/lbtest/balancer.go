@@ -97,6 +97,9 @@ func Start(t testing.TB, opts Options) *Balancer {
 	return b
 }
 
+// DNS is where lbctl answers nginx's questions, "127.0.0.1:port".
+func (b *Balancer) DNS() string { return b.dns }
+
 // StartLbctl starts the daemon, in the state that an earlier one left.
 func (b *Balancer) StartLbctl(args ...string) {
 	b.t.Helper()

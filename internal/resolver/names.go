@@ -1,7 +1,6 @@
 package resolver
 
 import (
-	"bytes"
 	"encoding/hex"
 	"net/netip"
 	"strconv"
@@ -25,34 +24,6 @@ const (
 // upstream's name must be a DNS label in lower case: at most 63 letters, digits,
 // "-" and "_".
 func Host(upstream string) string { return upstream + hostZone }
-
-// Asked is the host names, as Host gives them, of the upstreams that files of
-// nginx's configuration have it ask for. A template of an operator's own need not
-// have any.
-func Asked(files map[string][]byte) map[string]bool {
-	asked := map[string]bool{}
-	for _, rest := range files {
-		for {
-			end := bytes.Index(rest, []byte(hostZone))
-			if end < 0 {
-				break
-			}
-			begin := end
-			for begin > 0 && isLabel(rest[begin-1]) {
-				begin--
-			}
-			if begin < end {
-				asked[string(rest[begin:end])+hostZone] = true
-			}
-			rest = rest[end+len(hostZone):]
-		}
-	}
-	return asked
-}
-
-func isLabel(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-}
 
 // targetLabel is the first part of the name of one server, in targetZone. It says the
 // address, so that answering for it needs no memory, and works after a restart too.

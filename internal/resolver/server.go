@@ -184,5 +184,23 @@ func (s *Server) Known(name string) bool {
 	return false
 }
 
+// Asks reports whether nginx asks for an upstream. It does after a reload at once, and
+// then sends a packet every five seconds at least.
+func (s *Server) Asks(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.names[name]
+	if u == nil {
+		return false
+	}
+	now := time.Now()
+	for _, a := range u.askers {
+		if a.alive(now) {
+			return true
+		}
+	}
+	return false
+}
+
 // Taken fires when nginx has taken the newest servers of an upstream.
 func (s *Server) Taken() <-chan struct{} { return s.taken }

@@ -3,9 +3,11 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -13,8 +15,7 @@ import (
 )
 
 // resync is how long changes made while lbctl was away may take to be served: nginx
-// repeats a question that was not answered after five seconds, and asks again at
-// most five seconds after lbctl is back.
+// sends copies of a question that was not answered every five seconds.
 const resync = 15 * time.Second
 
 // TestAnLbctlThatDoesNotAnswerIsNotNoticed leaves nginx's questions unanswered, for
@@ -63,4 +64,45 @@ func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
 	status, err := s.Status()
 	require.NoError(t, err)
 	assert.Equal(t, generation, status.Nginx.Generation, "no reload was needed")
+}
+
+// TestAnNginxThatAsksNoMoreIsReloaded answers nginx's questions with an error while
+// lbctl is away, after which nginx doesn't ask for an hour.
+func TestAnNginxThatAsksNoMoreIsReloaded(t *testing.T) {
+	t.Parallel() // it mostly waits
+	s := alone(t, asking(t))
+	all := s.backends(t, 1, 2)
+	s.settled(t, 1)
+	load := lbtest.StartLoad(t, s.GRPC, 4, pause)
+
+	s.KillLbctl()
+	conn, err := net.ListenPacket("udp", s.DNS())
+	require.NoError(t, err)
+	failed := make(chan struct{}, 1)
+	other := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, question *dns.Msg) {
+		if w.WriteMsg(new(dns.Msg).SetRcode(question, dns.RcodeServerFailure)) == nil {
+			failed <- struct{}{}
+		}
+	})}
+	go other.ActivateAndServe()
+	select {
+	case <-failed:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nginx has not asked")
+	}
+	require.NoError(t, other.Shutdown())
+	fresh := lbtest.StartBackend(t, "fresh")
+	fresh.Register(t, s.consul, hello)
+	require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-"+all[0].Name, "leaving"))
+
+	s.StartLbctl()
+	s.Eventually("the new server answers, and the old one no more", func() error {
+		if load.First(fresh.Name).IsZero() || time.Since(load.Last(all[0].Name)) < time.Second {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	assert.Contains(t, s.Log(), "nginx did not ask for its servers, and was reloaded")
+	load.WaitMore(t, 100)
+	lostNothing(t, load.Stop())
 }
