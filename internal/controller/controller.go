@@ -30,7 +30,7 @@ type Source interface {
 	// Refused has it find the services for which nginx did not take a
 	// configuration, and why; it then delivers one without what they say. test is
 	// nil for what nginx -t does not find. It may take as long as ctx.
-	Refused(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Blame
+	Refused(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 
 // Server is what serves them.

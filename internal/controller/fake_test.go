@@ -222,7 +222,7 @@ type fakeSource struct {
 	status  render.Status
 	took    []string // names of the services that nginx took last
 	// refused is asked who is at fault; nil: nobody.
-	refused func(cfg render.Configuration, why string, test render.Test) render.Blame
+	refused func(cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 
 func newFakeSource() *fakeSource {
@@ -249,11 +249,11 @@ func (s *fakeSource) Took(entries []endpoints.Entry) {
 	}
 }
 
-func (s *fakeSource) Refused(_ context.Context, cfg render.Configuration, why string, test render.Test) render.Blame {
+func (s *fakeSource) Refused(_ context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refused == nil {
-		return render.Blame{}
+		return render.Culprits{}
 	}
 	return s.refused(cfg, why, test)
 }

@@ -73,9 +73,9 @@ type failure struct {
 	since    time.Time
 	attempts int
 	next     time.Time
-	// blamed is the services at fault for it. A configuration without what they
+	// culprits is the services at fault for it. A configuration without what they
 	// say is about to come, so nothing is wrong with the others.
-	blamed []string
+	culprits []string
 }
 
 // load reads what an earlier process left.
@@ -326,20 +326,20 @@ func (l *loop) apply(now time.Time) {
 			// What can't be written of one upstream is told by the loop, which writes
 			// again, and keeps no other service waiting.
 			if _, err := l.server.WriteBootstrapServers(servers); err != nil {
-				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Blame{}) }
+				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Culprits{}) }
 			}
 		}
 		g, err := l.server.Apply(ctx, cfg.Files, note)
-		var blame render.Blame
+		var culprits render.Culprits
 		if err != nil {
-			blame = l.blame(ctx, cfg, err)
+			culprits = l.culprits(ctx, cfg, err)
 		}
-		return func() { l.finish(cfg, note, now, g, err, blame) }
+		return func() { l.finish(cfg, note, now, g, err, culprits) }
 	})
 }
 
 // finish takes what came of apply.
-func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, g nginx.Generation, err error, blame render.Blame) {
+func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, g nginx.Generation, err error, culprits render.Culprits) {
 	now := time.Now()
 	before := l.current.Number
 	if l.latest.Hash != cfg.Hash {
@@ -362,8 +362,8 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.governor.undo()
 	}
 	event := Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
-	if len(blame.Services) > 0 {
-		event.Reason = blamed(blame.Services) + ": " + event.Reason
+	if len(culprits.Services) > 0 {
+		event.Reason = serviceList(culprits.Services) + ": " + event.Reason
 	}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
 		// Nothing is wrong with the configuration: nginx takes it when it
@@ -382,10 +382,10 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		again = &failure{hash: cfg.Hash, since: now}
 	}
 	known := again.err != nil && kindOf(again.err) == event.Kind
-	if len(blame.Services) > 0 {
-		known = blame.Again
+	if len(culprits.Services) > 0 {
+		known = culprits.Again
 	}
-	again.err, again.blamed = err, blame.Services
+	again.err, again.culprits = err, culprits.Services
 	again.delay(now, l.opts)
 	l.last = &LastApply{At: began, TookSeconds: now.Sub(began).Seconds(), Generation: l.current.Number, Outcome: event.Kind}
 	if l.latest.Hash == cfg.Hash {

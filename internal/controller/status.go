@@ -130,7 +130,7 @@ func (l *loop) publish() {
 	if l.latest != nil {
 		v.byReload = l.latest.ByReload
 	}
-	if l.failure != nil && len(l.failure.blamed) > 0 {
+	if l.failure != nil && len(l.failure.culprits) > 0 {
 		v.failure = nil // it is the trouble of those services, and on its way out
 	}
 	if l.entries != nil {
@@ -164,8 +164,8 @@ func (l *loop) pendingChange() *PendingChange {
 		p.Reason = fmt.Sprintf("generation %d is pinned", l.frozen.Generation)
 	case earliest.After(due) && time.Now().Before(earliest):
 		p.Reason = fmt.Sprintf("%s still busy; the next reload is at %s", are(l.governor.old, "old worker"), earliest.Format(time.TimeOnly))
-	case l.failure != nil && len(l.failure.blamed) > 0:
-		p.Reason = fmt.Sprintf("%s for %s, whose change is being taken out", verdict(l.failure.err), blamed(l.failure.blamed))
+	case l.failure != nil && len(l.failure.culprits) > 0:
+		p.Reason = fmt.Sprintf("%s for %s, whose change is being taken out", verdict(l.failure.err), serviceList(l.failure.culprits))
 	case l.failure != nil:
 		p.Reason = fmt.Sprintf("%s; tried again at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
 	default:

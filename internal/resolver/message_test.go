@@ -48,7 +48,7 @@ func TestAnswersAreWhatOthersUnderstand(t *testing.T) {
 }
 
 func TestHowManyServersFit(t *testing.T) {
-	longest := srvPrefix + Host(strings.Repeat("x", 300)) + "."
+	longest := srvPrefix + Host(strings.Repeat("x", 63)) + "."
 	for name, c := range map[string]struct {
 		v6   bool
 		fits int

@@ -13,16 +13,16 @@ import (
 // What finding the services at fault may cost. What is found until then is
 // taken out; the next refusal goes on from there.
 const (
-	blameTries   = 40
-	blameTimeout = 30 * time.Second
+	bisectTries   = 40
+	bisectTimeout = 30 * time.Second
 )
 
 // A Test asks nginx whether it would take files as a configuration: why is its
 // reason not to, empty when it would. An error means that it could not be asked.
 type Test func(ctx context.Context, files map[string][]byte) (why string, err error)
 
-// Blame is what Refused found.
-type Blame struct {
+// Culprits is what Refused found.
+type Culprits struct {
 	// Services are those at fault, sorted. None: it lies elsewhere, or could not
 	// be found, and nothing was changed.
 	Services []string
@@ -38,19 +38,19 @@ type Blame struct {
 // Only a service that is not as nginx took it before can be at fault. When the
 // rest does not pass without all of those, it is the templates' fault, or
 // somebody else's.
-func (s *Source) Refused(ctx context.Context, c Configuration, why string, test Test) Blame {
-	ctx, cancel := context.WithTimeout(ctx, blameTimeout)
+func (s *Source) Refused(ctx context.Context, c Configuration, why string, test Test) Culprits {
+	ctx, cancel := context.WithTimeout(ctx, bisectTimeout)
 	defer cancel()
 	suspects := s.table.Suspects(c.Entries)
 	if test == nil {
 		name, ok := s.listener(why, suspects)
 		if !ok {
-			return Blame{}
+			return Culprits{}
 		}
 		return s.quarantine(c.Entries, suspects, []culprit{{name, bindFailed.FindString(why)}})
 	}
-	search := newSearch(c.Entries, suspects)
-	search.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
+	bisection := newBisection(c.Entries, suspects)
+	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
 		files, why := s.attempt(c.set, entries, c.crowded)
 		if why != "" {
 			return nil, why, nil
@@ -58,26 +58,26 @@ func (s *Source) Refused(ctx context.Context, c Configuration, why string, test 
 		why, err := test(ctx, files)
 		return files, why, errors.Join(err, ctx.Err())
 	}
-	search.named = func(why string, files map[string][]byte, names []string) (string, bool) {
+	bisection.named = func(why string, files map[string][]byte, names []string) (string, bool) {
 		if name, ok := s.listener(why, suspects); ok && slices.Contains(names, name) {
 			return name, true
 		}
 		return namedAt(why, files, names)
 	}
-	return s.quarantine(c.Entries, suspects, search.run(c.Files, why))
+	return s.quarantine(c.Entries, suspects, bisection.run(c.Files, why))
 }
 
 // failedFor finds the services for which templates fail, and quarantines them:
 // true when there are some, and the next pass is without what they say now.
 func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 	suspects := s.table.Suspects(entries)
-	search := newSearch(entries, suspects)
-	search.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
+	bisection := newBisection(entries, suspects)
+	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
 		files, why := s.attempt(s.set, entries, s.memo.crowded)
 		return files, why, nil
 	}
-	blame := s.quarantine(entries, suspects, search.run(nil, problemsError(problems).Error()))
-	return len(blame.Services) > 0
+	found := s.quarantine(entries, suspects, bisection.run(nil, problemsError(problems).Error()))
+	return len(found.Services) > 0
 }
 
 // attempt executes templates for some entries only; why is what fails.
@@ -91,15 +91,15 @@ func (s *Source) attempt(set templateSet, entries []endpoints.Entry, crowded map
 
 // quarantine takes out the culprits, unless that would leave little of which
 // nothing good is known: see templateAtFault.
-func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) Blame {
+func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) Culprits {
 	if templateAtFault(entries, suspects, culprits) {
-		return Blame{}
+		return Culprits{}
 	}
 	guilty := map[string]endpoints.Suspect{}
 	for _, suspect := range suspects {
 		guilty[suspect.Name] = suspect
 	}
-	blame := Blame{Again: true}
+	found := Culprits{Again: true}
 	for _, c := range culprits {
 		suspect := guilty[c.service]
 		refusal := endpoints.Refusal{Reason: c.why}
@@ -107,12 +107,12 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 			refusal.Listen = address
 		}
 		if s.table.Refuse(time.Now(), suspect.Entry, refusal) {
-			blame.Again = false
+			found.Again = false
 		}
-		blame.Services = append(blame.Services, c.service)
+		found.Services = append(found.Services, c.service)
 	}
-	slices.Sort(blame.Services)
-	return blame
+	slices.Sort(found.Services)
+	return found
 }
 
 // templateAtFault reports whether a mistake in a template must be the reason: it

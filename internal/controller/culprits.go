@@ -9,10 +9,10 @@ import (
 	"lbctl/internal/render"
 )
 
-// blame has the source find the services at fault for a configuration that nginx
+// culprits has the source find the services at fault for a configuration that nginx
 // did not take, beside the loop. What nginx -t refuses is looked for with nginx
 // -t; of what fails later only nginx's words are known.
-func (l *loop) blame(ctx context.Context, cfg render.Configuration, refusal error) render.Blame {
+func (l *loop) culprits(ctx context.Context, cfg render.Configuration, refusal error) render.Culprits {
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
 	switch kindOf(refusal) {
 	case Rejected:
@@ -20,7 +20,7 @@ func (l *loop) blame(ctx context.Context, cfg render.Configuration, refusal erro
 	case RolledBack, NoWayBack, NginxDown:
 		return l.source.Refused(ctx, cfg, why, nil)
 	default:
-		return render.Blame{}
+		return render.Culprits{}
 	}
 }
 
@@ -33,8 +33,8 @@ func (l *loop) test(ctx context.Context, files map[string][]byte) (why string, e
 	return "", err
 }
 
-// blamed names services in a sentence: "service api", "services api, web".
-func blamed(services []string) string {
+// serviceList names services in a sentence: "service api", "services api, web".
+func serviceList(services []string) string {
 	if len(services) == 1 {
 		return "service " + services[0]
 	}

@@ -31,13 +31,13 @@ func TestWhatIsOneServicesFaultIsNotTheOthersTrouble(t *testing.T) {
 		assert.Equal(t, []string{"api"}, r.source.took)
 		refuseBad(r, fmt.Errorf("%w: nginx -t: no such thing in own.conf:3", nginx.ErrRejected))
 		again := false
-		r.source.refused = func(cfg render.Configuration, why string, test render.Test) render.Blame {
+		r.source.refused = func(cfg render.Configuration, why string, test render.Test) render.Culprits {
 			assert.Equal(t, "bad", cfg.Hash)
 			assert.Equal(t, "nginx -t: no such thing in own.conf:3", why)
 			why, err := test(r.Context(), nil)
 			assert.NoError(t, err)
 			assert.Empty(t, why)
-			return render.Blame{Services: []string{"api"}, Again: again}
+			return render.Culprits{Services: []string{"api"}, Again: again}
 		}
 		r.wait(time.Minute)
 		r.say("bad", entry("api", 2), entry("web", 1))
@@ -81,10 +81,10 @@ func TestWhoIsAskedForTheServicesAtFault(t *testing.T) {
 				r.say("good")
 				refuseBad(r, tt.err)
 				asked := false
-				r.source.refused = func(_ render.Configuration, _ string, test render.Test) render.Blame {
+				r.source.refused = func(_ render.Configuration, _ string, test render.Test) render.Culprits {
 					asked = true
 					assert.Equal(t, tt.tested, test != nil)
-					return render.Blame{}
+					return render.Culprits{}
 				}
 				r.wait(time.Minute)
 				r.say("bad")

@@ -121,11 +121,11 @@ func TestSearch(t *testing.T) {
 		}, nil, 2},
 		{"who is named wrongly is let go", []string{"s33"}, liar, []string{"s33"}, 4 + 4},
 		{"more than can be found at once", []string{"s31", "s33", "s35", "s37", "s39", "s41", "s43", "s45"}, none,
-			[]string{"s31", "s33", "s35", "s37", "s39"}, blameTries + 1},
+			[]string{"s31", "s33", "s35", "s37", "s39"}, bisectTries + 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newSearch(hundred())
+			s := newBisection(hundred())
 			s.try, s.named = picky(tt.bad...), tt.named
 			files, why, _ := s.try(s.entries)
 			var got []string
@@ -139,7 +139,7 @@ func TestSearch(t *testing.T) {
 		})
 	}
 	t.Run("nginx can't be asked", func(t *testing.T) {
-		s := newSearch(hundred())
+		s := newBisection(hundred())
 		s.try = func([]endpoints.Entry) (map[string][]byte, string, error) { return nil, "", errors.New("disk full") }
 		assert.Empty(t, s.run(nil, "bad"))
 	})

@@ -75,8 +75,8 @@ func TestATakenPortIsTracedToItsService(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := source(t, "")
 			s.Took(s.says(t, tt.before...).Entries)
-			blame := s.Refused(t.Context(), s.says(t, tt.after...), tt.why, nil)
-			assert.Equal(t, tt.want, blame.Services)
+			found := s.Refused(t.Context(), s.says(t, tt.after...), tt.why, nil)
+			assert.Equal(t, tt.want, found.Services)
 			var reasons []string
 			for _, e := range s.table.Observe(time.Now(), tt.after) {
 				if e.State == endpoints.Quarantined {
@@ -173,8 +173,8 @@ func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 		}
 		return "", nil
 	}
-	blame := s.Refused(t.Context(), c, `nginx -t: unknown directive "a" in http.d/own.conf:1`, refuses)
-	assert.Equal(t, Blame{Services: []string{"a", "c"}}, blame)
+	found := s.Refused(t.Context(), c, `nginx -t: unknown directive "a" in http.d/own.conf:1`, refuses)
+	assert.Equal(t, Culprits{Services: []string{"a", "c"}}, found)
 	assert.LessOrEqual(t, asked, 8)
 
 	c = s.says(t, after...)
@@ -184,10 +184,10 @@ func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 
 	t.Run("nobody is blamed while nginx can't be asked", func(t *testing.T) {
 		c := s.says(t, versioned("a", "2"), versioned("b", "3"), versioned("c", "2"))
-		blame := s.Refused(t.Context(), c, "nginx -t: no place", func(context.Context, map[string][]byte) (string, error) {
+		found := s.Refused(t.Context(), c, "nginx -t: no place", func(context.Context, map[string][]byte) (string, error) {
 			return "", errors.New("disk full")
 		})
-		assert.Empty(t, blame.Services)
+		assert.Empty(t, found.Services)
 	})
 }
 

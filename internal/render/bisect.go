@@ -13,24 +13,24 @@ import (
 // culprit is a service at fault.
 type culprit struct{ service, why string }
 
-// search finds those of the suspects without which a configuration passes: the
+// bisection finds those of the suspects without which a configuration passes: the
 // one that nginx names, or else one by halves, and then the next.
-type search struct {
+type bisection struct {
 	entries []endpoints.Entry
 	accused map[string]bool // all suspects
 	left    []string        // those that are neither found nor out of the question
 	// try makes a configuration of entries: why is what is wrong with it.
 	try func(entries []endpoints.Entry) (files map[string][]byte, why string, err error)
 	// named is the one of names that a reason is about, if it is just one. Nil
-	// is a search by halves alone.
+	// is bisection alone.
 	named func(why string, files map[string][]byte, names []string) (string, bool)
 
 	tries int
 	based bool // what has no suspect in it passes
 }
 
-func newSearch(entries []endpoints.Entry, suspects []endpoints.Suspect) *search {
-	s := &search{entries: entries, accused: map[string]bool{}}
+func newBisection(entries []endpoints.Entry, suspects []endpoints.Suspect) *bisection {
+	s := &bisection{entries: entries, accused: map[string]bool{}}
 	for _, suspect := range suspects {
 		s.accused[suspect.Name] = true
 		s.left = append(s.left, suspect.Name)
@@ -40,7 +40,7 @@ func newSearch(entries []endpoints.Entry, suspects []endpoints.Suspect) *search 
 
 // run returns the culprits, given what is wrong with all entries together. It
 // returns nobody when that is not about the suspects.
-func (s *search) run(files map[string][]byte, why string) []culprit {
+func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	var found []culprit
 	guessed := map[string]bool{}
 	for why != "" {
@@ -86,7 +86,7 @@ func (s *search) run(files map[string][]byte, why string) []culprit {
 
 // halve finds one culprit among those left, which together fail for the given
 // reason; "" when they don't matter, for nothing passes without them either.
-func (s *search) halve(why string) (service, because string, err error) {
+func (s *bisection) halve(why string) (service, because string, err error) {
 	if !s.based {
 		_, why, err := s.attempt(nil)
 		if why != "" || err != nil {
@@ -116,8 +116,8 @@ func (s *search) halve(why string) (service, because string, err error) {
 var errEnough = errors.New("enough attempts")
 
 // attempt tries everything that is not suspected, together with some of what is.
-func (s *search) attempt(with []string) (files map[string][]byte, why string, err error) {
-	if s.tries++; s.tries > blameTries {
+func (s *bisection) attempt(with []string) (files map[string][]byte, why string, err error) {
+	if s.tries++; s.tries > bisectTries {
 		return nil, "", errEnough
 	}
 	entries := slices.DeleteFunc(slices.Clone(s.entries), func(e endpoints.Entry) bool {
