@@ -18,8 +18,8 @@ cd "$root"
 net=${LOCAL_NET:-127.0}
 grpc=${LB_GRPC_PORT:-5000}
 http=${LB_HTTP_PORT:-8080}
-[[ $grpc == *:* ]] || grpc=0.0.0.0:$grpc
-[[ $http == *:* ]] || http=0.0.0.0:$http
+[[ $grpc == *:* ]] || grpc=:$grpc # IPv4 and IPv6
+[[ $http == *:* ]] || http=:$http
 dir=$(realpath -m "${LOCAL_DIR:-$root/.run}")
 conf=$dir/supervisord.conf
 socket=$dir/supervisord.sock
@@ -72,7 +72,8 @@ build() {
 free_ports() {
 	local address
 	for address in "$grpc" "$http" "$net.0.1:9119" "$net.0.1:8500"; do
-		address=${address/#0.0.0.0/127.0.0.1}
+		address=${address/#0.0.0.0:/:}
+		address=${address/#:/127.0.0.1:}
 		if (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null; then
 			die "$address is taken by another program"
 		fi
