@@ -156,6 +156,14 @@ func (f found) owner() string {
 	return f.service.Meta[ownerKey]
 }
 
+// ownedBy returns errOtherOwner for the entry of another registrar.
+func (f found) ownedBy(owner string) error {
+	if other := f.owner(); other != "" && other != owner {
+		return fmt.Errorf("%w: %q at %s", errOtherOwner, other, f.address())
+	}
+	return nil
+}
+
 // address is where the instance is, for messages.
 func (f found) address() string {
 	if f.service == nil {
@@ -216,9 +224,16 @@ func (a *agent) heartbeat(ctx context.Context, id, reason string) error {
 	return a.clients.agent().UpdateTTLOpts(checkID(id), "the registrar is alive", api.HealthPassing, options)
 }
 
-// enterMaintenance takes the instance out of the rotation, and tells whether the
-// agent knows it.
-func (a *agent) enterMaintenance(ctx context.Context, id string) (known bool, err error) {
+// enterMaintenance takes the owner's instance out of the rotation, and tells whether
+// the agent knows it. For that of another owner it returns errOtherOwner.
+func (a *agent) enterMaintenance(ctx context.Context, id, owner string) (known bool, err error) {
+	found, err := a.find(ctx, id)
+	if err != nil || found.service == nil {
+		return false, err
+	}
+	if err := found.ownedBy(owner); err != nil {
+		return false, err
+	}
 	options, cancel := bounded(ctx)
 	defer cancel()
 	err = a.clients.agent().EnableServiceMaintenanceOpts(id, drainReason, options)
@@ -276,8 +291,8 @@ func (a *agent) deregister(ctx context.Context, id, owner string) error {
 	if found.service == nil {
 		return nil
 	}
-	if other := found.owner(); other != "" && other != owner {
-		return fmt.Errorf("%w: %q at %s", errOtherOwner, other, found.address())
+	if err := found.ownedBy(owner); err != nil {
+		return err
 	}
 	options, cancel := bounded(ctx)
 	defer cancel()

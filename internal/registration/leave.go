@@ -27,7 +27,7 @@ func (r *Registrar) drain(over <-chan struct{}) {
 	case !r.mayBeKnown:
 		return
 	default:
-		known, err := r.agent.enterMaintenance(context.Background(), r.cfg.ID)
+		known, err := r.agent.enterMaintenance(context.Background(), r.cfg.ID, r.owner)
 		switch {
 		case err != nil:
 			r.logger.Warn("can't leave the rotation, serving on for the drain period all the same", "drain", r.cfg.Drain, "error", err)

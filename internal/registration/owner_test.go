@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -165,4 +166,19 @@ func TestOwnerIsReadable(t *testing.T) {
 	assert.LessOrEqual(t, len(owner), 512, "Consul's limit for a metadata value")
 	assert.Contains(t, owner, "pid="+strconv.Itoa(os.Getpid()))
 	assert.Contains(t, owner, time.Now().UTC().Format("since=2006-01-02T"))
+}
+
+// A registrar that leaves takes nobody else's instance out of the rotation.
+func TestDrainLeavesAnotherRegistrarsEntry(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	r, err := New(config(t, agent), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	_, err = r.register(t.Context(), true)
+	require.NoError(t, err)
+	ownedBy(t, agent, "host=elsewhere pid=7 since=2026-11-26T12:00:00.000Z process=x/1/7/1")
+	r.drain(nil)
+	r.deregister()
+	got := awaitStatus(t, agent, "web", api.HealthPassing)
+	assert.Equal(t, 1111, got.Service.Port)
 }

@@ -168,6 +168,8 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 			return ctx.Err()
 		}
 		if errors.Is(err, errOtherOwner) {
+			// An earlier attempt may have made the entry for a moment.
+			r.superseded, r.mayBeKnown = r.mayBeKnown, false
 			return err
 		}
 		r.logger.Warn("registration failed", "attempt", attempt, "of", r.cfg.Attempts, "error", err)
