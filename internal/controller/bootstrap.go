@@ -155,14 +155,13 @@ func (l *loop) writeBootstrap() {
 }
 
 // leftServices is the services whose bootstrap servers can't be written, and why.
-func (l *loop) leftServices() map[string]*failure {
-	left := l.delivery.bootstrap.left
-	if len(left) == 0 || l.latest == nil {
+func (b *bootstrap) leftServices(latest *render.Configuration) map[string]*failure {
+	if len(b.left) == 0 || latest == nil {
 		return nil
 	}
 	services := map[string]*failure{}
-	for _, e := range l.latest.Entries {
-		if f := left[render.UpstreamName(e.Protocol, e.Name)]; f != nil {
+	for _, e := range latest.Entries {
+		if f := b.left[render.UpstreamName(e.Protocol, e.Name)]; f != nil {
 			services[e.Name] = f
 		}
 	}

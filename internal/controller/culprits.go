@@ -9,28 +9,30 @@ import (
 	"lbctl/internal/render"
 )
 
-// culprits has the source find the services at fault for a configuration that nginx
+// findCulprits has the source find the services at fault for a configuration that nginx
 // did not take, beside the loop. What nginx -t refuses is looked for with nginx
 // -t; of what fails later only nginx's words are known.
-func (l *loop) culprits(ctx context.Context, cfg render.Configuration, refusal error) render.Culprits {
+func findCulprits(ctx context.Context, source Source, server Server, cfg render.Configuration, refusal error) render.Culprits {
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
 	switch kindOf(refusal) {
 	case Rejected:
-		return l.source.Refused(ctx, cfg, why, l.test)
+		return source.Refused(ctx, cfg, why, testBy(server))
 	case RolledBack, NoWayBack, NginxDown:
-		return l.source.Refused(ctx, cfg, why, nil)
+		return source.Refused(ctx, cfg, why, nil)
 	default:
 		return render.Culprits{}
 	}
 }
 
-// test is the Server's in the Source's terms.
-func (l *loop) test(ctx context.Context, files map[string][]byte) (why string, err error) {
-	err = l.server.Test(ctx, files)
-	if errors.Is(err, nginx.ErrRejected) {
-		return strings.TrimPrefix(err.Error(), nginx.ErrRejected.Error()+": "), nil
+// testBy is the Server's Test in the Source's terms.
+func testBy(server Server) render.Test {
+	return func(ctx context.Context, files map[string][]byte) (why string, err error) {
+		err = server.Test(ctx, files)
+		if errors.Is(err, nginx.ErrRejected) {
+			return strings.TrimPrefix(err.Error(), nginx.ErrRejected.Error()+": "), nil
+		}
+		return "", err
 	}
-	return "", err
 }
 
 // serviceList names services in a sentence: "service api", "services api, web".

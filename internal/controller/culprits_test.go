@@ -95,7 +95,7 @@ func TestWhoIsAskedForTheServicesAtFault(t *testing.T) {
 }
 
 func TestWhatNginxTestSaysIsToldFromWhatKeepsItFromTesting(t *testing.T) {
-	l := &loop{server: newFakeServer()}
+	server := newFakeServer()
 	for _, tt := range []struct {
 		err  error
 		why  string
@@ -106,8 +106,8 @@ func TestWhatNginxTestSaysIsToldFromWhatKeepsItFromTesting(t *testing.T) {
 		{fmt.Errorf("test the configuration: %w", nginx.ErrStore), "", true},
 		{context.DeadlineExceeded, "", true},
 	} {
-		l.server.(*fakeServer).testFails = tt.err
-		why, err := l.test(t.Context(), nil)
+		server.testFails = tt.err
+		why, err := testBy(server)(t.Context(), nil)
 		assert.Equal(t, tt.why, why)
 		assert.Equal(t, tt.fail, err != nil && errors.Is(err, tt.err), "%v", err)
 	}

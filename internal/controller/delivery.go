@@ -173,6 +173,29 @@ func (d *delivery) asks(s endpoints.Service) bool {
 	return told && d.asked.upstreams[upstream]
 }
 
+// withServers is the entries of the current generation with the servers of cfg where
+// nginx asks for them.
+func (d *delivery) withServers(current []endpoints.Entry, cfg *render.Configuration) []endpoints.Entry {
+	if current == nil || d.endpoints == nil {
+		return current
+	}
+	entries := slices.Clone(current)
+	latest := cfg.Entries // both are by name
+	for n := range entries {
+		e := &entries[n]
+		for len(latest) > 0 && latest[0].Name < e.Name {
+			latest = latest[1:]
+		}
+		if len(latest) == 0 {
+			break
+		}
+		if latest[0].Name == e.Name && latest[0].Spec.Equal(e.Spec) && d.asks(e.Service) {
+			*e = latest[0]
+		}
+	}
+	return entries
+}
+
 // untaken is the upstreams of the current generation whose newest servers nginx has
 // yet to take, and since when.
 func untaken(e Endpoints, asked map[string]bool) map[string]time.Time {
@@ -201,7 +224,7 @@ func (l *loop) tell() {
 		return
 	}
 	l.delivery.move(time.Now(), l.entries)
-	l.entries = l.withServers(l.latest)
+	l.entries = l.delivery.withServers(l.entries, l.latest)
 	l.writeBootstrapLater()
 }
 
@@ -227,29 +250,6 @@ func (l *loop) prepare(g nginx.Generation) func() {
 		// The loop writes them again once nginx has moved, and tells what fails then.
 		_, _ = l.server.WriteBootstrapServers(servers)
 	}
-}
-
-// withServers is the entries of the current generation with the servers of cfg
-// where nginx asks for them.
-func (l *loop) withServers(cfg *render.Configuration) []endpoints.Entry {
-	if l.entries == nil || l.delivery.endpoints == nil {
-		return l.entries
-	}
-	entries := slices.Clone(l.entries)
-	latest := cfg.Entries // both are by name
-	for n := range entries {
-		e := &entries[n]
-		for len(latest) > 0 && latest[0].Name < e.Name {
-			latest = latest[1:]
-		}
-		if len(latest) == 0 {
-			break
-		}
-		if latest[0].Name == e.Name && latest[0].Spec.Equal(e.Spec) && l.delivery.asks(e.Service) {
-			*e = latest[0]
-		}
-	}
-	return entries
 }
 
 // lookSoon has the loop look, because nginx has taken something.

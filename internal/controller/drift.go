@@ -112,7 +112,7 @@ func (l *loop) judge(s sight) {
 	}
 	drift := ""
 	want := l.current.Number
-	if changed := l.changedFiles(s); len(changed) > 0 {
+	if changed := changedFiles(l.files, s); len(changed) > 0 {
 		drift = fmt.Sprintf("files of generation %d were changed on disk: %s", want, strings.Join(changed, ", "))
 	}
 	if s.current != want {
@@ -126,26 +126,26 @@ func (l *loop) judge(s sight) {
 		return
 	}
 	if l.trouble == nil || !now.Before(l.trouble.next) {
-		l.repair(drift, len(l.changedFiles(s)) > 0, now)
+		l.repair(drift, len(changedFiles(l.files, s)) > 0, now)
 	}
 }
 
 // changedFiles is the names of current's files that are not what they were.
-func (l *loop) changedFiles(s sight) []string {
-	if l.files == nil {
+func changedFiles(want map[string][]byte, s sight) []string {
+	if want == nil {
 		return nil
 	}
 	if s.filesErr != nil {
 		return []string{s.filesErr.Error()}
 	}
 	var changed []string
-	for name, content := range l.files {
+	for name, content := range want {
 		if found, ok := s.files[name]; !ok || !bytes.Equal(found, content) {
 			changed = append(changed, name)
 		}
 	}
 	for name := range maps.Keys(s.files) {
-		if _, ok := l.files[name]; !ok {
+		if _, ok := want[name]; !ok {
 			changed = append(changed, name)
 		}
 	}

@@ -25,7 +25,7 @@ func (o Options) freezePath() string { return filepath.Join(o.StateDir, "frozen.
 // rollback moves to a generation and pins it. The pin is on disk first: a crash
 // in between then ends where the operator wanted to be.
 func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
-	target, ok := l.find(number)
+	target, ok := findGeneration(l.server, number)
 	if !ok {
 		reply(nginx.Generation{}, fmt.Errorf("generation %d is not on disk, see 'lbctl history'", number))
 		return

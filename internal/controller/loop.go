@@ -121,7 +121,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 	default:
 		// The process ended in the middle of a rollback: the first check
 		// finishes it.
-		if g, ok := l.find(frozen.Generation); ok {
+		if g, ok := findGeneration(l.server, frozen.Generation); ok {
 			l.become(g, nil, nil)
 		} else {
 			l.opts.Logger.Warn("pinned generation is gone, the current one is pinned instead", "pinned", frozen.Generation, "generation", current.Number)
@@ -195,7 +195,7 @@ func (l *loop) start(now time.Time) {
 	}
 	if at, ok := l.due(); ok && !now.Before(at) && !l.counts.running {
 		if l.governor.unsure(now) {
-			l.count()
+			l.counts.begin(l.server)
 		} else if !now.Before(l.governor.earliest()) {
 			l.apply(now)
 			return
@@ -252,16 +252,17 @@ func (l *loop) due() (time.Time, bool) {
 	return at, true
 }
 
-// count has old workers counted, beside the loop.
-func (l *loop) count() {
-	l.counts.running = true
+// begin has old workers counted, beside the loop.
+func (c *counts) begin(server Server) {
+	c.running = true
+	results := c.results
 	go func() {
-		processes, err := l.server.Processes()
+		processes, err := server.Processes()
 		if err != nil {
-			l.counts.results <- 0 // there is no nginx that a reload could burden
+			results <- 0 // there is no nginx that a reload could burden
 			return
 		}
-		l.counts.results <- len(processes.OldWorkers)
+		results <- len(processes.OldWorkers)
 	}()
 }
 
@@ -332,7 +333,7 @@ func (l *loop) apply(now time.Time) {
 		g, err := l.server.Apply(ctx, cfg.Files, note)
 		var culprits render.Culprits
 		if err != nil {
-			culprits = l.culprits(ctx, cfg, err)
+			culprits = findCulprits(ctx, l.source, l.server, cfg, err)
 		}
 		return func() { l.finish(cfg, note, now, g, err, culprits) }
 	})
@@ -347,7 +348,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
-		l.entries = l.withServers(l.latest) // which may be newer by now
+		l.entries = l.delivery.withServers(l.entries, l.latest) // which may be newer by now
 		l.source.Took(cfg.Entries)
 		l.failure, l.trouble, l.down = nil, nil, nil
 		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
@@ -449,8 +450,8 @@ func (l *loop) reread() {
 	}
 }
 
-func (l *loop) find(number int) (nginx.Generation, bool) {
-	all, err := l.server.Generations()
+func findGeneration(server Server, number int) (nginx.Generation, bool) {
+	all, err := server.Generations()
 	if err != nil {
 		return nginx.Generation{}, false
 	}

@@ -122,7 +122,7 @@ func (l *loop) publish() {
 		last:      copied(l.last),
 
 		bootstrapFailed: l.delivery.bootstrap.failed,
-		bootstrapLeft:   l.leftServices(),
+		bootstrapLeft:   l.delivery.bootstrap.leftServices(l.latest),
 	}
 	if l.opts.Endpoints != nil {
 		v.asked, v.master = l.delivery.asked.upstreams, l.delivery.master
@@ -152,7 +152,7 @@ func (l *loop) pendingChange() *PendingChange {
 		return nil
 	}
 	if l.latest.Hash == l.current.Hash {
-		return l.deliveryChange()
+		return l.delivery.change(&l.summaries, l.entries)
 	}
 	p := &PendingChange{Since: l.settle.first, Change: l.change()}
 	due, _ := l.due()
@@ -180,9 +180,8 @@ func (l *loop) pendingChange() *PendingChange {
 	return p
 }
 
-// deliveryChange is servers that nginx asks for, and has not taken yet.
-func (l *loop) deliveryChange() *PendingChange {
-	d := l.delivery
+// change is servers that nginx asks for, and has not taken yet.
+func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *PendingChange {
 	if d.moving == nil {
 		outdated := d.outdated()
 		if len(outdated) == 0 {
@@ -197,7 +196,7 @@ func (l *loop) deliveryChange() *PendingChange {
 	}
 	p := &PendingChange{Since: d.moving.since, Change: "servers", Reason: "nginx has not asked for its servers yet"}
 	if d.moving.before != nil {
-		p.Change, p.Reason = l.summaries.changes(d.moving.before, l.entries), "nginx has yet to fetch it"
+		p.Change, p.Reason = summaries.changes(d.moving.before, entries), "nginx has yet to fetch it"
 	}
 	return p
 }
