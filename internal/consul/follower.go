@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -25,16 +26,20 @@ import (
 	"lbctl/internal/metadata"
 )
 
+// maxNameAsked bounds the names of services that Consul is asked for, so that a path
+// with one, percent-encoded, fits into a request.
+const maxNameAsked = 1024
+
 // Options says what a Follower works with.
 type Options struct {
 	// Consul is how to reach Consul; default what the environment says in
 	// CONSUL_HTTP_ADDR and the other variables of Consul's own commands.
 	Consul *api.Config
-	// Table remembers services, and is told how far Consul can be believed.
+	// Table remembers services. It is only asked.
 	Table *endpoints.Table
-	// ReservedPorts are those that lb-port can't have.
-	ReservedPorts []int
-	Logger        *slog.Logger
+	// Reserved is what the balancer has itself, so that no service can.
+	Reserved metadata.Reserved
+	Logger   *slog.Logger
 }
 
 // Problem is something wrong with Consul or with what it says, in words for people.
@@ -54,14 +59,15 @@ type Follower struct {
 	table       *endpoints.Table
 	logger      *slog.Logger
 
-	reserved []int
-	listing  dependency.Dependency            // the query for the list of services
-	followed []*dependency.CatalogSnippet     // the list whose services are followed
-	own      map[string]dependency.Dependency // the queries for the list and for services
-	native   map[string]dependency.Dependency // the templates', by functions like key
-	services []followed                       // by name
-	revision uint64                           // of the service that was answered last
-	failing  map[string]bool                  // the queries that were last found to fail, by name
+	reserved   metadata.Reserved
+	listing    dependency.Dependency            // the query for the list of services
+	followed   []*dependency.CatalogSnippet     // the list whose services are followed
+	unfollowed []Problem                        // services of that list for which there is no query though they ask to be balanced
+	own        map[string]dependency.Dependency // the queries for the list and for services
+	native     map[string]dependency.Dependency // the templates', by functions like key
+	services   []followed                       // by name
+	revision   uint64                           // of the service that was answered last
+	failing    map[string]bool                  // the queries that were last found to fail, by name
 }
 
 // followed is a service as Consul says: the zero one if there is none.
@@ -98,7 +104,7 @@ func New(opts Options) (*Follower, error) {
 		}),
 		table:    opts.Table,
 		logger:   opts.Logger,
-		reserved: opts.ReservedPorts,
+		reserved: opts.Reserved,
 		listing:  listing,
 		own:      map[string]dependency.Dependency{},
 		native:   map[string]dependency.Dependency{},
@@ -126,7 +132,7 @@ func (f *Follower) Stop() { f.watcher.Stop() }
 func (f *Follower) Answers() <-chan *watch.View { return f.watcher.DataCh() }
 
 // Changed fires when a query begins to fail, fails for another reason, or succeeds
-// again.
+// again, and when Trust changes.
 func (f *Follower) Changed() <-chan struct{} { return f.queries.changed }
 
 // Brain has what Consul answered to the templates' queries.
@@ -160,17 +166,16 @@ func (f *Follower) Receive(view *watch.View) {
 }
 
 // Follow sends queries for the services that are in the catalog, and for no others.
-// changed is false when the list is the same as last time; problems are then nil.
-func (f *Follower) Follow() (changed bool, problems []Problem, err error) {
+func (f *Follower) Follow() {
 	data, ok := f.queries.brain.Recall(f.listing)
 	if !ok {
-		return false, nil, nil
+		return
 	}
 	listed, _ := data.([]*dependency.CatalogSnippet)
 	if len(listed) > 0 && len(listed) == len(f.followed) && listed[0] == f.followed[0] {
-		return false, nil, nil
+		return
 	}
-	f.followed = listed
+	f.followed, f.unfollowed = listed, nil
 	wanted := make(map[string]bool, len(listed)+1)
 	wanted[f.listing.String()] = true
 	for _, snippet := range listed {
@@ -178,33 +183,60 @@ func (f *Follower) Follow() (changed bool, problems []Problem, err error) {
 			continue
 		}
 		query := queryOf(snippet.Name)
-		if f.own[query] != nil {
-			wanted[query] = true
+		switch {
+		case f.own[query] != nil:
+		case !canAsk(snippet.Name):
+			if metadata.HasTag(snippet.Tags) {
+				f.unfollowed = append(f.unfollowed, badName(snippet.Name))
+			}
 			continue
-		}
-		if !metadata.ValidName(snippet.Name) {
-			problems = append(problems, Problem{
-				Service: snippet.Name,
-				Message: `it isn't balanced: its name has other characters than letters, digits, "-" and "_", or more than 255`,
-			})
-			continue
+		default:
+			if err := f.add(newServiceQuery(snippet.Name, f.reserved)); err != nil {
+				f.remove(query)
+				f.unfollowed = append(f.unfollowed, Problem{Service: snippet.Name, Message: "it is not served: " + err.Error()})
+				continue
+			}
 		}
 		wanted[query] = true
-		if err := f.add(newServiceQuery(snippet.Name, f.reserved)); err != nil {
-			return false, nil, err
-		}
 	}
 	for query := range f.own {
 		if !wanted[query] {
 			f.remove(query)
 		}
 	}
-	return true, problems, nil
+}
+
+// canAsk reports whether Consul can be asked for a service's instances: the name is a
+// part of a path, which Consul cleans.
+func canAsk(service string) bool {
+	return len(service) <= maxNameAsked && path.Clean("/"+service) == "/"+service
+}
+
+// NotBalanced is the services that ask to be balanced and can't be, mostly because of
+// their names. Whether a service asks is known from its tags in the catalog's list, and from
+// its metadata, for which Consul is asked. Services that don't ask are no problem,
+// whatever their names are.
+func (f *Follower) NotBalanced() []Problem {
+	problems := slices.Clone(f.unfollowed)
+	for _, s := range f.services {
+		if asks(s.service) && !metadata.ValidName(s.name) {
+			problems = append(problems, badName(s.name))
+		}
+	}
+	return problems
+}
+
+func badName(service string) Problem {
+	return Problem{
+		Service: service,
+		Message: `it isn't balanced: its name has other characters than letters, digits, "-" and "_", or more than 255`,
+	}
 }
 
 // Services is what Consul says of the services it lists; known is false before it
 // has listed any. unheard are those that it has said nothing about yet. A service
-// without instances is left out: it is about to leave the list.
+// without instances is left out: it is about to leave the list. So is one whose name
+// can't be balanced.
 func (f *Follower) Services() (services []endpoints.Service, unheard []string, known bool) {
 	if _, ok := f.queries.brain.Recall(f.listing); !ok {
 		return nil, nil, false
@@ -212,6 +244,7 @@ func (f *Follower) Services() (services []endpoints.Service, unheard []string, k
 	services = make([]endpoints.Service, 0, len(f.services))
 	for _, s := range f.services {
 		switch {
+		case !metadata.ValidName(s.name):
 		case !s.heard:
 			unheard = append(unheard, s.name)
 		case s.service.Name != "":

@@ -23,27 +23,28 @@ import (
 const (
 	monitorInterval = 2 * time.Second
 	monitorTimeout  = 2 * time.Second
-	// maxLastContact is how long a server may not have heard from the leader
-	// for its word to count.
+	// maxLastContact is how long ago a server may have heard from the leader for its
+	// answers to be believed.
 	maxLastContact = 10 * time.Second
-	// maxLooks bounds the direct looks after services vanished.
+	// maxLooks bounds how many services are asked about directly after services
+	// vanished.
 	maxLooks = 10
-	// longAway is how long Consul must have been away for everything to be asked
-	// anew. Each query that is under way then takes a second connection for a
-	// while; after less time those that failed are sent again anyway.
+	// longAway is how long Consul must have been away for every query to be sent
+	// again. Each one that is under way takes a second connection for a while then.
+	// After a shorter time, those that failed are sent again anyway.
 	longAway = 5 * time.Second
 
 	// rejoinPatience is how long an agent may take to use a server it has found.
 	rejoinPatience = time.Second
-	// noServers is in what an agent says that has lost all its servers.
+	// noServers is part of the error of an agent that has lost all its servers.
 	noServers = "No known Consul servers"
 
 	anonymousToken = "00000000-0000-0000-0000-000000000002"
 )
 
-// monitor knows whether Consul can be taken at its word. Blocking queries
-// can't tell: without a leader they just hang, and with a token that has
-// become too weak they give empty lists.
+// monitor finds out whether Consul can be believed. Blocking queries don't show it:
+// without a leader they just hang, and with a token that has become too weak they
+// return empty lists.
 type monitor struct {
 	credentials *credentials
 	client      *consulclient.Client
@@ -54,7 +55,7 @@ type monitor struct {
 	// Of run's goroutine.
 	turn    int
 	suspect string            // the service whose answer was found to be filtered
-	behind  map[string]behind // the watches that seemed to be, at the last check
+	behind  map[string]behind // the queries that seemed to be behind at the last check
 
 	mu            sync.Mutex
 	status        Status
@@ -106,14 +107,14 @@ func (m *monitor) check(ctx context.Context) {
 	m.setTrust(func(t *endpoints.Trust) {
 		t.NoLeader, t.Refused = found.Leader == "", found.Refused
 	})
-	m.queries.renewDue(time.Now())
+	defer func() { m.queries.renewDue(time.Now()) }()
 	if found.LastError != "" {
 		clear(m.behind)
 		return
 	}
 	m.findStalled(ctx)
 	if _, since := m.current(); !since.IsZero() || m.suspect != "" {
-		m.look(ctx, m.doubtful())
+		m.look(ctx, m.heldOrSuspect())
 		if _, since := m.current(); since.IsZero() {
 			m.suspect = ""
 		}
@@ -180,7 +181,8 @@ func (m *monitor) ask(ctx context.Context) Status {
 	case leader == "":
 		return Status{Reachable: true, LastError: "Consul has no leader: most of its servers are down or can't reach each other"}
 	}
-	// A service that always is: that one of the others fails is its own trouble.
+	// Every token that can read anything can read service "consul". When the query for
+	// another service fails, only that service is concerned.
 	_, meta, err := client.Health().Service("consul", "", false, options)
 	switch {
 	case err != nil:
@@ -202,9 +204,9 @@ func (m *monitor) trouble(err error) Status {
 	return s
 }
 
-// rejoin has the agent look for the servers that it has lost, as after a partition
-// of its machine; by itself it tries one every thirty seconds. False when it found
-// none, or the token has no agent:write.
+// rejoin has the agent look for servers that it lost, for example when its machine was
+// cut off from the network. By itself it tries one every thirty seconds. rejoin returns
+// false when the agent finds none, or the token has no agent:write.
 func (m *monitor) rejoin(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
@@ -229,9 +231,9 @@ func (m *monitor) rejoin(ctx context.Context) bool {
 	return false
 }
 
-// doubtful is the services to look at while answers are filtered: those with
-// held instances, and the one that first was.
-func (m *monitor) doubtful() []string {
+// heldOrSuspect is the services to look at while answers are filtered: those with held
+// instances, and the one whose answer was found to be filtered first.
+func (m *monitor) heldOrSuspect() []string {
 	var names []string
 	for _, h := range m.table.Held() {
 		names = append(names, h.Service)
@@ -243,18 +245,17 @@ func (m *monitor) doubtful() []string {
 	return names
 }
 
-// Look asks Consul directly whether it filters what it says about the services, and
-// lets the table know.
+// Look asks Consul directly whether it filters what it says about the services. Trust
+// says so afterwards. It takes two seconds at most, and asks about ten services at most.
 func (f *Follower) Look(ctx context.Context, services []string) { f.monitor.look(ctx, services) }
 
-// look asks directly whether Consul filters what it says about the services,
-// and lets the table know.
+// look asks directly whether Consul filters what it says about the services.
 func (m *monitor) look(ctx context.Context, services []string) {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
 	filtered, err := m.filtered(ctx, services[:min(len(services), maxLooks)])
 	if err != nil {
-		return // it knows no more than before; the error shows up in ask
+		return // nothing new is known; ask reports the error
 	}
 	if was := m.setTrust(func(t *endpoints.Trust) { t.Filtered = filtered }); was.Filtered && !filtered {
 		m.logger.Info("Consul no longer filters its answers by ACLs")
@@ -275,7 +276,7 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 			return true, nil
 		}
 	}
-	// Whoever sees anything, sees what it is about: Consul itself is a service.
+	// Every token that can read anything sees the service "consul".
 	all, meta, err := m.client.API().Catalog().Services(options)
 	if err != nil || len(all) > 0 {
 		return false, err
@@ -283,7 +284,7 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 	if meta.ResultsFilteredByACLs || m.client.Config().Token != "" {
 		return meta.ResultsFilteredByACLs, nil
 	}
-	// Those without a token are not told that anything is filtered.
+	// Consul doesn't tell clients without a token that it filters.
 	self, _, err := m.client.API().ACL().TokenReadSelf(options)
 	var answer api.StatusError
 	if errors.As(err, &answer) {
@@ -292,6 +293,8 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 	return err == nil && self.AccessorID == anonymousToken, err
 }
 
+// setTrust changes what is known of Consul, and has the loop of whoever follows it
+// take that over.
 func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -303,8 +306,18 @@ func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) 
 	case !was.Filtered:
 		m.filteredSince = time.Now()
 	}
-	m.table.SetTrust(time.Now(), m.trust)
+	if m.trust != was {
+		notify(m.queries.changed)
+	}
 	return was
+}
+
+// Trust says how far Consul can be believed now. It is for the table, which is told by
+// one goroutine: that which observes. Changed fires when it is another.
+func (f *Follower) Trust() endpoints.Trust {
+	f.monitor.mu.Lock()
+	defer f.monitor.mu.Unlock()
+	return f.monitor.trust
 }
 
 // current is the status, and since when answers are filtered: zero when they

@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// queryWait is how long a blocking query waits for a change: with a thousand of
-	// them each that ends in vain costs something. What it would find out by its end,
-	// glances find sooner: that it hangs on a server which was cut off from the
-	// others, that it is filtered.
+	// queryWait is how long a blocking query waits for a change. With a thousand
+	// queries, each that ends without news costs something. What its end would show,
+	// findStalled finds sooner: that the query hangs on a server that was cut off from
+	// the others, or that answers are filtered.
 	queryWait = 2 * time.Minute
-	// An agent goes on with a query until its time is over, also when whoever asked
-	// is gone, and lets a client have no more than agentQueries of them, if it is set
-	// up as docs/templates.md says. From manyQueries on, which fit into that three times
-	// (those of an lbctl before this one, of this one, and once sent anew), they wait
-	// for manyWait only.
+	// An agent goes on with a query until its time is over, even when the client is
+	// gone. It lets a client have agentQueries of them, if it is set up as
+	// docs/templates.md says. From manyQueries on, queries wait for manyWait only:
+	// that number fits three times, for the lbctl before this one, for this one, and
+	// for queries that are sent again.
 	agentQueries = 4096
 	manyQueries  = 1300
 	manyWait     = time.Minute
@@ -32,29 +32,28 @@ const (
 	answerTimeout = 15 * time.Second
 	retryMin      = 250 * time.Millisecond
 	retryMax      = 5 * time.Second
-	// doubtAfter is how many failures in a row make a query's last answer
-	// doubtful: a single one, when a server restarts, is nothing to talk about.
-	doubtAfter = 2
+	// failingAfter is how many failures in a row make a query a failing one. A single
+	// failure, as when a server restarts, is not reported.
+	failingAfter = 2
 	// renewInterval bounds how often a query that seems to have stalled is sent
-	// anew.
+	// again.
 	renewInterval = 30 * time.Second
 )
 
-// query is a dependency that never fails for consul-template: it is sent again
-// for as long as it must be, and knows how it stands. consul-template tells
-// neither which query an error is of nor that a query succeeds again with
-// nothing new to say.
+// query is a dependency that never fails for consul-template: it is sent again until
+// it succeeds, and knows whether it fails. consul-template doesn't say which query an
+// error is about, nor that a query succeeds again without news.
 type query struct {
 	dependency.Dependency
-	// changed is called when the query falls into doubt, changes its reason or
-	// comes out of it.
+	// changed is called when the query begins to fail, fails for another reason, or
+	// succeeds again.
 	changed func()
 	wait    func() time.Duration // how long for a change; nil: as consul-template says
-	again   chan struct{}        // what is under way is given up, and asked anew
+	again   chan struct{}        // the request that is under way is given up and sent again
 	stopped chan struct{}
 
 	mu       sync.Mutex
-	giveUp   context.CancelCauseFunc // of what is under way, if that can be given up
+	giveUp   context.CancelCauseFunc // ends the request that is under way, if that is possible
 	index    uint64                  // of the last answer; 0 before the first
 	failures int                     // in a row
 	since    time.Time
@@ -69,8 +68,8 @@ func newQuery(d dependency.Dependency, changed func()) *query {
 	return &query{Dependency: d, changed: changed, again: make(chan struct{}, 1), stopped: make(chan struct{})}
 }
 
-// Fetch answers when Consul has news, or nothing new after the time that opts
-// says. The only error is ErrStopped, as it is: consul-template compares.
+// Fetch returns when Consul has news, or without news after the time that opts says.
+// The only error is ErrStopped, and is not wrapped: consul-template compares it.
 func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	asked := *opts
 	for {
@@ -96,14 +95,14 @@ func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptio
 				return nil, nil, dependency.ErrStopped
 			}
 		}
-		// Without an index Consul answers at once: whether the query is well again
-		// shows without waiting for news, and the index may be one from before
-		// Consul lost its data.
+		// Without an index Consul answers at once. This shows whether the query
+		// succeeds again without waiting for news, and the index may be one from
+		// before Consul lost its data.
 		asked.WaitIndex = 0
 	}
 }
 
-var errRenewed = errors.New("the query is sent anew")
+var errRenewed = errors.New("the query is sent again")
 
 // cancellable is a dependency that can be given up before it answers, which those
 // of consul-template can't.
@@ -127,7 +126,7 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	q.mu.Lock()
 	q.giveUp = giveUp
 	q.mu.Unlock()
-	select { // what came before giveUp was there
+	select { // renew or Stop may have come before giveUp was there
 	case <-q.again:
 		return nil, nil, errRenewed
 	case <-q.stopped:
@@ -147,8 +146,8 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	return data, meta, err
 }
 
-// askBeside is ask for what can't be cancelled: when it is given up, it ends by
-// itself, with its answer or its connection.
+// askBeside is ask for a dependency that can't be cancelled. When it is given up, its
+// request goes on until its answer comes or its connection ends.
 func (q *query) askBeside(clients *dependency.ClientSet, opts dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	type answer struct {
 		data any
@@ -204,7 +203,7 @@ func (q *query) Stop() {
 	q.Dependency.Stop()
 }
 
-// renew gives up what is under way and asks anew.
+// renew gives up the request that is under way and sends the query again.
 func (q *query) renew() {
 	notify(q.again)
 	q.cancel(errRenewed)
@@ -221,10 +220,10 @@ func (q *query) cancel(why error) {
 
 func (q *query) succeeded(index uint64) {
 	q.mu.Lock()
-	doubted := q.failures >= doubtAfter
+	failing := q.failures >= failingAfter
 	q.index, q.failures, q.err = index, 0, nil
 	q.mu.Unlock()
-	if doubted {
+	if failing {
 		q.changed()
 	}
 }
@@ -236,7 +235,7 @@ func (q *query) failed(err error) int {
 	if q.failures++; before == 0 {
 		q.since = time.Now()
 	}
-	changed := q.failures == doubtAfter || q.failures > doubtAfter && whatFails(err) != whatFails(q.err)
+	changed := q.failures == failingAfter || q.failures > failingAfter && whatFails(err) != whatFails(q.err)
 	q.err = err
 	q.mu.Unlock()
 	if changed {
@@ -245,10 +244,10 @@ func (q *query) failed(err error) int {
 	return before
 }
 
-// stalled reports whether the query has been given nothing beyond heard, though
-// Consul has come to news, and asks anew then: once for the same news, since
-// index and news may come from different counts, when the agent serves
-// blocking queries from its own memory (use_streaming_backend).
+// stalled reports whether the query's last answer still has the index heard, though
+// Consul has been at the index news for a while. It sends the query again then, once for
+// the same news: when the agent serves blocking queries from its own memory
+// (use_streaming_backend), the two indexes may count different things.
 func (q *query) stalled(heard, news uint64) bool {
 	q.mu.Lock()
 	now := time.Now()
@@ -270,14 +269,18 @@ func (q *query) heard() (uint64, bool) {
 	return q.index, q.index > 0 && q.failures == 0
 }
 
-// failing is the query as it fails; false when its last answer is not in doubt.
+// failing says how the query fails; false when it doesn't.
 func (q *query) failing() (failing, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.failures < doubtAfter {
+	if q.failures < failingAfter {
 		return failing{}, false
 	}
-	return failing{q.String(), q.since, q.err}, true
+	f := failing{query: q.String(), since: q.since, err: q.err}
+	if d, ok := q.Dependency.(*serviceQuery); ok {
+		f.unrelated = d.unrelated.Load()
+	}
+	return f, true
 }
 
 // retry is how long to wait after a failure, n having come before it in a row.
@@ -295,6 +298,9 @@ type failing struct {
 	query string
 	since time.Time
 	err   error
+	// unrelated: it is about a service that didn't ask to be balanced when Consul
+	// answered last.
+	unrelated bool
 }
 
 // reason is for a service whose query it is.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 )
 
 // script is a dependency that answers one thing after the other, and then hangs.
@@ -148,7 +151,7 @@ func TestARenewedQueryIsAskedAnewAtOnce(t *testing.T) {
 
 func TestAQueryThatIsGivenUpKnowsWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		slow := slowService{newServiceQuery("web", nil)}
+		slow := slowService{newServiceQuery("web", metadata.Reserved{})}
 		q := newQuery(slow, func() {})
 		began := time.Now()
 		_, _, err := q.ask(nil, dependency.QueryOptions{WaitIndex: 7, WaitTime: 32 * time.Second})
@@ -182,7 +185,7 @@ func TestManyQueriesWaitForLess(t *testing.T) {
 	assert.Equal(t, manyWait, w.renewPause())
 
 	asked := time.Duration(0)
-	q := newQuery(askedFor{newServiceQuery("web", nil), &asked}, func() {})
+	q := newQuery(askedFor{newServiceQuery("web", metadata.Reserved{}), &asked}, func() {})
 	q.wait = w.wait
 	_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7, WaitTime: queryWait})
 	require.NoError(t, err)
@@ -221,8 +224,8 @@ func TestAnAnswerMayTakeAsLongAsConsulMayWait(t *testing.T) {
 		index uint64
 		want  time.Duration
 	}{
-		{"one of ours, at once", newServiceQuery("web", nil), 0, 15 * time.Second},
-		{"one of ours, with news", newServiceQuery("web", nil), 7, 49 * time.Second},
+		{"one of ours, at once", newServiceQuery("web", metadata.Reserved{}), 0, 15 * time.Second},
+		{"one of ours, with news", newServiceQuery("web", metadata.Reserved{}), 7, 49 * time.Second},
 		{"a service, at once", service, 0, 15 * time.Second},
 		{"a service, with news", service, 7, 49 * time.Second},
 		{"the list of services, with news", list, 7, 49 * time.Second},
@@ -328,4 +331,16 @@ func TestTheWayToConsulIsTheSameForBothClients(t *testing.T) {
 			in.SSLEnabled, in.SSLVerify, in.ServerName, in.SSLCACert, in.SSLCAPath, in.SSLCert, in.SSLKey})
 	assert.True(t, clientInput(&api.Config{Address: "https://consul.example"}).SSLEnabled)
 	assert.False(t, clientInput(&api.Config{Address: "127.0.0.1:8500", Scheme: "http"}).SSLEnabled)
+}
+
+// A broken proxy between lbctl and Consul may answer so.
+func TestAnAnswerThatCantBeReadIsAnErrorOfItsQuery(t *testing.T) {
+	for _, answer := range []string{`[null]`, `[{"Service":{"Service":"web"}}]`, `[{"Node":{}}]`, `{}`} {
+		agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) }))
+		defer agent.Close()
+		clients := dependency.NewClientSet()
+		require.NoError(t, clients.CreateConsulClient(&dependency.CreateConsulClientInput{Address: agent.URL}))
+		_, _, err := newServiceQuery("web", metadata.Reserved{}).Fetch(clients, &dependency.QueryOptions{})
+		assert.ErrorContains(t, err, "instances(web): ", answer)
+	}
 }

@@ -4,24 +4,29 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
 
+	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
 )
 
-// serviceQuery asks Consul for all instances of a service; its data is an
-// endpoints.Service. consul-template has such a query, too, but that one can't be
-// given up before Consul answers, and keeps everything that Consul says of every
-// instance, which with thousands of them is most of what lbctl would remember.
+// serviceQuery asks Consul for all instances of a service. Its data is an
+// endpoints.Service. consul-template's own query for that can't be given up before
+// Consul answers, and it keeps everything that Consul says of each instance, which with
+// thousands of instances would be most of lbctl's memory.
 type serviceQuery struct {
 	service  string
 	name     string
-	reserved []int // ports that lb-port can't have
+	reserved metadata.Reserved
+	// unrelated: the last answer said that the service doesn't ask to be balanced.
+	unrelated *atomic.Bool
 }
 
-func newServiceQuery(service string, reserved []int) *serviceQuery {
-	return &serviceQuery{service, queryOf(service), reserved}
+func newServiceQuery(service string, reserved metadata.Reserved) *serviceQuery {
+	return &serviceQuery{service, queryOf(service), reserved, new(atomic.Bool)}
 }
 
 // Fetch is FetchContext that nothing ends.
@@ -29,17 +34,35 @@ func (q *serviceQuery) Fetch(clients *dependency.ClientSet, opts *dependency.Que
 	return q.FetchContext(context.Background(), clients, opts)
 }
 
-// FetchContext gives an endpoints.Service, which is the zero one when Consul knows
-// no instance.
+// FetchContext returns an endpoints.Service, the zero one when Consul knows no instance.
+// An answer that can't be read at all is an error of this query, and of no other.
 func (q *serviceQuery) FetchContext(ctx context.Context, clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	entries, meta, err := clients.Consul().Health().Service(q.service, "", false, opts.ToConsulOpts().WithContext(ctx))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", q, err)
 	}
-	return metadata.Parse(q.service, entries, q.reserved), &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
+	service, err := q.parse(entries)
+	if err != nil {
+		return nil, nil, err
+	}
+	q.unrelated.Store(!asks(service))
+	return service, &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
 }
 
-// CanShare says that several may ask it together, which nobody does.
+func (q *serviceQuery) parse(entries []*api.ServiceEntry) (service endpoints.Service, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: Consul's answer can't be read: %v", q, p)
+		}
+	}()
+	return metadata.Parse(q.service, entries, q.reserved), nil
+}
+
+// asks reports whether a service asks to be balanced, be it in a way that can't be
+// understood.
+func asks(s endpoints.Service) bool { return s.Name != "" && (s.Protocol != "" || !s.OK) }
+
+// CanShare is for consul-template: several views may share the query.
 func (q *serviceQuery) CanShare() bool { return true }
 
 // Stop has nothing to do: FetchContext ends with its context.
@@ -52,12 +75,12 @@ func (q *serviceQuery) Type() dependency.Type { return dependency.TypeConsul }
 func (q *serviceQuery) String() string { return q.name }
 
 const (
-	queryPrefix = "health.service("
+	queryPrefix = "instances("
 	querySuffix = ")"
 )
 
 // queryOf is the name of the query for all instances of a service. No query of
-// consul-template has it: theirs say which statuses they are about.
+// consul-template has a name that begins so.
 func queryOf(service string) string { return queryPrefix + service + querySuffix }
 
 // serviceOf is the service that the query of that name is about; false when it is
@@ -68,5 +91,5 @@ func serviceOf(query string) (string, bool) {
 		return "", false
 	}
 	name, ok = strings.CutSuffix(name, querySuffix)
-	return name, ok && !strings.Contains(name, "|")
+	return name, ok
 }

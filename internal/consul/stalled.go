@@ -7,36 +7,36 @@ import (
 )
 
 const (
-	// lookRound is in how many checks every service is looked at: in 24 seconds,
-	// so that with a check of grace a watch that has stalled is renewed within
+	// lookRound is how many checks it takes to look at every service: 24 seconds. A
+	// stalled query gets one more check to catch up, and so is sent again within
 	// thirty seconds.
 	lookRound = 12
-	// nothing is a filter that no instance passes: Consul says how new its answer
-	// is all the same.
+	// nothing is a filter that no instance passes. Consul's answer has its index all
+	// the same.
 	nothing = `Node.Node == ""`
 )
 
 // catalogQuery is what consul-template calls the query for the list of services.
 const catalogQuery = "catalog.services"
 
-// behind is a watch that has been answered up to heard while Consul has come to
-// news. What is on its way gets there by the next check.
+// behind is a query whose last answer has the index heard, while Consul is at the index
+// news already. By the next check, an answer that is on its way has arrived.
 type behind struct{ heard, news uint64 }
 
 // findStalled asks directly about some of the services and the list of them, each in
-// its turn, for what blocking queries can't tell: that one has stalled, its
-// connection open and nothing coming from it, and that answers are filtered now,
-// since a token that becomes too weak ends no query.
+// its turn. It finds what blocking queries don't show: that one has stalled, so that its
+// connection is open and no answer comes, and that answers are filtered now. A token that
+// becomes too weak ends no query.
 func (m *monitor) findStalled(ctx context.Context) {
 	for name, b := range m.behind {
 		if q := m.queries.find(name); q != nil && q.stalled(b.heard, b.news) {
-			m.logger.Warn("a watch has stalled: it is asked anew", "query", name)
+			m.logger.Warn("a query has stalled and is sent again", "query", name)
 		}
 	}
 	clear(m.behind)
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
-	whole := true // the first: a Consul that filters by nothing first may not say that it filters by ACLs
+	whole := true // the first question has no filter: with one, Consul may not say that it filters by ACLs
 	for _, name := range m.next() {
 		options := (&api.QueryOptions{}).WithContext(ctx)
 		var meta *api.QueryMeta
@@ -54,14 +54,14 @@ func (m *monitor) findStalled(ctx context.Context) {
 			var listed map[string][]string
 			listed, meta, err = m.client.API().Catalog().Services(options)
 			if err == nil && m.queries.hasList(listed) {
-				continue // a node's check that goes raises the list's index, and wakes no query
+				continue // a node's check that goes raises the list's index, but answers no query
 			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			continue // the watch fails, too, and says so
+			continue // the blocking query fails too, and reports it
 		}
 		if q := m.queries.find(name); q != nil {
 			if heard, ok := q.heard(); ok && heard != meta.LastIndex {
@@ -80,7 +80,7 @@ func (m *monitor) next() []string {
 		}
 	}
 	if len(names) == 1 {
-		names = append(names, queryOf("consul")) // whoever sees anything, sees that
+		names = append(names, queryOf("consul")) // every token that can read anything can read it
 	}
 	turn := make([]string, (len(names)+lookRound-1)/lookRound)
 	for n := range turn {

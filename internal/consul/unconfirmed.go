@@ -2,23 +2,24 @@ package consul
 
 import (
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 )
 
-// Unconfirmed is the services whose last answer may be out of date, because their
-// query fails, each with the reason.
+// Unconfirmed is the services whose last answer may be out of date because their query
+// fails, each with the reason.
 func (f *Follower) Unconfirmed() map[string]string {
-	doubts := map[string]string{}
+	reasons := map[string]string{}
 	list, _ := f.queries.failing()
 	for _, q := range list {
 		if name, ok := serviceOf(q.query); ok {
-			doubts[name] = q.reason() + ", this is the last it said"
+			reasons[name] = q.reason() + ", this is the last it said"
 		}
 	}
-	return doubts
+	return reasons
 }
 
-// LogFailing tells which queries have begun to fail, and which succeed again, in
-// one line each: when Consul's agent ends, all of them do at once.
+// LogFailing logs which queries have begun to fail, and which succeed again, in one line
+// each: when Consul's agent ends, all of them fail at once.
 func (f *Follower) LogFailing() {
 	list, _ := f.queries.failing()
 	now := make(map[string]bool, len(list))
@@ -69,8 +70,12 @@ func (f *Follower) failingProblems() []Problem {
 	list, all := f.queries.failing()
 	var problems []Problem
 	for _, q := range list {
+		name, ok := serviceOf(q.query)
+		if !all && (q.unrelated || ok && !metadata.ValidName(name)) {
+			continue // it is not served in any case
+		}
 		p := Problem{Message: "a query fails and is tried again: " + q.query + ": " + q.details(), Since: q.since}
-		if name, ok := serviceOf(q.query); ok && !all {
+		if ok && !all {
 			p.Service = name
 			p.Message = q.reason() + ", it is not served: " + q.details()
 			if _, known := f.table.Remembered(name); known {
@@ -85,19 +90,19 @@ func (f *Follower) failingProblems() []Problem {
 	return problems
 }
 
-// Recall finds what the table remembers of the services that Consul lists but has
-// said nothing about: they are not gone, only unknown. It adds to doubts those
-// that don't fail, which are silent. They are known when none needs to be waited
-// for.
-func (f *Follower) Recall(unheard []string, doubts map[string]string) (remembered []endpoints.Service, silent []string, known bool) {
+// Recall returns what the table remembers of services that Consul lists but has not
+// answered for: they are not gone. It adds those whose query doesn't fail, the silent
+// ones, to unconfirmed. known is true when there is no reason to wait for any of them:
+// each fails, and is remembered.
+func (f *Follower) Recall(unheard []string, unconfirmed map[string]string) (remembered []endpoints.Service, silent []string, known bool) {
 	known = true
 	for _, name := range unheard {
 		service, ok := f.table.Remembered(name)
 		if ok {
 			remembered = append(remembered, service)
 		}
-		if doubts[name] == "" {
-			doubts[name] = "Consul has not answered for it yet, this is the last it said"
+		if unconfirmed[name] == "" {
+			unconfirmed[name] = "Consul has not answered for it yet, this is the last it said"
 			silent = append(silent, name)
 			ok = false
 		}

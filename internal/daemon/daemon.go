@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
@@ -141,6 +140,7 @@ func newParts(cfg Config) (*parts, error) {
 		return nil, err
 	}
 	p.sharedUser = settings.User == ""
+	settings.Taken = []string{cfg.Admin}
 	if settings.Workers == 0 {
 		_, p.fewWorkers = render.DefaultWorkers(settings.NginxVersion)
 	}
@@ -149,12 +149,11 @@ func newParts(cfg Config) (*parts, error) {
 	}
 	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
-		Settings:      settings,
-		TemplatesDir:  cfg.Nginx.Templates,
-		Table:         p.table,
-		Probe:         cfg.Probe,
-		ReservedPorts: reservedPorts(cfg.Admin),
-		Logger:        cfg.Logger,
+		Settings:     settings,
+		TemplatesDir: cfg.Nginx.Templates,
+		Table:        p.table,
+		Probe:        cfg.Probe,
+		Logger:       cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -239,19 +238,6 @@ func listen(runDir, address string) ([]net.Listener, error) {
 		return nil, errors.Join(err, socket.Close())
 	}
 	return []net.Listener{socket, tcp}, nil
-}
-
-// reservedPorts are the daemon's own, which no TCP service can have nginx listen on.
-func reservedPorts(admin string) []int {
-	_, port, err := net.SplitHostPort(admin)
-	if err != nil {
-		return nil // there is none
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return nil
-	}
-	return []int{number}
 }
 
 func orNone(s string) string {

@@ -46,6 +46,17 @@ func TestWhatMakesAServiceABalancedOne(t *testing.T) {
 		{"a relative path", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "api")}, "not OK", `lb-path "api", want path prefixes like`},
 		{"a path that nginx never sees", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/a/../b")}, "not OK", `lb-path "/a/../b", want path prefixes like`},
 		{"a path below a method", []change{consultest.Tags("grpc_server"), consultest.Meta("lb-path", "/a/b/c")}, "not OK", `lb-path "/a/b/c", want "/package.Service" or "/package.Service/Method" for gRPC`},
+		{"the balancer's error pages", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lb/404,/.lb/503")}, "not OK", `lb-path "/.lb/404,/.lb/503", want paths outside of "/.lb", which is the balancer's own`},
+		{"the balancer's error pages for gRPC", []change{consultest.Tags("grpc_server"), consultest.Meta("lb-path", "/.lb/502")}, "not OK", `want paths outside of "/.lb"`},
+		{"all of the balancer's paths", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lb/")}, "not OK", `want paths outside of "/.lb"`},
+		{"the balancer's paths, encoded", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/%2elb/404")}, "not OK", `lb-path "/%2elb/404", want path prefixes like`},
+		{"the balancer's paths, with two slashes", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "//.lb/404")}, "not OK", `lb-path "//.lb/404", want path prefixes like`},
+		{"the balancer's paths, by a way around", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/a/../.lb/404")}, "not OK", `lb-path "/a/../.lb/404", want path prefixes like`},
+		{"a path that only begins so", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lbx")}, "http */.lbx", ""},
+		{"the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "LBCTL.internal")}, "not OK", `lb-host "LBCTL.internal", want host names outside of "lbctl.internal", which is the balancer's own`},
+		{"a name in the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "nobody.u.lbctl.internal")}, "not OK", `want host names outside of "lbctl.internal"`},
+		{"all names in the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "*.lbctl.internal")}, "not OK", `want host names outside of "lbctl.internal"`},
+		{"a domain that only ends so", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "mylbctl.internal")}, "http mylbctl.internal", ""},
 		{"a version with a space", []change{consultest.Tags("http_server"), consultest.Meta("lb-version", "v 1")}, "not OK", `lb-version "v 1", want 1 to 64 letters, digits, ".", "_" or "-"`},
 		{"TCP without a port", []change{consultest.Meta("lb-protocol", "tcp")}, "not OK", `lb-port "", want a port of 1024 to 65535 other than 5000, 8080, 9119, which are taken`},
 		{"TCP on a listener's port", []change{consultest.Meta("lb-port", "8080")}, "not OK", `lb-port "8080", want a port`},
@@ -56,7 +67,7 @@ func TestWhatMakesAServiceABalancedOne(t *testing.T) {
 		{"a long value", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", strings.Repeat("x", 512))}, "not OK", `lb-path "` + strings.Repeat("x", 77) + `...", want`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := Parse("x", []*api.ServiceEntry{consultest.Entry("x", "x-1", "10.0.0.1", 80, c.changes...)}, []int{5000, 8080, 9119})
+			s := Parse("x", []*api.ServiceEntry{consultest.Entry("x", "x-1", "10.0.0.1", 80, c.changes...)}, Reserved{Ports: []int{5000, 8080, 9119}, Domain: "lbctl.internal"})
 			assert.Equal(t, c.want, structure(s))
 			assert.Len(t, s.Instances, 1, "bad metadata never costs an endpoint")
 			if c.problem == "" {
@@ -88,7 +99,7 @@ func structure(s endpoints.Service) string {
 
 func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 	parse := func(registrations ...*api.ServiceEntry) endpoints.Service {
-		return Parse("x", registrations, nil)
+		return Parse("x", registrations, Reserved{})
 	}
 	t.Run("routes are those of all", func(t *testing.T) {
 		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/old")),
@@ -155,6 +166,16 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Len(t, s.Instances, 1)
 		assert.Equal(t, "", structure(s))
 	})
+	t.Run("proxies and gateways don't count", func(t *testing.T) {
+		kind := func(kind api.ServiceKind) func(*api.ServiceEntry) {
+			return func(e *api.ServiceEntry) { e.Service.Kind = kind }
+		}
+		proxy := consultest.Entry("x", "1-proxy", "10.0.0.1", 21000, consultest.Tags("http_server"), consultest.Meta("lb-path", "/proxy"), kind(api.ServiceKindConnectProxy))
+		s := parse(proxy, consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server")))
+		assert.Equal(t, "http default", structure(s))
+		assert.Len(t, s.Instances, 1)
+		assert.Equal(t, endpoints.Service{Name: "x", OK: true}, parse(proxy), "it is there, and nothing to balance")
+	})
 	t.Run("without instances there is no service", func(t *testing.T) {
 		assert.Equal(t, endpoints.Service{}, parse())
 	})
@@ -169,7 +190,7 @@ func TestInstances(t *testing.T) {
 		consultest.Entry("x", "heavy", "fd00::1", 80, consultest.Tags("http_server"), consultest.Weights(1000000, 1), consultest.Status("critical")),
 		consultest.Entry("x", "nowhere", "", 80, consultest.Tags("http_server")),
 		consultest.Entry("x", "portless", "10.0.0.4", 0, consultest.Tags("http_server")),
-	}, nil)
+	}, Reserved{})
 	assert.Equal(t, []endpoints.Instance{
 		{ID: "weighty", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 7, Status: endpoints.Passing},
 		{ID: "heavy", Node: "node-1", Address: "fd00::1", Port: 80, Weight: 65535, Status: endpoints.Critical},

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -26,7 +28,19 @@ type question struct {
 
 // dialer sets no keepalives: a connection lasts a second at most, and with thousands of
 // instances each system call counts.
-var dialer = net.Dialer{KeepAlive: -1}
+var dialer = net.Dialer{KeepAlive: -1, Control: refuseForbidden}
+
+// refuseForbidden keeps a host name from leading where no instance may be.
+func refuseForbidden(_, address string, _ syscall.RawConn) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if why := endpoints.Forbidden(to.Addr()); why != "" {
+		return fmt.Errorf("%s is not asked: %s", to.Addr(), why)
+	}
+	return nil
+}
 
 // checkHeld is what a held instance is asked: whether a server of its service's protocol
 // answers.

@@ -19,7 +19,7 @@ import (
 // proves little: a transparent proxy accepts connections for addresses that no machine
 // has.
 func askProtocol(ctx context.Context, protocol endpoints.Protocol, address string) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,8 +98,9 @@ type TCPService struct {
 }
 
 // addresses gives the IP addresses of an instance's address, which may be a
-// host name; none when it isn't known.
-type addresses func(address string) []string
+// host name; none when it doesn't resolve. known is false while it is looked up for
+// the first time.
+type addresses func(address string) (found []string, known bool)
 
 // newCatalog lays out the entries of an endpoints.Table for nginx. The problems
 // of the builder, which is done with it, are with subject and message only.
@@ -118,7 +120,11 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 
 		crowdedBefore: crowded,
 	}
+	b.reserved = settings.withTCP(settings.reserved(), entries)
 	if before != nil {
+		b.earlier = before.upstreams
+	}
+	if before != nil && slices.Equal(b.reserved.Sockets, before.reserved.Sockets) {
 		b.before = before.upstreams
 	}
 	c := Catalog{entries: entries, reads: b.reads}
@@ -147,7 +153,9 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 type builder struct {
 	settings  Settings
 	resolve   addresses
-	before    map[string]Upstream // by service
+	reserved  metadata.Reserved
+	before    map[string]Upstream // by service: what can be used again
+	earlier   map[string]Upstream // by service: the layout before
 	upstreams map[string]Upstream // by service
 	places    []place             // of services that have routes, in order
 	hosts     map[string][]Host   // by family
@@ -223,6 +231,11 @@ func (b *builder) lay() {
 		}
 		for _, r := range routes {
 			r.Path = strings.TrimSuffix(r.Path, "/")
+			if metadata.ReservedPath(r.Path) || b.reserved.ReservedHost(r.Host) {
+				b.conflict = true
+				b.problem(p.service, "%s route %q is the balancer's own, and not given to it", family, r)
+				continue
+			}
 			if !b.take(p.service, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
 				continue
 			}
@@ -244,6 +257,10 @@ func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 	}
 	if !b.settings.HasStream() {
 		b.problem(e.Name, "it is plain TCP, and this nginx has no stream module: install it (Debian: libnginx-mod-stream)")
+		return TCPService{}, false
+	}
+	if slices.Contains(b.reserved.Ports, e.Port) {
+		b.problem(e.Name, "TCP port %d is the balancer's own, and not given to it", e.Port)
 		return TCPService{}, false
 	}
 	if !b.take(e.Name, claim{family: "tcp", port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
@@ -300,22 +317,54 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 		u.servers, u.targets = old.servers, old.targets
 		return u
 	}
+	waiting := false
 	for _, i := range in {
-		found := b.resolve(i.Address)
+		found, known := b.resolve(i.Address)
+		if !known {
+			waiting, u.plain = true, false
+			continue
+		}
 		if len(found) == 0 {
 			b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
 		}
 		u.plain = u.plain && len(found) == 1 && found[0] == i.Address
 		for _, address := range found {
+			if why := b.refuse(address, i.Port); why != "" {
+				b.problem(e.Name, "%s", refusedInstance(i, address, why))
+				u.plain = false
+				continue
+			}
 			i.Address = address
 			u.servers = append(u.servers, Server{Address: i.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
 		}
+	}
+	if waiting && len(u.servers) == 0 {
+		// In the next moment the names are known; until then nobody loses a server.
+		u.servers = slices.Clone(b.earlier[e.Name].servers)
 	}
 	// Registered twice is still one server.
 	slices.SortStableFunc(u.servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
 	u.servers = slices.CompactFunc(u.servers, func(x, y Server) bool { return x.Address == y.Address })
 	u.targets = targets(u.servers)
 	return u
+}
+
+// refuse says why nginx must not send traffic to an address; empty when it may. The
+// registered addresses were judged before; what host names resolve to, the ports of
+// TCP services, and instances from a snapshot were not.
+func (b *builder) refuse(address string, port int) string {
+	parsed, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	return b.reserved.Refuse(netip.AddrPortFrom(parsed, uint16(port)))
+}
+
+func refusedInstance(i endpoints.Instance, address, why string) string {
+	if address == i.Address {
+		return metadata.RefusedInstance(i, why)
+	}
+	return metadata.RefusedInstance(i, fmt.Sprintf("it resolves to %s, and %s", address, why))
 }
 
 func (b *builder) frontend(family string) Frontend {

@@ -44,7 +44,7 @@ func parseAll(registrations ...*api.ServiceEntry) []endpoints.Service {
 	}
 	var services []endpoints.Service
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		services = append(services, metadata.Parse(name, byName[name], []int{5000, 8080, 9119}))
+		services = append(services, metadata.Parse(name, byName[name], metadata.Reserved{Ports: []int{5000, 8080, 9119}}))
 	}
 	return services
 }

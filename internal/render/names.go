@@ -10,8 +10,6 @@ import (
 )
 
 const (
-	// lookupTimeout bounds how long one name can hold up everything else,
-	// which it does once, when it is new.
 	lookupTimeout = 2 * time.Second
 	lookupAgain   = 10 * time.Second
 )
@@ -20,107 +18,147 @@ const (
 // could do it itself, but refuses the whole configuration for one name that
 // doesn't resolve.
 type names struct {
-	lookup  func(ctx context.Context, host string) ([]string, error)
+	lookup func(ctx context.Context, host string) ([]string, error)
+	// changed fires when a name has got other addresses, or was looked up for the
+	// first time.
 	changed chan struct{}
+	added   chan struct{} // fires when there are names that were never looked up
 
 	mu    sync.Mutex
-	known map[string][]string // IP addresses, sorted; none: not resolved yet
+	known map[string]hostAddresses
+}
+
+// hostAddresses is what is known of a host name.
+type hostAddresses struct {
+	addresses []string // IP addresses, sorted; none: it doesn't resolve
+	asked     bool     // it was looked up, be it in vain
 }
 
 func newNames() *names {
 	return &names{
 		lookup:  net.DefaultResolver.LookupHost,
 		changed: make(chan struct{}, 1),
-		known:   map[string][]string{},
+		added:   make(chan struct{}, 1),
+		known:   map[string]hostAddresses{},
 	}
 }
 
-// addresses is what is known of an instance's address; an IP address is its
-// own.
-func (n *names) addresses(address string) []string {
+// addresses is what is known of an instance's address; an IP address is its own.
+// known is false for a name that is being looked up for the first time.
+func (n *names) addresses(address string) (found []string, known bool) {
 	if _, err := netip.ParseAddr(address); err == nil {
-		return []string{address}
+		return []string{address}, true
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.known[address]
+	host := n.known[address]
+	return host.addresses, host.asked
 }
 
-// want says which addresses are in use. New names are looked up before it
-// returns, those no longer in use are forgotten.
-func (n *names) want(ctx context.Context, addresses []string) {
-	inUse := map[string]bool{}
-	var unknown []string
+// want says which addresses are in use. run looks new names up at once, and those no
+// longer in use are forgotten. settled is false while there are new ones.
+func (n *names) want(addresses []string) (settled bool) {
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	inUse := make(map[string]bool, len(addresses))
+	settled = true
 	for _, address := range addresses {
-		if _, err := netip.ParseAddr(address); err == nil || inUse[address] {
+		if _, err := netip.ParseAddr(address); err == nil {
 			continue
 		}
 		inUse[address] = true
-		if _, ok := n.known[address]; !ok {
-			n.known[address] = nil
-			unknown = append(unknown, address)
+		host, known := n.known[address]
+		if !known {
+			n.known[address] = host
+			notify(n.added)
 		}
+		settled = settled && host.asked
 	}
 	for name := range n.known {
 		if !inUse[name] {
 			delete(n.known, name)
 		}
 	}
-	n.mu.Unlock()
-	n.resolve(ctx, unknown)
+	return settled
 }
 
-// run looks all names up again and again; changed fires when one has got other
-// addresses.
+// lookUp is want that waits until new names were looked up.
+func (n *names) lookUp(ctx context.Context, addresses []string) {
+	n.want(addresses)
+	n.resolve(ctx, n.list(isNew))
+}
+
+// run looks up new names at once, and all names again and again.
 func (n *names) run(ctx context.Context) error {
+	var lookups sync.WaitGroup
+	defer lookups.Wait()
 	ticker := time.NewTicker(lookupAgain)
 	defer ticker.Stop()
 	for {
+		var hosts []string
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-n.added:
+			hosts = n.list(isNew)
 		case <-ticker.C:
+			hosts = n.list(func(hostAddresses) bool { return true })
 		}
-		n.mu.Lock()
-		all := make([]string, 0, len(n.known))
-		for name := range n.known {
-			all = append(all, name)
-		}
-		n.mu.Unlock()
-		if n.resolve(ctx, all) {
-			notify(n.changed)
-		}
+		lookups.Go(func() { n.resolve(ctx, hosts) })
 	}
 }
 
-// resolve looks names up, and reports whether one has got other addresses. A
-// name that doesn't resolve keeps those it had.
-func (n *names) resolve(ctx context.Context, hosts []string) bool {
+func isNew(host hostAddresses) bool { return !host.asked }
+
+// list is the names for which include is true.
+func (n *names) list(include func(hostAddresses) bool) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var hosts []string
+	for host, addresses := range n.known {
+		if include(addresses) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// resolve looks names up. One that doesn't resolve keeps the addresses it had.
+func (n *names) resolve(ctx context.Context, hosts []string) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	changed := false
-	var wg sync.WaitGroup
+	var lookups sync.WaitGroup
 	for _, host := range hosts {
-		wg.Go(func() {
+		lookups.Go(func() {
 			found, err := n.lookup(ctx, host)
 			if err != nil {
-				return
+				found = nil
 			}
-			found = slices.DeleteFunc(found, func(address string) bool {
-				a, err := netip.ParseAddr(address)
-				return err != nil || a.Zone() != ""
-			})
-			slices.Sort(found)
-			found = slices.Compact(found)
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if old, ok := n.known[host]; ok && len(found) > 0 && !slices.Equal(old, found) {
-				n.known[host] = found
-				changed = true
-			}
+			n.learn(host, found)
 		})
 	}
-	wg.Wait()
-	return changed
+	lookups.Wait()
+}
+
+// learn takes over what a lookup found.
+func (n *names) learn(host string, found []string) {
+	found = slices.DeleteFunc(slices.Clone(found), func(address string) bool {
+		a, err := netip.ParseAddr(address)
+		return err != nil || a.Zone() != ""
+	})
+	slices.Sort(found)
+	found = slices.Compact(found)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old, ok := n.known[host]
+	if !ok {
+		return // it is in use no more
+	}
+	if len(found) == 0 {
+		found = old.addresses
+	}
+	n.known[host] = hostAddresses{addresses: found, asked: true}
+	if !old.asked || !slices.Equal(old.addresses, found) {
+		notify(n.changed)
+	}
 }

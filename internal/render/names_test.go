@@ -17,14 +17,12 @@ func TestHostNames(t *testing.T) {
 		zone := map[string][]string{"db.example": {"10.0.0.2", "fe80::1%eth0", "10.0.0.1", "10.0.0.2"}}
 		n := newNames()
 		n.lookup = func(ctx context.Context, host string) ([]string, error) {
-			mu.Lock()
-			defer mu.Unlock()
 			if host == "slow.example" {
-				mu.Unlock()
 				<-ctx.Done()
-				mu.Lock()
 				return nil, ctx.Err()
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			if zone[host] == nil {
 				return nil, errors.New("no such host")
 			}
@@ -35,38 +33,51 @@ func TestHostNames(t *testing.T) {
 			defer mu.Unlock()
 			zone[host] = addresses
 		}
+		is := func(address string, known bool, want ...string) {
+			t.Helper()
+			found, isKnown := n.addresses(address)
+			assert.ElementsMatch(t, want, found, address)
+			assert.Equal(t, known, isKnown, address)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- n.run(ctx) }()
 
-		assert.Equal(t, []string{"10.1.1.1"}, n.addresses("10.1.1.1"), "an address is its own")
-		assert.Equal(t, []string{"::1"}, n.addresses("::1"))
+		is("10.1.1.1", true, "10.1.1.1")
+		is("::1", true, "::1")
 		began := time.Now()
-		n.want(ctx, []string{"db.example", "10.1.1.1", "nowhere.example", "slow.example", "db.example"})
-		assert.Equal(t, lookupTimeout, time.Since(began), "a slow name holds up a new one so long")
-		assert.Equal(t, []string{"10.0.0.1", "10.0.0.2"}, n.addresses("db.example"))
-		assert.Empty(t, n.addresses("nowhere.example"))
-		n.want(ctx, []string{"db.example", "nowhere.example", "slow.example"})
-		assert.Equal(t, lookupTimeout, time.Since(began), "and once only")
-		n.want(ctx, []string{"db.example", "nowhere.example"})
+		assert.False(t, n.want([]string{"db.example", "10.1.1.1", "nowhere.example", "slow.example", "db.example"}))
+		is("db.example", false)
+		<-n.changed
+		synctest.Wait()
+		is("db.example", true, "10.0.0.1", "10.0.0.2")
+		is("nowhere.example", true)
+		is("slow.example", false)
+		assert.Zero(t, time.Since(began), "a slow name holds up no other")
+		assert.False(t, n.want([]string{"db.example", "nowhere.example", "slow.example"}))
+		<-n.changed
+		<-n.changed
+		assert.Equal(t, lookupTimeout, time.Since(began))
+		is("slow.example", true)
+		assert.True(t, n.want([]string{"db.example", "nowhere.example"}))
 
 		set("db.example", "10.0.0.3")
 		<-n.changed
-		assert.Equal(t, []string{"10.0.0.3"}, n.addresses("db.example"))
+		is("db.example", true, "10.0.0.3")
 		set("nowhere.example", "10.0.0.4")
 		<-n.changed
-		assert.Equal(t, []string{"10.0.0.4"}, n.addresses("nowhere.example"))
+		is("nowhere.example", true, "10.0.0.4")
 
 		set("db.example")
 		time.Sleep(3 * lookupAgain)
-		assert.Equal(t, []string{"10.0.0.3"}, n.addresses("db.example"), "a name that is gone keeps its addresses")
+		is("db.example", true, "10.0.0.3") // a name that is gone keeps its addresses
 		select {
 		case <-n.changed:
 			t.Error("nothing has changed")
 		default:
 		}
-		n.want(ctx, nil)
-		assert.Empty(t, n.addresses("db.example"), "it is in use no more")
+		n.want(nil)
+		is("db.example", false) // it is in use no more
 		cancel()
 		assert.ErrorIs(t, <-done, context.Canceled)
 	})

@@ -27,7 +27,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 		assert.Equal(t, connections, Settings{Workers: 2, OpenFiles: files}.WorkerConnections(), "%d open files", files)
 	}
 	assert.Equal(t, Listen{"[::1]:6379", "10.0.0.1:6379"}, Settings{GRPCListen: Listen{"[::1]:5000", "10.0.0.1:5000", "10.0.0.1:5001"}}.tcpListen(6379))
-	assert.Equal(t, []int{5000, 5001, 8080}, Settings{GRPCListen: Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, HTTPListen: Listen{":8080"}}.ports())
+	assert.Equal(t, []int{5000, 5001, 8080}, Settings{GRPCListen: Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, HTTPListen: Listen{":8080"}}.reserved().Ports)
 }
 
 // With more, an older nginx sends clients from one old worker to the next one at a

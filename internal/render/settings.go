@@ -52,6 +52,9 @@ type Settings struct {
 	// Resolver is the address and port where nginx asks for the servers of its
 	// upstreams; empty when they are written into its files.
 	Resolver string
+	// Taken is the other addresses and ports where lbctl itself listens, such as its
+	// API's: no service can have them.
+	Taken []string
 	// StreamModule is the path of nginx's stream module, empty when it is
 	// built in, nginx.NoStream when there is none: TCP services are then not served.
 	StreamModule string
@@ -176,9 +179,6 @@ func DefaultWorkers(nginxVersion string) (n int, why string) {
 	}
 	return runtime.GOMAXPROCS(0), ""
 }
-
-// ports are those that no TCP service can have.
-func (s Settings) ports() []int { return slices.Concat(s.GRPCListen.Ports(), s.HTTPListen.Ports()) }
 
 func openFilesLimit() int {
 	var limit syscall.Rlimit

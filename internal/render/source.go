@@ -59,8 +59,6 @@ type Options struct {
 	Table *endpoints.Table
 	// Probe tunes how lbctl itself asks the table's instances.
 	Probe probe.Options
-	// ReservedPorts are those that lb-port can't have, beside the listeners'.
-	ReservedPorts []int
 	// Logger gets what changes; default none. consul-template's log, and with
 	// it whatever else is written with package log, goes there too, so it
 	// must not be slog's original default, which writes to package log.
@@ -143,10 +141,10 @@ func New(opts Options) (*Source, error) {
 	}
 	bridgeLog(opts.Logger)
 	follower, err := consul.New(consul.Options{
-		Consul:        opts.Consul,
-		Table:         opts.Table,
-		ReservedPorts: append(settings.ports(), opts.ReservedPorts...),
-		Logger:        opts.Logger,
+		Consul:   opts.Consul,
+		Table:    opts.Table,
+		Reserved: settings.reserved(),
+		Logger:   opts.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -249,10 +247,9 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 				drained = true
 			}
 		}
-		if err := s.follow(); err != nil {
-			return err
-		}
+		s.follow()
 		s.consul.LogFailing()
+		s.table.SetTrust(time.Now(), s.consul.Trust())
 		if !s.observe(ctx) {
 			continue
 		}
@@ -278,15 +275,12 @@ func (s *Source) nextDeadline() time.Time {
 }
 
 // follow has Consul asked for the services that are in its catalog.
-func (s *Source) follow() error {
-	changed, problems, err := s.consul.Follow()
-	if err != nil || !changed {
-		return err
-	}
+func (s *Source) follow() {
+	s.consul.Follow()
+	problems := problemsOf(s.consul.NotBalanced())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.logNew("service left out", s.catalog.set(time.Now(), problemsOf(problems)))
-	return nil
+	s.logNew("service left out", s.catalog.set(time.Now(), problems))
 }
 
 var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
@@ -313,6 +307,7 @@ func (s *Source) observe(ctx context.Context) bool {
 	s.table.SetUnconfirmed(unconfirmed)
 	if len(seen) == 0 || s.table.Vanishing(seen) > 0 {
 		s.consul.Look(ctx, s.lost(seen))
+		s.table.SetTrust(time.Now(), s.consul.Trust())
 	}
 	entries := s.table.Observe(time.Now(), seen)
 	s.observed = true
@@ -363,7 +358,10 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 func (s *Source) render(ctx context.Context) error {
 	began := time.Now()
 	entries := s.table.Entries()
-	r, problems := renderEntries(ctx, s.set, s.opts.Settings, entries, s.names, s.consul.Brain(), &s.memo)
+	if !s.names.want(hostNames(entries, s.memo.layout)) && s.latest.Hash == "" {
+		return nil // the first configuration has all instances
+	}
+	r, problems := renderKnown(s.set, s.opts.Settings, entries, s.names, s.consul.Brain(), &s.memo)
 	if err := s.consul.SetNative(r.needs, len(r.problems) == 0); err != nil {
 		return err
 	}
@@ -434,27 +432,34 @@ func missingProblems(queries []string) []Problem {
 	return problems
 }
 
-// renderEntries executes the templates. The problems are those of the services;
-// they and the rendering's own are not dated yet. What is in last is used again
-// where it fits, and replaced where it doesn't.
-func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
-	var addresses []string
+// hostNames is the addresses of instances that are host names, but for those that an
+// earlier layout is known to need no look-up for.
+func hostNames(entries []endpoints.Entry, layout *builder) []string {
+	var hosts []string
 	for _, e := range entries {
-		if last.layout != nil && last.layout.has(e) {
+		if layout != nil && layout.has(e) {
 			continue
 		}
 		for _, i := range e.Rotation() {
 			if _, err := netip.ParseAddr(i.Address); err != nil {
-				addresses = append(addresses, i.Address)
+				hosts = append(hosts, i.Address)
 			}
 		}
 	}
-	names.want(ctx, addresses)
+	return hosts
+}
+
+// renderEntries looks up the instances' host names and executes the templates.
+func renderEntries(ctx context.Context, set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
+	names.lookUp(ctx, hostNames(entries, last.layout))
 	return renderKnown(set, settings, entries, names, brain, last)
 }
 
-// renderKnown is renderEntries with what is known already, of all entries or of
-// some. Templates don't see what was refused and has nothing to go back to.
+// renderKnown executes the templates with what is known of host names, for all
+// entries or for some. The problems are those of the services; they and the
+// rendering's own are not dated yet. What is in last is used again where it fits, and
+// replaced where it doesn't. Templates don't see what was refused and has nothing to go
+// back to.
 func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
 	seen := entries
 	gone := func(e endpoints.Entry) bool { return e.Refused && !e.Served() }
@@ -472,7 +477,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 		r.hash = hash(r.files)
 		*last = memo{set: set, catalog: catalog, rendering: r}
 	}
-	laidOut.before = nil // each would keep the one before it
+	laidOut.before, laidOut.earlier = nil, nil // each would keep the one before it
 	last.layout, last.crowded = laidOut, laidOut.crowded
 	r := last.rendering
 	r.delivered = laidOut.deliver(last.catalog.reads.asked)

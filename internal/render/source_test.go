@@ -211,7 +211,10 @@ func TestAServiceWithAStrangeNameIsAProblemAndNothingElse(t *testing.T) {
 	c := r.awaitServer(server(7001))
 	assert.Len(t, c.Entries, 1)
 	r.awaitProblem(`service "bad;} name|x"`, "it isn't balanced: its name has other characters")
-	assert.Len(t, r.Status().Problems, 7)
+	consultest.Eventually(t, patience, func() (bool, string) {
+		problems := r.Status().Problems
+		return len(problems) == 7, fmt.Sprint(problems)
+	})
 
 	registerGRPC(t, consul, "hello_server", "two", 7002)
 	r.awaitServer(server(7002))

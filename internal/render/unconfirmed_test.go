@@ -170,7 +170,7 @@ func TestWhenAllQueriesFailConsulIsTheProblem(t *testing.T) {
 
 func TestAStalledWatchIsRenewed(t *testing.T) {
 	for _, tt := range []struct{ name, path, query, service string }{
-		{"of a service", "/v1/health/service/web", "health.service(web)", "web"},
+		{"of a service", "/v1/health/service/web", "instances(web)", "web"},
 		{"of the list of services", "/v1/catalog/services", "catalog.services", "new"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestAStalledWatchIsRenewed(t *testing.T) {
 			register(t, consul, tt.service, tt.service+"-2", 7003, nil, map[string]string{"lb-protocol": "http", "lb-path": "/" + tt.service})
 			r.awaitServer(server(7003))
 			t.Logf("registered behind a stalled watch to rendered: %s", time.Since(began))
-			assert.Contains(t, logged.String(), fmt.Sprintf("msg=\"a watch has stalled: it is asked anew\" query=%s", tt.query))
+			assert.Contains(t, logged.String(), fmt.Sprintf("msg=\"a query has stalled and is sent again\" query=%s", tt.query))
 			r.awaitNoProblems()
 		})
 	}

@@ -12,6 +12,9 @@ import (
 // _lb._tcp.<host>.
 const Service = "lb"
 
+// Domain has all host names of this package.
+const Domain = zone
+
 const (
 	// zone is reserved for private use: nothing outside can answer for it.
 	zone       = "lbctl.internal"

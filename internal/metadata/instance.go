@@ -1,0 +1,185 @@
+package metadata
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/endpoints"
+)
+
+// maxMinimum bounds lb-min-instances.
+const maxMinimum = 10000
+
+// maxRoutes bounds what one instance can ask for: hosts times paths.
+const maxRoutes = 64
+
+// maxMaxConns is more than any server has.
+const maxMaxConns = 1_000_000
+
+// metadata is what one instance says about its service.
+type metadata struct {
+	instance string
+	balanced bool // it says anything at all
+	protocol endpoints.Protocol
+	routes   []endpoints.Route // none: the default place of the protocol
+	port     int
+	version  string
+	maxConns int
+	byReload bool
+	minimum  int // of instances; 0: it says nothing
+	check    endpoints.Check
+}
+
+// valid reports whether the metadata was understood.
+func (m metadata) valid() bool { return m.protocol != "" }
+
+// reader reads one instance's tags and metadata.
+type reader struct {
+	tags     []string
+	meta     map[string]string
+	reserved Reserved
+
+	metadata metadata
+	errs     []error
+}
+
+// parseInstance reads one instance's metadata and tags. With an error the
+// metadata isn't valid, for half of it may mean something else than all of it.
+func parseInstance(service *api.AgentService, reserved Reserved) (metadata, error) {
+	r := &reader{tags: service.Tags, meta: service.Meta, reserved: reserved}
+	r.metadata.instance = Shorten(service.ID)
+	if !r.balanced() {
+		return r.metadata, nil
+	}
+	r.metadata.balanced = true
+	p := r.protocol()
+	routes := r.routes(p)
+	r.port(p)
+	r.settings()
+	if len(r.errs) > 0 {
+		return metadata{instance: r.metadata.instance, balanced: true}, fmt.Errorf("instance %q: %w", r.metadata.instance, joinLines(r.errs))
+	}
+	r.metadata.protocol, r.metadata.routes = p, routes
+	return r.metadata, nil
+}
+
+// balanced reports whether the instance asks to be balanced, by any tag or key.
+func (r *reader) balanced() bool {
+	return HasTag(r.tags) || slices.ContainsFunc(keys, func(key string) bool {
+		_, ok := r.meta[key]
+		return ok
+	})
+}
+
+func (r *reader) value(key string) string { return strings.TrimSpace(r.meta[key]) }
+
+func (r *reader) bad(key, found, want string) {
+	r.errs = append(r.errs, fmt.Errorf("%s %q, want %s", key, Shorten(found), want))
+}
+
+func (r *reader) protocol() endpoints.Protocol {
+	said := r.value(KeyProtocol)
+	isGRPC, isHTTP := slices.Contains(r.tags, TagGRPC), slices.Contains(r.tags, TagHTTP)
+	switch {
+	case said != "":
+		p := endpoints.Protocol(strings.ToLower(said))
+		if !slices.Contains(endpoints.Protocols, p) {
+			r.bad(KeyProtocol, said, fmt.Sprintf("one of %q", endpoints.Protocols))
+		}
+		return p
+	case isGRPC && isHTTP:
+		r.errs = append(r.errs, fmt.Errorf("it has both tags, %q and %q, want one of them or %s", TagGRPC, TagHTTP, KeyProtocol))
+	case isGRPC:
+		return endpoints.GRPC
+	case isHTTP:
+		return endpoints.HTTP
+	case r.value(KeyPort) != "":
+		return endpoints.TCP
+	default:
+		r.errs = append(r.errs, fmt.Errorf("neither %s nor one of the tags %q and %q says what it speaks, want one of them",
+			KeyProtocol, TagGRPC, TagHTTP))
+	}
+	return ""
+}
+
+// routes is every host with every path; none is the default place of the protocol.
+func (r *reader) routes(p endpoints.Protocol) []endpoints.Route {
+	hosts, paths := r.value(KeyHost), r.value(KeyPath)
+	hostList, err := splitList(hosts, func(host string) (string, error) { return parseHost(host, r.reserved) })
+	if err != nil {
+		r.bad(KeyHost, hosts, err.Error())
+	}
+	pathList, err := splitList(paths, func(path string) (string, error) { return parsePath(p, path) })
+	if err != nil {
+		r.bad(KeyPath, paths, err.Error())
+	}
+	if n := len(hostList) * len(pathList); n > maxRoutes {
+		r.errs = append(r.errs, fmt.Errorf("%d hosts in %s and %d paths in %s make %d routes, want at most %d",
+			len(hostList), KeyHost, len(pathList), KeyPath, n, maxRoutes))
+		return nil
+	}
+	if p == endpoints.TCP && (hosts != "" || paths != "") {
+		r.errs = append(r.errs, fmt.Errorf("%s %q can't be routed by %s or %s, want %s", KeyProtocol, p, KeyHost, KeyPath, KeyPort))
+	}
+	var routes []endpoints.Route
+	for _, host := range hostList {
+		for _, path := range pathList {
+			if route := (endpoints.Route{Host: host, Path: path}); route != (endpoints.Route{}) {
+				routes = append(routes, route)
+			}
+		}
+	}
+	return routes
+}
+
+// port reads the port that a TCP service listens on.
+func (r *reader) port(p endpoints.Protocol) {
+	port := r.value(KeyPort)
+	switch {
+	case p == endpoints.TCP && r.value(KeyHost) == "" && r.value(KeyPath) == "":
+		n, err := strconv.Atoi(port)
+		if err != nil || n < 1024 || n > 65535 || slices.Contains(r.reserved.Ports, n) {
+			r.bad(KeyPort, port, fmt.Sprintf("a port of 1024 to 65535 other than %s, which are taken", listOf(r.reserved.Ports)))
+		}
+		r.metadata.port = n
+	case p == endpoints.TCP: // that is wrong already
+	case port != "":
+		r.bad(KeyPort, port, fmt.Sprintf("none, for it is for %s %q only", KeyProtocol, endpoints.TCP))
+	}
+}
+
+// settings reads everything that is not about routes.
+func (r *reader) settings() {
+	m := &r.metadata
+	if m.version = r.value(KeyVersion); m.version != "" && !versionLabel.MatchString(m.version) {
+		r.bad(KeyVersion, m.version, `1 to 64 letters, digits, ".", "_" or "-"`)
+	}
+	m.maxConns = r.number(KeyMaxConns, "a number of connections from 1 to %d", maxMaxConns)
+	delivery := r.value(KeyEndpoints)
+	if delivery != "" && delivery != EndpointsAuto && delivery != EndpointsReload {
+		r.bad(KeyEndpoints, delivery, fmt.Sprintf("%q or %q", EndpointsAuto, EndpointsReload))
+	}
+	m.byReload = delivery == EndpointsReload
+	m.minimum = r.number(KeyMinInstances, "a whole number from 1 to %d", maxMinimum)
+	if m.check = endpoints.Check(r.value(KeyCheck)); !m.check.Valid() {
+		r.bad(KeyCheck, string(m.check), `"tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`)
+	}
+}
+
+// number reads a number from 1 to a limit, which want says with a place for it; 0 when
+// there is none.
+func (r *reader) number(key, want string, limit int) int {
+	value := r.value(key)
+	if value == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > limit {
+		r.bad(key, value, fmt.Sprintf(want, limit))
+	}
+	return n
+}

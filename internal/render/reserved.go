@@ -1,0 +1,60 @@
+package render
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
+	"lbctl/internal/resolver"
+)
+
+// reserved is what the balancer has itself, but for the ports of TCP services.
+func (s Settings) reserved() metadata.Reserved {
+	r := metadata.Reserved{Domain: resolver.Domain}
+	for _, listen := range slices.Concat(s.GRPCListen, s.HTTPListen, []string{s.Resolver}, s.Taken) {
+		if socket, ok := parseSocket(listen); ok {
+			if port := int(socket.Port()); !slices.Contains(r.Ports, port) {
+				r.Ports = append(r.Ports, port)
+			}
+			r.Sockets = append(r.Sockets, socket)
+		}
+	}
+	slices.Sort(r.Ports)
+	return r
+}
+
+// withTCP is reserved, and where nginx listens for TCP services.
+func (s Settings) withTCP(r metadata.Reserved, entries []endpoints.Entry) metadata.Reserved {
+	for _, e := range entries {
+		if e.Port == 0 || !s.HasStream() {
+			continue
+		}
+		for _, listen := range s.tcpListen(e.Port) {
+			if socket, ok := parseSocket(listen); ok {
+				r.Sockets = append(r.Sockets, socket)
+			}
+		}
+	}
+	return r
+}
+
+// parseSocket is a listener's address. A host name, or none, is taken for every
+// address of this machine. False when there is no listener.
+func parseSocket(listen string) (netip.AddrPort, bool) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return netip.AddrPort{}, false
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		address = netip.IPv6Unspecified()
+	}
+	return netip.AddrPortFrom(address, uint16(n)), true
+}
