@@ -215,11 +215,11 @@ func TestSizes(t *testing.T) {
 			{name: "metadata of 80 kB in two values", request: []int{40e3, 40e3}},
 			{name: "metadata of 200 kB in one value", request: []int{200e3}, code: codes.ResourceExhausted, message: "lbctl: the request metadata is too large"},
 			{name: "metadata of 800 kB in all", request: []int{400e3, 400e3}, code: codes.ResourceExhausted, message: "lbctl: the request metadata is too large"},
-			{name: "metadata of 80 kB in the answer", header: 80e3},
+			{name: "metadata of 50 kB in the answer", header: 50e3},
 			{name: "metadata of 200 kB in the answer", header: 200e3, code: codes.ResourceExhausted, message: "lbctl: the metadata in the answer of calls is too large"},
 			{name: "a status message of 30 kB", status: 30e3, code: codes.Aborted, message: strings.Repeat("m", 30e3)},
 			{name: "a status message of 200 kB", status: 200e3, code: codes.ResourceExhausted, message: "lbctl: the metadata in the answer of calls is too large"},
-			{name: "a status message of 80 kB after an answer", status: 80e3, stream: true, code: codes.Aborted, message: strings.Repeat("m", 80e3)},
+			{name: "a status message of 50 kB after an answer", status: 50e3, stream: true, code: codes.Aborted, message: strings.Repeat("m", 50e3)},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				ctx := t.Context()
@@ -249,7 +249,7 @@ func TestSizes(t *testing.T) {
 			{"request headers of 300 kB", 300e3, "", 431, "the request headers are too large\n"},
 			{"an address of 80 kB", 0, strings.Repeat("x", 80e3), 200, "0"},
 			{"an address of 300 kB", 0, strings.Repeat("x", 300e3), 414, "the address is too long\n"},
-			{"response headers of 80 kB", 0, "size=80000", 200, "0"},
+			{"response headers of 50 kB", 0, "size=50000", 200, "0"},
 			{"response headers of 200 kB", 0, "size=200000", 502, "the headers in the answer of web are too large\n"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
