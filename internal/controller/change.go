@@ -10,8 +10,8 @@ import (
 // changesListed is how many services a change names.
 const changesListed = 4
 
-// noChange is when entries don't differ, but templates or settings do, or what no
-// entry tells.
+// noChange describes a change of templates, settings or anything else that the entries
+// don't show.
 const noChange = "structure"
 
 // changes says in a few words what differs between two sets of entries, as far
@@ -98,7 +98,7 @@ func identical(a, b []endpoints.Entry) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// instances is "+2", "-1" and "1 changed", as far as they are not nothing.
+// instances is "+2", "-1" and "1 changed", without those that are 0.
 func instances(before, after []endpoints.Instance) []string {
 	if len(before) == len(after) && (len(before) == 0 || &before[0] == &after[0]) {
 		return nil

@@ -1,10 +1,11 @@
 // Package controller is the daemon's one loop: it moves nginx to the newest
 // configuration, knows what nginx serves, and says so.
 //
-// One goroutine owns the state. A change after quiet is applied at once, those
-// that follow settle first; one apply is in flight, and of what comes meanwhile
-// only the latest counts. What nginx does not take is tried again, what drifts
-// is put right, and what an operator rolled back to stays until resumed.
+// One goroutine owns the state. It applies a change at once when there was none
+// shortly before, and lets the changes that follow settle first. One apply runs at a
+// time; of the configurations that arrive meanwhile only the latest counts. The loop
+// retries what nginx does not take, puts right what drifts, and keeps a generation that
+// an operator rolled back to until it is resumed.
 package controller
 
 import (
@@ -25,19 +26,19 @@ type Source interface {
 	// Updates delivers complete configurations, the latest only.
 	Updates() <-chan render.Configuration
 	Status() render.Status
-	// Took tells it what nginx serves.
+	// Took says what nginx serves now.
 	Took(entries []endpoints.Entry)
-	// Refused has it find the services for which nginx did not take a
-	// configuration, and why; it then delivers one without what they say. test is
-	// nil for what nginx -t does not find. It may take as long as ctx.
+	// Refused finds the services because of which nginx did not take a
+	// configuration; Updates then delivers one without their changes. test is nil
+	// when nginx -t does not find the fault. Refused ends with ctx at the latest.
 	Refused(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 
-// Server is what serves them.
+// Server is the nginx that serves them.
 type Server interface {
-	// Apply stores, tests and activates files as a new generation. Whatever
-	// fails, what was served before still is, unless the error says otherwise.
-	// ctx ends it only while nothing has been changed.
+	// Apply stores, tests and activates files as a new generation. If it fails, nginx
+	// serves what it served before, unless the error says otherwise. ctx ends it only
+	// while nothing has been changed.
 	Apply(ctx context.Context, files map[string][]byte, note nginx.Note) (nginx.Generation, error)
 	// Activate moves to an earlier generation, under the same promises.
 	Activate(ctx context.Context, number int) (nginx.Generation, error)
@@ -64,7 +65,7 @@ type Server interface {
 	Reload(ctx context.Context) error
 }
 
-// Options are the loop's. StateDir is required; durations that are zero are those of
+// Options say how the loop works. StateDir is required; durations that are zero are those of
 // DefaultOptions.
 type Options struct {
 	StateDir string // of history.jsonl and frozen.json
@@ -174,7 +175,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // restarts.
 func (c *Controller) History() []Event { return c.history.newestFirst() }
 
-// errEnded is what commands get from a loop that doesn't run any more.
+// errEnded is the error of commands when the loop has ended.
 var errEnded = errors.New("lbctl is stopping")
 
 // Rollback moves nginx to generation number and pins it there: what Consul says
@@ -188,7 +189,7 @@ func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation
 	results := make(chan result, 1)
 	r, err := command(ctx, c, results, func(l *loop) {
 		l.rollback(number, func(g nginx.Generation, err error) {
-			l.publish() // who asks for the status next sees what this did
+			l.publish() // the next Status shows the result
 			results <- result{g, err}
 		})
 	})
@@ -207,7 +208,7 @@ func (c *Controller) Resume(ctx context.Context) error {
 	return errors.Join(err, resumeErr)
 }
 
-// command has the loop do something, and waits for what comes of it.
+// command has the loop do something, and waits for the result.
 func command[T any](ctx context.Context, c *Controller, results <-chan T, do func(*loop)) (result T, err error) {
 	select {
 	case c.commands <- do:

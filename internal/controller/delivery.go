@@ -34,8 +34,8 @@ type Endpoints interface {
 const (
 	// lookEvery is how often the loop looks whether nginx has taken what it has to.
 	lookEvery = time.Second
-	// lookPause is the least time between two looks: when nginx starts with a thousand
-	// upstreams, it takes them one by one.
+	// lookPause is the least time between two looks: an nginx that starts with a
+	// thousand upstreams takes their servers one by one.
 	lookPause = 50 * time.Millisecond
 	// askPatience is how long nginx may take before it is a problem: it sends a copy of
 	// its question every five seconds.
@@ -218,7 +218,7 @@ func (d *delivery) restarted(master nginx.Process) {
 	d.master = master
 }
 
-// tell has nginx told of the latest servers, which is no new generation.
+// tell gives endpoints the latest servers. That makes no new generation.
 func (l *loop) tell() {
 	if l.latest == nil || !l.delivery.tell(l.latest) {
 		return
@@ -228,9 +228,9 @@ func (l *loop) tell() {
 	l.writeBootstrapLater()
 }
 
-// prepare has nginx told of the upstreams that a generation asks for, before it is moved
-// there: what it asks then is answered at once. It returns what prepares the bootstrap
-// servers, to be called beside the loop.
+// prepare tells endpoints what a generation asks for before nginx is moved to it, so that
+// nginx gets answers at once. It returns a function that writes the bootstrap servers,
+// to be called beside the loop.
 func (l *loop) prepare(g nginx.Generation) func() {
 	d := l.delivery
 	if d.endpoints == nil {

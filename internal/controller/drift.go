@@ -12,8 +12,8 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// check looks whether nginx serves the current generation, and whether its files
-// are what they were, and keeps its error log bounded.
+// check finds out whether nginx serves the current generation from unchanged files, and
+// keeps its error log bounded.
 func (l *loop) check(now time.Time) {
 	l.checks.next = now.Add(l.opts.CheckEvery)
 	if l.current.Number == 0 {
@@ -34,8 +34,8 @@ func (l *loop) check(now time.Time) {
 	}()
 }
 
-// sight is what a check saw.
-type sight struct {
+// checkResult is what a check found.
+type checkResult struct {
 	serving    int
 	servingErr error
 	current    int
@@ -46,7 +46,7 @@ type sight struct {
 	master     nginx.Process
 }
 
-func (l *loop) look(want int) (s sight) {
+func (l *loop) look(want int) (s checkResult) {
 	for range 3 {
 		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
 		s.serving, s.servingErr = l.server.Serving(asking)
@@ -79,8 +79,8 @@ func (l *loop) look(want int) (s sight) {
 	return s
 }
 
-// judge takes what a check saw, and puts right what is wrong.
-func (l *loop) judge(s sight) {
+// judge takes the result of a check, and puts right what is wrong.
+func (l *loop) judge(s checkResult) {
 	now := time.Now()
 	if s.servingErr != nil {
 		l.checks.next = now.Add(min(time.Second, l.opts.CheckEvery))
@@ -131,7 +131,7 @@ func (l *loop) judge(s sight) {
 }
 
 // changedFiles is the names of current's files that are not what they were.
-func changedFiles(want map[string][]byte, s sight) []string {
+func changedFiles(want map[string][]byte, s checkResult) []string {
 	if want == nil {
 		return nil
 	}

@@ -9,14 +9,14 @@ import (
 	"lbctl/internal/render"
 )
 
-// EndpointsStatus is how changes of servers reach nginx.
+// EndpointsStatus says how changes of servers reach nginx.
 type EndpointsStatus struct {
 	// By is "dns" when nginx asks for the servers of its upstreams, so that a
 	// change of them is no reload, else "reload".
 	By     string `json:"by"`
 	Reason string `json:"reason,omitempty"` // why by reload
-	// Upstreams is how many nginx asks for; Untaken are those whose newest servers
-	// it has yet to fetch, or has fetched but not certainly taken.
+	// Upstreams is how many upstreams nginx asks for. Untaken are those whose newest
+	// servers it has not fetched yet, or has fetched without showing that it uses them.
 	Upstreams int      `json:"upstreams"`
 	Untaken   []string `json:"untaken,omitempty"`
 	// ByReload are the services that nginx doesn't ask for though it could.

@@ -324,8 +324,8 @@ func (l *loop) apply(now time.Time) {
 	servers := l.delivery.servers(&cfg)
 	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
 		if l.opts.Endpoints != nil {
-			// What can't be written of one upstream is told by the loop, which writes
-			// again, and keeps no other service waiting.
+			// A file of one upstream that can't be written keeps no other service
+			// waiting: the loop writes it again, and reports the error.
 			if _, err := l.server.WriteBootstrapServers(servers); err != nil {
 				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Culprits{}) }
 			}

@@ -20,7 +20,7 @@ func (s *settle) change(now time.Time) {
 	s.last = now
 }
 
-// due is when what waits is to be applied.
+// due is when the waiting changes are to be applied.
 func (s *settle) due() time.Time {
 	if s.applied.IsZero() || s.first.Sub(s.applied) >= s.max/2 {
 		return s.first
@@ -32,17 +32,17 @@ func (s *settle) due() time.Time {
 	return at
 }
 
-// start says that what waited is being applied.
+// start says that the waiting changes are being applied.
 func (s *settle) start(now time.Time) {
 	s.applied = now
 	s.reset()
 }
 
-// reset says that nothing waits any more.
+// reset says that no change waits any more.
 func (s *settle) reset() { s.first, s.last = time.Time{}, time.Time{} }
 
-// resume says that something waits, whether or not it was announced: a change
-// back to what was served when the apply began.
+// resume says that a change waits that may not have been announced: one back to the
+// configuration that was served when the apply began.
 func (s *settle) resume(now time.Time) {
 	if s.first.IsZero() {
 		s.change(now)
@@ -62,7 +62,7 @@ const (
 // governor bounds how often nginx reloads, whatever the settling says. Two
 // reloads begin at least a second apart. While n old workers are still there,
 // the pause is at least n seconds, but never more than max: nginx with many long
-// streams would else gather old workers with each change, a few megabytes each.
+// streams would otherwise collect old workers of a few megabytes with each change.
 type governor struct {
 	max time.Duration
 
@@ -77,7 +77,7 @@ func (g *governor) reload(now time.Time) {
 	g.old, g.counted = 0, time.Time{}
 }
 
-// undo says that the last reload did not come to pass.
+// undo says that the last reload did not happen.
 func (g *governor) undo() { g.began = g.before }
 
 // count takes note of how many old workers there are.

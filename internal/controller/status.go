@@ -340,7 +340,7 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 	if v.current.Number == 0 {
 		switch {
 		case v.failure != nil:
-			return Degraded, "nginx serves nothing yet, for the first configuration failed: " + v.failure.err.Error()
+			return Degraded, "nginx serves nothing yet: the first configuration failed: " + v.failure.err.Error()
 		case away != "" && !v.known:
 			return Starting, "nginx serves nothing yet: " + away
 		case len(problems) > 0:
@@ -412,7 +412,7 @@ func consulAway(s consul.Status, now time.Time) string {
 
 // grave are the problems that keep more than one service back: Consul's, the
 // templates', nginx's. A service that isn't served as Consul has it is its
-// owner's trouble: whoever waits for a change of another need not wait for it.
+// owner's problem, and the changes of other services don't wait for it.
 func grave(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
 	for _, p := range problems {

@@ -13,12 +13,12 @@ import (
 // culprit is a service at fault.
 type culprit struct{ service, why string }
 
-// bisection finds those of the suspects without which a configuration passes: the
-// one that nginx names, or else one by halves, and then the next.
+// bisection finds the suspects without which a configuration passes, one after the
+// other: the one that nginx's reason names, else one by trying halves.
 type bisection struct {
 	entries []endpoints.Entry
 	accused map[string]bool // all suspects
-	left    []string        // those that are neither found nor out of the question
+	left    []string        // suspects that are neither found nor cleared
 	// try makes a configuration of entries: why is what is wrong with it.
 	try func(entries []endpoints.Entry) (files map[string][]byte, why string, err error)
 	// named is the one of names that a reason is about, if it is just one. Nil
@@ -26,7 +26,7 @@ type bisection struct {
 	named func(why string, files map[string][]byte, names []string) (string, bool)
 
 	tries int
-	based bool // what has no suspect in it passes
+	based bool // the configuration without any suspect passes
 }
 
 func newBisection(entries []endpoints.Entry, suspects []endpoints.Suspect) *bisection {
@@ -38,8 +38,8 @@ func newBisection(entries []endpoints.Entry, suspects []endpoints.Suspect) *bise
 	return s
 }
 
-// run returns the culprits, given what is wrong with all entries together. It
-// returns nobody when that is not about the suspects.
+// run returns the culprits. why is what is wrong with all entries together. It returns
+// none if the suspects are not the cause.
 func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	var found []culprit
 	guessed := map[string]bool{}
@@ -84,8 +84,8 @@ func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	return sure
 }
 
-// halve finds one culprit among those left, which together fail for the given
-// reason; "" when they don't matter, for nothing passes without them either.
+// halve finds one culprit among those left, which together fail for the given reason;
+// "" if the rest fails without them too.
 func (s *bisection) halve(why string) (service, because string, err error) {
 	if !s.based {
 		_, why, err := s.attempt(nil)
@@ -115,7 +115,7 @@ func (s *bisection) halve(why string) (service, because string, err error) {
 
 var errEnough = errors.New("enough attempts")
 
-// attempt tries everything that is not suspected, together with some of what is.
+// attempt tries all services that are not suspected, together with some that are.
 func (s *bisection) attempt(with []string) (files map[string][]byte, why string, err error) {
 	if s.tries++; s.tries > bisectTries {
 		return nil, "", errEnough

@@ -105,7 +105,7 @@ type addresses func(address string) (found []string, known bool)
 // newCatalog lays out the entries of an endpoints.Table for nginx. The problems
 // of the builder, which is done with it, are with subject and message only.
 //
-// before is an earlier layout, or nil: what was made of the same is taken from there.
+// before is an earlier layout, or nil: what was made from the same input is reused.
 // crowded is the services that had too many servers to ask for before.
 func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before *builder, crowded map[string]bool) (Catalog, *builder) {
 	b := &builder{
@@ -160,7 +160,7 @@ type builder struct {
 	places    []place             // of services that have routes, in order
 	hosts     map[string][]Host   // by family
 	claims    map[claim]string    // who has what
-	conflict  bool                // somebody did not get what it claims
+	conflict  bool                // a service did not get what it claims
 	byReload  map[string]string   // services whose servers nginx doesn't ask for though it could, and why
 	crowded   map[string]bool     // services that have too many servers to ask for
 	reads     *reads
@@ -194,8 +194,9 @@ func (b *builder) problem(service, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Subject: serviceSubject(service), Message: fmt.Sprintf(format, args...)})
 }
 
-// take is the last line of defence: an endpoints.Table has settled conflicts
-// already, but nginx would refuse a configuration with one.
+// take gives a service what it claims, unless another service has it. An endpoints.Table
+// has settled conflicts already; this is for the case that it has not, because nginx
+// would refuse the configuration.
 func (b *builder) take(service string, c claim, what string) bool {
 	owner, taken := b.claims[c]
 	if taken && owner != service {

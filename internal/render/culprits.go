@@ -10,8 +10,8 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// What finding the services at fault may cost. What is found until then is
-// taken out; the next refusal goes on from there.
+// Bounds of the search for the services at fault. The services found until then are
+// quarantined, and the next refusal continues from there.
 const (
 	bisectTries   = 40
 	bisectTimeout = 30 * time.Second
@@ -31,13 +31,12 @@ type Culprits struct {
 }
 
 // Refused finds the services for which nginx did not take a configuration, and
-// quarantines them: a configuration without what they say now comes by Updates.
-// why is nginx's reason; test is nil where nginx -t does not find it, as when a
-// reload failed: then only a port that is taken can be traced to its service.
+// quarantines them: Updates then delivers a configuration without their changes. why is
+// nginx's reason. test is nil if nginx -t does not find the fault, as when a reload
+// failed: then only a port already in use can be traced to its service.
 //
-// Only a service that is not as nginx took it before can be at fault. When the
-// rest does not pass without all of those, it is the templates' fault, or
-// somebody else's.
+// Only services that changed since nginx last accepted them can be the cause. If the
+// configuration fails without them too, the cause is a template, or outside of lbctl.
 func (s *Source) Refused(ctx context.Context, c Configuration, why string, test Test) Culprits {
 	ctx, cancel := context.WithTimeout(ctx, bisectTimeout)
 	defer cancel()
@@ -67,8 +66,8 @@ func (s *Source) Refused(ctx context.Context, c Configuration, why string, test 
 	return s.quarantine(c.Entries, suspects, bisection.run(c.Files, why))
 }
 
-// failedFor finds the services for which templates fail, and quarantines them:
-// true when there are some, and the next pass is without what they say now.
+// failedFor finds the services with which a template fails, and quarantines them. It
+// returns true if there are any: the next pass is made without their changes.
 func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 	suspects := s.table.Suspects(entries)
 	bisection := newBisection(entries, suspects)
@@ -89,8 +88,8 @@ func (s *Source) attempt(set templateSet, entries []endpoints.Entry, crowded map
 	return r.files, ""
 }
 
-// quarantine takes out the culprits, unless that would leave little of which
-// nothing good is known: see templateAtFault.
+// quarantine puts the culprits into quarantine, unless a template must be the cause: see
+// templateAtFault.
 func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) Culprits {
 	if templateAtFault(entries, suspects, culprits) {
 		return Culprits{}
@@ -115,9 +114,9 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 	return found
 }
 
-// templateAtFault reports whether a mistake in a template must be the reason: it
-// doesn't pass for more than half of all services, with those that are out
-// already, and there is none for which it is known to have passed.
+// templateAtFault reports whether a mistake in a template must be the cause: it fails
+// for more than half of all services, those in quarantine included, and it is not known
+// to have worked for any service.
 func templateAtFault(entries []endpoints.Entry, suspects []endpoints.Suspect, culprits []culprit) bool {
 	left, out := len(entries)-len(suspects), 0
 	for _, e := range entries {
@@ -138,7 +137,7 @@ func templateAtFault(entries []endpoints.Entry, suspects []endpoints.Suspect, cu
 
 var bindFailed = regexp.MustCompile(`bind\(\) to (\S+) failed \([^)]*\)`)
 
-// boundInVain is the address that nginx says it could not bind.
+// boundInVain is the address that nginx says it could not bind to.
 func boundInVain(why string) (address string, ok bool) {
 	match := bindFailed.FindStringSubmatch(why)
 	if match == nil {

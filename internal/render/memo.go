@@ -24,8 +24,8 @@ type reads struct {
 	asked             map[string]bool // the upstreams that they have nginx ask for
 }
 
-// fits reports whether the templates would give again what they gave. They would
-// not when they ask Consul themselves, or have read what has changed.
+// fits reports whether the templates would give the same files again. They would not if
+// they ask Consul themselves, or have used something that has changed.
 func (m *memo) fits(set templateSet, c Catalog) bool {
 	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
 		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&

@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -55,6 +58,7 @@ func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 			_, err = s.Lbctl("rollback", fmt.Sprint(before.Nginx.Generation))
 			require.NoError(t, err)
 		}, controller.Frozen},
+		{"an older lbctl wrote what is on disk", asAnOlderLbctl, controller.Serving},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,4 +93,28 @@ func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 			assert.Zero(t, load.First("server-1"), "the instance in maintenance")
 		})
 	}
+}
+
+// asAnOlderLbctl makes the state directory what an lbctl wrote that stored no list of
+// upstreams with a generation, and had nginx say only whether it had bootstrap servers.
+func asAnOlderLbctl(t *testing.T, s *system) {
+	t.Helper()
+	s.KillLbctl()
+	notes, err := filepath.Glob(filepath.Join(s.StateDir, "generations", "*", "generation.json"))
+	require.NoError(t, err)
+	for _, path := range notes {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		var note map[string]any
+		require.NoError(t, json.Unmarshal(text, &note))
+		require.Contains(t, note, "upstreams")
+		delete(note, "upstreams")
+		text, err = json.Marshal(note)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path, text, 0o644))
+	}
+	markers, err := filepath.Glob(filepath.Join(s.StateDir, "seeds", "start", "*", "_seeded.conf"))
+	require.NoError(t, err)
+	require.Len(t, markers, 1)
+	require.NoError(t, os.WriteFile(markers[0], []byte("location = /seeded { return 200 \"seeded\\n\"; }\n"), 0o644))
 }
