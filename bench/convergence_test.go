@@ -17,26 +17,31 @@ const (
 	// quiet is for how long an instance must not have answered to be taken for
 	// gone: twice what the slowest of the balancers takes to hear of it.
 	quiet = 3 * time.Second
-	// calm is the pause before each change, so that none is held up by the one
-	// before: this is about one change, bench-loss is about many.
-	calm = 1500 * time.Millisecond
+	// longestPause bounds the pauses before single changes. They are random so that
+	// they keep in step with nobody's timer.
+	longestPause = 12 * time.Second
+	// pairPause bounds the pauses before the second of two changes.
+	pairPause = time.Second
+	// patience is how long a balancer may take to follow a change.
+	patience = 30 * time.Second
 	// callPause is between the calls of each balancer's one caller, who gets every
-	// second one answered by the instance in question.
+	// third one answered by the instance in question.
 	callPause = 4 * time.Millisecond
 )
 
 // TestConvergence measures the time from Consul's acceptance of an instance as
 // passing to the first call it answers, and from the acceptance of its
-// maintenance to the last, for all balancers at the same moments: ROUNDS (20)
-// instances, one after another, beside one that stays.
+// maintenance to the last, for all balancers at the same moments. In each of ROUNDS
+// (30) rounds two instances are added beside one that stays, and removed: the first
+// of the two after a pause of up to 12 s, the second within a second of the first.
 func TestConvergence(t *testing.T) {
 	s := newSite(t)
-	rounds := number(t, "ROUNDS", 20)
+	rounds := number(t, "ROUNDS", 30)
 	grpc := &fleet{site: s, name: grpcService, start: startGRPC}
 	web := &fleet{site: s, name: httpService, start: startHTTP}
 	grpc.add(t)
 	web.add(t)
-	all := peers()
+	all := withControl(peers())
 	var systems []*converging
 	for _, p := range all {
 		if p.missing == "" {
@@ -46,81 +51,144 @@ func TestConvergence(t *testing.T) {
 		}
 	}
 	for range rounds {
-		rest()
-		backend := grpc.add(t)
-		accepted := time.Now()
-		for _, system := range systems {
-			system.awaitFirst(t, backend.name)
-			system.added = append(system.added, system.load.First(backend.name).Sub(accepted))
+		var pair [2]*backend
+		change(systems, func(c *converging) *pairTimes { return &c.added }, func(n int) (string, func(*converging) time.Time) {
+			pair[n] = grpc.add(t)
+			name := pair[n].name
+			return name, func(c *converging) time.Time { return c.load.First(name) }
+		}, (*converging).awaitFirst)
+		change(systems, func(c *converging) *pairTimes { return &c.removed }, func(n int) (string, func(*converging) time.Time) {
+			require.NoError(t, pair[n].drain(grpc.consul()))
+			name := pair[n].name
+			return name, func(c *converging) time.Time { return c.load.Last(name) }
+		}, (*converging).awaitQuiet)
+		for range pair {
+			require.NoError(t, grpc.takeLast().leave(grpc.consul()))
 		}
-		rest()
-		require.NoError(t, backend.drain(grpc.consul()))
-		accepted = time.Now()
-		for _, system := range systems {
-			system.awaitQuiet(t, backend.name)
-			// One that had answered for the last time before took no time at all.
-			system.removed = append(system.removed, max(0, system.load.Last(backend.name).Sub(accepted)))
-		}
-		require.NoError(t, grpc.takeLast().leave(grpc.consul()))
 	}
-
-	r := newReport(t, "convergence", "From Consul's acceptance to the first call served, and to the last")
-	r.paragraph("%d instances of a gRPC service, one after another, each added beside one that stays and, at least %s later,"+
-		" put into maintenance. All balancers ran at the same time and saw the same changes; each had one caller, who"+
-		" pauses %s between calls, so that figures are right to some %s.", rounds, calm, callPause, 3*callPause)
-	var added, removed [][]string
-	for _, system := range systems {
-		result := system.load.Stop()
-		added = append(added, system.row(system.added, systems[0].added, result))
-		removed = append(removed, system.row(system.removed, systems[0].removed, result)[:5])
-	}
-	r.heading("Added: to the first call served")
-	r.table([]string{"", "median", "99th percentile", "longest", "median, ratio", "failed calls of the run"}, added)
-	r.heading("Removed: to the last call served")
-	r.table([]string{"", "median", "99th percentile", "longest", "median, ratio"}, removed)
-	r.peers(all)
-	r.done()
+	convergenceReport(t, all, systems, rounds)
 	grpc.disband(t)
 	web.disband(t)
 }
 
-// rest waits until all is calm, for a time that keeps in step with nobody's timer.
-func rest() { time.Sleep(calm + rand.N(time.Second)) }
+// withControl adds the first balancer once more: what is between the two rows is the
+// machine's doing.
+func withControl(all []peer) []peer {
+	if len(all) == 0 {
+		return all
+	}
+	control := all[0]
+	control.name += ", again"
+	control.with = "The first row's balancer once more, at the same time: how far apart the two are is what the machine does to a row."
+	return append([]peer{all[0], control}, all[1:]...)
+}
+
+// change makes two changes after pauses. Each makes one, and says which instance it is
+// of, and when a balancer has followed; follow waits until a balancer has.
+func change(systems []*converging, times func(*converging) *pairTimes,
+	each func(n int) (name string, followed func(*converging) time.Time), follow func(*converging, string) bool) {
+	var names [2]string
+	var accepted [2]time.Time
+	var followed [2]func(*converging) time.Time
+	for n, pause := range []time.Duration{longestPause, pairPause} {
+		time.Sleep(rand.N(pause))
+		names[n], followed[n] = each(n)
+		accepted[n] = time.Now()
+	}
+	for _, c := range systems {
+		for n := range names {
+			if c.stuck = c.stuck || !follow(c, names[n]); c.stuck {
+				break // waiting for it each time would take hours
+			}
+			// One that followed before the acceptance came back took no time at all.
+			times(c)[n] = append(times(c)[n], max(0, followed[n](c).Sub(accepted[n])))
+		}
+	}
+}
+
+// pairTimes is how long a balancer took: for single changes, and for the second of two.
+type pairTimes [2][]time.Duration
 
 type converging struct {
 	name           string
 	load           *lbtest.Load
-	added, removed []time.Duration
+	added, removed pairTimes
+	stuck          bool // it did not follow a change within patience
 }
 
-func (c *converging) awaitFirst(t *testing.T, backend string) {
-	t.Helper()
-	lbtest.Eventually(t, c.name+" serves "+backend, func() error {
-		if c.load.First(backend).IsZero() {
-			return fmt.Errorf("not yet")
+func (c *converging) awaitFirst(backend string) bool {
+	return await(func() bool { return !c.load.First(backend).IsZero() })
+}
+
+func (c *converging) awaitQuiet(backend string) bool {
+	return await(func() bool { return time.Since(c.load.Last(backend)) >= quiet })
+}
+
+// await waits until it is done; false if it isn't within patience.
+func await(done func() bool) bool {
+	for began := time.Now(); !done(); {
+		if time.Since(began) > patience {
+			return false
 		}
-		return nil
-	})
+		time.Sleep(10 * time.Millisecond)
+	}
+	return true
 }
 
-func (c *converging) awaitQuiet(t *testing.T, backend string) {
-	t.Helper()
-	lbtest.Eventually(t, c.name+" serves "+backend+" no longer", func() error {
-		if since := time.Since(c.load.Last(backend)); since < quiet {
-			return fmt.Errorf("it answered %s ago", since)
+func convergenceReport(t *testing.T, all []peer, systems []*converging, rounds int) {
+	r := newReport(t, "convergence", "From Consul's acceptance to the first call served, and to the last")
+	r.paragraph("A gRPC service has one instance that stays. In each of %d rounds two more were added and then put into"+
+		" maintenance, one after the other. Before the first of the two there was a pause, drawn at random from 0 to %s: this is a"+
+		" single change. The second followed within a second of the first, after a pause drawn from 0 to %s. The balancers ran at the same"+
+		" time and saw the same changes.", rounds, longestPause, pairPause)
+	r.paragraph("Each balancer had one caller, who pauses %s between calls, and every third call goes to the instance in question:"+
+		" times are right to some %s. A time of 0.000 s says that the balancer followed before Consul's answer had come back."+
+		" A time of %s says that it did not follow within it."+
+		" Of %d changes, the 99th percentile is the %s.", callPause, 4*callPause, rounds, ordinalOf99(rounds))
+	r.paragraph("nginx asks lbctl by DNS again one second after each answer. The second of two changes mostly falls into that second," +
+		" and then reaches nginx at its end.")
+	for _, c := range systems {
+		if c.stuck {
+			r.paragraph("%s did not follow one of the changes within %s and was given up: its times are those from before.", c.name, patience)
 		}
-		return nil
-	})
+	}
+	kinds := []string{"single changes", "the second of two within a second"}
+	for n, kind := range kinds {
+		for _, what := range []struct {
+			title string
+			times func(*converging) *pairTimes
+		}{
+			{"Added, " + kind + ": to the first call served", func(c *converging) *pairTimes { return &c.added }},
+			{"Removed, " + kind + ": to the last call served", func(c *converging) *pairTimes { return &c.removed }},
+		} {
+			r.heading(what.title)
+			var rows [][]string
+			for _, c := range systems {
+				times := what.times(c)[n]
+				if len(times) == 0 {
+					rows = append(rows, []string{c.name, "-", "-", "-", "-"})
+					continue
+				}
+				rows = append(rows, []string{c.name, seconds(median(times)), seconds(quantile(times, 0.9)), seconds(quantile(times, 0.99)), seconds(quantile(times, 1))})
+			}
+			r.table([]string{"", "median", "90th percentile", "99th percentile", "longest"}, rows)
+		}
+	}
+	r.heading("Failed calls of the whole run")
+	var rows [][]string
+	for _, c := range systems {
+		result := c.load.Stop()
+		rows = append(rows, []string{c.name, fmt.Sprint(result.Failed()), fmt.Sprint(result.Calls)})
+	}
+	r.table([]string{"", "failed", "of"}, rows)
+	r.peers(all)
+	r.done()
 }
 
-func (c *converging) row(times, against []time.Duration, result lbtest.Result) []string {
-	ratio := "-" // to what is shorter than can be told
-	if median(against) >= time.Millisecond {
-		ratio = fmt.Sprintf("%.2f", float64(median(times))/float64(median(against)))
+// ordinalOf99 says which of n values their 99th percentile is.
+func ordinalOf99(n int) string {
+	if n < 100 {
+		return "longest"
 	}
-	return []string{
-		c.name, seconds(median(times)), seconds(quantile(times, 0.99)), seconds(quantile(times, 1)),
-		ratio,
-		fmt.Sprintf("%d of %d", result.Failed(), result.Calls),
-	}
+	return fmt.Sprintf("longest but %d", n/100)
 }

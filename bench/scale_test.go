@@ -226,3 +226,9 @@ func scaleRows(points []*point, name func(*point) string) [][]string {
 	}
 	return rows
 }
+
+// restPause is before each change, so that none is held up by the one before.
+const restPause = 1500 * time.Millisecond
+
+// rest waits for a time that keeps in step with nobody's timer.
+func rest() { time.Sleep(restPause + rand.N(time.Second)) }
