@@ -37,6 +37,10 @@ end_leftover() {
 	rm -f "$group_file"
 }
 
+# Whatever else is in their place: a shell waits for the reader of a named pipe.
+for file in "$group_file" "$run/stdio.log"; do
+	if [ ! -L "$file" ] && [ ! -f "$file" ]; then rm -rf "$file"; fi
+done
 end_leftover
 if [ ! -e "$state/current/nginx.conf" ]; then
 	echo "nginx: waiting for the first configuration in $state/current"
@@ -45,7 +49,7 @@ if [ ! -e "$state/current/nginx.conf" ]; then
 	trap - QUIT TERM
 fi
 # A killed nginx leaves its socket, and the next one refuses to bind it.
-rm -f "$run/generation.sock"
+rm -rf "$run/generation.sock"
 
 # Its output goes to a file: workers that outlive their master would keep
 # supervisord's pipe open, and supervisord would wait for them. supervisord has made

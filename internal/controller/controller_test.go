@@ -515,11 +515,25 @@ func TestConsulAway(t *testing.T) {
 	})
 }
 
-func TestRunSaysWhatItCantRead(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "frozen.json")
-	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
-	err := New(Options{StateDir: dir}, newFakeSource(), newFakeServer()).Run(t.Context())
-	assert.ErrorContains(t, err, path)
-	assert.ErrorContains(t, err, "remove it to follow Consul again")
+// TestAPinThatCantBeRead shows that what is served stays until the operator says
+// otherwise: that there is a file says that something was pinned.
+func TestAPinThatCantBeRead(t *testing.T) {
+	for _, content := range []string{"", "{", "null", `{"generation": 0}`, `{"generation": 9223372036854775808}`} {
+		bubble(t, func(r *rig) {
+			r.say("a")
+			r.wait(time.Minute)
+			path := filepath.Join(r.dir, "frozen.json")
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			r.restart()
+			r.say("b")
+			r.wait(time.Minute)
+			s := r.status()
+			assert.Equal(t, Frozen, s.State)
+			assert.Equal(t, 1, s.Frozen.Generation)
+			assert.FileExists(t, path+".broken")
+			require.NoError(t, r.c.Resume(r.Context()))
+			r.wait(time.Minute)
+			assert.Equal(t, 2, r.server.serving)
+		})
+	}
 }

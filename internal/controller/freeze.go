@@ -94,17 +94,47 @@ func (l *loop) pin(f *Freeze) error {
 	return nil
 }
 
+// loadFreeze reads which generation is pinned. That there is a file says that an
+// operator pinned one: if it can't be understood, it is moved aside, and the current
+// generation is pinned in its place, until the operator says otherwise.
+func (o Options) loadFreeze(current int) (*Freeze, error) {
+	f, err := readFreeze(o.freezePath())
+	if !errors.Is(err, errBadFreeze) && !errors.Is(err, disk.ErrUnfit) {
+		return f, err
+	}
+	aside, asideErr := disk.MoveAside(o.freezePath())
+	if asideErr != nil {
+		return nil, fmt.Errorf("%w; %w; remove it to follow Consul again", err, asideErr)
+	}
+	if current == 0 {
+		o.Logger.Warn("which generation is pinned can't be read, and there is none: following Consul", "reason", err, "now", aside)
+		return nil, nil
+	}
+	o.Logger.Warn("which generation is pinned can't be read: the current one is pinned, 'lbctl resume' follows Consul again",
+		"generation", current, "reason", err, "now", aside)
+	f = &Freeze{Generation: current, Since: time.Now()}
+	if err := writeFreeze(o.freezePath(), f); err != nil {
+		return nil, fmt.Errorf("pin generation: %w", err)
+	}
+	return f, nil
+}
+
+// errBadFreeze is the error of a file that has something else than a Freeze.
+var errBadFreeze = errors.New("not a pin")
+
+const freezeMost = 4096 // bytes of the file
+
 func readFreeze(path string) (*Freeze, error) {
-	b, err := os.ReadFile(path)
+	b, err := disk.ReadFile(path, freezeMost)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read what is pinned: %w", err)
+		return nil, fmt.Errorf("read which generation is pinned: %w", err)
 	}
 	var f Freeze
 	if err := json.Unmarshal(b, &f); err != nil || f.Generation < 1 {
-		return nil, fmt.Errorf("%s: want {\"generation\": N, \"since\": TIME}, found %.80q; remove it to follow Consul again", path, b)
+		return nil, fmt.Errorf("%s: %w: want {\"generation\": N, \"since\": TIME}, found %.80q", path, errBadFreeze, b)
 	}
 	return &f, nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -95,6 +94,7 @@ func (e Event) log(logger *slog.Logger) {
 const (
 	historyKeep  = 1000
 	historySlack = 200
+	historyMost  = 256 << 20 // bytes of a file that is read
 )
 
 func (o Options) historyPath() string { return filepath.Join(o.StateDir, "history.jsonl") }
@@ -111,13 +111,21 @@ type history struct {
 }
 
 // load reads the file. A line that is no event is skipped: a crash or a full disk
-// may have cut it short. Writing it anew is left to add, for the disk may still be
-// full.
-func (h *history) load() error {
+// may have cut it short. Writing it again is left to add: the disk may still be full.
+// What is in the place of the file and is none is moved aside.
+func (h *history) load(logger *slog.Logger) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b, err := os.ReadFile(h.path)
+	b, err := disk.ReadFile(h.path, historyMost)
 	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if errors.Is(err, disk.ErrUnfit) {
+		aside, asideErr := disk.MoveAside(h.path)
+		if asideErr != nil {
+			return fmt.Errorf("read history: %w; %w", err, asideErr)
+		}
+		logger.Warn("starting without a history", "reason", err, "now", aside)
 		return nil
 	}
 	if err != nil {
@@ -146,13 +154,9 @@ func (h *history) add(e Event) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(h.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(line, '\n'))
+	err = disk.Append(h.path, append(line, '\n'))
 	h.torn = err != nil
-	return errors.Join(err, f.Close())
+	return err
 }
 
 // rewrite makes the file what is to be kept.

@@ -2,21 +2,23 @@ package controller
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/disk"
 )
 
 func TestHistoryKeepsTheLastThousand(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
 	h := &history{path: path}
-	require.NoError(t, h.load())
+	require.NoError(t, h.load(slog.New(slog.DiscardHandler)))
 	for n := range 2500 {
 		require.NoError(t, h.add(Event{Time: time.Now(), Kind: Applied, Generation: n}))
 	}
@@ -25,7 +27,7 @@ func TestHistoryKeepsTheLastThousand(t *testing.T) {
 	assert.LessOrEqual(t, strings.Count(string(b), "\n"), historyKeep+historySlack)
 
 	again := &history{path: path}
-	require.NoError(t, again.load())
+	require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
 	for _, h := range []*history{h, again} {
 		events := h.newestFirst()
 		require.Len(t, events, historyKeep)
@@ -47,21 +49,21 @@ func TestHistorySurvivesABrokenLine(t *testing.T) {
 	require.NoError(t, f.Close())
 
 	h = &history{path: path}
-	require.NoError(t, h.load())
+	require.NoError(t, h.load(slog.New(slog.DiscardHandler)))
 	require.NoError(t, h.add(Event{Kind: Drift, Generation: 3}))
 	h = &history{path: path}
-	require.NoError(t, h.load())
+	require.NoError(t, h.load(slog.New(slog.DiscardHandler)))
 	require.Len(t, h.newestFirst(), 4)
 	assert.Equal(t, Drift, h.newestFirst()[0].Kind)
 }
 
-// TestHistoryOnAFullDisk has a disk that is full for a while, and an lbctl that
-// starts meanwhile.
+// TestHistoryOnAFullDisk has no room to write for a while, and an lbctl that starts
+// meanwhile.
 func TestHistoryOnAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
 	require.NoError(t, os.Symlink("/dev/full", path))
 	h := &history{path: path}
-	require.ErrorIs(t, h.add(Event{Kind: Applied, Generation: 1}), syscall.ENOSPC)
+	require.ErrorIs(t, h.add(Event{Kind: Applied, Generation: 1}), disk.ErrUnfit)
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.WriteFile(path, []byte(`{"kind":"appl`), 0o644)) // all that there was room for
 	require.NoError(t, h.add(Event{Kind: Applied, Generation: 2}))
@@ -69,10 +71,10 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 	require.NoError(t, os.WriteFile(path+".torn", []byte(`{"kind":"appl`), 0o644))
 	require.NoError(t, os.Mkdir(path+".torn.new", 0o755)) // no room for another file
 	torn := &history{path: path + ".torn"}
-	require.NoError(t, torn.load(), "lbctl starts")
+	require.NoError(t, torn.load(slog.New(slog.DiscardHandler)), "lbctl starts")
 
 	again := &history{path: path}
-	require.NoError(t, again.load())
+	require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
 	require.Len(t, again.newestFirst(), 2, "what there was no room for is written later")
 	assert.Equal(t, 2, again.newestFirst()[0].Generation)
 }
@@ -81,6 +83,8 @@ func TestHistorySaysWhatItCantDo(t *testing.T) {
 	h := &history{path: filepath.Join(t.TempDir(), "missing", "history.jsonl")}
 	assert.Error(t, h.add(Event{}))
 	assert.Len(t, h.newestFirst(), 1, "it is remembered even so")
-	h = &history{path: t.TempDir()}
-	assert.ErrorContains(t, h.load(), "read history: ")
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	h = &history{path: filepath.Join(file, "history.jsonl")}
+	assert.ErrorContains(t, h.load(slog.New(slog.DiscardHandler)), "read history: ")
 }

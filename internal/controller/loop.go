@@ -80,16 +80,16 @@ type failure struct {
 
 // load reads what an earlier process left.
 func (c *Controller) load(ctx context.Context) (*loop, error) {
-	if err := c.history.load(); err != nil {
-		return nil, err
-	}
-	frozen, err := readFreeze(c.opts.freezePath())
-	if err != nil {
+	if err := c.history.load(c.opts.Logger); err != nil {
 		return nil, err
 	}
 	current, err := c.server.Current()
 	if err != nil {
 		return nil, fmt.Errorf("find the current generation: %w", err)
+	}
+	frozen, err := c.opts.loadFreeze(current.Number)
+	if err != nil {
+		return nil, err
 	}
 	l := &loop{
 		opts:     c.opts,

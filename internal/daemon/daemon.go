@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -78,10 +77,8 @@ func SocketPath(runDir string) string { return filepath.Join(runDir, "admin.sock
 func Run(ctx context.Context, cfg Config) error {
 	surviveBrokenPipe()
 	cfg.RunDir = RunDir(cfg.StateDir, cfg.RunDir)
-	for _, dir := range []string{cfg.StateDir, cfg.RunDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("create the state directory, as --state-dir and --run-dir say: %w", err)
-		}
+	if err := makeDirectories(cfg.StateDir, cfg.RunDir); err != nil {
+		return err
 	}
 	// The locks come before anything that another daemon could be using.
 	for _, dir := range []string{cfg.RunDir, cfg.StateDir} {

@@ -7,11 +7,16 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"lbctl/internal/disk"
 )
 
 // lock takes the lock that makes a daemon the only one of a directory. It is
 // held until the file is closed or the process ends, however it ends.
 func lock(path string) (*os.File, error) {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("take the lock: %s is not a regular file: remove it, or choose another --state-dir or --run-dir", path)
+	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("take the lock: %w", err)
@@ -22,7 +27,7 @@ func lock(path string) (*os.File, error) {
 			return nil, fmt.Errorf("take the lock %s: %w", path, err)
 		}
 		owner := "another process"
-		if content, err := os.ReadFile(path); err == nil && len(content) > 0 {
+		if content, err := disk.ReadFile(path, 64); err == nil && len(content) > 0 {
 			owner = "process " + strings.TrimSpace(string(content))
 		}
 		return nil, fmt.Errorf("another 'lbctl run' has this directory: %s holds %s; "+

@@ -1,4 +1,5 @@
-// Package disk writes files that must survive a crash.
+// Package disk reads and writes the files that lbctl keeps: writes survive a crash,
+// and nothing in the place of a file makes a read wait or grow without end.
 package disk
 
 import (
@@ -8,9 +9,12 @@ import (
 
 // Replace replaces the file at path by one with the parts, one after the other, in
 // one step: after a crash it is the old one or the new one. It returns when the new
-// one is on disk. What a crash leaves behind, at path.new, the next one overwrites.
+// one is on disk. What a crash leaves behind, at path.new, the next one removes.
 func Replace(path string, parts ...[]byte) (err error) {
-	f, err := os.Create(path + ".new")
+	if err := os.RemoveAll(path + ".new"); err != nil { // whatever it is
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

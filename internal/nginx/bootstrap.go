@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lbctl/internal/disk"
 )
 
 // A Resolver is who nginx asks for the servers of its upstreams.
@@ -145,8 +147,8 @@ func (b *bootstrap) write(servers map[string]string) (failed map[string]error, e
 
 // init reads what an earlier process wrote, and shows it to an nginx that starts.
 func (b *bootstrap) init() error {
-	for _, set := range []string{startSet, "reload"} {
-		if err := os.MkdirAll(b.path(set), 0o755); err != nil {
+	for _, dir := range []string{b.dir, b.path(startSet), b.path("reload")} {
+		if _, err := disk.Directory(dir); err != nil {
 			return err
 		}
 	}
@@ -178,7 +180,7 @@ func readBootstrapFiles(dir string) (map[string]string, error) {
 		if upstream == markerFile {
 			continue
 		}
-		lines, err := os.ReadFile(file)
+		lines, err := disk.ReadFile(file, maxFile)
 		if err != nil || file != bootstrapFile(dir, upstream) {
 			_ = os.RemoveAll(file)
 			continue
@@ -194,7 +196,25 @@ func (b *bootstrap) recover() error {
 	if _, err := os.Lstat(b.path("now")); err != nil {
 		return nil // there are none yet
 	}
-	return b.show(startSet)
+	return errors.Join(b.removeUnfit(), b.show(startSet))
+}
+
+// removeUnfit removes what is not a regular file: nginx would wait for ever to read a
+// named pipe, or not start.
+func (b *bootstrap) removeUnfit() error {
+	shards, err := filepath.Glob(filepath.Join(b.path(startSet), "*"))
+	if err != nil {
+		return err
+	}
+	for _, shard := range shards {
+		entries, _ := os.ReadDir(shard) // nginx reads nothing of what is not a directory
+		for _, entry := range entries {
+			if !entry.Type().IsRegular() {
+				err = errors.Join(err, os.RemoveAll(filepath.Join(shard, entry.Name())))
+			}
+		}
+	}
+	return err
 }
 
 // hide shows to a reload only the bootstrap servers of upstreams that nginx has no
@@ -248,8 +268,13 @@ func (b *bootstrap) show(set string) error {
 	if target, err := os.Readlink(link); err == nil && target == set {
 		return nil
 	}
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.RemoveAll(next); err != nil { // whatever it is
 		return err
+	}
+	if info, err := os.Lstat(link); err == nil && info.Mode()&fs.ModeSymlink == 0 {
+		if _, err := disk.MoveAside(link); err != nil { // the rename can't replace a directory
+			return err
+		}
 	}
 	if err := os.Symlink(set, next); err != nil {
 		return err
@@ -268,7 +293,7 @@ func (b *bootstrap) of(set string) (map[string]string, error) {
 		return maps.Clone(shown), nil
 	}
 	reload := b.path("reload")
-	if conf, err := os.ReadFile(bootstrapFile(reload, markerFile)); err == nil && string(conf) == markerConf(set) {
+	if conf, err := disk.ReadFile(bootstrapFile(reload, markerFile), maxFile); err == nil && string(conf) == markerConf(set) {
 		return readBootstrapFiles(reload) // an earlier process showed it
 	}
 	all := b.written
@@ -288,12 +313,20 @@ func (b *bootstrap) of(set string) (map[string]string, error) {
 // replace writes a small file in one step, with its directory. It doesn't wait until
 // the file is on disk: it is written again at the next start.
 func replace(path, content string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if _, err := disk.Directory(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if _, err := disk.Clear(path); err != nil {
 		return err
 	}
 	next := path + ".new"
+	if info, err := os.Lstat(next); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		if err := os.Remove(next); err != nil { // to write to a named pipe would wait
+			return err
+		}
+	}
 	if err := os.WriteFile(next, []byte(content), 0o644); err != nil {
-		return errors.Join(err, os.Remove(next))
+		return errors.Join(err, os.RemoveAll(next))
 	}
 	return os.Rename(next, path)
 }

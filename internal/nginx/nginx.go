@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -23,6 +24,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"lbctl/internal/disk"
 )
 
 // What can become of a generation, besides being served. The error that wraps
@@ -149,7 +152,7 @@ func New(opts Options) (*Instance, error) {
 	if err := os.MkdirAll(opts.RunDir, 0o755); err != nil {
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
-	if err := os.MkdirAll(i.store.generations(), 0o755); err != nil {
+	if err := i.clear(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	if i.build, err = learnBuild(i.opts.Binary, opts.RunDir); err != nil {
@@ -166,6 +169,49 @@ func New(opts Options) (*Instance, error) {
 		i.opts.Logger.Warn("current generation was missing, set to the newest one nginx has served", "generation", repaired)
 	}
 	return i, nil
+}
+
+// clear makes the directory of generations, and moves aside whatever is in the place
+// of a file or directory and is none: nginx would wait for the reader of a named pipe.
+func (i *Instance) clear() error {
+	moved := func(aside string, err error) error {
+		if aside != "" {
+			i.opts.Logger.Warn("something else was in the place of a file of lbctl's, and was moved aside", "now", aside)
+		}
+		return err
+	}
+	return errors.Join(
+		moved(disk.Directory(i.store.generations())),
+		moved(i.store.clearLink()),
+		moved(disk.Clear(i.pidPath())),
+		moved(i.clearLog()),
+		moved(i.clearSocket()),
+	)
+}
+
+// clearLog leaves a symbolic link to something, such as /dev/stderr, which is an
+// operator's.
+func (i *Instance) clearLog() (aside string, err error) {
+	_, notLink := os.Readlink(i.logPath())
+	if _, err := os.Stat(i.logPath()); notLink == nil && err == nil {
+		return "", nil
+	}
+	return disk.Clear(i.logPath())
+}
+
+// clearSocket moves aside what nginx could not bind its socket over, except a socket:
+// it may be the running nginx's.
+func (i *Instance) clearSocket() (aside string, err error) {
+	info, err := os.Lstat(i.socketPath())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case info.Mode().Type() == fs.ModeSocket:
+		return "", nil
+	}
+	return disk.MoveAside(i.socketPath())
 }
 
 func findBinary(name string) (string, error) {

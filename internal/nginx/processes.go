@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lbctl/internal/disk"
 )
 
 // A Process is one of nginx's.
@@ -175,11 +177,13 @@ func accepts(title string) bool {
 	return strings.HasPrefix(title, workerTitle) && !strings.HasSuffix(title, "shutting down")
 }
 
+const maxPid = 64 // bytes of a pid file
+
 // master is the process id of the running master, 0 when there is none. The pid
 // file alone proves nothing: a killed master leaves it behind, and nginx -t
 // makes an empty one.
 func (i *Instance) master() int {
-	text, err := os.ReadFile(i.pidPath())
+	text, err := disk.ReadFile(i.pidPath(), maxPid)
 	if err != nil {
 		return 0
 	}

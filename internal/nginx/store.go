@@ -10,7 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"lbctl/internal/disk"
 )
 
 // A Note is what the maker of a configuration wants remembered about it.
@@ -24,6 +27,14 @@ type Note struct {
 	// an older lbctl stored the generation.
 	Upstreams []string `json:"upstreams,omitzero"`
 }
+
+// Bounds of what is read of a generation. A directory with a higher number is none of
+// lbctl's: at one generation a second it would take 30 million years to get there.
+const (
+	maxNumber = 1_000_000_000_000_000
+	maxNote   = 1 << 20
+	maxFile   = 256 << 20
+)
 
 // A Generation is a configuration on disk.
 type Generation struct {
@@ -116,7 +127,10 @@ func (s store) clean() error {
 // swap makes generation n the current one, in one step that a crash finds done
 // or not done.
 func (s store) swap(n int) error {
-	if err := os.Remove(s.newLink()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.RemoveAll(s.newLink()); err != nil { // whatever it is
+		return err
+	}
+	if _, err := s.clearLink(); err != nil {
 		return err
 	}
 	// Relative, so that the state directory may be mounted elsewhere.
@@ -133,10 +147,10 @@ func (s store) swap(n int) error {
 func (s store) current() (int, error) {
 	target, err := os.Readlink(s.link())
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EINVAL): // nothing, or not a link
 		return 0, nil
 	case err != nil:
-		return 0, fmt.Errorf("%s: want a symbolic link to a generation: %w", s.link(), err)
+		return 0, fmt.Errorf("read which generation is current: %w", err)
 	}
 	n, ok := parseNumber(filepath.Base(target))
 	if !ok || !s.complete(n) {
@@ -145,8 +159,24 @@ func (s store) current() (int, error) {
 	return n, nil
 }
 
+// clearLink moves aside what is in the place of the link and is none: the rename in
+// swap can't replace a directory. It returns where that is now, "" if there was none.
+func (s store) clearLink() (aside string, err error) {
+	info, err := os.Lstat(s.link())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return "", nil
+	}
+	return disk.MoveAside(s.link())
+}
+
 // repair sets a current link that is missing or leads nowhere to the newest
-// generation that nginx has served, else to the newest there is. It returns that
+// generation that nginx has served, else to the newest there is; without any there is
+// no link. It returns that
 // generation's number, 0 when there was nothing to do.
 func (s store) repair() (int, error) {
 	current, err := s.current()
@@ -154,8 +184,11 @@ func (s store) repair() (int, error) {
 		return 0, err
 	}
 	generations, err := s.list()
-	if err != nil || len(generations) == 0 {
+	if err != nil {
 		return 0, err
+	}
+	if len(generations) == 0 {
+		return 0, os.RemoveAll(s.link()) // nginx could hang on what it leads to
 	}
 	chosen := generations[0]
 	if served := slices.IndexFunc(generations, wasServed); served >= 0 {
@@ -175,6 +208,9 @@ func (s store) next() (int, error) {
 	}
 	if len(numbers) == 0 {
 		return 1, nil
+	}
+	if numbers[0] == maxNumber {
+		return 0, fmt.Errorf("generation %d has the highest number there can be: move its directory %s away", maxNumber, s.path(maxNumber))
 	}
 	return numbers[0] + 1, nil
 }
@@ -198,7 +234,7 @@ func (s store) numbers() ([]int, error) {
 
 func parseNumber(name string) (int, bool) {
 	n, err := strconv.Atoi(name)
-	return n, err == nil && n > 0 && dirName(n) == name
+	return n, err == nil && n > 0 && n <= maxNumber && dirName(n) == name
 }
 
 func (s store) list() ([]Generation, error) {
@@ -223,8 +259,18 @@ func (s store) list() ([]Generation, error) {
 	return generations, nil
 }
 
-// complete is true when nginx could start from generation n.
+// complete is true when nginx could start from generation n. It would wait for ever to
+// read a named pipe.
 func (s store) complete(n int) bool {
+	entries, err := os.ReadDir(s.path(n))
+	if err != nil {
+		return false
+	}
+	for _, entry := range entries {
+		if !entry.IsDir() && !entry.Type().IsRegular() {
+			return false
+		}
+	}
 	for _, name := range []string{MainFile, GenerationFile} {
 		if info, err := os.Stat(filepath.Join(s.path(n), name)); err != nil || !info.Mode().IsRegular() {
 			return false
@@ -241,7 +287,7 @@ func (s store) read(n int) (Generation, error) {
 		return Generation{}, err
 	}
 	g := Generation{Created: info.ModTime()}
-	if text, err := os.ReadFile(filepath.Join(s.path(n), noteFile)); err == nil {
+	if text, err := disk.ReadFile(filepath.Join(s.path(n), noteFile), maxNote); err == nil {
 		if json.Unmarshal(text, &g) != nil {
 			g = Generation{Created: info.ModTime()}
 		}
@@ -262,6 +308,9 @@ func (s store) markServed(n int, now time.Time) error {
 		return err
 	}
 	path := filepath.Join(s.generations(), ".note")
+	if err := os.RemoveAll(path); err != nil { // whatever it is
+		return err
+	}
 	if err := os.WriteFile(path, append(note, '\n'), 0o644); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
@@ -284,7 +333,7 @@ func (s store) files(n int) (map[string][]byte, error) {
 		case GenerationFile, noteFile:
 			return nil
 		}
-		files[name], err = os.ReadFile(path)
+		files[name], err = disk.ReadFile(path, maxFile)
 		return err
 	})
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lbctl/internal/disk"
 )
 
 // Serving asks nginx which generation it serves. The error is ErrNotRunning when
@@ -234,7 +236,7 @@ func tailOf(path string) *tail {
 
 // read takes in what is new. An error log that can't be read has nothing to say.
 func (t *tail) read() {
-	file, err := os.Open(t.path)
+	file, err := disk.Open(t.path)
 	if err != nil {
 		return
 	}
