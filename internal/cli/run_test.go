@@ -260,3 +260,33 @@ func TestLogFormat(t *testing.T) {
 		assert.True(t, json.Valid([]byte(line)), line)
 	}
 }
+
+// TestPasswordOfConsul gives the password in Consul's address, as Consul's own commands
+// take it: nothing that lbctl says has it.
+func TestPasswordOfConsul(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_ADDR", "http://operator:hunter2@127.0.0.1:1")
+	binary, stateDir := nginxtest.Binaries(t)[0], nginxtest.Dir(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	log, web := new(screen), freeAddress(t)
+	codes := make(chan int, 1)
+	go func() {
+		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{
+			"run", "--state-dir", stateDir, "--nginx", binary.Path, "--admin", web, "--dns-listen", freeAddress(t), "--log-level", "debug"}})
+	}()
+	said := func(args ...string) string {
+		got := command(t.Context(), Terminal{}, nil, append(args, "--state-dir", stateDir)...)
+		return got.out + got.err
+	}
+	require.Eventually(t, func() bool { return strings.Contains(said("status"), "does not answer") }, patience, often)
+	response, err := http.Get("http://" + web + "/v1/status")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	for _, text := range []string{string(body), said("status"), said("status", "-o", "json"), said("history"), said("render", "--nginx", binary.Path, "--timeout", "1s")} {
+		assert.NotContains(t, text, "hunter2")
+	}
+	cancel()
+	assert.Equal(t, exitOK, <-codes, log)
+	assert.NotContains(t, log.String(), "hunter2")
+}

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -76,6 +79,9 @@ func SocketPath(runDir string) string { return filepath.Join(runDir, "admin.sock
 // be used, or if an address is taken. nginx itself goes on in any case.
 func Run(ctx context.Context, cfg Config) error {
 	surviveBrokenPipe()
+	hangups := make(chan os.Signal, 1) // one that comes while the daemon starts is kept
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	cfg.RunDir = RunDir(cfg.StateDir, cfg.RunDir)
 	if err := makeDirectories(cfg.StateDir, cfg.RunDir); err != nil {
 		return err
@@ -102,7 +108,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if p.sharedUser {
 		cfg.Logger.Info("nginx's workers run as lbctl's own user: whoever takes over a worker can command lbctl; run lbctl and nginx as root to give the workers a user of their own")
 	}
-	if err := p.run(ctx, cfg, listeners); err != nil {
+	if err := p.run(ctx, cfg, listeners, hangups); err != nil {
 		return err
 	}
 	cfg.Logger.Info("lbctl ends; nginx goes on serving")
@@ -199,10 +205,11 @@ func openTable(cfg Config) (*endpoints.Table, error) {
 }
 
 // run runs all parts until ctx is done or one of them fails.
-func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener) error {
+func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, hangups <-chan os.Signal) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return limitRuntime(ctx, cfg.Environ) })
 	group.Go(func() error { return p.source.Run(ctx) })
+	group.Go(func() error { return reloadOn(ctx, hangups, p.source, cfg.Logger) })
 	group.Go(func() error { return p.loop.Run(ctx) })
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,4 +17,21 @@ import (
 // not ignored: programs that the daemon runs would inherit the latter.
 func surviveBrokenPipe() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody needs to hear of it
+}
+
+// reloadOn reads again what an operator may have changed, at each SIGHUP until ctx is
+// done.
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ Reload() error }, logger *slog.Logger) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+		}
+		if err := source.Reload(); err != nil {
+			logger.Warn("SIGHUP: token file, certificates and templates were read again; what can't be used stays as it was", "error", err)
+			continue
+		}
+		logger.Info("SIGHUP: token file, certificates and templates were read again")
+	}
 }

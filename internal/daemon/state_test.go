@@ -193,14 +193,14 @@ func TestBadState(t *testing.T) {
 		"files": {paths: []string{
 			"history.jsonl", "history.jsonl.new", "frozen.json.new", "endpoints.json.new", ".current.new",
 			"generations/.new", "generations/.note", "generations/abc", "generations/9223372036854775807", "generations/000900",
-			generation + "/generation.json", seed, "seeds/now", "run/nginx.pid", "run/error.log", "run/generation.sock",
+			generation + "/generation.json", "seeds/now", "run/nginx.pid", "run/error.log", "run/generation.sock",
 		}},
 		"the pin":                      {paths: []string{"frozen.json"}, want: controller.Frozen},
 		"the link":                     {paths: []string{"current", "seeds"}, except: []string{"is a link to nowhere", "is a link to a device"}},
 		"all generations":              {paths: []string{"generations", filepath.Dir(seed)}, except: []string{"is a directory", "is a link to nowhere", "is a link to a device"}},
 		"the link to nothing":          {paths: []string{"current"}},
 		"the main file":                {paths: []string{generation + "/nginx.conf"}, except: content},
-		"other files of a generation":  {paths: []string{generation + "/http.conf", generation + "/generation.conf"}, except: content},
+		"other files of a generation":  {paths: []string{seed, generation + "/http.conf", generation + "/generation.conf"}, except: content},
 		"the bootstrap servers' files": {paths: []string{"seeds/start"}, except: []string{"is a link to nowhere", "is a link to a device"}},
 	} {
 		for kind, create := range bad {

@@ -98,7 +98,8 @@ type Source struct {
 	consul *consul.Follower
 	logger *slog.Logger
 
-	updates chan Configuration
+	updates  chan Configuration
+	reloaded chan templateSet // by Reload
 
 	// The loop's own.
 	set      templateSet
@@ -156,6 +157,7 @@ func New(opts Options) (*Source, error) {
 		consul:   follower,
 		logger:   opts.Logger,
 		updates:  make(chan Configuration, 1),
+		reloaded: make(chan templateSet, 1),
 		set:      set,
 		failures: make(chan []Problem, 1),
 	}, nil
@@ -187,10 +189,29 @@ func (s *Source) Status() Status {
 	}
 }
 
-// Reload reads Consul's token file and the certificates again, as it does by itself
-// every few seconds. The error says what can't be used; the former ones stay in use
-// then. Any goroutine may call it.
-func (s *Source) Reload() error { return s.consul.Reload() }
+// Reload reads again what an operator may have changed: the token file, the
+// certificates and the templates; services that a template or nginx refused are tried
+// again. The error says what can't be used: what was read before stays in use then.
+// Any goroutine may call it.
+func (s *Source) Reload() error {
+	err := s.consul.Reload()
+	if err != nil {
+		err = fmt.Errorf("credentials for Consul: %w", err)
+	}
+	set, templatesErr := loadTemplates(s.opts.TemplatesDir)
+	if templatesErr != nil {
+		return errors.Join(err, templatesErr)
+	}
+	select { // of several sets the newest
+	case <-s.reloaded:
+	default:
+	}
+	select {
+	case s.reloaded <- set:
+	default: // another call was faster, and read the same
+	}
+	return err
+}
 
 // Run watches Consul until ctx is done; it returns nil then. It can run once.
 func (s *Source) Run(ctx context.Context) error {
@@ -233,6 +254,8 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 			s.consul.Receive(view)
 		case <-s.consul.Changed():
 		case s.set = <-sets:
+			s.table.RetryRefused()
+		case s.set = <-s.reloaded:
 			s.table.RetryRefused()
 		case <-s.table.Changed():
 		case <-s.names.changed:

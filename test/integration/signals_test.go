@@ -49,6 +49,43 @@ func TestLogWithoutReader(t *testing.T) {
 	assert.NoError(t, cmd.Wait(), "it ends as after any SIGINT")
 }
 
+// TestHangup shows what SIGHUP does to the daemon: it reads again what can be read, and
+// keeps what was there of the rest.
+func TestHangup(t *testing.T) {
+	dir := t.TempDir()
+	token, templates := filepath.Join(dir, "token"), filepath.Join(dir, "templates")
+	require.NoError(t, os.Mkdir(templates, 0o755))
+	require.NoError(t, os.WriteFile(token, []byte("11111111-1111-1111-1111-111111111111"), 0o600))
+	t.Setenv("CONSUL_HTTP_TOKEN_FILE", token)
+	s := alone(t, newest(t), "--templates", templates)
+	s.backends(t, 1, 1)
+	hangup := func(want string) {
+		t.Helper()
+		n := strings.Count(s.Log(), "SIGHUP")
+		require.NoError(t, syscall.Kill(s.PID(), syscall.SIGHUP))
+		s.Eventually("the daemon says "+want, func() error {
+			lines := strings.SplitAfter(s.Log(), "SIGHUP")
+			if len(lines) < n+2 || !strings.Contains(lines[n+1], want) {
+				return fmt.Errorf("SIGHUP in the log: %d times", len(lines)-1)
+			}
+			return nil
+		})
+	}
+	hangup("were read again\"")
+
+	broken := filepath.Join(templates, "broken.conf.ctmpl")
+	require.NoError(t, os.WriteFile(broken, []byte("{{ nothing }}"), 0o644))
+	require.NoError(t, os.Remove(token))
+	hangup(token)
+	hangup("broken.conf.ctmpl")
+	s.WaitServing(hello, 1)
+
+	require.NoError(t, os.Remove(broken))
+	require.NoError(t, os.WriteFile(token, []byte("22222222-2222-2222-2222-222222222222"), 0o600))
+	hangup("were read again\"")
+	s.WaitServing(hello, 1)
+}
+
 // TestCommandWithoutReader shows that a command ends quietly with its reader.
 func TestCommandWithoutReader(t *testing.T) {
 	cmd := exec.Command("bash", "-c", `"$0" completion bash | head -1; exit ${PIPESTATUS[0]}`, lbtest.Binary(t))
