@@ -76,6 +76,21 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 		}}}}
 	}
 	full := endpointstest.Full()
+	tcp := full
+	tcp.Protocol = endpoints.TCP
+	for field, changed := range endpointstest.Changes(tcp) {
+		if field == "Protocol" || field == "Routes" || field == "Default" {
+			continue // they have no place in stream.conf.ctmpl
+		}
+		t.Run("of a TCP service: "+field, func(t *testing.T) {
+			last, brain := new(memo), template.NewBrain()
+			renderKnown(set, settings, entry(tcp), testNames(), brain, last)
+			c, _ := newCatalog(entry(changed), settings, testNames().addresses, last.layout, nil)
+			assert.False(t, last.fits(set, c), "the templates are executed again")
+			require.Len(t, c.TCP, 1)
+			assert.Equal(t, changed, c.TCP[0].Upstream.Spec)
+		})
+	}
 	for field, changed := range endpointstest.Changes(full) {
 		t.Run(field, func(t *testing.T) {
 			last, brain := new(memo), template.NewBrain()
