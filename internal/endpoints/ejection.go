@@ -12,8 +12,7 @@ type Source string
 // ByProbe is lbctl's own question to the instance.
 const ByProbe Source = "probe"
 
-// Ejection is an instance that Consul has in rotation and that is out for a
-// reason of our own.
+// Ejection is an instance that Consul has in rotation and that lbctl takes out.
 type Ejection struct {
 	Node   string    `json:"node"`
 	ID     string    `json:"id"`
@@ -29,7 +28,7 @@ func compareEjections(a, b Ejection) int {
 	return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
 }
 
-// Ejection is why an instance is out for a reason of our own, if it is.
+// Ejection is the instance's ejection, if it has one.
 func (e Entry) Ejection(i Instance) (Ejection, bool) {
 	n, ok := slices.BinarySearchFunc(e.Ejections, Ejection{Node: i.Node, ID: i.ID}, compareEjections)
 	if !ok {
@@ -141,7 +140,7 @@ func (x *ejections) current(e Entry) []Ejection {
 
 // allowed is how many of a service's instances in rotation may be ejected: the share, at
 // least one, and never all. Where no instance can be reached, our own network is the
-// likelier cause, and trying them is better than serving nobody.
+// likelier cause, so it is better to try them than to serve nothing.
 func (x *ejections) allowed(inRotation int) int {
 	return min(max(1, int(x.share*float64(inRotation))), max(0, inRotation-1))
 }

@@ -26,8 +26,8 @@ const (
 // Refusal is why a service can't be served as its entry says.
 type Refusal struct {
 	Reason string // nginx's own words, or the template's
-	// Listen is the address that nginx was to listen on for the service and that
-	// another process has; empty for any other reason.
+	// Listen is the address that nginx should listen on for the service, if the reason is
+	// that another process listens there; else empty.
 	Listen string
 }
 
@@ -47,7 +47,7 @@ type refusal struct {
 // quarantine knows which services nginx accepted last, and which ones were refused. Those
 // go back to what was accepted.
 type quarantine struct {
-	free     func(address string) bool // reports that nobody listens there
+	free     func(address string) bool // reports whether the address is free to listen on
 	accepted map[string]accepted       // by service
 	refused  map[string]*refusal       // by service
 }
@@ -83,7 +83,7 @@ func (t *Table) Refuse(now time.Time, e Entry, why Refusal) bool {
 	}
 	before := t.quarantine.refused[e.Name]
 	if before != nil && !before.trying {
-		return false // e is from before it was taken out
+		return false // e is from before the quarantine began
 	}
 	f := &refusal{Refusal: why, service: r.entry.block(), since: now, other: now, times: 1}
 	if before != nil {
@@ -96,8 +96,8 @@ func (t *Table) Refuse(now time.Time, e Entry, why Refusal) bool {
 	}
 	n := slices.IndexFunc(t.entries, func(x Entry) bool { return x.Name == e.Name })
 	if n < 0 || !alike(t.entries[n].block(), e.block()) {
-		// Something else is on its way already. It stays away from the others
-		// until they have moved, and then has its turn.
+		// The service has changed since. Its newest state waits until the other services
+		// have been applied without it, and is tried then.
 		f.other, f.same = now.Add(retryOther), now.Add(retryOther)
 	}
 	f.next = f.same
@@ -111,8 +111,8 @@ func pause(least, most time.Duration, times int) time.Duration {
 	return min(least<<min(times-1, 16), most)
 }
 
-// RetryRefused has everything that was refused tried with the next observation:
-// what refused it has changed.
+// RetryRefused makes the next observation try all refused services again: call it when
+// what refused them has changed.
 func (t *Table) RetryRefused() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,8 +139,8 @@ func (t *Table) Took(entries []Entry) {
 			if f.trying {
 				delete(q.refused, e.Name)
 			}
-			// If not, it was on its way while something later was refused, and is
-			// what to go back to now.
+			// If it isn't being tried, nginx accepted this state after a later one was
+			// refused: the service goes back to this one now.
 			notify(t.changed)
 		}
 		q.accepted[e.Name] = accepted{e.block(), e.Revision}
@@ -242,9 +242,10 @@ func (e *Entry) fallBack(accepted Service) string {
 	return "its last good state is kept: "
 }
 
-// stillRegistered is those instances of the service that are registered now, at the same
-// address: where one was may be another service by now. One that has left the rotation
-// since leaves it here too; none comes back to it.
+// stillRegistered is those instances of the service that are registered now at the same
+// address: another service may have the address of one that moved. An instance that has
+// left the rotation since leaves it here too, and one whose weight is 0 now has no weight;
+// none comes back.
 func (s Service) stillRegistered(now []Instance) []Instance {
 	var left []Instance
 	for _, i := range s.Instances {
@@ -254,6 +255,9 @@ func (s Service) stillRegistered(now []Instance) []Instance {
 		}
 		if i.InRotation() && !now[n].InRotation() {
 			i.Status = now[n].Status
+		}
+		if now[n].Weight == 0 {
+			i.Weight = 0
 		}
 		left = append(left, i)
 	}
@@ -284,8 +288,8 @@ func alike(a, b Service) bool {
 	})
 }
 
-// free reports whether nobody listens on a TCP address of this machine. "[::]" is
-// IPv6 alone, as for nginx.
+// free reports whether a TCP address of this machine is free to listen on. "[::]" is IPv6
+// alone, as for nginx.
 func free(address string) bool {
 	network := "tcp4"
 	if strings.HasPrefix(address, "[") {

@@ -1,13 +1,12 @@
 // Package endpoints knows which instances serve which service.
 //
-// Consul's word is believed, but guarded: what was being served stays when
-// Consul says nothing, when a service's data can no longer be understood or is
-// refused by nginx, and when many instances vanish from the catalog at once, as
-// they do for a token that has become too weak. Nor are checks: what can't be
-// reached from here is ejected, and where no instance passes all are tried. A
-// [Table] takes complete
-// observations and answers with what is to be served; it remembers across
-// restarts through a snapshot on disk.
+// A [Table] takes complete observations of Consul's catalog and answers with what is to
+// be served. It doesn't believe everything: a service goes on being served when Consul
+// says nothing, when its data can't be understood any more, when nginx refuses it, and
+// when many instances vanish from the catalog at once, as they do for a token that has
+// become too weak. An instance that fails lbctl's own probe is ejected, and if no instance
+// passes, all of them are tried. The table remembers across restarts through a snapshot on
+// disk.
 package endpoints
 
 import (
@@ -36,8 +35,8 @@ const (
 // Protocols are all known protocols.
 var Protocols = []Protocol{GRPC, GRPCS, HTTP, HTTPS, TCP}
 
-// Family is the listener that traffic of the protocol comes in by: "grpc",
-// "http" or "tcp". Routes of one family collide, those of two do not.
+// Family is the listener of the protocol's traffic: "grpc", "http" or "tcp". Two services
+// can have the same route only in different families.
 func (p Protocol) Family() string { return strings.TrimSuffix(string(p), "s") }
 
 // TLS reports whether the protocol has TLS below it.
@@ -70,14 +69,14 @@ type Instance struct {
 	MaxConns int `json:"max_conns,omitempty"`
 }
 
-// InRotation reports whether Consul has the instance in rotation: passing and
-// warning ones are. What of them gets traffic is up to Entry.Rotation.
+// InRotation reports whether Consul has the instance in rotation: passing and warning ones
+// are. Entry.Rotation says which of them get traffic.
 func (i Instance) InRotation() bool { return i.Status == Passing || i.Status == Warning }
 
 // HostPort is the address to dial, with brackets around an IPv6 address.
 func (i Instance) HostPort() string { return net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) }
 
-// Validate says what of the instance can't be served, all at once.
+// Validate returns an error that names all values with which the instance can't be served.
 func (i Instance) Validate() error {
 	var errs []error
 	bad := func(what string, found any, want string) {
@@ -187,8 +186,8 @@ type State string
 // The states of an Entry.
 const (
 	Fresh         State = "fresh"           // what Consul says
-	Stale         State = "stale"           // what Consul last said; it says nothing now, and after Options.MaxStale nobody gets traffic
-	LastKnownGood State = "last-known-good" // what Consul last said of this service; it answers for others, and MaxStale is as for Stale
+	Stale         State = "stale"           // what Consul last said; it says nothing now; after Options.MaxStale no instance gets traffic
+	LastKnownGood State = "last-known-good" // what Consul last said of this service; it answers for others; MaxStale is as for Stale
 	Panic         State = "panic"           // too few instances are in rotation: all that are not in maintenance get traffic
 	Held          State = "held"            // instances vanished and are kept in rotation
 	Quarantined   State = "quarantined"     // its data can't be understood or is refused; the last good state, if any, is kept
@@ -203,25 +202,25 @@ type Entry struct {
 	// Held are instances that vanished from the catalog and are kept in
 	// rotation. They are not among Instances.
 	Held []Instance `json:"held,omitempty"`
-	// Refused is true for what nginx took last, in the place of what it or a
-	// template refuses. Its instances are those of then that are still there.
+	// Refused: nginx or a template refuses the service as it is now, and the entry is
+	// what nginx accepted last, with those of its instances that are still registered.
 	Refused bool `json:"refused,omitempty"`
 	// Peak is how many instances there were at most, in rotation or not.
 	Peak int `json:"peak"`
 	// Panicking: whatever their checks say, all registered instances that are
 	// not in maintenance get traffic.
 	Panicking bool `json:"panicking,omitempty"`
-	// Expired: Consul has not confirmed the service for so long that nobody gets
+	// Expired: Consul has not confirmed the service for so long that no instance gets
 	// traffic.
 	Expired bool `json:"expired,omitempty"`
-	// Ejections are instances that Consul has in rotation, and that we don't,
-	// sorted by Node and ID.
+	// Ejections are instances that Consul has in rotation and that lbctl ejected, sorted by
+	// Node and ID.
 	Ejections []Ejection `json:"ejections,omitempty"`
 	// Ramps are instances that were out and get a part of their weight only, sorted by
 	// Node and ID.
 	Ramps []Ramp `json:"returns,omitempty"`
 
-	rotation []Instance // what Rotation gives, once that is settled
+	rotation []Instance // what Rotation returns, once the Table has settled it
 }
 
 // Rotation is the instances that get traffic, held ones included, sorted by
@@ -267,9 +266,9 @@ func (e Entry) withoutWeightless(in []Instance) []Instance {
 	return in
 }
 
-// Served reports whether traffic has a way to the service: a protocol, and a
-// route, a port or the default place. Quarantined services without a last
-// good structure and those whose every route another service has are not.
+// Served reports whether traffic can reach the service: it has a protocol, and a route, a
+// port or the default place. A quarantined service without a last good state has none, and
+// neither has one whose routes all belong to other services.
 func (e Entry) Served() bool {
 	return e.Protocol != "" && (len(e.Routes) > 0 || e.Default || e.Port != 0)
 }

@@ -7,13 +7,13 @@ import (
 )
 
 const (
-	// rampStep is the least time between two weights: nginx takes them up once
-	// a second.
+	// rampStep is the least time between two weights: nginx asks for them once a
+	// second.
 	rampStep = time.Second
 	// rampSteps are the most weights below the full one.
 	rampSteps = 9
-	// rampScale is what weights are multiplied by while one of them rises:
-	// nginx's are whole numbers.
+	// rampScale multiplies the weights while one of them rises, because nginx's are
+	// whole numbers.
 	rampScale = 10
 
 	maxWeight = 65535
@@ -39,7 +39,7 @@ func (e Entry) Ramp(i Instance) (Ramp, bool) {
 	return e.Ramps[n], true
 }
 
-// weigh gives instances the weights that a slow start wants.
+// weigh sets the weights of instances during a slow start.
 func (e Entry) weigh(in []Instance) {
 	if len(e.Ramps) == 0 {
 		return

@@ -38,11 +38,11 @@ type snapshotService struct {
 	Held      []snapshotHold `json:"held,omitempty"`
 	State     State          `json:"state"`
 	Since     time.Time      `json:"since"`
-	// Confirmed is when Consul last stood by it, where that is not when it last
-	// stood by the others.
+	// Confirmed is when Consul last stood by it, if that differs from the snapshot's
+	// date.
 	Confirmed time.Time `json:"confirmed,omitzero"`
-	// Took is whether nginx took the service as it is above. If not, Last is what
-	// it took last.
+	// Took: nginx accepted the service as it is above. If not, Last is what it accepted
+	// last.
 	Took bool           `json:"took,omitempty"`
 	Last *snapshotBlock `json:"last,omitempty"`
 }
@@ -158,7 +158,7 @@ func (ss snapshotService) validate() error {
 }
 
 // restore fills an empty table. Dates that are in the future, because a clock was wrong,
-// become now: a service would else count as confirmed until then.
+// become now. Otherwise a service would count as confirmed until then.
 func (t *Table) restore(now time.Time, s snapshot) {
 	past := func(at time.Time) time.Time {
 		if at.After(now) {

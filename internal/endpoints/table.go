@@ -61,7 +61,7 @@ func newTable(path string, opts Options) *Table {
 //
 // Call Observe again with the same services when Changed fires or NextDeadline passes.
 //
-// The entries are shared: nobody may change them.
+// The entries are shared, so they must not be changed.
 func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +95,8 @@ func (t *Table) Vanishing(services []Service) int {
 }
 
 // Entries is the result of the last observation, or, before the first one,
-// what the snapshot remembers, as stale. It is shared: nobody may change it.
+// what the snapshot remembers, as stale. It is shared, so it must not be
+// changed.
 func (t *Table) Entries() []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()

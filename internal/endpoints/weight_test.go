@@ -66,3 +66,14 @@ func TestAnInstanceWhoseWeightWasZeroComesBackSlowly(t *testing.T) {
 	tb.Observe(noon, idle("a b:warning"))
 	assert.Equal(t, "a=10 b=1", weights(tb.Observe(noon, idle("a b"))[0]))
 }
+
+func TestWeightZeroCountsInQuarantine(t *testing.T) {
+	tb := table(t)
+	tb.Took(tb.Observe(noon, idle("a b")))
+	moved := idle("a b:warning")
+	moved[0].Routes = []Route{{Path: "/bad"}}
+	assert.True(t, tb.Refuse(noon, tb.Observe(noon, moved)[0], Refusal{Reason: "bad"}))
+	e := tb.Observe(noon, moved)[0]
+	assert.True(t, e.Refused)
+	assert.Equal(t, "a=1", weights(e))
+}
