@@ -53,6 +53,8 @@ type Upstream struct {
 
 	servers []Server
 	targets []resolver.Target // the servers, when nginx asks for them
+	// answerSize is how many bytes they take in a DNS answer.
+	answerSize int
 	// revision is that of the entry that the servers were made from; plain, that all
 	// its addresses are IP addresses.
 	revision uint64
@@ -276,7 +278,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	u := b.servers(e)
 	u.ZoneKiB = 64 * (1 + len(u.servers)/32)
 	if b.settings.Resolver != "" {
-		why := b.byReloadReason(e, u.targets)
+		why := b.byReloadReason(e, u)
 		u.Resolve = why == ""
 		if !u.Resolve {
 			b.byReload[e.Name] = why
@@ -315,7 +317,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
 	u := Upstream{Service: e.Name, Spec: e.Spec, revision: e.Revision, plain: true, reads: b.reads}
 	if old, ok := b.before[e.Name]; ok && old.isOf(e) {
-		u.servers, u.targets = old.servers, old.targets
+		u.servers, u.targets, u.answerSize = old.servers, old.targets, old.answerSize
 		return u
 	}
 	waiting := false
@@ -347,6 +349,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	slices.SortStableFunc(u.servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
 	u.servers = slices.CompactFunc(u.servers, func(x, y Server) bool { return x.Address == y.Address })
 	u.targets = targets(u.servers)
+	u.answerSize = resolver.Size(u.targets)
 	return u
 }
 

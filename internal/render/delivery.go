@@ -23,7 +23,7 @@ func CanResolve(nginxVersion string) error {
 // byReloadReason says why the servers of a service are written into nginx's files, so that
 // each change of them is a reload; "" when nginx is to ask for them. DNS can't carry
 // what differs between instances, nor more servers than fit into one answer.
-func (b *builder) byReloadReason(e endpoints.Entry, servers []resolver.Target) string {
+func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
 	if e.ByReload {
 		return fmt.Sprintf("its %s says %q", metadata.KeyEndpoints, metadata.EndpointsReload)
 	}
@@ -37,9 +37,9 @@ func (b *builder) byReloadReason(e endpoints.Entry, servers []resolver.Target) s
 	if b.crowdedBefore[e.Name] {
 		limit = crowdedUntil
 	}
-	if size := resolver.Size(servers); size > limit {
+	if u.answerSize > limit {
 		b.crowded[e.Name] = true
-		return fmt.Sprintf("its %d servers take %d bytes in a DNS answer, more than %d", len(servers), size, limit)
+		return fmt.Sprintf("its %d servers take %d bytes in a DNS answer, more than %d", len(u.targets), u.answerSize, limit)
 	}
 	return ""
 }
