@@ -56,8 +56,8 @@ func execute(set templateSet, funcs gotemplate.FuncMap, brain *template.Brain) r
 		result, err := executeOne(joined.text, funcs, brain)
 		if err != nil {
 			r.problems = append(r.problems, Problem{Subject: "template " + name, Message: joined.describe(err)})
-			// It may have failed on the empty answer to a query that nobody
-			// has sent yet, and would never come to ask.
+			// It may have failed on the empty answer to a query that was not sent
+			// yet. Without this it would never be sent.
 			for _, query := range literalQueries(joined.text) {
 				if result, err := executeOne(query, funcs, brain); err == nil {
 					r.note(result)

@@ -25,8 +25,8 @@ func bridgeLog(logger *slog.Logger) {
 	log.SetOutput(bridge{logger})
 }
 
-// Write logs one line. Queries that fail are told in Status; what is below
-// them is dropped, for at DEBUG consul-template shows the Consul token.
+// Write logs one line. Status reports queries that fail, so their lines are debug. Lines
+// of lower levels are dropped: at DEBUG consul-template shows the Consul token.
 func (b bridge) Write(line []byte) (int, error) {
 	text := bytes.TrimSpace(line)
 	level, rest, ok := bytes.Cut(text, []byte("] "))

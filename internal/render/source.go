@@ -170,7 +170,8 @@ func (s *Source) Updates() <-chan Configuration { return s.updates }
 // Took says that nginx serves what was made of the entries.
 func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
 
-// Status is how it stands. It may be called at any time, also before Run.
+// Status is the state of Consul, the problems and the entries. It may be called at any
+// time, also before Run.
 func (s *Source) Status() Status {
 	now := time.Now()
 	problems := problemsOf(s.consul.Problems())
@@ -351,7 +352,7 @@ func (s *Source) reconsider() bool {
 		return false
 	}
 	departed := s.table.Reconsider(time.Now())
-	// An nginx that asks for servers is told what is remembered.
+	// An nginx that asks for servers gets the remembered ones.
 	return departed || s.opts.Settings.Resolver != "" && len(s.table.Entries()) > 0
 }
 
@@ -428,8 +429,8 @@ func (c Configuration) equal(d Configuration) bool {
 	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, resolver.SameTargets) && reflect.DeepEqual(c, d)
 }
 
-// latest puts a value in a channel with room for one, in place of what nobody
-// has taken.
+// latest puts a value in a channel with room for one. A value that is still in the
+// channel is replaced.
 func latest[T any](c chan T, value T) {
 	select {
 	case <-c:

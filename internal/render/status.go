@@ -39,7 +39,7 @@ func problemsOf(list []consul.Problem) []Problem {
 	return problems
 }
 
-// Status is how it stands between Consul and the templates.
+// Status is the state of Consul, the problems, and the services.
 type Status struct {
 	Consul consul.Status `json:"consul"`
 	// Problems are all there are: Consul's, the services' and the templates'.
