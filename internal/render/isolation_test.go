@@ -312,6 +312,45 @@ func TestBusyInstances(t *testing.T) {
 	})
 }
 
+// With marks of nginx, instances may be out because of them or of lb-max-conns. nginx
+// doesn't say which, so the answer names both.
+func TestInstancesMarkedAsFailed(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		began, end := make(chan bool), make(chan bool)
+		wait := func(w http.ResponseWriter, r *http.Request) {
+			began <- true
+			<-end
+		}
+		b := startBalancerWith(t, binary, func(s *Settings) { s.Marks = nginx.Marks{MaxFails: 1, FailTimeout: time.Hour} }, nil,
+			one("web", refusing(t), tags("http_server")),
+			one("web", refusing(t), tags("http_server")),
+			one("calls", refusing(t), tags("grpc_server")),
+			one("calls", refusing(t), tags("grpc_server")),
+			one("limited", handler(t, wait), meta("lb-protocol", "grpc", "lb-path", "/pkg.Limited", "lb-max-conns", "1")),
+		)
+		defer close(end)
+		response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
+		assert.Equal(t, http.StatusBadGateway, response.StatusCode, "the request that marks them")
+		assert.Equal(t, "no instance of web could be reached, or it failed\n", body)
+		response, body = get(t, http.DefaultClient, "http://"+b.http+"/")
+		assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
+		assert.Equal(t, "all instances of web are busy or marked as failed\n", body)
+
+		conn := b.dial(t, "localhost")
+		_, err := call(t, conn, "/any.Service/Method")
+		assert.Equal(t, "lbctl: no instance of calls could be reached, or it failed", grpcstatus.Convert(err).Message())
+		_, err = call(t, conn, "/any.Service/Method")
+		assert.Equal(t, codes.Unavailable, grpcstatus.Code(err), "%v", err)
+		assert.Equal(t, "lbctl: all instances of calls are busy or marked as failed", grpcstatus.Convert(err).Message())
+
+		go conn.Invoke(t.Context(), "/pkg.Limited/Method", &protos.PingMessage{}, &protos.PingMessage{})
+		<-began
+		_, err = call(t, conn, "/pkg.Limited/Method")
+		assert.Equal(t, codes.Unavailable, grpcstatus.Code(err), "%v", err)
+		assert.Equal(t, "lbctl: all instances of limited are busy or marked as failed", grpcstatus.Convert(err).Message())
+	})
+}
+
 // A client that opens streams only to reset them is cut off before it has cost
 // instances much.
 func TestRapidResets(t *testing.T) {
