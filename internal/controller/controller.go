@@ -123,7 +123,8 @@ type Controller struct {
 	started  time.Time
 	commands chan func(*loop)
 	ended    chan struct{}
-	history  history
+	history  *history
+	storePin func(*Freeze) error // writeFreeze
 
 	mu   sync.Mutex
 	view view
@@ -154,12 +155,13 @@ func New(opts Options, source Source, server Server) *Controller {
 		started:  time.Now(),
 		commands: make(chan func(*loop)),
 		ended:    make(chan struct{}),
-		history:  history{path: opts.historyPath()},
+		history:  newHistory(opts.historyPath()),
+		storePin: func(f *Freeze) error { return writeFreeze(opts.freezePath(), f) },
 	}
 }
 
-// Run is the loop. It returns nil when ctx is done and the apply in flight, if
-// any, is over; an error only when the state directory can't be read at the
+// Run is the loop. It returns nil when ctx is done, the apply in flight, if any, is over
+// and the history is on disk; an error only when the state directory can't be read at the
 // start. It is called once.
 func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.ended)
@@ -167,7 +169,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	flush := c.history.start(c.opts.Logger)
 	l.run()
+	flush()
 	return nil
 }
 
@@ -201,9 +205,10 @@ func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation
 func (c *Controller) Resume(ctx context.Context) error {
 	results := make(chan error, 1)
 	resumeErr, err := command(ctx, c, results, func(l *loop) {
-		err := l.resume()
-		l.publish()
-		results <- err
+		l.resume(func(err error) {
+			l.publish()
+			results <- err
+		})
 	})
 	return errors.Join(err, resumeErr)
 }

@@ -228,17 +228,13 @@ func (l *loop) tell() {
 	l.writeBootstrapLater()
 }
 
-// prepare tells endpoints what a generation asks for before nginx is moved to it, so that
-// nginx gets answers at once. It returns a function that writes the bootstrap servers,
+// prepare tells endpoints what a generation asks for, whose files these are, before nginx
+// is moved to it, so that nginx gets answers at once. It returns a function that writes the bootstrap servers,
 // to be called beside the loop.
-func (l *loop) prepare(g nginx.Generation) func() {
+func (l *loop) prepare(g nginx.Generation, files map[string][]byte) func() {
 	d := l.delivery
 	if d.endpoints == nil {
 		return func() {}
-	}
-	var files map[string][]byte
-	if g.Upstreams == nil {
-		files, _ = l.server.Files(g.Number) // Activate says so if they can't be read
 	}
 	d.coming = askedBy(g, files)
 	l.tell()

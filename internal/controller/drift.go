@@ -158,6 +158,7 @@ func changedFiles(want map[string][]byte, s checkResult) []string {
 func (l *loop) repair(drift string, rewrite bool, now time.Time) {
 	want, note, files := l.current.Number, l.current.Note, l.files
 	note.Reason, note.Change = drift, ""
+	pin := l.frozen
 	l.governor.reload(now)
 	l.work("what drifted is being put right", func(ctx context.Context) func() {
 		var g nginx.Generation
@@ -167,19 +168,34 @@ func (l *loop) repair(drift string, rewrite bool, now time.Time) {
 		} else {
 			g, err = l.server.Activate(ctx, want)
 		}
-		return func() { l.repaired(drift, now, g, err) }
+		if err == nil && files == nil {
+			files = filesOf(l.server, g.Number)
+		}
+		var pinErr error
+		if err == nil && pin != nil && g.Number != pin.Generation {
+			pin = &Freeze{Generation: g.Number, Since: pin.Since}
+			pinErr = l.storePin(pin)
+		}
+		return func() {
+			if pinErr != nil {
+				l.opts.Logger.Warn("the pin has not moved with the generation that is pinned", "generation", g.Number, "error", pinErr)
+			} else if err == nil {
+				l.frozen = pin
+			}
+			l.repaired(drift, now, g, files, err)
+		}
 	})
 }
 
-func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, err error) {
+func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, files map[string][]byte, err error) {
 	now := time.Now()
 	if err == nil {
 		before := l.current.Number
-		l.become(g, l.files, l.entries)
-		l.trouble = nil
-		if l.frozen != nil && g.Number != l.frozen.Generation {
-			l.pin(&Freeze{Generation: g.Number, Since: l.frozen.Since})
+		if l.files != nil { // which Consul's answer may have made newer meanwhile
+			files = l.files
 		}
+		l.become(g, files, l.entries)
+		l.trouble = nil
 		l.record(Event{Kind: Drift, Generation: g.Number, From: before, Reason: drift}, began)
 		return
 	}

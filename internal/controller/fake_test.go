@@ -300,6 +300,7 @@ type rig struct {
 	c      *Controller
 	log    bytes.Buffer
 	end    func()
+	adjust func(*Controller) // before it runs; may be nil
 }
 
 // bubble runs test with a controller that runs.
@@ -315,6 +316,9 @@ func bubble(t *testing.T, test func(r *rig)) {
 
 func (r *rig) run() {
 	r.c = New(Options{StateDir: r.dir, Version: "test", Endpoints: r.asks, Logger: slog.New(slog.NewTextHandler(&r.log, nil))}, r.source, r.server)
+	if r.adjust != nil {
+		r.adjust(r.c)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.c.Run(ctx) }()

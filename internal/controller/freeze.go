@@ -25,44 +25,64 @@ func (o Options) freezePath() string { return filepath.Join(o.StateDir, "frozen.
 // rollback moves to a generation and pins it. The pin is on disk first: a crash
 // in between then ends where the operator wanted to be.
 func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
-	target, ok := findGeneration(l.server, number)
-	if !ok {
-		reply(nginx.Generation{}, fmt.Errorf("generation %d is not on disk, see 'lbctl history'", number))
-		return
-	}
-	before, from, began := l.frozen, l.current.Number, time.Now()
-	if err := l.pin(&Freeze{Generation: number, Since: began}); err != nil {
-		reply(nginx.Generation{}, err)
-		return
-	}
+	pin := &Freeze{Generation: number, Since: time.Now()}
+	l.work(fmt.Sprintf("generation %d is being pinned", number), func(context.Context) func() {
+		target, ok := findGeneration(l.server, number)
+		if !ok {
+			return func() {
+				reply(nginx.Generation{}, fmt.Errorf("generation %d is not on disk, see 'lbctl history'", number))
+			}
+		}
+		if err := l.storePin(pin); err != nil {
+			return func() { reply(nginx.Generation{}, err) }
+		}
+		files := filesOf(l.server, number) // Activate says so if they can't be read
+		return func() { l.moveBack(pin, target, files, reply) }
+	})
+}
+
+// moveBack moves nginx to a generation that is pinned on disk.
+func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][]byte, reply func(nginx.Generation, error)) {
+	number, began := pin.Generation, pin.Since
+	before, from := l.frozen, l.current.Number
+	l.frozen = pin
 	event := Event{Kind: RolledBackByOperator, Generation: number, From: from, Reason: "an operator asked for it"}
 	if number == from {
 		l.record(event, began)
 		reply(l.current, nil)
 		return
 	}
-	l.governor.reload(began)
-	prepare := l.prepare(target)
+	l.governor.reload(time.Now())
+	prepare := l.prepare(target, files)
 	l.work(fmt.Sprintf("nginx is being moved to generation %d", number), func(ctx context.Context) func() {
 		prepare()
 		g, err := l.server.Activate(ctx, number)
-		return func() {
-			if err == nil {
-				l.become(g, nil, nil)
+		if err == nil {
+			return func() {
+				l.become(g, files, nil)
 				l.trouble, l.down = nil, nil
 				l.record(event, began)
 				reply(g, nil)
-				return
 			}
-			l.delivery.coming = asked{}
-			l.reread()
-			if errors.Is(err, nginx.ErrNotRunning) && l.current.Number == number {
+		}
+		stored := readCurrent(l.server)
+		if errors.Is(err, nginx.ErrNotRunning) && stored.generation.Number == number {
+			return func() {
+				l.delivery.coming = asked{}
+				l.adopt(stored)
 				event.Reason += "; " + err.Error()
 				l.record(event, began)
 				reply(target, fmt.Errorf("generation %d is pinned, and taken as soon as nginx runs: %w", number, err))
-				return
 			}
-			err = errors.Join(err, l.pin(before))
+		}
+		pinErr := l.storePin(before)
+		return func() {
+			if pinErr == nil {
+				l.frozen = before
+			}
+			l.delivery.coming = asked{}
+			l.adopt(stored)
+			err := errors.Join(err, pinErr)
 			if !l.givenUp(err) {
 				l.record(Event{Kind: kindOf(err), Generation: l.current.Number, From: from, Reason: "an operator's rollback: " + err.Error()}, began)
 			}
@@ -72,26 +92,23 @@ func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 }
 
 // resume follows Consul again.
-func (l *loop) resume() error {
+func (l *loop) resume(reply func(error)) {
 	if l.frozen == nil {
-		return nil
+		reply(nil)
+		return
 	}
-	pinned := l.frozen.Generation
-	if err := l.pin(nil); err != nil {
-		return err
-	}
-	l.settle.hurry()
-	l.record(Event{Kind: Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, time.Now())
-	return nil
-}
-
-// pin makes f, or nothing, the pinned generation, on disk first.
-func (l *loop) pin(f *Freeze) error {
-	if err := writeFreeze(l.opts.freezePath(), f); err != nil {
-		return fmt.Errorf("pin generation: %w", err)
-	}
-	l.frozen = f
-	return nil
+	pinned, began := l.frozen.Generation, time.Now()
+	l.work(fmt.Sprintf("generation %d is no longer to be pinned", pinned), func(context.Context) func() {
+		err := l.storePin(nil)
+		return func() {
+			if err == nil {
+				l.frozen = nil
+				l.settle.hurry()
+				l.record(Event{Kind: Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, began)
+			}
+			reply(err)
+		}
+	})
 }
 
 // loadFreeze reads which generation is pinned. That there is a file says that an
@@ -114,7 +131,7 @@ func (o Options) loadFreeze(current int) (*Freeze, error) {
 		"generation", current, "reason", err, "now", aside)
 	f = &Freeze{Generation: current, Since: time.Now()}
 	if err := writeFreeze(o.freezePath(), f); err != nil {
-		return nil, fmt.Errorf("pin generation: %w", err)
+		return nil, err
 	}
 	return f, nil
 }
@@ -139,16 +156,20 @@ func readFreeze(path string) (*Freeze, error) {
 	return &f, nil
 }
 
+// writeFreeze makes f, or nothing, the pinned generation on disk.
 func writeFreeze(path string, f *Freeze) error {
 	if f == nil {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return fmt.Errorf("unpin generation: %w", err)
 		}
 		return nil
 	}
 	b, err := json.Marshal(f)
-	if err != nil {
-		return err
+	if err == nil {
+		err = disk.Replace(path, b, []byte("\n"))
 	}
-	return disk.Replace(path, b, []byte("\n"))
+	if err != nil {
+		return fmt.Errorf("pin generation: %w", err)
+	}
+	return nil
 }

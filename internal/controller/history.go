@@ -99,19 +99,29 @@ const (
 
 func (o Options) historyPath() string { return filepath.Join(o.StateDir, "history.jsonl") }
 
-// history is the last events, in memory and as a file with one JSON object a
-// line.
+// history is the last events, in memory and as a file with one JSON object a line. One
+// goroutine writes the file, so whoever adds an event doesn't wait for the disk.
 type history struct {
-	path string
+	path   string
+	append func(path string, content []byte) error // disk.Append
+	added  chan struct{}                           // an event is to be written
 
 	mu     sync.Mutex
 	events []Event
-	lines  int  // in the file
-	torn   bool // the file lacks events, and may end in half a line
+	total  int // how many events were added
+
+	// These belong to load and the goroutine that writes.
+	written int  // how many of total are in the file
+	lines   int  // in the file
+	torn    bool // the file lacks events, and may end in half a line
+}
+
+func newHistory(path string) *history {
+	return &history{path: path, append: disk.Append, added: make(chan struct{}, 1)}
 }
 
 // load reads the file. A line that is no event is skipped: a crash or a full disk
-// may have cut it short. Writing it again is left to add: the disk may still be full.
+// may have cut it short. Writing it again is left to write: the disk may still be full.
 // What is in the place of the file and is none is moved aside.
 func (h *history) load(logger *slog.Logger) error {
 	h.mu.Lock()
@@ -143,43 +153,101 @@ func (h *history) load(logger *slog.Logger) error {
 	return nil
 }
 
-func (h *history) add(e Event) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.events = append(h.events, e)
-	if h.lines++; h.torn || h.lines > historyKeep+historySlack {
-		return h.rewrite()
+// flushTimeout is how long the end of the daemon waits for the history's disk.
+const flushTimeout = 10 * time.Second
+
+// start begins to write events to the file. flush ends that, after the last event is
+// written or flushTimeout is over; no event may be added afterwards.
+func (h *history) start(logger *slog.Logger) (flush func()) {
+	ending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		failing := false
+		for last := false; !last; {
+			select {
+			case <-h.added:
+			case <-ending:
+				last = true
+			}
+			err := h.write()
+			if err != nil && !failing { // once is enough until it works again
+				logger.Warn("history not written", "error", err)
+			}
+			failing = err != nil
+		}
+	}()
+	return func() {
+		close(ending)
+		select {
+		case <-ended:
+		case <-time.After(flushTimeout):
+			logger.Warn("the last events of the history are not written: the disk takes too long", "file", h.path, "waited", flushTimeout)
+		}
 	}
-	line, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	err = disk.Append(h.path, append(line, '\n'))
-	h.torn = err != nil
-	return err
 }
 
-// rewrite makes the file what is to be kept.
-func (h *history) rewrite() error {
-	h.events = slices.Clone(h.events[max(0, len(h.events)-historyKeep):])
+// add remembers an event, and has it written soon. If the disk takes so long that more
+// events wait than the history keeps, the oldest are not written.
+func (h *history) add(e Event) {
+	h.mu.Lock()
+	h.events = append(h.events, e)
+	h.total++
+	if len(h.events) > historyKeep+historySlack {
+		h.events = h.last(historyKeep)
+	}
+	h.mu.Unlock()
+	select {
+	case h.added <- struct{}{}:
+	default:
+	}
+}
+
+// last is a copy of the last n events, or of all where there are fewer.
+func (h *history) last(n int) []Event {
+	return slices.Clone(h.events[max(0, len(h.events)-n):])
+}
+
+// write writes the events that are not in the file yet. When the file would be too long,
+// or may be incomplete, it becomes what is to be kept.
+func (h *history) write() error {
+	h.mu.Lock()
+	total := h.total
+	waiting := total - h.written
+	whole := h.torn || h.lines+waiting > historyKeep+historySlack
+	keep := waiting
+	if whole {
+		keep = historyKeep
+	}
+	events := h.last(keep)
+	h.mu.Unlock()
+	if waiting == 0 {
+		return nil
+	}
 	var b bytes.Buffer
-	for _, e := range h.events {
+	for _, e := range events {
 		line, err := json.Marshal(e)
 		if err != nil {
 			return err
 		}
 		b.Write(append(line, '\n'))
 	}
-	h.lines = len(h.events)
-	err := disk.Replace(h.path, b.Bytes())
-	h.torn = err != nil
+	var err error
+	if whole {
+		err, h.lines = disk.Replace(h.path, b.Bytes()), 0
+	} else {
+		err = h.append(h.path, b.Bytes())
+	}
+	h.lines += len(events)
+	if h.torn = err != nil; !h.torn {
+		h.written = total
+	}
 	return err
 }
 
 func (h *history) newestFirst() []Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	events := slices.Clone(h.events[max(0, len(h.events)-historyKeep):])
+	events := h.last(historyKeep)
 	slices.Reverse(events)
 	return events
 }

@@ -1,12 +1,14 @@
 package controller
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -15,18 +17,23 @@ import (
 	"lbctl/internal/disk"
 )
 
+func addAndWrite(h *history, e Event) error {
+	h.add(e)
+	return h.write()
+}
+
 func TestHistoryKeepsTheLastThousand(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
-	h := &history{path: path}
+	h := newHistory(path)
 	require.NoError(t, h.load(slog.New(slog.DiscardHandler)))
 	for n := range 2500 {
-		require.NoError(t, h.add(Event{Time: time.Now(), Kind: Applied, Generation: n}))
+		require.NoError(t, addAndWrite(h, Event{Time: time.Now(), Kind: Applied, Generation: n}))
 	}
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.LessOrEqual(t, strings.Count(string(b), "\n"), historyKeep+historySlack)
 
-	again := &history{path: path}
+	again := newHistory(path)
 	require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
 	for _, h := range []*history{h, again} {
 		events := h.newestFirst()
@@ -38,9 +45,9 @@ func TestHistoryKeepsTheLastThousand(t *testing.T) {
 
 func TestHistorySurvivesABrokenLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
-	h := &history{path: path}
+	h := newHistory(path)
 	for n := range 3 {
-		require.NoError(t, h.add(Event{Kind: Applied, Generation: n}))
+		require.NoError(t, addAndWrite(h, Event{Kind: Applied, Generation: n}))
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
@@ -48,10 +55,10 @@ func TestHistorySurvivesABrokenLine(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 
-	h = &history{path: path}
+	h = newHistory(path)
 	require.NoError(t, h.load(slog.New(slog.DiscardHandler)))
-	require.NoError(t, h.add(Event{Kind: Drift, Generation: 3}))
-	h = &history{path: path}
+	require.NoError(t, addAndWrite(h, Event{Kind: Drift, Generation: 3}))
+	h = newHistory(path)
 	require.NoError(t, h.load(slog.New(slog.DiscardHandler)))
 	require.Len(t, h.newestFirst(), 4)
 	assert.Equal(t, Drift, h.newestFirst()[0].Kind)
@@ -62,29 +69,136 @@ func TestHistorySurvivesABrokenLine(t *testing.T) {
 func TestHistoryOnAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
 	require.NoError(t, os.Symlink("/dev/full", path))
-	h := &history{path: path}
-	require.ErrorIs(t, h.add(Event{Kind: Applied, Generation: 1}), disk.ErrUnfit)
+	h := newHistory(path)
+	require.ErrorIs(t, addAndWrite(h, Event{Kind: Applied, Generation: 1}), disk.ErrUnfit)
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, os.WriteFile(path, []byte(`{"kind":"appl`), 0o644)) // all that there was room for
-	require.NoError(t, h.add(Event{Kind: Applied, Generation: 2}))
+	require.NoError(t, addAndWrite(h, Event{Kind: Applied, Generation: 2}))
 
 	require.NoError(t, os.WriteFile(path+".torn", []byte(`{"kind":"appl`), 0o644))
 	require.NoError(t, os.Mkdir(path+".torn.new", 0o755)) // no room for another file
-	torn := &history{path: path + ".torn"}
+	torn := newHistory(path + ".torn")
 	require.NoError(t, torn.load(slog.New(slog.DiscardHandler)), "lbctl starts")
 
-	again := &history{path: path}
+	again := newHistory(path)
 	require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
 	require.Len(t, again.newestFirst(), 2, "what there was no room for is written later")
 	assert.Equal(t, 2, again.newestFirst()[0].Generation)
 }
 
 func TestHistorySaysWhatItCantDo(t *testing.T) {
-	h := &history{path: filepath.Join(t.TempDir(), "missing", "history.jsonl")}
-	assert.Error(t, h.add(Event{}))
+	h := newHistory(filepath.Join(t.TempDir(), "missing", "history.jsonl"))
+	assert.Error(t, addAndWrite(h, Event{}))
 	assert.Len(t, h.newestFirst(), 1, "it is remembered even so")
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
-	h = &history{path: filepath.Join(file, "history.jsonl")}
+	h = newHistory(filepath.Join(file, "history.jsonl"))
 	assert.ErrorContains(t, h.load(slog.New(slog.DiscardHandler)), "read history: ")
+}
+
+// hangingDisk is a disk on which writes wait until it is released.
+type hangingDisk struct{ released chan struct{} }
+
+func newHangingDisk() hangingDisk { return hangingDisk{make(chan struct{})} }
+
+func (d hangingDisk) release() { close(d.released) }
+
+func (d hangingDisk) append(path string, content []byte) error {
+	<-d.released
+	return disk.Append(path, content)
+}
+
+// TestTheLoopGoesOnWhileTheDiskHangs applies changes, looks after nginx and answers while
+// neither the history nor a pin can be written.
+func TestTheLoopGoesOnWhileTheDiskHangs(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.end()
+		hanging, pins := newHangingDisk(), newHangingDisk()
+		r.adjust = func(c *Controller) {
+			write := c.storePin
+			c.history.append = hanging.append
+			c.storePin = func(f *Freeze) error {
+				<-pins.released
+				return write(f)
+			}
+		}
+		r.run()
+		r.say("a", entry("hello", 1))
+		r.wait(time.Minute)
+		r.say("b", entry("hello", 2))
+		r.wait(time.Minute)
+		assert.Equal(t, []string{"a", "b"}, r.server.hashes())
+		assert.Equal(t, []string{"applied 1", "applied 2"}, r.events(), "it is shown at once")
+		assert.NoFileExists(t, filepath.Join(r.dir, "history.jsonl"))
+
+		done := make(chan error, 1)
+		go func() {
+			_, err := r.c.Rollback(context.Background(), 1)
+			done <- err
+		}()
+		r.wait(time.Second)
+		assert.Empty(t, r.server.activated, "the pin comes first")
+		r.say("c", entry("hello", 3))
+		s := r.status()
+		assert.Equal(t, Pending, s.State)
+		assert.Equal(t, "hello +1", s.Pending.Change, "the loop takes what Consul says")
+		assert.Equal(t, "generation 1 is being pinned", s.Pending.Reason)
+		pins.release()
+		require.NoError(t, <-done)
+		assert.FileExists(t, filepath.Join(r.dir, "frozen.json"))
+		assert.Equal(t, []int{1}, r.server.activated)
+
+		hanging.release()
+		r.end()
+		again := newHistory(filepath.Join(r.dir, "history.jsonl"))
+		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
+		require.Len(t, again.newestFirst(), 3, "all is on disk before Run returns")
+		assert.Equal(t, RolledBackByOperator, again.newestFirst()[0].Kind)
+		assert.NotContains(t, r.log.String(), "history")
+	})
+}
+
+// TestTheEndDoesNotWaitForADiskForEver also adds more events than the history keeps while
+// the disk hangs.
+func TestTheEndDoesNotWaitForADiskForEver(t *testing.T) {
+	bubble(t, func(r *rig) {
+		hanging := newHangingDisk()
+		r.end()
+		r.adjust = func(c *Controller) { c.history.append = hanging.append }
+		r.run()
+		r.c.history.add(Event{Kind: NginxUp})
+		synctest.Wait()
+		for n := range 2 * (historyKeep + historySlack) {
+			r.c.history.add(Event{Kind: Applied, Generation: n})
+		}
+		assert.LessOrEqual(t, len(r.c.history.events), historyKeep+historySlack)
+		began := time.Now()
+		r.end()
+		assert.Equal(t, flushTimeout, time.Since(began))
+		assert.Contains(t, r.log.String(), "the disk takes too long")
+		hanging.release() // its goroutine writes them all the same
+		synctest.Wait()
+		again := newHistory(filepath.Join(r.dir, "history.jsonl"))
+		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
+		assert.Len(t, again.newestFirst(), historyKeep)
+		assert.Equal(t, 2*(historyKeep+historySlack)-1, again.newestFirst()[0].Generation)
+	})
+}
+
+// TestAHistoryThatCantBeWrittenIsOneWarning also writes later what it could not.
+func TestAHistoryThatCantBeWrittenIsOneWarning(t *testing.T) {
+	bubble(t, func(r *rig) {
+		path := filepath.Join(r.dir, "history.jsonl")
+		require.NoError(t, os.Mkdir(path, 0o755))
+		for n := range 3 {
+			r.say(fmt.Sprint(n))
+			r.wait(time.Minute)
+		}
+		assert.Equal(t, 1, strings.Count(r.log.String(), "history not written"))
+		require.NoError(t, os.Remove(path))
+		r.end()
+		again := newHistory(path)
+		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
+		assert.Len(t, again.newestFirst(), 3)
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"lbctl/internal/endpoints"
@@ -12,16 +11,18 @@ import (
 	"lbctl/internal/render"
 )
 
-// loop is the state that one goroutine owns. What takes time runs in a
-// goroutine of its own and hands back a function for the loop to call.
+// loop is the state that one goroutine owns. What takes time, which is all that touches
+// the disk or asks nginx, runs in a goroutine of its own and hands back a function for the
+// loop to call.
 type loop struct {
 	opts     Options
 	source   Source
 	server   Server
 	history  *history
 	commands <-chan func(*loop)
-	show     func(view)      // gives Status the state
-	ctx      context.Context // Run's
+	storePin func(*Freeze) error // makes a generation, or none, the pinned one on disk
+	show     func(view)          // gives Status the state
+	ctx      context.Context     // Run's
 
 	current   nginx.Generation
 	since     time.Time         // when nginx came to serve it
@@ -95,8 +96,9 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		opts:     c.opts,
 		source:   c.source,
 		server:   c.server,
-		history:  &c.history,
+		history:  c.history,
 		commands: c.commands,
+		storePin: c.storePin,
 		show:     c.setView,
 		ctx:      ctx,
 		frozen:   frozen,
@@ -107,7 +109,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		checks:   checks{results: make(chan func(), 1)},
 		counts:   counts{results: make(chan int, 1)},
 	}
-	l.become(current, nil, nil)
+	l.become(current, filesOf(l.server, current.Number), nil)
 	if !current.Served.IsZero() {
 		l.since = current.Served
 	}
@@ -115,14 +117,15 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 	case frozen == nil || frozen.Generation == current.Number:
 	case current.Number == 0:
 		l.opts.Logger.Warn("pinned generation is gone, and so are all others: following Consul", "pinned", frozen.Generation)
-		if err := l.pin(nil); err != nil {
+		if err := l.storePin(nil); err != nil {
 			return nil, err
 		}
+		l.frozen = nil
 	default:
 		// The process ended in the middle of a rollback: the first check
 		// finishes it.
 		if g, ok := findGeneration(l.server, frozen.Generation); ok {
-			l.become(g, nil, nil)
+			l.become(g, filesOf(l.server, g.Number), nil)
 		} else {
 			l.opts.Logger.Warn("pinned generation is gone, the current one is pinned instead", "pinned", frozen.Generation, "generation", current.Number)
 			l.frozen = &Freeze{Generation: current.Number, Since: frozen.Since}
@@ -327,21 +330,29 @@ func (l *loop) apply(now time.Time) {
 			// A file of one upstream that can't be written keeps no other service
 			// waiting: the loop writes it again, and reports the error.
 			if _, err := l.server.WriteBootstrapServers(servers); err != nil {
-				return func() { l.finish(cfg, note, now, nginx.Generation{}, err, render.Culprits{}) }
+				a := applyResult{err: err, stored: readCurrent(l.server)}
+				return func() { l.finish(cfg, note, now, a) }
 			}
 		}
-		g, err := l.server.Apply(ctx, cfg.Files, note)
-		var culprits render.Culprits
-		if err != nil {
-			culprits = findCulprits(ctx, l.source, l.server, cfg, err)
+		var a applyResult
+		if a.generation, a.err = l.server.Apply(ctx, cfg.Files, note); a.err != nil {
+			a.culprits = findCulprits(ctx, l.source, l.server, cfg, a.err)
+			a.stored = readCurrent(l.server)
 		}
-		return func() { l.finish(cfg, note, now, g, err, culprits) }
+		return func() { l.finish(cfg, note, now, a) }
 	})
 }
 
-// finish takes what came of apply.
-func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, g nginx.Generation, err error, culprits render.Culprits) {
-	now := time.Now()
+// applyResult is what came of apply.
+type applyResult struct {
+	generation nginx.Generation
+	err        error
+	culprits   render.Culprits // because of which it failed
+	stored     stored          // after it failed
+}
+
+func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, a applyResult) {
+	g, err, culprits, now := a.generation, a.err, a.culprits, time.Now()
 	before := l.current.Number
 	if l.latest.Hash != cfg.Hash {
 		l.settle.resume(now)
@@ -357,7 +368,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	if l.givenUp(err) {
 		return
 	}
-	l.reread()
+	l.adopt(a.stored)
 	switch kindOf(err) {
 	case Rejected, Failed: // before nginx was told anything
 		l.governor.undo()
@@ -411,7 +422,8 @@ func (f *failure) delay(now time.Time, opts Options) {
 	f.next = now.Add(min(pause, opts.RetryMax))
 }
 
-// become makes g the generation that nginx is to serve.
+// become makes g the generation that nginx is to serve. files is nil when they can't be
+// read, and entries when it is not known what g was made from.
 func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
 	l.current, l.files, l.entries = g, files, entries
 	l.since = time.Now()
@@ -419,10 +431,6 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 	l.checks.next = time.Now()
 	if g.Number == 0 {
 		return
-	}
-	if files == nil {
-		// When they can't be read, the next check says so.
-		l.files, _ = l.server.Files(g.Number)
 	}
 	d := l.delivery
 	if d.endpoints == nil {
@@ -436,30 +444,6 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 	d.nextLook = time.Now().Add(lookEvery)
 	l.tell()
 	l.writeBootstrapLater()
-}
-
-// reread takes the current generation from the disk, after something failed.
-func (l *loop) reread() {
-	current, err := l.server.Current()
-	if err != nil {
-		l.opts.Logger.Error("current generation is unknown", "error", err)
-		return
-	}
-	if current.Number != l.current.Number {
-		l.become(current, nil, nil)
-	}
-}
-
-func findGeneration(server Server, number int) (nginx.Generation, bool) {
-	all, err := server.Generations()
-	if err != nil {
-		return nginx.Generation{}, false
-	}
-	n := slices.IndexFunc(all, func(g nginx.Generation) bool { return g.Number == number })
-	if n < 0 {
-		return nginx.Generation{}, false
-	}
-	return all[n], true
 }
 
 // change says what applying latest would change.
@@ -484,8 +468,6 @@ func (l *loop) record(e Event, began time.Time) {
 	default:
 		l.last = &LastApply{At: began, TookSeconds: e.TookSeconds, Generation: e.Generation, Outcome: e.Kind}
 	}
-	if err := l.history.add(e); err != nil {
-		l.opts.Logger.Warn("history not written", "error", err)
-	}
+	l.history.add(e)
 	e.log(l.opts.Logger)
 }
