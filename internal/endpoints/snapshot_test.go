@@ -279,10 +279,11 @@ func TestRunWritesTheSnapshot(t *testing.T) {
 		assert.Equal(t, "hello[a b c]", rotation(open(t, path).Entries()))
 
 		time.Sleep(savePause)
-		require.NoError(t, os.Mkdir(path+".new", 0o700))
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.Mkdir(path, 0o700)) // no file can take its place
 		tb.Observe(noon, []Service{service("hello", "a")})
 		assert.ErrorContains(t, <-saved, "save endpoint snapshot: ")
-		require.NoError(t, os.Remove(path+".new"))
+		require.NoError(t, os.Remove(path))
 		require.NoError(t, <-saved, "it is tried again")
 
 		tb.Observe(noon, []Service{service("hello", "b")})
