@@ -18,14 +18,14 @@ import (
 	"lbctl/protos"
 )
 
-// A backend is a server that answers with its name, and its registration.
+// A backend is an instance: a server that answers with its name, and its registration.
 type backend struct {
 	name         string
 	registration *api.AgentServiceRegistration
-	stop         func() // after the calls that are in flight, which it waits for
+	stop         func() // waits for the calls that are in flight, then ends the server
 }
 
-// stopPatience is how long a backend waits for its last calls.
+// stopPatience bounds how long a backend waits for its last calls.
 const stopPatience = 5 * time.Second
 
 // startGRPC starts an instance of the gRPC service.
@@ -36,7 +36,7 @@ func startGRPC(t *testing.T, name string) *backend {
 	b.registration.Tags = append(b.registration.Tags, fabioTags(grpcPlain)...)
 	b.registration.Tags = append(b.registration.Tags, traefikTags(grpcService, grpcPlain, grpcTLS)...)
 	b.stop = func() {
-		// GracefulStop waits for streams, for as long as they last.
+		// GracefulStop waits for streams without a bound.
 		hurry := time.AfterFunc(stopPatience, server.Kill)
 		defer hurry.Stop()
 		server.Stop()
@@ -80,7 +80,7 @@ func startHTTP(t *testing.T, name string) *backend {
 	return b
 }
 
-// register returns when Consul has accepted the backend as passing.
+// register registers the backend as passing, and returns when Consul has accepted it.
 func (b *backend) register(consul *api.Client) error {
 	if err := consul.Agent().ServiceRegister(b.registration); err != nil {
 		return fmt.Errorf("register %s: %w", b.name, err)
@@ -88,7 +88,7 @@ func (b *backend) register(consul *api.Client) error {
 	return nil
 }
 
-// drain returns when Consul has accepted that the backend is in maintenance.
+// drain puts the backend into maintenance, and returns when Consul has accepted it.
 func (b *backend) drain(consul *api.Client) error {
 	if err := consul.Agent().EnableServiceMaintenance(b.registration.ID, "leaving"); err != nil {
 		return fmt.Errorf("maintenance of %s: %w", b.name, err)
@@ -96,7 +96,7 @@ func (b *backend) drain(consul *api.Client) error {
 	return nil
 }
 
-// leave ends the backend, which nobody should be calling any more.
+// leave ends the backend. No caller should be calling it any more.
 func (b *backend) leave(consul *api.Client) error {
 	b.stop()
 	if err := consul.Agent().ServiceDeregister(b.registration.ID); err != nil {
@@ -105,7 +105,7 @@ func (b *backend) leave(consul *api.Client) error {
 	return nil
 }
 
-// fabioTags route to the gRPC or the HTTP service in fabio.
+// fabioTags are the tags by which fabio routes to the gRPC or the HTTP service.
 func fabioTags(f front) []string {
 	if f == grpcPlain {
 		return []string{"urlprefix-/protos.Ping proto=grpc"}
@@ -113,7 +113,7 @@ func fabioTags(f front) []string {
 	return []string{"urlprefix-/"}
 }
 
-// traefikTags route to a service in Traefik, from the entry points of two fronts.
+// traefikTags are the tags by which Traefik routes two fronts' entry points to a service.
 func traefikTags(service string, plain, tls front) []string {
 	rule, scheme := "PathPrefix(`/`)", "http"
 	if plain == grpcPlain {

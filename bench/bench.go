@@ -1,8 +1,8 @@
 //go:build bench
 
-// Package bench measures whole load balancers, ours beside others, and reports
-// what it found as counts and ratios from one run: the machines this runs on are
-// shared, and single times say little. Nothing in it fails for being slow.
+// Package bench measures whole load balancers, ours beside others. It reports counts
+// and ratios within one run, because it runs on shared machines, where single times
+// say little. No benchmark fails because something is slow.
 package bench
 
 import (
@@ -16,7 +16,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// The services that are balanced: one of gRPC, one of HTTP.
+// The balanced services: one speaks gRPC, the other HTTP.
 const (
 	grpcService = "hello_server"
 	httpService = "web"
@@ -40,8 +40,8 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// nginx is the newest nginx there is, or the one whose version begins as the
-// environment's NGINX says.
+// nginx is the newest nginx of this machine, or the one whose version begins with the
+// environment variable NGINX.
 func nginx(t *testing.T) nginxtest.Binary {
 	t.Helper()
 	all := nginxtest.Binaries(t)
@@ -54,7 +54,7 @@ func nginx(t *testing.T) nginxtest.Binary {
 	return nginxtest.Binary{}
 }
 
-// number is a size of a benchmark: what the environment says, else preset.
+// number is a size of a benchmark: the environment variable's value, or else preset.
 func number(t *testing.T, name string, preset int) int {
 	t.Helper()
 	given := os.Getenv(name)
@@ -68,7 +68,7 @@ func number(t *testing.T, name string, preset int) int {
 	return n
 }
 
-// duration is a time of a benchmark: what the environment says, else preset.
+// duration is a time of a benchmark: the environment variable's value, or else preset.
 func duration(t *testing.T, name string, preset time.Duration) time.Duration {
 	t.Helper()
 	given := os.Getenv(name)

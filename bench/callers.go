@@ -26,14 +26,14 @@ import (
 	"lbctl/protos"
 )
 
-// A front is one of the four ways into a balancer.
+// A front is one of a balancer's four listeners.
 type front int
 
 const (
 	grpcPlain front = iota
 	httpPlain       // HTTP/1.1
 	grpcTLS
-	httpTLS // HTTP/1.1 and HTTP/2, as the client wishes
+	httpTLS // HTTP/1.1 and HTTP/2; the client chooses
 	frontCount
 )
 
@@ -52,7 +52,7 @@ func freeFronts(freePort func() int) fronts {
 type kind struct {
 	name  string
 	front front
-	dial  func(address string, tls *tls.Config) (lbtest.Caller, error) // tls is nil where there is none
+	dial  func(address string, tls *tls.Config) (lbtest.Caller, error) // tls is nil for a front without TLS
 }
 
 var (
@@ -64,7 +64,7 @@ var (
 	http2TLS     = kind{"HTTP/2 over TLS", httpTLS, dialHTTP2}
 )
 
-// caller makes one caller of this kind against one of a balancer's fronts.
+// caller makes one caller of this kind, which calls one of a balancer's fronts.
 func (k kind) caller(at fronts, id *identity) (lbtest.Caller, error) {
 	var config *tls.Config
 	if k.front == grpcTLS || k.front == httpTLS {
@@ -86,8 +86,8 @@ func dialGRPC(address string, config *tls.Config) (lbtest.Caller, error) {
 	return lbtest.DialGRPC(address, credentials.NewTLS(config))
 }
 
-// An httpCaller posts a body that can't be sent twice, so that Go's client
-// retries nothing that may have been answered.
+// An httpCaller posts a body that can't be sent twice, so that Go's client does not
+// retry a request that an instance may have answered.
 type httpCaller struct {
 	url       string
 	body      []byte
@@ -104,8 +104,8 @@ func dialHTTP2(address string, config *tls.Config) (lbtest.Caller, error) {
 	return newHTTPCaller(address, config, func(p *http.Protocols) { p.SetHTTP2(true) }), nil
 }
 
-// dialH2C calls the gRPC service as any HTTP/2 client could, without the retries
-// that grpc-go has for calls a connection's end has left unanswered.
+// dialH2C calls the gRPC service with Go's HTTP/2 client. Unlike grpc-go, that client
+// does not retry calls that got no answer because the connection ended.
 func dialH2C(address string, config *tls.Config) (lbtest.Caller, error) {
 	c := newHTTPCaller(address, config, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })
 	c.url += protos.Ping_SayHello_FullMethodName
@@ -176,7 +176,7 @@ func parseGRPC(response *http.Response, body []byte) (string, error) {
 	return answer.Greeting, nil
 }
 
-// plain is an error without addresses, so that equal ones can be counted.
+// plain removes addresses from an error, so that equal errors can be counted.
 func plain(err error) error {
 	var op *net.OpError
 	var address *url.Error

@@ -21,10 +21,10 @@ import (
 // instancesEach is how many instances a service of a catalog has, one a node.
 const instancesEach = 10
 
-// A catalog is many gRPC services in Consul, each with a host name of its own. All
-// instances have a loopback address of their own and the same port, where one
-// server answers for all. They are in the catalog only, as nodes without an agent
-// are, so that the agents' own work does not grow with them.
+// A catalog is many gRPC services in Consul, each with a host name of its own. Each
+// instance has a loopback address of its own. All have the same port, and one server
+// answers for all of them. They are registered in the catalog itself, on nodes without
+// an agent, so that they cause no work for agents.
 type catalog struct {
 	consul   *api.Client // of a server
 	port     int
@@ -46,7 +46,7 @@ func newCatalog(t *testing.T, consul *api.Client) *catalog {
 	return &catalog{consul: consul, port: listener.Addr().(*net.TCPAddr).Port}
 }
 
-// addressPing answers with the address that it was called at.
+// addressPing answers with the address to which the call was made.
 type addressPing struct{ protos.UnimplementedPingServer }
 
 func (addressPing) SayHello(ctx context.Context, _ *protos.PingMessage) (*protos.PingMessage, error) {
@@ -89,7 +89,7 @@ func (c *catalog) add(t *testing.T, i int) string {
 	return fmt.Sprintf("%s:%d", extra.Address, extra.Port)
 }
 
-// remove deregisters what add has registered.
+// remove deregisters the instance that add registered.
 func (c *catalog) remove(t *testing.T, i int) {
 	t.Helper()
 	_, err := c.consul.Catalog().Deregister(&api.CatalogDeregistration{

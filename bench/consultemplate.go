@@ -16,12 +16,12 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// A renewal starts nginx on a configuration, and returns its process, or that of
-// its supervisor, and the command that has it take a new one.
+// A renewal starts nginx with a configuration. It returns the process id of nginx or of
+// its supervisor, and the command that makes nginx use a new configuration.
 type renewal func(t *testing.T, s *site, dir, conf string) (pid int, command string)
 
-// startRecipe starts the recipe everybody knows: consul-template renders nginx's
-// upstreams, and a command has nginx take them.
+// startRecipe starts the usual recipe: consul-template renders nginx's upstreams, and
+// runs a command that makes nginx use them.
 func startRecipe(t *testing.T, s *site, renew renewal) balancer {
 	t.Helper()
 	upstreams := newTemplate(t, s, nginxtest.Dir(t), "upstreams.conf", recipeUpstream(grpcService)+recipeUpstream(httpService))
@@ -46,13 +46,13 @@ func recipeUpstream(service string) string {
 `, service)
 }
 
-// hup reloads nginx as its manual says.
+// hup starts nginx, and reloads it with SIGHUP.
 func hup(t *testing.T, s *site, dir, conf string) (pid int, command string) {
 	process := nginxtest.Start(t, s.nginx, conf, dir)
 	return process.PID(), fmt.Sprintf("kill -HUP %d", process.PID())
 }
 
-// restart has supervisord stop nginx and start it again.
+// restart starts nginx under supervisord, which stops it and starts it again.
 func restart(t *testing.T, s *site, dir, conf string) (pid int, command string) {
 	program, err := exec.LookPath("supervisord")
 	require.NoError(t, err)
@@ -77,7 +77,7 @@ stopsignal=TERM
 	return pid, fmt.Sprintf("%s -c %s ctl restart nginx", program, settings)
 }
 
-// startHAProxy starts HAProxy on a configuration that consul-template renders.
+// startHAProxy starts HAProxy with a configuration that consul-template renders.
 func startHAProxy(t *testing.T, s *site) balancer {
 	t.Helper()
 	at := freeFronts(func() int { return nginxtest.FreePort(t) })
@@ -111,8 +111,8 @@ backend %[7]s
 	program, err := exec.LookPath("haproxy")
 	require.NoError(t, err)
 	pid := startProcess(t, dir, "haproxy", program, "-W", "-f", conf.target)
-	awaitListening(t, at) // before it has a handler for USR2, that would end it
-	// One that comes while the master executes itself anew would end it too.
+	awaitListening(t, at) // SIGUSR2 ends a master that has no handler for it yet
+	// SIGUSR2 also ends a master that is executing itself again, hence the sleep.
 	conf.follow(t, s, fmt.Sprintf("kill -USR2 %d && sleep 0.5", pid))
 	return &proxy{at: at, pids: []int{pid}, counts: conf.runs}
 }
@@ -133,8 +133,8 @@ func newTemplate(t *testing.T, s *site, dir, name, source string) *consulTemplat
 	return c
 }
 
-// follow runs consul-template as it is by default, with a command that it runs
-// whenever the file has changed.
+// follow runs consul-template with its default settings. It runs the command whenever
+// the file has changed.
 func (c *consulTemplate) follow(t *testing.T, s *site, command string) {
 	t.Helper()
 	startProcess(t, c.dir, "consul-template", "consul-template", "-consul-addr", s.lbs.Addr,
@@ -145,6 +145,6 @@ func (c *consulTemplate) record() string { return filepath.Join(c.dir, "runs") }
 
 // runs is how often consul-template has run the command.
 func (c *consulTemplate) runs() int {
-	text, _ := os.ReadFile(c.record()) // not there before the first run
+	text, _ := os.ReadFile(c.record()) // missing before the first run
 	return bytes.Count(text, []byte("\n"))
 }

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// quiet is for how long an instance must not have answered to be taken for
-	// gone: twice what the slowest of the balancers takes to hear of it.
+	// quiet is how long an instance must not have answered to count as gone: twice
+	// the time that the slowest balancer takes to learn of a change.
 	quiet = 3 * time.Second
-	// longestPause bounds the pauses before single changes. They are random so that
-	// they keep in step with nobody's timer.
+	// longestPause bounds the pauses before single changes. The pauses are random, so
+	// that they are not in step with any balancer's timer.
 	longestPause = 12 * time.Second
 	// pairPause bounds the pauses before the second of two changes.
 	pairPause = time.Second
 	// patience is how long a balancer may take to follow a change.
 	patience = 30 * time.Second
-	// callPause is between the calls of each balancer's one caller, who gets every
-	// third one answered by the instance in question.
+	// callPause is between two calls of a balancer's only caller. The instance in
+	// question answers every third call.
 	callPause = 4 * time.Millisecond
 )
 
@@ -71,8 +71,8 @@ func TestConvergence(t *testing.T) {
 	web.disband(t)
 }
 
-// withControl adds the first balancer once more: what is between the two rows is the
-// machine's doing.
+// withControl adds the first balancer a second time. The machine causes the difference
+// between the two rows.
 func withControl(all []peer) []peer {
 	if len(all) == 0 {
 		return all
@@ -83,8 +83,9 @@ func withControl(all []peer) []peer {
 	return append([]peer{all[0], control}, all[1:]...)
 }
 
-// change makes two changes after pauses. Each makes one, and says which instance it is
-// of, and when a balancer has followed; follow waits until a balancer has.
+// change makes two changes, each after a pause. The function each makes one change. It
+// returns the instance's name, and a function that says when a balancer has followed.
+// The function follow waits until a balancer has followed.
 func change(systems []*converging, times func(*converging) *pairTimes,
 	each func(n int) (name string, followed func(*converging) time.Time), follow func(*converging, string) bool) {
 	var names [2]string
@@ -98,15 +99,15 @@ func change(systems []*converging, times func(*converging) *pairTimes,
 	for _, c := range systems {
 		for n := range names {
 			if c.stuck = c.stuck || !follow(c, names[n]); c.stuck {
-				break // waiting for it each time would take hours
+				break // to wait for it each time would take hours
 			}
-			// One that followed before the acceptance came back took no time at all.
+			// A balancer may follow before Consul's acceptance is back: then it took no time.
 			times(c)[n] = append(times(c)[n], max(0, followed[n](c).Sub(accepted[n])))
 		}
 	}
 }
 
-// pairTimes is how long a balancer took: for single changes, and for the second of two.
+// pairTimes are the times a balancer took, for single changes and for the second of two.
 type pairTimes [2][]time.Duration
 
 type converging struct {
@@ -124,7 +125,7 @@ func (c *converging) awaitQuiet(backend string) bool {
 	return await(func() bool { return time.Since(c.load.Last(backend)) >= quiet })
 }
 
-// await waits until it is done; false if it isn't within patience.
+// await waits until done is true. It returns false if it isn't within patience.
 func await(done func() bool) bool {
 	for began := time.Now(); !done(); {
 		if time.Since(began) > patience {
@@ -185,7 +186,7 @@ func convergenceReport(t *testing.T, all []peer, systems []*converging, rounds i
 	r.done()
 }
 
-// ordinalOf99 says which of n values their 99th percentile is.
+// ordinalOf99 says which of n sorted values is their 99th percentile.
 func ordinalOf99(n int) string {
 	if n < 100 {
 		return "longest"

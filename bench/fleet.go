@@ -42,14 +42,14 @@ func (f *fleet) add(t *testing.T) *backend {
 	return b
 }
 
-// take gives the oldest instance to the caller, who has it leave.
+// take removes the oldest instance from the fleet. The caller makes it leave.
 func (f *fleet) take() *backend {
 	b := f.running[0]
 	f.running = f.running[1:]
 	return b
 }
 
-// takeLast is take of the youngest.
+// takeLast is take for the youngest instance.
 func (f *fleet) takeLast() *backend {
 	b := f.running[len(f.running)-1]
 	f.running = f.running[:len(f.running)-1]
@@ -65,7 +65,7 @@ func (f *fleet) disband(t *testing.T) {
 	}
 }
 
-// upstream is nginx's configuration of the instances that run.
+// upstream is nginx's configuration of the running instances.
 func (f *fleet) upstream(keepalive int, zone bool) string {
 	var servers []string
 	for _, b := range f.running {
@@ -74,8 +74,8 @@ func (f *fleet) upstream(keepalive int, zone bool) string {
 	return upstream(f.name, servers, keepalive, zone)
 }
 
-// awaitServed waits until a balancer has calls answered by every instance of
-// both services, through all of its fronts.
+// awaitServed waits until every instance of both services has answered calls through
+// all fronts of a balancer.
 func awaitServed(t *testing.T, s *site, b balancer, grpc, web *fleet) {
 	t.Helper()
 	for _, k := range []kind{grpcUnary, grpcUnaryTLS, http1, http1TLS} {

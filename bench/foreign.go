@@ -17,7 +17,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// startFabio runs the fabio in FABIO.
+// startFabio runs fabio, whose path is in FABIO.
 func startFabio(t *testing.T, s *site) balancer {
 	t.Helper()
 	free := func() int { return nginxtest.FreePort(t) }
@@ -37,7 +37,7 @@ func startFabio(t *testing.T, s *site) balancer {
 	return &proxy{at: at, pids: []int{pid}, counts: never}
 }
 
-// startTraefik runs the Traefik in TRAEFIK.
+// startTraefik runs Traefik, whose path is in TRAEFIK.
 func startTraefik(t *testing.T, s *site) balancer {
 	t.Helper()
 	at, dir := freeFronts(func() int { return nginxtest.FreePort(t) }), nginxtest.Dir(t)

@@ -15,16 +15,16 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// handwritten is an nginx configuration as somebody who knows nginx would write
-// it for the two services. What differs between variants is a field.
+// handwritten is an nginx configuration for the two services, as an expert would write
+// it by hand. Each difference between variants is a field.
 type handwritten struct {
 	Workers   int
 	Upstreams string // nginx's configuration of the upstreams hello_server and web
-	GRPC      string // how gRPC is passed on; empty for grpc_pass
+	GRPC      string // how nginx passes gRPC to instances; empty for grpc_pass
 	Main      string // further directives outside http{}
-	HTTP      string // and within
+	HTTP      string // further directives inside http{}
 	AccessLog string // empty for none
-	Mute      bool   // instances are not told who calls, which lbctl's templates do
+	Mute      bool   // no X-Forwarded-... headers, which lbctl's templates set
 }
 
 // upstream is the configuration of an upstream.
@@ -134,7 +134,7 @@ func (h handwritten) start(t *testing.T, s *site) *proxy {
 	return &proxy{at: at, pids: []int{process.PID()}, counts: never}
 }
 
-// listenHTTP2 has an nginx listen for HTTP/2 without TLS.
+// listenHTTP2 returns the directives that make nginx listen for HTTP/2 without TLS.
 func listenHTTP2(nginx nginxtest.Binary, address string) string {
 	if atLeast(nginx.Version, 1, 25, 1) {
 		return "listen " + address + "; http2 on;"
@@ -142,7 +142,7 @@ func listenHTTP2(nginx nginxtest.Binary, address string) string {
 	return "listen " + address + " http2;"
 }
 
-// listenTLS has an nginx listen for HTTP/1.1 and HTTP/2 over TLS.
+// listenTLS returns the directives that make nginx listen for HTTP/1.1 and HTTP/2 over TLS.
 func listenTLS(nginx nginxtest.Binary, address string) string {
 	if atLeast(nginx.Version, 1, 25, 1) {
 		return "listen " + address + " ssl; http2 on;"

@@ -22,8 +22,8 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// An identity is a self-signed certificate for 127.0.0.1, of the kind most sites
-// have today: an ECDSA key on P-256.
+// An identity is a self-signed certificate for 127.0.0.1, with an ECDSA key on P-256 as
+// most sites have today.
 type identity struct {
 	cert, key string // paths, PEM
 	both      string // path of one file with certificate and key
@@ -64,5 +64,5 @@ func newIdentity(t *testing.T) *identity {
 	return id
 }
 
-// client is what a caller needs to trust it.
+// client is the TLS configuration of a caller that trusts it.
 func (id *identity) client() *tls.Config { return &tls.Config{RootCAs: id.roots} }

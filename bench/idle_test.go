@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestIdle measures what lbctl costs while nothing happens: its memory, and its
+// TestIdle measures the cost of lbctl while nothing changes: its memory, and its
 // share of a core over SPAN (30s), with one gRPC service of four instances.
 func TestIdle(t *testing.T) {
 	s := newSite(t)

@@ -38,7 +38,7 @@ func TestLoss(t *testing.T) {
 		}
 	}
 	if t.Failed() {
-		return // there is nothing to report of half a comparison
+		return // half a comparison is not worth a report
 	}
 
 	r := newReport(t, "loss", "What changes cost calls and streams")
@@ -168,7 +168,7 @@ func (plan lossPlan) run(t *testing.T, s *site, p peer) *losses {
 	return result
 }
 
-// notRun is the row of a balancer that there is no program for.
+// notRun is the row of a balancer whose program is missing.
 func notRun(peer string, figures int) []string {
 	row := []string{peer, "not run"}
 	for len(row) <= figures {
@@ -177,12 +177,12 @@ func notRun(peer string, figures int) []string {
 	return row
 }
 
-// told are the rows of the errors that callers of one kind were told.
+// told are rows with the errors that callers of one kind got.
 func told(peer, calls string, failures map[string]int) [][]string {
 	times := map[string]int{}
 	for reason, n := range failures {
 		reason, _, _ = strings.Cut(reason, "\n")
-		reason = strings.TrimPrefix(reason, "Unknown: ") // is what no gRPC status is
+		reason = strings.TrimPrefix(reason, "Unknown: ") // errors without a gRPC status have this prefix
 		times[portOf.ReplaceAllString(reason, "${1}PORT")] += n
 	}
 	var rows [][]string

@@ -19,7 +19,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// modes are the ways lbctl is run in, by the further arguments of "lbctl run".
+// modes are the ways to run lbctl, with the further arguments of "lbctl run".
 var modes = []struct {
 	name string
 	args []string
@@ -48,11 +48,11 @@ type own struct {
 	perReload int // workers that a reload starts
 
 	mu      sync.Mutex
-	workers map[int]bool // that nginx has had, by process id
+	workers map[int]bool // all that nginx has had so far, by process id
 }
 
-// startOurs runs lbctl with the templates that come with it and one for TLS,
-// which it has no listener for.
+// startOurs runs lbctl with the built-in templates and one for TLS, because lbctl has
+// no listener for TLS.
 func startOurs(t *testing.T, s *site, args []string) *own {
 	t.Helper()
 	free := func() int { return nginxtest.FreePort(t) }
@@ -85,7 +85,7 @@ server {
 		Args:   append([]string{"--templates", templates}, args...),
 	})
 	at[grpcPlain], at[httpPlain] = b.GRPC, b.HTTP
-	// An nginx that has only just started may have a reload before it yet.
+	// lbctl may reload an nginx that has just started.
 	var status controller.Status
 	b.Eventually("lbctl has nothing left to do", func() (err error) {
 		status, err = b.Status()
@@ -102,15 +102,15 @@ server {
 func (o *own) fronts() fronts   { return o.at }
 func (o *own) processes() []int { return []int{o.Nginx().PID(), o.PID()} }
 
-// reloads are told by nginx's workers, which a reload replaces: not every reload is
-// for a new generation.
+// reloads counts the workers that nginx has had, because each reload replaces them.
+// Generations are no measure: there are reloads without a new one.
 func (o *own) reloads() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.workers)/o.perReload - 1
 }
 
-// watch looks at who nginx's workers are, which is more often than lbctl reloads.
+// watch notes nginx's workers, more often than lbctl reloads nginx.
 func (o *own) watch(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup

@@ -12,29 +12,29 @@ import (
 
 // A balancer is a running load balancer.
 type balancer interface {
-	// fronts are where it takes calls.
+	// fronts are the addresses where it takes calls.
 	fronts() fronts
-	// processes are what it consists of; their descendants belong to it too.
+	// processes are its process ids. Their descendants belong to it too.
 	processes() []int
-	// reloads is how often its proxy has been reloaded or restarted so far.
+	// reloads is how often its proxy was reloaded or restarted so far.
 	reloads() int
 }
 
-// A peer is a way to run a balancer: ours, or somebody else's.
+// A peer is a way to run a balancer, ours or another one.
 type peer struct {
 	name string
 	with string // how it is configured, for the report: a sentence or two
-	// start runs it for as long as the test lasts.
+	// start runs it until the test ends.
 	start func(t *testing.T, s *site) balancer
-	// missing says what is not there to run it with; "" when all is.
+	// missing names the programs that are missing; "" when none are.
 	missing string
-	// proxies that are another one's, run in another way, say nothing new about
-	// throughput.
+	// sameProxy: another peer runs the same proxy in another way, so that this one adds
+	// nothing to the comparison of throughput.
 	sameProxy bool
 }
 
-// peers are the balancers that are compared: all there are, or those whose names
-// have one of the comma-separated words in the environment's PEERS, in any case.
+// peers are the balancers to compare: all, or those whose names contain one of the
+// comma-separated words in the environment variable PEERS. Case does not count.
 func peers() []peer {
 	all := append(ours(),
 		peer{
@@ -76,7 +76,7 @@ func peers() []peer {
 	})
 }
 
-// missing says that a program is not there.
+// missing says that a program is missing.
 func missing(program, what string) string {
 	if _, err := exec.LookPath(program); err != nil {
 		return what
@@ -84,7 +84,7 @@ func missing(program, what string) string {
 	return ""
 }
 
-// A proxy is a balancer that is not ours.
+// A proxy is a balancer other than ours.
 type proxy struct {
 	at     fronts
 	pids   []int
@@ -95,5 +95,5 @@ func (p *proxy) fronts() fronts   { return p.at }
 func (p *proxy) processes() []int { return p.pids }
 func (p *proxy) reloads() int     { return p.counts() }
 
-// never is for those that are not reloaded.
+// never is for balancers that are never reloaded.
 func never() int { return 0 }

@@ -15,8 +15,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// scalePlot draws how figures grow with the number of services, one line a mode,
-// as SVG.
+// scalePlot draws, as SVG, how figures grow with the number of services. Each mode has
+// one line.
 func scalePlot(t *testing.T, points []*point) []byte {
 	t.Helper()
 	figures := []struct {

@@ -9,7 +9,7 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// A point is what was measured of one mode with one number of services.
+// A point is the measurements of one mode with one number of services.
 type point struct {
 	mode, reads string
 	size        int

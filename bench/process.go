@@ -17,9 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startProcess runs a program until the test ends, its output in dir/name.log,
-// which is shown when the test fails. It is ended with SIGTERM, and what is left
-// of its process group after that with SIGKILL.
+// startProcess runs a program until the test ends. Its output goes to dir/name.log; a
+// test that fails shows it. The program is ended with SIGTERM, and then the rest of its
+// process group with SIGKILL.
 func startProcess(t *testing.T, dir, name string, command ...string) (pid int) {
 	t.Helper()
 	path := filepath.Join(dir, name+".log")
@@ -32,7 +32,7 @@ func startProcess(t *testing.T, dir, name string, command ...string) (pid int) {
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
 		defer log.Close()
-		runtime.LockOSThread() // Pdeathsig is about the thread that started it
+		runtime.LockOSThread() // Pdeathsig takes effect when the starting thread ends
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -67,20 +67,20 @@ func family(pids ...int) []int {
 		if err != nil {
 			continue
 		}
-		if fields := stat(pid); fields != nil { // else it has ended meanwhile
+		if fields := stat(pid); fields != nil { // nil: it has ended meanwhile
 			parent, _ := strconv.Atoi(fields[1])
 			children[parent] = append(children[parent], pid)
 		}
 	}
-	for i := 0; i < len(pids); i++ { // it grows
+	for i := 0; i < len(pids); i++ { // the loop appends to pids
 		pids = append(pids[:len(pids):len(pids)], children[pids[i]]...)
 	}
 	return pids
 }
 
-// children are a single-threaded process's children.
+// children are the children of a process with a single thread.
 func children(pid int) []int {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // none when it has ended
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // empty when it has ended
 	var pids []int
 	for word := range strings.FieldsSeq(string(text)) {
 		if child, err := strconv.Atoi(word); err == nil {
@@ -90,8 +90,8 @@ func children(pid int) []int {
 	return pids
 }
 
-// stat is what /proc says about a process, from its state on; nil when there is
-// none.
+// stat are the fields of /proc/PID/stat from the state on; nil when the process has
+// ended.
 func stat(pid int) []string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -100,8 +100,8 @@ func stat(pid int) []string {
 	return strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 }
 
-// cpuTime is the processor time that processes and their descendants have used,
-// those included that have ended and were waited for.
+// cpuTime is the processor time that processes and their descendants have used. It
+// includes descendants that have ended and were waited for.
 func cpuTime(pids ...int) time.Duration {
 	var sum time.Duration
 	for _, pid := range family(pids...) {
@@ -113,7 +113,7 @@ func cpuTime(pids ...int) time.Duration {
 // ownTime is the processor time that one process has used.
 func ownTime(pid int) time.Duration { return ticks(pid, 11, 12) } // utime, stime
 
-// endedTime is that of its descendants that have ended.
+// endedTime is the processor time of a process's descendants that have ended.
 func endedTime(pid int) time.Duration { return ticks(pid, 13, 14) } // cutime, cstime
 
 func ticks(pid int, fields ...int) time.Duration {
@@ -142,7 +142,7 @@ func proportional(pids ...int) float64 {
 	return sum
 }
 
-// memory is one field of what /proc says about a process, in MiB; 0 when the
+// memory is one field of a process's memory figures in /proc, in MiB; 0 when the
 // process has ended.
 func memory(pid int, file, field string) float64 {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))

@@ -20,7 +20,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// records is where reports are kept, seen from this package.
+// records is the directory of the reports, relative to this package.
 const records = "../docs/benchmarks"
 
 // A report is Markdown, printed at the end of a benchmark and, with RECORD=1,
@@ -31,7 +31,7 @@ type report struct {
 	text strings.Builder
 }
 
-// newReport begins a report with what was measured, and on what.
+// newReport begins a report with what was measured, and the machine.
 func newReport(t *testing.T, name, title string) *report {
 	r := &report{t: t, name: name}
 	fmt.Fprintf(&r.text, "# %s\n\n", title)
@@ -49,7 +49,7 @@ func (r *report) paragraph(format string, args ...any) {
 // heading adds a heading below the title.
 func (r *report) heading(text string) { fmt.Fprintf(&r.text, "## %s\n\n", text) }
 
-// table adds a table, whose first column is text and whose others are figures.
+// table adds a table. Its first column is text, and the others are figures.
 func (r *report) table(head []string, rows [][]string) {
 	widths := make([]int, len(head))
 	for _, row := range append([][]string{head}, rows...) {
@@ -82,7 +82,7 @@ func (r *report) table(head []string, rows [][]string) {
 	r.text.WriteString("\n")
 }
 
-// peers says how each balancer was configured, and which were not there.
+// peers says how each balancer was configured, and which ones are missing.
 func (r *report) peers(all []peer) {
 	r.heading("What was compared")
 	for _, p := range all {
@@ -112,7 +112,7 @@ func (r *report) keep(name string, content []byte) {
 
 func recording() bool { return os.Getenv("RECORD") == "1" }
 
-// machine says what this runs on.
+// machine describes the machine.
 func machine(t *testing.T) string {
 	t.Helper()
 	field := func(path, name string) string {
@@ -134,7 +134,7 @@ func machine(t *testing.T) string {
 		runtime.NumCPU(), field("/proc/cpuinfo", "model name"), float64(kib)/(1<<20), release)
 }
 
-// versions are those of everything that takes part.
+// versions are the versions of all programs in the benchmark.
 func versions(t *testing.T) []string {
 	t.Helper()
 	all := []string{
@@ -158,7 +158,7 @@ func versions(t *testing.T) []string {
 }
 
 // firstLine is the first line that a program prints, up to the word with a
-// version's digits; "" when there is no such program.
+// version's digits; "" when the program is missing.
 func firstLine(program string, args ...string) string {
 	if program == "" {
 		return ""
@@ -169,7 +169,7 @@ func firstLine(program string, args ...string) string {
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	words := strings.Fields(line)
-	for i, word := range words { // what follows the number are dates, commits, web sites
+	for i, word := range words { // dates, commits and web sites follow the number
 		if strings.ContainsAny(word, "0123456789") {
 			words = words[:i+1]
 			break
@@ -178,15 +178,15 @@ func firstLine(program string, args ...string) string {
 	return strings.NewReplacer("version ", "", "Version: ", "").Replace(strings.Join(words, " "))
 }
 
-// quantile is the smallest of the values that a share of q does not exceed.
+// quantile is the smallest value that at least a share q of the values does not exceed.
 func quantile[T float64 | time.Duration](values []T, q float64) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[max(0, min(len(sorted)-1, int(float64(len(sorted))*q+0.999999)-1))]
 }
 
-// medianRatio is the median of ratios, and between which two of them it lies with a
-// confidence of 95 %, whatever their distribution: those to both sides of the middle
-// by 1.96 standard deviations of a fair coin's throws.
+// medianRatio is the median of ratios, with its 95 % confidence interval. The interval
+// is valid for any distribution: it ends at the two ratios that are 1.96 standard
+// deviations of a fair coin's throws away from the middle.
 func medianRatio(ratios []float64) string {
 	sorted := slices.Sorted(slices.Values(ratios))
 	n := len(sorted)
@@ -196,12 +196,12 @@ func medianRatio(ratios []float64) string {
 
 func median[T float64 | time.Duration](values []T) T { return quantile(values, 0.5) }
 
-// seconds is a duration as reports show it.
+// seconds formats a duration for reports.
 func seconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
 
 func mebibytes(m float64) string { return fmt.Sprintf("%.0f MiB", m) }
 
-// share is how much of a core has been used over a span.
+// share is the share of a core that was used over a span.
 func share(used, span time.Duration) string {
 	return fmt.Sprintf("%.1f %%", 100*used.Seconds()/span.Seconds())
 }

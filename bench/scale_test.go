@@ -21,12 +21,12 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// readsSize is at how many services ways to read Consul are compared.
+// readsSize is the number of services with which ways to read Consul are compared.
 const readsSize = 1000
 
 // TestScale measures lbctl with SIZES services (10,100,1000) of ten instances:
-// how long the first configuration takes, and a change until it is served, ROUNDS
-// times (10), and what one change a second costs over SPAN (30s).
+// the time to the first configuration, the time until a change is served, ROUNDS times
+// (10), and the cost of one change a second over SPAN (30s).
 func TestScale(t *testing.T) {
 	rounds, span := number(t, "ROUNDS", 10), duration(t, "SPAN", 30*time.Second)
 	cluster := consultest.StartCluster(t, 1)
@@ -35,7 +35,7 @@ func TestScale(t *testing.T) {
 		{"streaming", cluster.StartClient(consultest.Streaming())},
 	}
 	services := newCatalog(t, cluster.Servers[0].Client())
-	lbtest.Binary(t) // so that the first start does not build it
+	lbtest.Binary(t) // build it now, not during the first start
 
 	var points, reads []*point
 	for _, size := range sizes(t) {
@@ -88,7 +88,7 @@ type scaleAgent struct {
 	server *consultest.Server
 }
 
-// sizes are the numbers of services to measure with, in the order they grow.
+// sizes are the numbers of services to measure with, in ascending order.
 func sizes(t *testing.T) []int {
 	t.Helper()
 	given := os.Getenv("SIZES")
@@ -104,7 +104,7 @@ func sizes(t *testing.T) []int {
 	return all
 }
 
-// scalePause is between the calls that wait for a change.
+// scalePause is the pause between calls that wait for a change.
 const scalePause = time.Millisecond
 
 func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Server, args []string, rounds int, span time.Duration) {
@@ -163,8 +163,8 @@ func (p *point) measure(t *testing.T, services *catalog, agent *consultest.Serve
 	p.lbctlMiB, p.nginxMiB, p.agentMiB = resident(b.PID()), proportional(b.Nginx().PID()), resident(agent.PID())
 }
 
-// awaitAnswer calls service i until the instance at address answers, or any when
-// that is "".
+// awaitAnswer calls service i until the instance at address answers. With address "",
+// any instance will do.
 func awaitAnswer(t *testing.T, services *catalog, b *lbtest.Balancer, i int, address string) {
 	t.Helper()
 	caller := services.dial(t, b.GRPC, i)
@@ -183,11 +183,11 @@ func awaitAnswer(t *testing.T, services *catalog, b *lbtest.Balancer, i int, add
 	}
 }
 
-// metricsInterval is what an agent sums its counts up over.
+// metricsInterval is the time over which an agent sums up its counts.
 const metricsInterval = 10 * time.Second
 
-// requests is how many requests an agent has answered in the last interval that is
-// over, those for its metrics left out.
+// requests is how many requests an agent has answered in the last complete interval,
+// without those for its metrics.
 func requests(t *testing.T, agent *consultest.Server) (interval string, n int) {
 	t.Helper()
 	response, err := http.Get("http://" + agent.Addr + "/v1/agent/metrics")
@@ -227,8 +227,8 @@ func scaleRows(points []*point, name func(*point) string) [][]string {
 	return rows
 }
 
-// restPause is before each change, so that none is held up by the one before.
+// restPause is the pause before each change, so that no change waits for the one before.
 const restPause = 1500 * time.Millisecond
 
-// rest waits for a time that keeps in step with nobody's timer.
+// rest waits for a random time, so that changes are not in step with any timer.
 func rest() { time.Sleep(restPause + rand.N(time.Second)) }

@@ -19,10 +19,10 @@ import (
 	"lbctl/protos"
 )
 
-// streams are long gRPC streams through a balancer. Each exchanges a message
-// every interval and stays open until the instance it is on is about to stop:
-// then its caller closes it, as it would be told to by its application, and opens
-// another one. One that ends before is broken, for whatever reason.
+// streams are long gRPC streams through a balancer. Each exchanges a message every
+// interval, and stays open until its instance is about to stop. Then its caller closes
+// it, as an application would, and opens another one. A stream that ends earlier is
+// broken, whatever the reason.
 type streams struct {
 	interval time.Duration
 	cancel   context.CancelFunc
@@ -31,10 +31,10 @@ type streams struct {
 	mu      sync.Mutex
 	leaving map[string]bool
 	opened  int
-	broken  map[string]int // by what the caller was told
+	broken  map[string]int // by the caller's error
 }
 
-// silence is how long a stream may be without an answer before it counts as broken.
+// silence bounds how long a stream may wait for an answer before it counts as broken.
 const silence = 20 * time.Second
 
 // startStreams opens n streams, each on a connection of its own. They end with
@@ -63,7 +63,7 @@ func startStreams(t *testing.T, address string, n int, interval time.Duration) *
 func (s *streams) one(ctx context.Context, client protos.PingClient) error {
 	tick := time.NewTicker(s.interval)
 	defer tick.Stop()
-	// Not under ctx: a stream that is cut short by stop isn't broken.
+	// Not under ctx: a stream that stop ends isn't broken.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stuck := time.AfterFunc(silence, cancel)
@@ -106,11 +106,11 @@ func (s *streams) count(err error) {
 	}
 	s.mu.Unlock()
 	if err != nil {
-		time.Sleep(s.interval) // nobody opens streams as fast as they break
+		time.Sleep(s.interval) // don't open streams as fast as they break
 	}
 }
 
-// leave has the streams on the named instance closed with their next message.
+// leave makes the callers close their streams on the named instance after the next message.
 func (s *streams) leave(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,8 +123,8 @@ func (s *streams) leaves(name string) bool {
 	return s.leaving[name]
 }
 
-// stop closes all streams, and returns how many there were, as calls, and why
-// some broke.
+// stop closes all streams. It returns their number, as calls, and why some of them
+// broke.
 func (s *streams) stop() lbtest.Result {
 	s.cancel()
 	s.done.Wait()

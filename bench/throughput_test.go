@@ -23,19 +23,19 @@ const (
 	grpcConnections   = 8 // shared by the gRPC callers
 	instances         = 3 // of each service
 
-	// warmUp is until connections are open and caches warm.
+	// warmUp is the time until connections are open and caches are warm.
 	warmUp = 150 * time.Millisecond
-	// slice is for how long one of two that are compared goes on: it takes in many
-	// calls, and is shorter than most of what else a machine is busy with.
+	// slice is how long one of two systems runs before the other one takes its turn. It
+	// is long enough for many calls, and shorter than most other loads on the machine.
 	slice = 100 * time.Millisecond
 )
 
 // TestThroughput measures calls a second, and the processor time that the
 // balancer takes for one, in ROUNDS rounds (5) of SPAN (500ms) for each system and
-// kind of call. In each it takes turns with the hand-written nginx that it is compared
-// with: what else the machine does falls on both. The second half, which PEERS leaves
-// out, does the same with variants of that nginx, to find out what makes a gRPC call
-// cheaper.
+// kind of call. In each round the system takes turns with a hand-written nginx, the
+// reference, so that other loads on the machine affect both. The second half, which PEERS
+// leaves out, does the same with variants of that nginx, to find out what makes a gRPC
+// call cheaper.
 func TestThroughput(t *testing.T) {
 	s := newSite(t)
 	rounds, span := number(t, "ROUNDS", 5), duration(t, "SPAN", 500*time.Millisecond)
@@ -102,24 +102,24 @@ func compareVariants(t *testing.T, s *site, r *report, grpc, web *fleet, rounds 
 	r.table([]string{grpcUnary.name, "calls/s", "ratio", "processor time per call", "ratio", "failed"}, rows(variants, grpcUnary))
 }
 
-// A system is what is measured.
+// A system is a balancer under measurement.
 type system struct {
 	name     string
 	balancer balancer
 	pairs    map[string][]pair // by kind of call
 }
 
-// A pair is a round of one system, and the one of the reference by its side.
+// A pair is a round of one system, and the round of the reference that alternates with it.
 type pair struct{ own, reference round }
 
-// A round is what one system did in it.
+// A round is what one system did in one round: its calls, and the balancer's cost.
 type round struct {
 	took          time.Duration
 	used          time.Duration // the balancer's processor time
 	calls, failed int
 }
 
-// add adds what was done in a part of it.
+// add adds a part of the round.
 func (r *round) add(part round) {
 	r.took += part.took
 	r.used += part.used
@@ -130,8 +130,8 @@ func (r *round) add(part round) {
 // rate is calls a second.
 func (r round) rate() float64 { return float64(r.calls) / r.took.Seconds() }
 
-// compare measures all systems by pairs, the first one being the reference for
-// all, itself too, which shows how much of a difference is chance.
+// compare measures all systems in pairs. The first one is the reference for all, also
+// for itself: that row shows how much of a difference is chance.
 func compare(t *testing.T, s *site, systems []*system, kinds []kind, rounds int, span time.Duration) {
 	t.Helper()
 	for _, system := range systems {
@@ -148,10 +148,10 @@ func compare(t *testing.T, s *site, systems []*system, kinds []kind, rounds int,
 	}
 }
 
-// measure is one round of a balancer, and of the reference by its side: they take
-// turns every slice, so that what else the machine does falls on both alike. The
-// connections are the round's own: which of nginx's workers gets how many of them is
-// chance, and would else be the same for a whole run.
+// measure is one round of a balancer and of the reference. They take turns every slice,
+// so that other loads on the machine affect both alike. Each round opens new
+// connections: chance decides how many of them each worker of nginx gets, and otherwise
+// one such distribution would last for a whole run.
 func measure(t *testing.T, s *site, own, reference balancer, k kind, span time.Duration) (p pair) {
 	t.Helper()
 	sides := []struct {
@@ -166,7 +166,7 @@ func measure(t *testing.T, s *site, own, reference balancer, k kind, span time.D
 		for _, side := range sides {
 			side.into.add(side.team.run(t, min(slice, span-took)))
 		}
-		slices.Reverse(sides) // neither is always the one that comes after the other
+		slices.Reverse(sides) // so that neither always comes after the other
 	}
 	return p
 }
@@ -202,7 +202,7 @@ func (team *team) close() {
 	}
 }
 
-// run has all callers call for a while.
+// run makes all callers call for a while.
 func (team *team) run(t *testing.T, span time.Duration) round {
 	t.Helper()
 	var calls, failed atomic.Int64

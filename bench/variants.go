@@ -7,19 +7,19 @@ import (
 	"runtime"
 )
 
-// workers is how many the hand-written nginx has: one a core, as lbctl's has from
-// nginx 1.27.1 on.
+// workers is the number of workers of the hand-written nginx: one per core, as lbctl
+// sets it for nginx 1.27.1 and newer.
 var workers = runtime.NumCPU()
 
 // A variant is a hand-written nginx that differs from the first one in one thing.
 type variant struct {
 	name    string
 	conf    handwritten
-	missing string // what it takes that is not there
+	missing string // the program that it needs and that is missing
 }
 
-// nginxVariants are what may make a gRPC call cheaper. The first one is what the
-// others are compared with.
+// nginxVariants are variants that may make a gRPC call cheaper. The first one is the
+// reference for the others.
 func nginxVariants(s *site, grpc, web *fleet) []variant {
 	with := func(change func(*handwritten)) handwritten {
 		h := handwritten{Workers: workers, Upstreams: grpc.upstream(64, true) + web.upstream(64, true)}
