@@ -50,6 +50,9 @@ type Server interface {
 	Generations() ([]nginx.Generation, error)
 	// Files is what Apply was given for a generation.
 	Files(number int) (map[string][]byte, error)
+	// Marked reports whether a generation's generation.conf, by which nginx answers with
+	// the generation's number, is as lbctl writes it.
+	Marked(number int) bool
 	// Test is nginx -t: it changes nothing.
 	Test(ctx context.Context, files map[string][]byte) error
 	Processes() (nginx.Processes, error)

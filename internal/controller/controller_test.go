@@ -448,6 +448,49 @@ func TestDriftOfFilesOnDisk(t *testing.T) {
 	})
 }
 
+// TestDriftWhileNginxIsDown puts right what may be why nginx doesn't start.
+func TestDriftWhileNginxIsDown(t *testing.T) {
+	const edited = "files of generation 2 were changed on disk: "
+	for name, test := range map[string]struct {
+		change func(s *fakeServer)
+		want   string // reason
+		now    int    // generation
+	}{
+		"a file":                   {func(s *fakeServer) { s.files[2]["nginx.conf"] = nil }, edited + "nginx.conf", 3},
+		"the file with the number": {func(s *fakeServer) { s.unmarked = 2 }, edited + "generation.conf", 3},
+		"the link":                 {func(s *fakeServer) { s.current = 1 }, "current pointed to generation 1, want 2", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.say("a")
+				r.wait(time.Minute)
+				r.say("b")
+				r.wait(time.Minute)
+				_, err := r.c.Rollback(r.Context(), 2)
+				require.NoError(t, err)
+				r.server.with(func() {
+					r.server.down = nginx.ErrNotRunning
+					r.server.fail = func(string) error { return nginx.ErrNotRunning }
+					test.change(r.server)
+				})
+				r.wait(time.Minute)
+				assert.Equal(t, []string{"applied 1", "applied 2", "rollback 2", fmt.Sprint("drift ", test.now), fmt.Sprint("nginx_down ", test.now)}, r.events(), "once")
+				assert.Equal(t, test.want+"; "+nginx.ErrNotRunning.Error(), r.c.History()[1].Reason)
+				assert.Equal(t, test.now, r.server.current)
+				assert.Equal(t, []byte("b"), r.server.files[test.now]["nginx.conf"])
+				s := r.status()
+				assert.Equal(t, Down, s.State)
+				assert.Equal(t, test.now, s.Frozen.Generation)
+
+				r.server.with(func() { r.server.down, r.server.fail, r.server.serving = nil, nil, test.now })
+				r.wait(time.Minute)
+				assert.Equal(t, Frozen, r.status().State)
+				assert.Equal(t, fmt.Sprint("nginx_up ", test.now), r.events()[5])
+			})
+		})
+	}
+}
+
 func TestDriftWhileFrozenMovesThePin(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")

@@ -3,6 +3,7 @@ package controller
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,6 +42,7 @@ type checkResult struct {
 	current    int
 	files      map[string][]byte
 	filesErr   error
+	unmarked   bool              // generation.conf is bad; looked for while nginx doesn't answer
 	bootstrap  map[string]string // that nginx has read
 	asked      bool              // bootstrap is known
 	master     nginx.Process
@@ -64,6 +66,9 @@ func (l *loop) look(want int) (s checkResult) {
 		s.current = current.Number
 	}
 	s.files, s.filesErr = l.server.Files(want)
+	if s.servingErr != nil {
+		s.unmarked = !l.server.Marked(want)
+	}
 	if l.opts.Endpoints != nil && s.servingErr == nil {
 		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
 		bootstrap, err := l.server.BootstrapServers(asking)
@@ -90,6 +95,9 @@ func (l *loop) judge(s checkResult) {
 		if l.down.attempts++; l.down.attempts == 2 { // a restart takes less
 			l.record(Event{Kind: NginxDown, Generation: l.current.Number, Reason: s.servingErr.Error()}, l.down.since)
 		}
+		if drift := l.drift(s); drift != "" { // which may be why nginx doesn't start
+			l.repair(drift, s, now)
+		}
 		return
 	}
 	if l.down != nil {
@@ -110,24 +118,27 @@ func (l *loop) judge(s checkResult) {
 	if l.job.what != "" {
 		return
 	}
-	drift := ""
-	want := l.current.Number
-	if changed := changedFiles(l.files, s); len(changed) > 0 {
-		drift = fmt.Sprintf("files of generation %d were changed on disk: %s", want, strings.Join(changed, ", "))
-	}
-	if s.current != want {
-		drift = fmt.Sprintf("current pointed to generation %d, want %d", s.current, want)
-	}
-	if s.serving != want {
-		drift = fmt.Sprintf("nginx served generation %d, want %d", s.serving, want)
-	}
+	drift := l.drift(s)
 	if drift == "" {
 		l.trouble = nil
 		return
 	}
-	if l.trouble == nil || !now.Before(l.trouble.next) {
-		l.repair(drift, len(changedFiles(l.files, s)) > 0, now)
+	l.repair(drift, s, now)
+}
+
+// drift says what a check found that is not as it was left, "" for nothing.
+func (l *loop) drift(s checkResult) string {
+	want := l.current.Number
+	if s.servingErr == nil && s.serving != want {
+		return fmt.Sprintf("nginx served generation %d, want %d", s.serving, want)
 	}
+	if s.current != want {
+		return fmt.Sprintf("current pointed to generation %d, want %d", s.current, want)
+	}
+	if changed := changedFiles(l.files, s); len(changed) > 0 {
+		return fmt.Sprintf("files of generation %d were changed on disk: %s", want, strings.Join(changed, ", "))
+	}
+	return ""
 }
 
 // changedFiles is the names of current's files that are not what they were.
@@ -149,13 +160,21 @@ func changedFiles(want map[string][]byte, s checkResult) []string {
 			changed = append(changed, name)
 		}
 	}
+	if s.unmarked {
+		changed = append(changed, nginx.GenerationFile)
+	}
 	slices.Sort(changed)
 	return changed
 }
 
 // repair brings nginx back to the current generation: by its number, or, when
-// its files are not what they were, by a new generation with the same content.
-func (l *loop) repair(drift string, rewrite bool, now time.Time) {
+// its files are not what they were, by a new generation with the same content. It does
+// nothing while the loop is busy, or an earlier try has just failed.
+func (l *loop) repair(drift string, s checkResult, now time.Time) {
+	if l.job.what != "" || l.trouble != nil && now.Before(l.trouble.next) {
+		return
+	}
+	rewrite := len(changedFiles(l.files, s)) > 0
 	want, note, files := l.current.Number, l.current.Note, l.files
 	note.Reason, note.Change = drift, ""
 	pin := l.frozen
@@ -167,6 +186,10 @@ func (l *loop) repair(drift string, rewrite bool, now time.Time) {
 			g, err = l.server.Apply(ctx, files, note)
 		} else {
 			g, err = l.server.Activate(ctx, want)
+		}
+		var waits error // for nginx, which reads what was put right when it starts
+		if errors.Is(err, nginx.ErrNotRunning) && readCurrent(l.server).generation.Number == g.Number {
+			waits, err = err, nil
 		}
 		if err == nil && files == nil {
 			files = filesOf(l.server, g.Number)
@@ -181,6 +204,9 @@ func (l *loop) repair(drift string, rewrite bool, now time.Time) {
 				l.opts.Logger.Warn("the pin has not moved with the generation that is pinned", "generation", g.Number, "error", pinErr)
 			} else if err == nil {
 				l.frozen = pin
+			}
+			if waits != nil {
+				drift += "; " + waits.Error()
 			}
 			l.repaired(drift, now, g, files, err)
 		}

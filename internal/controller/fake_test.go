@@ -26,6 +26,7 @@ type fakeServer struct {
 	mu            sync.Mutex
 	generations   []nginx.Generation
 	files         map[int]map[string][]byte
+	unmarked      int // the generation whose generation.conf is bad
 	current       int
 	serving       int
 	down          error         // what Serving answers
@@ -95,7 +96,10 @@ func (s *fakeServer) Activate(_ context.Context, n int) (nginx.Generation, error
 	g := s.generations[n-1]
 	if s.fail != nil {
 		if err := s.fail(g.Hash); err != nil {
-			return nginx.Generation{}, err
+			if kindOf(err) == NginxDown {
+				s.current = n
+			}
+			return g, err
 		}
 	}
 	s.current, s.serving = n, n
@@ -133,6 +137,12 @@ func (s *fakeServer) Files(n int) (map[string][]byte, error) {
 		return nil, fmt.Errorf("generation %d: %w", n, fs.ErrNotExist)
 	}
 	return maps.Clone(files), nil
+}
+
+func (s *fakeServer) Marked(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n != s.unmarked
 }
 
 func (s *fakeServer) Processes() (nginx.Processes, error) {

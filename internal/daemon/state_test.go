@@ -99,8 +99,8 @@ func (b *balancer) stop() {
 	require.NoError(b.t, <-b.done)
 }
 
-// await waits until the daemon serves one instance from nginx, which it starts once
-// there is a configuration. It returns what Run returned, if that comes first.
+// await waits until the daemon serves one instance from nginx, which it starts as a
+// supervisor does: once there is a configuration, and again until nginx starts. It returns what Run returned, if that comes first.
 func (b *balancer) await(want controller.State) (refused error) {
 	b.t.Helper()
 	client, err := admin.NewClient("unix://" + SocketPath(RunDir(b.cfg.StateDir, b.cfg.RunDir)))
@@ -115,7 +115,10 @@ func (b *balancer) await(want controller.State) (refused error) {
 		default:
 		}
 		if info, err := os.Stat(conf); b.nginx == nil && err == nil && info.Mode().IsRegular() && strings.Contains(b.log.String(), "controller started") {
-			b.nginx = nginxtest.Start(b.t, b.binary, conf, RunDir(b.cfg.StateDir, b.cfg.RunDir))
+			b.nginx, err = nginxtest.TryStart(b.t, b.binary, conf, RunDir(b.cfg.StateDir, b.cfg.RunDir))
+			if err != nil {
+				b.t.Logf("nginx does not start yet: %v", err)
+			}
 		}
 		ctx, cancel := context.WithTimeout(b.t.Context(), patience)
 		status, err := client.Status(ctx)
@@ -184,14 +187,13 @@ func TestBadState(t *testing.T) {
 	seed, err := filepath.Rel(dir, seeds[0])
 	require.NoError(t, err)
 
-	content := []string{"is empty", "is garbage"} // which is drift where nginx reads it
 	for name, test := range map[string]struct {
 		paths  []string
 		want   controller.State
 		except []string // kinds
 	}{
 		"files": {paths: []string{
-			"history.jsonl", "history.jsonl.new", "frozen.json.new", "endpoints.json.new", ".current.new",
+			"history.jsonl", "history.jsonl.new", "endpoints.json", "frozen.json.new", "endpoints.json.new", ".current.new",
 			"generations/.new", "generations/.note", "generations/abc", "generations/9223372036854775807", "generations/000900",
 			generation + "/generation.json", "seeds/now", "run/nginx.pid", "run/error.log", "run/generation.sock",
 		}},
@@ -199,8 +201,10 @@ func TestBadState(t *testing.T) {
 		"the link":                     {paths: []string{"current", "seeds"}, except: []string{"is a link to nowhere", "is a link to a device"}},
 		"all generations":              {paths: []string{"generations", filepath.Dir(seed)}, except: []string{"is a directory", "is a link to nowhere", "is a link to a device"}},
 		"the link to nothing":          {paths: []string{"current"}},
-		"the main file":                {paths: []string{generation + "/nginx.conf"}, except: content},
-		"other files of a generation":  {paths: []string{seed, generation + "/http.conf", generation + "/generation.conf"}, except: content},
+		"the main file":                {paths: []string{generation + "/nginx.conf"}},
+		"the file of http":             {paths: []string{generation + "/http.conf"}},
+		"the file with the number":     {paths: []string{generation + "/generation.conf"}},
+		"a file of bootstrap servers":  {paths: []string{seed}},
 		"the bootstrap servers' files": {paths: []string{"seeds/start"}, except: []string{"is a link to nowhere", "is a link to a device"}},
 	} {
 		for kind, create := range bad {

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"lbctl/internal/disk"
 )
 
 // testTimeout bounds nginx -t, which resolves the host names it finds and so
@@ -118,6 +120,13 @@ func (i *Instance) validate(files map[string][]byte) error {
 		return errors.New(strings.Join(problems, "; "))
 	}
 	return nil
+}
+
+// Marked reports whether a generation's generation.conf, by which nginx answers with the
+// generation's number, is as lbctl writes it.
+func (i *Instance) Marked(number int) bool {
+	found, err := disk.ReadFile(filepath.Join(i.store.path(number), GenerationFile), maxFile)
+	return err == nil && bytes.Equal(found, i.generationConf(number, i.socketPath()))
 }
 
 // generationConf is the server that answers generation n at a unix socket.

@@ -181,6 +181,13 @@ func Start(t testing.TB, binary Binary, conf, runDir string) *Process {
 	return p
 }
 
+// TryStart is Start for a configuration that nginx may refuse to start with, as the
+// error says then.
+func TryStart(t testing.TB, binary Binary, conf, runDir string) (*Process, error) {
+	t.Helper()
+	return start(t, binary, conf, runDir)
+}
+
 // StartFails is Start for a configuration that nginx must refuse to start with.
 // It returns what nginx printed.
 func StartFails(t testing.TB, binary Binary, conf, runDir string) string {
