@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The cluster runs an nginx that takes changes without a reload, also where an
-// older one is on PATH; the tests want that older one too.
+// The cluster runs an nginx that takes changes without a reload, also when an older one is
+// on PATH. The tests use that older one too.
 func TestNeedNginx(t *testing.T) {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)

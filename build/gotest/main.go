@@ -74,7 +74,7 @@ func (c counts) append(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// report writes what is worth reading of the events, and counts.
+// report counts the events, and writes the lines that are worth reading.
 func report(events io.Reader, out io.Writer, verbose bool) counts {
 	var total counts
 	said := map[string][]string{} // package, or package and test -> output so far
@@ -83,7 +83,7 @@ func report(events io.Reader, out io.Writer, verbose bool) counts {
 	for lines.Scan() {
 		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
-			fmt.Fprintln(out, lines.Text()) // not of `go test`: worth showing
+			fmt.Fprintln(out, lines.Text()) // not from `go test -json`, so show it
 			continue
 		}
 		key := e.Package + e.ImportPath + " " + e.Test
@@ -118,8 +118,8 @@ func report(events io.Reader, out io.Writer, verbose bool) counts {
 	return total
 }
 
-// packageLine is a package's one line, and all it said when it failed, which is
-// a panic or a failure outside of a test.
+// packageLine is a package's only line. When the package failed, it is also the package's
+// output: a panic, or a failure outside of a test.
 func packageLine(e event, said []string, took time.Duration) string {
 	if e.Action == "fail" {
 		return strings.Join(said, "")
@@ -131,7 +131,7 @@ func packageLine(e event, said []string, took time.Duration) string {
 	return fmt.Sprintf("ok    %s  %s\n", e.Package, took)
 }
 
-// notes is what a test said itself, without the lines around it.
+// notes is a test's own output, without the lines that `go test` adds.
 func notes(said []string) string {
 	var kept []string
 	for _, line := range said {

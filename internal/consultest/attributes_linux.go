@@ -2,7 +2,7 @@ package consultest
 
 import "syscall"
 
-// agentAttributes let an agent end with the test binary, however that ends.
+// agentAttributes make an agent end with the test binary, also when that is killed.
 func agentAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

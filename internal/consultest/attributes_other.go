@@ -4,5 +4,5 @@ package consultest
 
 import "syscall"
 
-// agentAttributes are none: only Linux can end an agent with the test binary.
+// agentAttributes are empty: only Linux can end an agent with the test binary.
 func agentAttributes() *syscall.SysProcAttr { return nil }

@@ -22,8 +22,8 @@ import (
 // ManagementToken is the token with all rights of agents started with [ACL].
 const ManagementToken = "5e0c5a2b-7d4e-4f0e-9a52-0c1f7f0c9e11"
 
-// startTimeout is generous: two cores may be shared by several test binaries
-// under the race detector.
+// startTimeout is long, because several test binaries with the race detector may share
+// two cores.
 const startTimeout = 60 * time.Second
 
 type options struct {
@@ -36,8 +36,8 @@ type options struct {
 // Option changes how agents are started.
 type Option func(*options)
 
-// ACL switches access control on: tokens are required, the default is deny,
-// and [ManagementToken] may do everything. [Server.Client] uses it.
+// ACL switches access control on: agents require tokens, deny by default, and allow
+// everything with [ManagementToken]. [Server.Client] uses that token.
 func ACL() Option { return func(o *options) { o.acl = true } }
 
 // Persistent keeps the state of a server started with [Start] on disk, so that
@@ -46,13 +46,12 @@ func ACL() Option { return func(o *options) { o.acl = true } }
 // like an agent whose data was wiped. Clusters are always persistent.
 func Persistent() Option { return func(o *options) { o.persistent = true } }
 
-// Streaming has a client agent keep what it is asked for by a stream from a
-// server, Consul's default, rather than ask the leader each time.
+// Streaming makes a client agent answer queries from a stream of a server, which is
+// Consul's default, instead of asking the leader each time.
 func Streaming() Option { return func(o *options) { o.streaming = true } }
 
-// Start starts a Consul server of its own for the test and waits until it has
-// a leader, namely itself. Without Consul the test is skipped, or fails when
-// LBCTL_TEST_REQUIRE=1 is set.
+// Start starts a single Consul server for the test, and waits until it is the leader.
+// Without Consul it skips the test, or fails it when LBCTL_TEST_REQUIRE=1 is set.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	var o options
@@ -71,9 +70,9 @@ func Start(t testing.TB, opts ...Option) *Server {
 	return s
 }
 
-// Binary is the path of the consul binary the tests use: the one on PATH, else
-// bin/consul beside go.mod. Without either the test is skipped, or fails when
-// LBCTL_TEST_REQUIRE=1 is set.
+// Binary is the path of the consul binary for tests: the one on PATH, or else bin/consul
+// beside go.mod. Without both it skips the test, or fails it when LBCTL_TEST_REQUIRE=1
+// is set.
 func Binary(t testing.TB) string {
 	t.Helper()
 	if path, err := exec.LookPath("consul"); err == nil {
@@ -129,9 +128,9 @@ func (s *Server) NewToken(rules string) string {
 	return token.SecretID
 }
 
-// Eventually calls condition until it answers true, and fails the test with
-// what it answered last when it doesn't within the timeout. The condition's
-// string says what was found instead.
+// Eventually calls condition until it returns true. The string that condition returns
+// says what it found. When the timeout is over, Eventually fails the test with the last
+// of these strings.
 func Eventually(t testing.TB, timeout time.Duration, condition func() (bool, string)) {
 	t.Helper()
 	deadline := time.Now().Add(timeout)

@@ -2,7 +2,7 @@ package consultest
 
 import "github.com/hashicorp/consul/api"
 
-// Entry is one instance as Consul tells of it: on node "node-1", passing, of weight 1.
+// Entry is one instance as Consul returns it: on node "node-1", passing, with weight 1.
 func Entry(service, id, address string, port int, change ...func(*api.ServiceEntry)) *api.ServiceEntry {
 	e := &api.ServiceEntry{
 		Node: &api.Node{Node: "node-1"},
@@ -33,7 +33,7 @@ func Meta(pairs ...string) func(*api.ServiceEntry) {
 	}
 }
 
-// Status gives an Entry a check of that status, or puts it into maintenance.
+// Status gives an Entry a check with that status, or puts it into maintenance.
 func Status(status string) func(*api.ServiceEntry) {
 	return func(e *api.ServiceEntry) {
 		e.Checks = api.HealthChecks{{CheckID: "service:" + e.Service.ID, Status: status}}

@@ -65,8 +65,8 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 			"peering":               map[string]any{"enabled": false},
 			"limits":                map[string]any{"http_max_conns_per_client": 4096},
 			"performance":           map[string]any{"raft_multiplier": 1, "leave_drain_time": "100ms"},
-			// Default gossip takes seven seconds to notice a dead agent, this
-			// takes one.
+			// By default gossip notices a dead agent after seven seconds, with these
+			// settings after one.
 			"gossip_lan": map[string]any{
 				"probe_interval":  "200ms",
 				"probe_timeout":   "100ms",
@@ -145,8 +145,7 @@ func (s *Server) write(name string, content []byte) {
 }
 
 // Start starts a stopped agent again, with the same addresses, and waits until
-// its HTTP API answers. Whether there is a leader is another matter, see
-// [Server.WaitReady].
+// its HTTP API answers. It does not wait for a leader: use [Server.WaitReady].
 func (s *Server) Start() {
 	s.t.Helper()
 	if s.process != nil {
@@ -208,9 +207,9 @@ func (s *Server) await(what string, condition func() error) {
 	}
 }
 
-// Stop asks the agent to end (SIGTERM) and waits until it has. Servers go
-// without leaving the cluster, clients leave it: Consul's defaults. It does
-// nothing when the agent isn't running.
+// Stop ends the agent with SIGTERM and waits for its end. By Consul's defaults, a client
+// leaves the cluster and a server does not. Stop does nothing when the agent isn't
+// running.
 func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 
 // Kill ends the agent at once (SIGKILL), as a crash would. It does nothing when
@@ -231,8 +230,8 @@ func (s *Server) end(sig syscall.Signal) {
 	s.process = nil
 }
 
-// Pause stops the agent's process without ending it (SIGSTOP), as a frozen
-// machine would: connections are accepted, nothing answers.
+// Pause stops the agent's process without ending it (SIGSTOP), like a frozen machine:
+// the kernel accepts connections, and nothing answers.
 func (s *Server) Pause() { s.process.signal(syscall.SIGSTOP) }
 
 // Config is a client configuration for the agent, with the management token
@@ -291,8 +290,8 @@ func start(binary string, args []string, logPath string) (*process, error) {
 	started := make(chan error)
 	go func() {
 		defer log.Close()
-		// The kernel ends the agent when the thread that started it (see
-		// agentAttributes) ends: hold on to that thread.
+		// The kernel ends the agent when the thread that started it ends (see
+		// agentAttributes), so keep that thread.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()

@@ -20,7 +20,7 @@ import (
 
 // Authority signs certificates for one test.
 type Authority struct {
-	// CAFile is the path of its own certificate.
+	// CAFile is the path of the authority's certificate.
 	CAFile string
 
 	t    testing.TB
@@ -48,8 +48,8 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Issue writes a certificate for 127.0.0.1, and for clients, that ends after a time,
-// with its key. Each file appears in one step.
+// Issue writes a certificate, for 127.0.0.1 and for clients, that expires after a time,
+// and its key. Each file appears in one step.
 func (a *Authority) Issue(certFile, keyFile string, valid time.Duration) {
 	a.t.Helper()
 	der, key := a.sign(&x509.Certificate{
@@ -67,8 +67,8 @@ func (a *Authority) Issue(certFile, keyFile string, valid time.Duration) {
 	a.write(keyFile, "EC PRIVATE KEY", encoded)
 }
 
-// sign makes a certificate, signed by the authority, or by itself if that has none
-// yet.
+// sign makes a certificate, signed by the authority. The authority's first certificate
+// signs itself.
 func (a *Authority) sign(template *x509.Certificate, valid time.Duration) ([]byte, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -101,8 +101,8 @@ func (a *Authority) write(path, kind string, der []byte) {
 	}
 }
 
-// TLS has agents listen for HTTPS, too, and accept there only clients with a
-// certificate of that authority. [Server.TLSConfig] is the way there.
+// TLS makes agents listen for HTTPS too, and accept there only clients with a certificate
+// of that authority. [Server.TLSConfig] is the configuration of such a client.
 func TLS(authority *Authority) Option { return func(o *options) { o.authority = authority } }
 
 // listenTLS adds the HTTPS listener to an agent's configuration.
@@ -119,7 +119,8 @@ func (s *Server) listenTLS(authority *Authority) {
 	s.authority = authority
 }
 
-// TLSConfig is the way to an agent started with [TLS], by a client certificate.
+// TLSConfig is the configuration of a client, with its certificate, for an agent started
+// with [TLS].
 func (s *Server) TLSConfig(certFile, keyFile string) *api.Config {
 	return &api.Config{
 		Address: s.tlsAddr, Scheme: "https", Token: s.Token,

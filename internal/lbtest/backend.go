@@ -18,7 +18,7 @@ import (
 	"lbctl/protos"
 )
 
-// Backend is a gRPC server that answers with its name.
+// Backend is a gRPC server that answers with its name. Tests register it as an instance.
 type Backend struct {
 	Name string
 	Port int
@@ -27,20 +27,20 @@ type Backend struct {
 	stop   sync.Once
 }
 
-// StartBackend starts a server on a port of 127.0.0.1; it ends with the test.
+// StartBackend starts a server on a free port of 127.0.0.1. It ends with the test.
 func StartBackend(t testing.TB, name string) *Backend {
 	t.Helper()
 	return startBackend(t, name, 0)
 }
 
-// Again starts a server in place of one that has ended, at the same port.
+// Again starts a server with the name and the port of one that has ended.
 func (b *Backend) Again(t testing.TB) *Backend {
 	t.Helper()
 	return startBackend(t, b.Name, b.Port)
 }
 
-// StartEverywhere starts a server on the same port of every loopback address, which
-// answers with the address that it was reached at.
+// StartEverywhere starts a server on one port of every loopback address. It answers
+// with the address to which the call was made.
 func StartEverywhere(t testing.TB) *Backend {
 	t.Helper()
 	return serve(t, "", "0.0.0.0:0")
@@ -72,8 +72,8 @@ func (b *Backend) Stop() { b.stop.Do(b.server.GracefulStop) }
 // Kill ends the server and the calls that are in flight on it.
 func (b *Backend) Kill() { b.stop.Do(b.server.Stop) }
 
-// Registration is the backend as an instance of service, passing from the
-// start, with the tag that makes it the default for gRPC.
+// Registration registers the backend as an instance of service. It is passing from the
+// start, and has the tag that makes the service the default for gRPC.
 func (b *Backend) Registration(service string) *api.AgentServiceRegistration {
 	return &api.AgentServiceRegistration{
 		ID:      service + "-" + b.Name,
@@ -99,15 +99,15 @@ func (b *Backend) Register(t testing.TB, agent *api.Client, service string) {
 	}
 }
 
-// Leave takes the backend out of service the graceful way, as the registrar
-// does: out of the rotation, drain, stop, deregister.
+// Leave takes the backend out of service as the registrar does: maintenance, drain,
+// stop, deregistration.
 func (b *Backend) Leave(t testing.TB, agent *api.Client, service string, drain time.Duration) {
 	t.Helper()
 	id := service + "-" + b.Name
 	if err := agent.Agent().EnableServiceMaintenance(id, "leaving"); err != nil {
 		t.Errorf("maintenance of %s: %v", b.Name, err)
 	}
-	time.Sleep(drain) // the drain period is a time, there is nothing to wait for
+	time.Sleep(drain) // the drain is a time by itself; there is no condition to wait for
 	b.Stop()
 	if err := agent.Agent().ServiceDeregister(id); err != nil {
 		t.Errorf("deregister %s: %v", b.Name, err)
@@ -116,7 +116,7 @@ func (b *Backend) Leave(t testing.TB, agent *api.Client, service string, drain t
 
 type ping struct {
 	protos.UnimplementedPingServer
-	name string // "" for the address that a call came to
+	name string // "": answer with the address to which the call was made
 }
 
 func (p *ping) SayHello(ctx context.Context, _ *protos.PingMessage) (*protos.PingMessage, error) {

@@ -1,6 +1,6 @@
 // Package lbtest runs whole load balancers in tests and benchmarks: the real
-// lbctl and the real nginx as processes, servers that answer gRPC, and callers
-// that count what they lose.
+// lbctl and the real nginx as processes, gRPC servers as instances, and callers that
+// count failed calls.
 package lbtest
 
 import (
@@ -24,12 +24,12 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// Patience is how long to wait for what should come soon. It is long because
-// test machines are loaded, and it is only spent when something is wrong.
+// Patience bounds a wait for a condition that should come soon. It is long because test
+// machines are loaded. Only a failing test waits so long.
 const Patience = 30 * time.Second
 
-// Outage is how long Consul is away where that is the subject: usual, or what
-// LBCTL_E2E_OUTAGE says (10m).
+// Outage is how long Consul is away in tests of that: the environment variable
+// LBCTL_E2E_OUTAGE (for example 10m), or else usual.
 func Outage(t testing.TB, usual time.Duration) time.Duration {
 	t.Helper()
 	given := os.Getenv("LBCTL_E2E_OUTAGE")
@@ -46,15 +46,15 @@ func Outage(t testing.TB, usual time.Duration) time.Duration {
 // Options say what balancer to run.
 type Options struct {
 	Consul string           // address of the agent's HTTP API, "host:port"
-	Token  string           // Consul's token, if it wants one
+	Token  string           // Consul's token; empty without ACLs
 	Nginx  nginxtest.Binary // the nginx to control
 	Args   []string         // further arguments of "lbctl run"
-	// StateDir is lbctl's and nginx's; default a new one. Its path must be short,
-	// see nginxtest.Dir.
+	// StateDir is the state directory of lbctl and nginx; default a new one. Its path
+	// must be short, see nginxtest.Dir.
 	StateDir string
 }
 
-// Balancer is a running lbctl and its nginx, which live and die on their own.
+// Balancer is a running lbctl and its nginx. Each can be ended without the other one.
 type Balancer struct {
 	GRPC, HTTP string // where nginx listens, "127.0.0.1:port"
 	StateDir   string
@@ -68,7 +68,7 @@ type Balancer struct {
 	nginx *nginxtest.Process
 }
 
-// Start starts lbctl, and nginx once there is a configuration for it. Both end
+// Start starts lbctl, and starts nginx as soon as there is a configuration. Both end
 // with the test.
 func Start(t testing.TB, opts Options) *Balancer {
 	t.Helper()
@@ -100,7 +100,7 @@ func Start(t testing.TB, opts Options) *Balancer {
 // DNS is where lbctl answers nginx's questions, "127.0.0.1:port".
 func (b *Balancer) DNS() string { return b.dns }
 
-// StartLbctl starts the daemon, in the state that an earlier one left.
+// StartLbctl starts the daemon, with the state directory of the earlier one.
 func (b *Balancer) StartLbctl(args ...string) {
 	b.t.Helper()
 	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -117,7 +117,7 @@ func (b *Balancer) StartLbctl(args ...string) {
 	started := make(chan error)
 	go func() {
 		defer log.Close()
-		runtime.LockOSThread() // Pdeathsig is about the thread that started it
+		runtime.LockOSThread() // Pdeathsig takes effect when the starting thread ends
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -139,9 +139,8 @@ func (b *Balancer) StopLbctl() { b.endLbctl(syscall.SIGTERM) }
 // KillLbctl ends the daemon with SIGKILL. nginx goes on.
 func (b *Balancer) KillLbctl() { b.endLbctl(syscall.SIGKILL) }
 
-// PauseLbctl stops the daemon without ending it (SIGSTOP), as a machine without a
-// moment for it would, until ContinueLbctl. It returns when the last thread has
-// stopped: one may go on for a moment after the signal.
+// PauseLbctl stops the daemon without ending it (SIGSTOP), until ContinueLbctl. It
+// returns when all threads have stopped: some may go on for a moment after the signal.
 func (b *Balancer) PauseLbctl() {
 	b.t.Helper()
 	b.lbctl.Process.Signal(syscall.SIGSTOP)
@@ -164,10 +163,10 @@ func (b *Balancer) PauseLbctl() {
 	})
 }
 
-// ContinueLbctl ends what PauseLbctl began.
+// ContinueLbctl lets a paused daemon go on.
 func (b *Balancer) ContinueLbctl() { b.lbctl.Process.Signal(syscall.SIGCONT) }
 
-// SetToken gives the daemons that are started from now on another token of Consul's.
+// SetToken sets Consul's token for the daemons that are started from now on.
 func (b *Balancer) SetToken(token string) { b.opts.Token = token }
 
 func (b *Balancer) endLbctl(sig syscall.Signal) {
@@ -185,16 +184,16 @@ func (b *Balancer) endLbctl(sig syscall.Signal) {
 	b.lbctl = nil
 }
 
-// Log is what lbctl has logged so far.
+// Log is the log of lbctl so far.
 func (b *Balancer) Log() string {
-	text, _ := os.ReadFile(b.log) // a log that isn't there yet says nothing
+	text, _ := os.ReadFile(b.log) // no log yet: nothing logged
 	return string(text)
 }
 
 // PID is lbctl's process id.
 func (b *Balancer) PID() int { return b.lbctl.Process.Pid }
 
-// StartNginx starts nginx on the current generation, for which it waits.
+// StartNginx waits for a current generation, and starts nginx with it.
 func (b *Balancer) StartNginx() {
 	b.t.Helper()
 	conf := filepath.Join(b.StateDir, "current", "nginx.conf")
@@ -208,7 +207,7 @@ func (b *Balancer) StartNginx() {
 // Nginx is the running nginx.
 func (b *Balancer) Nginx() *nginxtest.Process { return b.nginx }
 
-// Lbctl runs one command of lbctl's against the daemon.
+// Lbctl runs one command of lbctl, which talks to the daemon.
 func (b *Balancer) Lbctl(args ...string) (stdout string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -233,7 +232,7 @@ func (b *Balancer) Status() (controller.Status, error) {
 	return client.Status(ctx)
 }
 
-// Services asks the daemon for what it balances.
+// Services asks the daemon for the services that it balances.
 func (b *Balancer) Services() ([]admin.Service, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -248,8 +247,8 @@ func (b *Balancer) client() (*admin.Client, error) {
 	return admin.NewClient("unix://" + filepath.Join(b.StateDir, "run", "admin.sock"))
 }
 
-// WaitServing waits until nginx serves n instances of service and nothing that
-// Consul says is still to come. Problems of other services may remain.
+// WaitServing waits until nginx serves n instances of service, and no change of Consul's
+// is pending. Other services may still have problems.
 func (b *Balancer) WaitServing(service string, n int) {
 	b.t.Helper()
 	b.Eventually(fmt.Sprintf("%d instances of %s are served", n, service), func() error {
@@ -271,7 +270,7 @@ func (b *Balancer) WaitServing(service string, n int) {
 		if err != nil {
 			return err
 		}
-		// What services says may still be on its way to nginx.
+		// nginx may not have fetched these instances yet.
 		healthy := status.State == controller.Serving || status.State == controller.Degraded
 		if !healthy || status.Pending != nil || status.Instances != all {
 			return fmt.Errorf("state %q, %d of %d instances: %s", status.State, status.Instances, all, status.Summary)
@@ -286,8 +285,8 @@ func (b *Balancer) Eventually(what string, condition func() error) {
 	Eventually(b.t, what, condition)
 }
 
-// Eventually waits until condition returns nil, and fails the test when it has
-// not within Patience.
+// Eventually waits until condition returns nil. It fails the test if that takes longer
+// than Patience.
 func Eventually(t testing.TB, what string, condition func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
@@ -309,7 +308,7 @@ var build struct {
 	err  error
 }
 
-// Binary is the path of lbctl, built from this checkout once per test binary.
+// Binary is the path of lbctl. It builds lbctl once per test binary, from this checkout.
 func Binary(t testing.TB) string {
 	t.Helper()
 	build.Do(func() {
@@ -328,7 +327,7 @@ func Binary(t testing.TB) string {
 	return build.path
 }
 
-// RemoveBinary removes what Binary built; a TestMain calls it last.
+// RemoveBinary removes the program that Binary built. A TestMain calls it last.
 func RemoveBinary() {
 	if build.path != "" {
 		os.RemoveAll(filepath.Dir(build.path))

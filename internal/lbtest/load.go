@@ -17,7 +17,7 @@ import (
 	"lbctl/protos"
 )
 
-// Load is callers that call all along and remember what came back.
+// Load is callers that call until Stop, and count the answers.
 type Load struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -35,13 +35,13 @@ const maxCalls = 2_000_000
 
 // A Caller makes calls of one kind, over connections of its own.
 type Caller interface {
-	// Call makes one call and returns the name of the backend that answered.
+	// Call makes one call and returns the name of the instance that answered.
 	Call(ctx context.Context) (name string, err error)
 	Close() error
 }
 
-// StartLoad starts so many callers against a gRPC address, each of which pauses
-// between its calls. It ends with Stop, with the test, or after half an hour.
+// StartLoad starts n callers of a gRPC address. Each one pauses between its calls. The
+// load ends with Stop, with the test, or after half an hour.
 func StartLoad(t testing.TB, address string, callers int, pause time.Duration) *Load {
 	t.Helper()
 	return StartCallers(t, callers, pause, func() (Caller, error) {
@@ -75,7 +75,7 @@ func StartCallers(t testing.TB, callers int, pause time.Duration, dial func() (C
 
 func (l *Load) call(ctx context.Context, caller Caller, pause time.Duration) {
 	for ctx.Err() == nil {
-		// Not under ctx: a call that is cut short by Stop is no failure.
+		// Not under ctx: otherwise Stop would make the last call fail.
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		started := time.Now()
 		name, err := caller.Call(call)
@@ -127,21 +127,21 @@ func (c *grpcCaller) Call(ctx context.Context) (string, error) {
 
 func (c *grpcCaller) Close() error { return c.conn.Close() }
 
-// First is when the named backend answered for the first time; zero if never.
+// First is when the named instance answered for the first time; zero if never.
 func (l *Load) First(name string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.first[name]
 }
 
-// Last is when the named backend answered last; zero if never.
+// Last is when the named instance answered last; zero if never.
 func (l *Load) Last(name string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last[name]
 }
 
-// Calls is how many calls have ended.
+// Calls is the number of calls that have ended.
 func (l *Load) Calls() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -160,17 +160,17 @@ func (l *Load) WaitMore(t testing.TB, n int) {
 	})
 }
 
-// Result is what a load has counted.
+// Result is the counts of a load.
 type Result struct {
 	Calls    int
-	Failures map[string]int // by what the caller was told
-	Names    []string       // who has answered, sorted
+	Failures map[string]int // by the caller's error
+	Names    []string       // of the instances that answered, sorted
 	// LastFailedStart is when the last call that failed was started; zero when
 	// none did.
 	LastFailedStart time.Time
 }
 
-// Failed is how many calls failed.
+// Failed is the number of calls that failed.
 func (r Result) Failed() int {
 	n := 0
 	for _, count := range r.Failures {
@@ -179,7 +179,7 @@ func (r Result) Failed() int {
 	return n
 }
 
-// Stop ends the callers after their last call, and returns what they counted.
+// Stop ends the callers after their last call, and returns the counts.
 func (l *Load) Stop() Result {
 	l.end()
 	l.mu.Lock()

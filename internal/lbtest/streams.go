@@ -13,19 +13,19 @@ import (
 	"lbctl/protos"
 )
 
-// Streams are long gRPC streams, on each of which messages go forth and back all
-// along.
+// Streams are long gRPC streams. Each one exchanges messages with its instance until it
+// ends.
 type Streams struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
 	mu     sync.Mutex
-	at     []string // who answers each
+	at     []string // the instance that answers each
 	broken []string
 }
 
-// StartStreams opens so many streams at a gRPC address, each on a connection of its
-// own, and waits until all are answered. They end with Stop or with the test.
+// StartStreams opens n streams at a gRPC address, each on a connection of its own, and
+// waits until all have an answer. They end with Stop or with the test.
 func StartStreams(t testing.TB, address string, n int, pause time.Duration) *Streams {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
@@ -82,7 +82,7 @@ func (s *Streams) talk(ctx context.Context, i int, client protos.PingClient, pau
 	return nil
 }
 
-// On is who has the streams, by name of the backend.
+// On is the number of streams on each instance, by its name.
 func (s *Streams) On() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +93,7 @@ func (s *Streams) On() map[string]int {
 	return on
 }
 
-// Stop ends the streams, and returns which broke before, and how.
+// Stop ends the streams. It returns the errors of those that broke before.
 func (s *Streams) Stop() []string {
 	s.cancel()
 	s.done.Wait()

@@ -1,5 +1,5 @@
-// Package nginxtest runs real nginx processes in tests, the way the
-// load balancer's supervisor does, and cleans up after them.
+// Package nginxtest runs real nginx processes in tests, as the load balancer's
+// supervisor does, and cleans up after them.
 package nginxtest
 
 import (
@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for nginx to start or stop. It is long
-// because test machines are loaded, and it is only spent when something is wrong.
+// patience bounds how long a test waits for nginx to start or stop. It is long because
+// test machines are loaded. Only a failing test waits so long.
 const patience = 20 * time.Second
 
 // A Binary is an nginx to run tests against.
@@ -31,10 +31,9 @@ type Binary struct {
 	Version string // "1.22.1"
 }
 
-// Binaries returns every nginx there is to test against: the one on PATH (or in
-// /usr/sbin) and bin/nginx-1.30 of this repository, which build/nginx-1.30.sh
-// puts there. The test is skipped when neither is there, and fails when one of
-// them is missing while LBCTL_TEST_REQUIRE=1.
+// Binaries returns every nginx of this machine: the one on PATH (or in /usr/sbin) and
+// bin/nginx-1.30 of this repository, which build/nginx-1.30.sh builds. It skips the test
+// when both are missing. With LBCTL_TEST_REQUIRE=1 it fails the test when one is missing.
 func Binaries(t testing.TB) []Binary {
 	t.Helper()
 	candidates := []struct{ path, remedy string }{
@@ -108,9 +107,9 @@ func version(path string) (string, error) {
 	return string(match[1]), nil
 }
 
-// Dir returns a new directory that is gone when the test ends. Unlike
-// t.TempDir its path is short, since a unix socket's path has at most 107
-// bytes, and open to the unprivileged workers of an nginx started by root.
+// Dir returns a new directory, and removes it when the test ends. Unlike that of
+// t.TempDir, its path is short, because a unix socket's path has at most 107 bytes, and
+// the unprivileged workers of an nginx started by root can reach it.
 func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lb")
@@ -156,7 +155,7 @@ type Process struct {
 	pid    int
 	runDir string
 	exited chan struct{}
-	output bytes.Buffer // of the master; read it after exited only
+	output bytes.Buffer // of the master; read it only after exited is closed
 }
 
 // groups remembers the process group that last ran in a run directory: its
@@ -167,11 +166,11 @@ var groups sync.Map // run directory -> pgid
 //
 //	nginx -e <runDir>/error.log -c <conf> -g 'daemon off;'
 //
-// in a process group of its own, after ending what is left of an earlier one in
-// the same run directory and removing its generation.sock, which nginx would
-// refuse to bind. It returns when nginx listens, which it tells by its process
-// id in <runDir>/nginx.pid, and fails the test when nginx does not get there.
-// The whole group is ended with the test, or by Stop.
+// in a process group of its own. First it ends the processes of an earlier nginx in the
+// same run directory, and removes its generation.sock, which nginx would refuse to bind.
+// It returns when nginx listens: nginx then has written its process id to
+// <runDir>/nginx.pid. It fails the test when nginx doesn't listen within patience. The
+// whole group ends with the test, or by Stop.
 func Start(t testing.TB, binary Binary, conf, runDir string) *Process {
 	t.Helper()
 	p, err := start(t, binary, conf, runDir)
@@ -181,14 +180,14 @@ func Start(t testing.TB, binary Binary, conf, runDir string) *Process {
 	return p
 }
 
-// TryStart is Start for a configuration that nginx may refuse to start with, as the
-// error says then.
+// TryStart is Start for a configuration with which nginx may refuse to start. The error
+// then says why.
 func TryStart(t testing.TB, binary Binary, conf, runDir string) (*Process, error) {
 	t.Helper()
 	return start(t, binary, conf, runDir)
 }
 
-// StartFails is Start for a configuration that nginx must refuse to start with.
+// StartFails is Start for a configuration with which nginx must refuse to start.
 // It returns what nginx printed.
 func StartFails(t testing.TB, binary Binary, conf, runDir string) string {
 	t.Helper()
@@ -209,13 +208,13 @@ func start(t testing.TB, binary Binary, conf, runDir string) (*Process, error) {
 	p := &Process{runDir: runDir, exited: make(chan struct{})}
 	cmd := exec.Command(binary.Path, "-e", filepath.Join(runDir, "error.log"), "-c", conf, "-g", "daemon off;")
 	cmd.Stdout, cmd.Stderr = &p.output, &p.output
-	// A test binary that panics runs no cleanup: the kernel then ends the master,
-	// and the master its workers.
+	// A test binary that panics runs no cleanup. The kernel then ends the master, and
+	// the master ends its workers.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.WaitDelay = 100 * time.Millisecond // surviving workers hold the pipe
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // Pdeathsig is about the thread that started it
+		runtime.LockOSThread() // Pdeathsig takes effect when the starting thread ends
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
@@ -246,8 +245,8 @@ func start(t testing.TB, binary Binary, conf, runDir string) (*Process, error) {
 	return p, nil
 }
 
-// listens is true once nginx has written its process id, which it does after
-// opening its sockets.
+// listens is true once nginx has written its process id. nginx does that after it has
+// opened its sockets.
 func (p *Process) listens() bool {
 	text, err := os.ReadFile(filepath.Join(p.runDir, "nginx.pid"))
 	return err == nil && strings.TrimSpace(string(text)) == strconv.Itoa(p.pid)
@@ -256,7 +255,7 @@ func (p *Process) listens() bool {
 // PID is the master's process id.
 func (p *Process) PID() int { return p.pid }
 
-// Workers are the process ids of its workers, sorted. A reload gives it others.
+// Workers are the process ids of its workers, sorted. A reload replaces the workers.
 func (p *Process) Workers() []int {
 	var pids []int
 	for _, stat := range glob("/proc/[0-9]*/stat") {
@@ -276,18 +275,18 @@ func (p *Process) Workers() []int {
 }
 
 func glob(pattern string) []string {
-	found, _ := filepath.Glob(pattern) // the pattern is a good one
+	found, _ := filepath.Glob(pattern) // the pattern is valid
 	return found
 }
 
 // Reload tells the master to reload, as an operator would.
 func (p *Process) Reload() { syscall.Kill(p.pid, syscall.SIGHUP) }
 
-// Exited is closed when the master is gone.
+// Exited is closed when the master has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Stop ends the master and all workers without waiting for open connections,
-// and returns when they are gone. Stopping twice is fine.
+// Stop ends the master and all workers without waiting for open connections, and
+// returns when they have ended. A second call does nothing.
 func (p *Process) Stop() {
 	select {
 	case <-p.exited:
@@ -298,7 +297,7 @@ func (p *Process) Stop() {
 		case <-time.After(patience):
 		}
 	}
-	if groups.CompareAndDelete(p.runDir, p.pid) { // else it was ended by a later Start
+	if groups.CompareAndDelete(p.runDir, p.pid) { // false: a later Start has ended it
 		end(p.pid)
 	}
 }
@@ -310,8 +309,8 @@ func (p *Process) KillMaster() {
 	<-p.exited
 }
 
-// end kills a process group and waits until nobody is left in it. It does not
-// wait for ever: under an init that reaps nobody, the dead stay in their group.
+// end kills a process group and waits until it is empty. The wait has a bound: under an
+// init that doesn't reap, zombies stay in their group.
 func end(group int) {
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if err := syscall.Kill(-group, syscall.SIGKILL); errors.Is(err, syscall.ESRCH) {

@@ -24,13 +24,13 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// callers is how many call at a time, in every load.
+// callers is the number of callers in every load.
 const callers = 4
 
-// A checkout is a place to run commands in, with an environment of its own.
+// A checkout is a directory in which commands run, with an environment of its own.
 type checkout struct{ env []string }
 
-// newCheckout gives the repository's root.
+// newCheckout is the repository's root.
 func newCheckout(t *testing.T, env ...string) checkout {
 	t.Helper()
 	root, err := filepath.Abs("../..")
@@ -39,7 +39,7 @@ func newCheckout(t *testing.T, env ...string) checkout {
 	return checkout{env: append(os.Environ(), env...)}
 }
 
-// run runs a command, which has to succeed, and returns its standard output.
+// run runs a command and returns its standard output. The command must succeed.
 func (c checkout) run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := c.try(name, args...)
@@ -59,7 +59,7 @@ func (c checkout) try(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// make runs make, which has to succeed.
+// make runs make, which must succeed.
 func (c checkout) make(t testing.TB, args ...string) {
 	t.Helper()
 	began := time.Now()
@@ -67,8 +67,8 @@ func (c checkout) make(t testing.TB, args ...string) {
 	t.Logf("make %s took %s", strings.Join(args, " "), time.Since(began).Round(time.Millisecond))
 }
 
-// docker is the cluster in containers, as a compose project of its own with
-// ports of its own.
+// docker is the cluster in containers. It is a compose project with its own name and
+// ports.
 type docker struct {
 	checkout
 	composeCommand []string
@@ -170,7 +170,7 @@ func (c *docker) load(t testing.TB) *lbtest.Load {
 	return lbtest.StartLoad(t, "127.0.0.1:"+c.grpcPort, callers, 5*time.Millisecond)
 }
 
-// lossless ends a load, of which no call may have failed.
+// lossless ends a load, and checks that no call has failed.
 func (c *docker) lossless(t testing.TB, load *lbtest.Load) {
 	t.Helper()
 	result := load.Stop()
@@ -204,14 +204,14 @@ func (c *docker) waitLeader(t testing.TB, voters int) {
 	})
 }
 
-// passing notes when servers come to pass their checks.
+// passing notes since when each instance passes its checks.
 type passing struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	since  map[string]time.Time
 }
 
-// watchPassing starts to note; those that pass already count as of now.
+// watchPassing starts to note. Instances that pass already count from now on.
 func (c *docker) watchPassing(t testing.TB) *passing {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &passing{cancel: cancel, since: map[string]time.Time{}}

@@ -18,15 +18,15 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// What the issue of the first release asks for.
+// These bounds come from the requirements of the first release.
 const (
 	shown   = 2 * time.Second  // from a passing check to the first answer
 	removed = 2 * time.Second  // from a kill to out of the rotation
 	settled = 15 * time.Second // from the return of Consul's servers to a change served
 )
 
-// TestDocker is one story: a cluster comes up, is scaled and hurt, and goes
-// down. Each part leaves the cluster whole for the next one.
+// TestDocker starts a cluster, scales it, breaks parts of it, and stops it. Each subtest
+// leaves a complete cluster for the next one.
 func TestDocker(t *testing.T) {
 	c := newDocker(t)
 	c.make(t, "up")
@@ -152,7 +152,7 @@ func (c *docker) killServer(t *testing.T) {
 	assert.LessOrEqual(t, result.Failed(), callers, "only calls in flight may fail, one for each caller")
 	assert.True(t, result.LastFailedStart.Before(killed), "a call not yet sent failed: started %s after the kill", result.LastFailedStart.Sub(killed))
 
-	// As compose does it: the killed one is started again, under its old name.
+	// compose starts the killed server again, under its old name.
 	c.compose(t, "up", "-d", "--scale", "hello_server=3")
 	c.waitRotation(t, 3)
 }
@@ -241,11 +241,12 @@ func (c *docker) stopAllConsuls(t *testing.T) {
 	})
 	t.Logf("status: %s", c.lbctl(t).Summary)
 	load = c.load(t)
-	// This waits for nothing: it is the outage.
+	// The outage is a time by itself; there is no condition to wait for.
 	time.Sleep(time.Until(began.Add(outage)))
 	assert.Equal(t, len(nodes), c.lbctl(t).Instances, "what was served stays, after %s", outage)
 
-	// In another order than they were started: Docker gives other addresses.
+	// In another order than before: Docker would give them other addresses, if
+	// docker-compose.yaml didn't fix those.
 	c.compose(t, "start", "server-3")
 	c.compose(t, "start", "server-1")
 	c.compose(t, "start", "server-2")
@@ -277,7 +278,7 @@ func (c *docker) down(t *testing.T) {
 
 func greeting(node string) string { return "Hello from " + node + "." }
 
-// lbctl is what lbctl says of itself.
+// lbctl is the status of lbctl.
 func (c *docker) lbctl(t *testing.T) controller.Status {
 	t.Helper()
 	status, err := c.statusNow()

@@ -17,8 +17,8 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestLocal runs the cluster as processes, on loopback addresses that nothing
-// else uses.
+// TestLocal runs the cluster as processes, on loopback addresses that no other program
+// uses.
 func TestLocal(t *testing.T) {
 	dir := t.TempDir()
 	const net = "127.77"
@@ -62,8 +62,8 @@ func TestLocal(t *testing.T) {
 	assert.Regexp(t, `^Hello from hello_[12]\.\n$`, c.run(t, "go", "run", "grpc_client/main.go", "-addr="+grpc))
 }
 
-// processes are those of the machine with the text in their command line, whose
-// arguments are separated by NUL.
+// processes are the machine's processes whose command line contains the text. NUL
+// separates the arguments there.
 func processes(t testing.TB, text string) []string {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")

@@ -18,12 +18,12 @@ import (
 )
 
 // resynced bounds the time from the end of a partition until all changes are served:
-// two seconds until lbctl looks at its agent and makes it find its servers again, one
-// until nginx asks, and some for a loaded machine.
+// two seconds until lbctl makes its agent join its servers again, one second until nginx
+// asks, and some seconds for a loaded machine.
 const resynced = 5 * time.Second
 
-// cutOff cuts the load balancer's container off from Consul, servers and agents,
-// while callers reach it and it reaches the servers behind it.
+// cutOff cuts the load balancer's container off from Consul's servers and agents. Callers
+// still reach the balancer, and the balancer reaches the instances.
 func (c *docker) cutOff(t *testing.T) {
 	before := c.nodes(t)
 	load := c.load(t)
@@ -66,8 +66,8 @@ func (c *docker) cutOff(t *testing.T) {
 	c.waitRotation(t, len(before))
 }
 
-// dropConsul has the load balancer's container drop all packets of Consul's until
-// heal is called.
+// dropConsul makes the load balancer's container drop all packets of Consul until heal is
+// called.
 func (c *docker) dropConsul(t *testing.T) (heal func()) {
 	t.Helper()
 	pid := strings.TrimSpace(c.run(t, "docker", "inspect", "-f", "{{.State.Pid}}", c.containers(t, "load-balancer")[0]))

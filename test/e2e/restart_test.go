@@ -17,8 +17,8 @@ import (
 )
 
 // restartBalancer compares the time without an answer to the time that the restart
-// takes, some five seconds of which the Consul agent needs to leave. If nginx stops
-// with the other programs, nobody answers all the while.
+// takes. The Consul agent alone needs some five seconds to leave. If nginx stopped with
+// the other programs, no answer would come during that time.
 func (c *docker) restartBalancer(t *testing.T) {
 	before := c.lbctl(t)
 	nodes := c.nodes(t)
@@ -43,8 +43,8 @@ func (c *docker) restartBalancer(t *testing.T) {
 	})
 }
 
-// A probe asks nginx again and again over new connections, as a client would that
-// has just come.
+// A probe sends requests to nginx all the time, each over a new connection like a new
+// client's.
 type probe struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -66,7 +66,7 @@ func (c *docker) probe(t testing.TB) *probe {
 		}
 		defer response.Body.Close()
 		_, err = io.Copy(io.Discard, response.Body)
-		return err == nil // whatever the status: it is nginx's
+		return err == nil // any status counts, because nginx answered
 	}
 	lbtest.Eventually(t, "nginx answers", func() error {
 		if !answers() {

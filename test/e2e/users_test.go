@@ -10,11 +10,11 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// listProcesses prints user and command line of every process in a container.
+// listProcesses prints the user and the command line of every process in a container.
 const listProcesses = `for p in /proc/[0-9]*; do echo "$(stat -c %U $p 2>/dev/null) $(tr '\0' ' ' 2>/dev/null <$p/cmdline)"; done`
 
-// tryEverything is what whoever has taken over one of nginx's workers would try
-// first. It prints a line for each success.
+// tryEverything tries what an attacker would do in a compromised worker of nginx. It
+// prints a line for each success.
 const tryEverything = `
 for dir in /var/lib/lbctl /var/lib/lbctl/run /var/lib/lbctl/current /var/lib/lbctl/generations /var/lib/lbctl/seeds /var/lib/consul /run/agent /run/supervisord; do
 	if touch $dir/taken 2>/dev/null; then echo "can write to $dir"; rm -f $dir/taken; fi
@@ -32,7 +32,7 @@ if lbctl resume --addr unix:///var/lib/lbctl/run/admin.sock >/dev/null 2>&1; the
 if supervisord -c /etc/supervisord.conf ctl status 2>/dev/null | grep -q Running; then echo "can command supervisord"; fi
 `
 
-// workersAreApart is what the users in the image are for.
+// workersAreApart checks that the users in the image separate nginx's workers from lbctl.
 func (c *docker) workersAreApart(t *testing.T) {
 	users := c.compose(t, "exec", "-T", "load-balancer", "bash", "-c", listProcesses)
 	for _, want := range []string{
@@ -44,7 +44,7 @@ func (c *docker) workersAreApart(t *testing.T) {
 		"what nginx's workers can do beyond their own")
 	out, err := c.tryCompose("exec", "-T", "--user", "nginx", "load-balancer", "lbctl", "resume", "--addr", "unix:///var/lib/lbctl/run/admin.sock")
 	assert.ErrorContains(t, err, "permission denied", out)
-	// It is still lbctl's own, and root's.
+	// root, which runs lbctl, can still use the socket.
 	c.compose(t, "exec", "-T", "load-balancer", "lbctl", "resume")
 }
 
@@ -58,7 +58,7 @@ func (c *docker) withoutRoot(t *testing.T) {
 		"-e", "HEALTH_CHECK_TYPE=http", "-e", "HEALTH_CHECK_ENDPOINT=http://127.0.0.1:9119/readyz",
 		"lbctl/lb")
 	t.Cleanup(func() {
-		// With time to leave Consul.
+		// The agent needs time to leave Consul.
 		if out, err := c.try("docker", "stop", "-t", "30", name); err != nil {
 			t.Errorf("stop %s: %v: %s", name, err, out)
 		}

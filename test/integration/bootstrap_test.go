@@ -17,9 +17,9 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestNginxThatStartedDropsItsBootstrapServers restarts nginx with an instance in
-// maintenance that it starts with, and checks that the instance gets no calls once
-// lbctl says that nginx serves what Consul says.
+// TestNginxThatStartedDropsItsBootstrapServers restarts nginx while one of its bootstrap
+// servers is in maintenance. That instance must get no calls once lbctl says that nginx
+// serves what Consul says.
 func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 	routes := func(t *testing.T, s *system, name string, meta map[string]string) {
 		meta["lb-protocol"] = "http"
@@ -67,7 +67,7 @@ func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 			s.settled(t, 1)
 			tt.before(t, s)
 			drops := strings.Count(s.Log(), droppedBootstrap)
-			s.KillLbctl() // what nginx starts with stays as it is
+			s.KillLbctl() // so that the bootstrap servers stay as they are
 			s.Nginx().Stop()
 			require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-server-1", "test"))
 			s.StartNginx()
@@ -95,8 +95,9 @@ func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 	}
 }
 
-// asAnOlderLbctl makes the state directory what an lbctl wrote that stored no list of
-// upstreams with a generation, and had nginx say only whether it had bootstrap servers.
+// asAnOlderLbctl changes the state directory to that of an older lbctl. That one stored no
+// list of upstreams with a generation, and its nginx said only whether it had bootstrap
+// servers.
 func asAnOlderLbctl(t *testing.T, s *system) {
 	t.Helper()
 	s.KillLbctl()

@@ -37,8 +37,8 @@ func TestTrafficGoesOnWhileConsulIsAway(t *testing.T) {
 		s.StartNginx()
 		load = lbtest.StartLoad(t, s.GRPC, 2, pause)
 		load.WaitMore(t, 100)
-		// Not a wait for something, but the outage itself: long enough for lbctl to
-		// have looked at all that it does without an answer.
+		// The outage is a time by itself: long enough for lbctl to do everything that it
+		// does without an answer.
 		time.Sleep(time.Until(away.Add(lbtest.Outage(t, 15*time.Second))))
 		services, err := s.Services()
 		require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestAWeakTokenEmptiesNothing(t *testing.T) {
 }
 
 func TestAWipedCatalogEmptiesNothing(t *testing.T) {
-	// Registered in the catalog itself: there is no agent to put it back.
+	// Register in the catalog itself, so that no agent restores the instances.
 	server := consultest.Start(t)
 	b := lbtest.Start(t, lbtest.Options{Consul: server.Addr, Nginx: newest(t)})
 	s := &system{Balancer: b, agent: server, consul: server.Client()}
@@ -147,7 +147,7 @@ func TestAWipedCatalogEmptiesNothing(t *testing.T) {
 	})
 }
 
-// problem is nil when status is not simply fine and says the word.
+// problem returns nil when the status shows a problem that contains the word.
 func problem(b *lbtest.Balancer, word string) error {
 	status, err := b.Status()
 	if err != nil {
@@ -188,9 +188,8 @@ func TestOneOrTwoConsulServersStop(t *testing.T) {
 	assert.Len(t, load.Stop().Names, 2)
 }
 
-// TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers is about an nginx
-// that asks for its servers: nothing is told to it until Consul answers or has been
-// given time to.
+// TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers tests delivery by DNS:
+// lbctl answers nginx only when Consul has answered or has had enough time to.
 func TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers(t *testing.T) {
 	s := start(t, asking(t))
 	all := s.backends(t, 1, 3)
@@ -205,7 +204,7 @@ func TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers(t *testing.T)
 	load.WaitMore(t, 100)
 	lostNothing(t, load.Stop())
 
-	// By then what is remembered is not only what nginx started with.
+	// lbctl probes instances without Consul too, and delivers a change of the rotation.
 	all[0].Kill()
 	s.Eventually("the one that can't be reached is out", func() error {
 		services, err := s.Services()

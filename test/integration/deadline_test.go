@@ -20,8 +20,8 @@ import (
 	"lbctl/protos"
 )
 
-// resetting is a gRPC server that answers with its name, but resets the stream of each
-// call that has the header "reset", as servers do with calls past their deadline.
+// resetting is a gRPC server that answers with its name. It resets the stream of each call
+// with the header "reset", as servers do when a call's deadline has passed.
 type resetting struct {
 	protos.UnimplementedPingServer
 	name string
@@ -53,8 +53,8 @@ func startResetting(t *testing.T, name string) (port int) {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// TestResetCallsCostAnInstanceNothing has the only instances of a service reset calls
-// again and again. Neither nginx nor lbctl's probes may take them out for that.
+// TestResetCallsCostAnInstanceNothing makes all instances of a service reset calls again
+// and again. Neither nginx nor lbctl may take them out of the rotation for that.
 func TestResetCallsCostAnInstanceNothing(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := alone(t, newest(t), "--probe-interval", "100ms")

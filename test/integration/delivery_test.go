@@ -14,8 +14,8 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestTheDefaultMovesFromOneServiceToAnother has one service take the place of
-// another, which is another upstream.
+// TestTheDefaultMovesFromOneServiceToAnother replaces the default service by another one,
+// which has another upstream.
 func TestTheDefaultMovesFromOneServiceToAnother(t *testing.T) {
 	s := alone(t, asking(t))
 	all := s.backends(t, 1, 2)
@@ -59,8 +59,8 @@ func TestTheDefaultMovesFromOneServiceToAnother(t *testing.T) {
 	lostNothing(t, load.Stop())
 }
 
-// TestFromReloadToDNSAndBack upgrades a balancer that writes instances into files
-// to one whose nginx asks for them, and takes that back.
+// TestFromReloadToDNSAndBack changes the delivery of a balancer from reload to DNS, and
+// back.
 func TestFromReloadToDNSAndBack(t *testing.T) {
 	s := alone(t, asking(t))
 	s.backends(t, 1, 2)
@@ -76,14 +76,14 @@ func TestFromReloadToDNSAndBack(t *testing.T) {
 			}
 			return err
 		})
-		s.backends(t, 3+n, 3+n) // changes go the new way
+		s.backends(t, 3+n, 3+n) // the new delivery carries changes
 		load.WaitMore(t, 100)
 	}
 	lostNothing(t, load.Stop())
 }
 
-// TestAServiceByReloadBesideOthersByDNS has a service that does not want to be
-// asked for, and freezes what is written into files.
+// TestAServiceByReloadBesideOthersByDNS has one service that is delivered by reload
+// (lb-endpoints=reload), and pins the generation.
 func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
 	s := alone(t, asking(t))
 	s.backends(t, 1, 1)
@@ -108,7 +108,7 @@ func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
 	s.WaitServing(written, 2)
 	assert.Greater(t, s.settled(t, 1), before, "it does not")
 
-	// What is pinned is files: instances that nginx asks for go on moving.
+	// A pin holds files only. Delivery by DNS goes on.
 	_, err = s.Lbctl("rollback")
 	require.NoError(t, err)
 	third := lbtest.StartBackend(t, "server-3")
@@ -131,8 +131,8 @@ func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
 	lostNothing(t, load.Stop())
 }
 
-// TestCrowdsAllServe has services of more instances than a DNS answer over UDP has room
-// for, and than any answer has.
+// TestCrowdsAllServe has a service with more instances than fit into a DNS answer over UDP,
+// and one with more than fit into any DNS answer.
 func TestCrowdsAllServe(t *testing.T) {
 	for _, tt := range []struct {
 		instances int
@@ -155,7 +155,7 @@ func TestCrowdsAllServe(t *testing.T) {
 	}
 }
 
-// crowd registers so many instances of hello, and waits until all have answered.
+// crowd registers that many instances of hello, and waits until all have answered.
 func (s *system) crowd(t *testing.T, instances int) {
 	t.Helper()
 	port := lbtest.StartEverywhere(t).Port

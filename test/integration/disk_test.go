@@ -32,7 +32,7 @@ func TestDiskFull(t *testing.T) {
 	load := lbtest.StartLoad(t, s.GRPC, 2, pause)
 
 	fill(t, filepath.Join(disk, "rest"))
-	s.backends(t, 3, 3) // instances that nginx asks for need no disk
+	s.backends(t, 3, 3) // delivery by DNS needs no disk
 	answers := func() error {
 		if load.First("server-3").IsZero() {
 			return errors.New("not yet")
@@ -55,7 +55,7 @@ func TestDiskFull(t *testing.T) {
 	load.WaitMore(t, 100)
 	lostNothing(t, load.Stop())
 
-	// Whatever could not be written, what was there is whole: all starts again.
+	// Failed writes left the old files complete, so lbctl and nginx can start again.
 	s.StopLbctl()
 	s.Nginx().Stop()
 	s.StartNginx()
@@ -102,7 +102,7 @@ func mayMount(t *testing.T) bool {
 	return effective&(1<<sysAdmin) != 0
 }
 
-// fill makes a file of all that is free.
+// fill makes a file that takes all free space.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)

@@ -26,7 +26,7 @@ import (
 	"lbctl/protos"
 )
 
-// asking is an nginx that takes its servers from DNS.
+// asking is an nginx with delivery by DNS.
 func asking(t *testing.T) nginxtest.Binary {
 	t.Helper()
 	binary := newest(t)
@@ -59,7 +59,7 @@ func (s *system) settled(t *testing.T, n int) (generation int) {
 	return generation
 }
 
-// settledWithoutConsul is settled for a balancer that goes by what it remembers.
+// settledWithoutConsul is settled for a balancer that has only its snapshot.
 func (s *system) settledWithoutConsul(t *testing.T, n int) {
 	t.Helper()
 	s.Eventually("nginx has dropped its bootstrap servers", func() error {
@@ -93,12 +93,12 @@ func TestScalingIsNoReload(t *testing.T) {
 	load := lbtest.StartLoad(t, s.GRPC, 4, pause)
 	streams := lbtest.StartStreams(t, s.GRPC, 6, pause)
 
-	for n := 4; n <= 13; n++ { // one comes, another goes
+	for n := 4; n <= 13; n++ { // add one instance, and remove another one
 		b := lbtest.StartBackend(t, fmt.Sprintf("server-%d", n))
 		b.Register(t, s.consul, hello)
 		all = append(all, b)
 		leaving := all[0]
-		if streams.On()[leaving.Name] > 0 { // a stream ends with its server, whoever balances
+		if streams.On()[leaving.Name] > 0 { // its end would break the stream, with any balancer
 			continue
 		}
 		all = all[1:]

@@ -18,14 +18,14 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestLbctlKilledAtEveryStep has the kernel tell of each step that a change takes
-// on disk, and kills lbctl at it: nothing is lost, nginx has one whole generation,
-// and the next lbctl ends what the killed one began.
+// TestLbctlKilledAtEveryStep watches the steps of a change on disk with inotify, and kills
+// lbctl at each one. No call may fail, nginx must have one complete generation, and the
+// next lbctl must complete the change.
 func TestLbctlKilledAtEveryStep(t *testing.T) {
 	s := alone(t, asking(t), "--keep", "2")
 	s.backends(t, 1, 2)
 	s.settled(t, 1)
-	for n := range 3 { // so that an old generation is removed at each step
+	for n := range 3 { // so that each change also removes an old generation
 		s.other(t, n, "1.0")
 		s.WaitServing(other(n), 1)
 	}
@@ -63,7 +63,7 @@ func TestLbctlKilledAtEveryStep(t *testing.T) {
 	load.WaitMore(t, 100)
 	lostNothing(t, load.Stop())
 
-	// nginx starts, and is reloaded once it has asked for its servers.
+	// lbctl reloads an nginx that has started once that has asked for its instances.
 	for n, step := range [][]event{{hidden}, {hidden, hidden}} {
 		t.Run(fmt.Sprintf("servers that nginx started with are dropped, step %d", n+1), func(t *testing.T) {
 			s.Nginx().Stop()
@@ -86,7 +86,7 @@ func TestLbctlKilledAtEveryStep(t *testing.T) {
 	}
 }
 
-// whole checks that what is on disk is whole, and is what nginx serves.
+// whole checks that the generation on disk is complete, and that nginx serves it.
 func (s *system) whole(t *testing.T) {
 	t.Helper()
 	status, err := s.Status()
@@ -112,8 +112,8 @@ func (s *system) whole(t *testing.T) {
 	}
 }
 
-// killedAt kills lbctl as soon as all the events have been seen, in their order,
-// after change: at the step that the last one tells of, or shortly after it.
+// killedAt makes the change, and kills lbctl as soon as it has seen all the events in this
+// order. That is at the step of the last event, or shortly after it.
 func (s *system) killedAt(t *testing.T, events []event, change func()) {
 	t.Helper()
 	seen := watch(t, s.StateDir, events)
@@ -134,7 +134,7 @@ type event struct {
 	mask uint32 // of inotify(7)
 }
 
-// watch delivers nil once all the events have been seen, in their order.
+// watch sends nil once it has seen all the events in this order.
 func watch(t *testing.T, stateDir string, events []event) <-chan error {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)

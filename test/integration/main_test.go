@@ -1,6 +1,6 @@
 // Package integration tests a whole load balancer as processes: three Consul
-// servers, an agent, lbctl and nginx, with gRPC servers behind it and callers in
-// front of it that must lose nothing.
+// servers, an agent, lbctl and nginx, with gRPC servers as instances, and callers whose
+// calls must not fail.
 package integration
 
 import (
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// system is a balancer on Consul, with backends of one service.
+// system is a balancer on Consul, with instances of one service.
 type system struct {
 	*lbtest.Balancer
 	cluster *consultest.Cluster
@@ -45,7 +45,7 @@ func start(t *testing.T, nginx nginxtest.Binary, args ...string) *system {
 	}
 }
 
-// alone is start with one Consul, for tests whose subject is not the cluster.
+// alone is start with a single Consul server, for tests that don't need a cluster.
 func alone(t *testing.T, nginx nginxtest.Binary, args ...string) *system {
 	t.Helper()
 	consul := consultest.Start(t)
@@ -56,16 +56,15 @@ func alone(t *testing.T, nginx nginxtest.Binary, args ...string) *system {
 	}
 }
 
-// newest is the newest nginx there is: tests whose subject is not nginx need
-// only one.
+// newest is the newest nginx of this machine, for tests that need only one version.
 func newest(t *testing.T) nginxtest.Binary {
 	t.Helper()
 	all := nginxtest.Binaries(t)
 	return all[len(all)-1]
 }
 
-// backends starts and registers servers named from "server-FROM" on, and waits
-// until they are served.
+// backends starts and registers the instances "server-FROM" to "server-TO", and waits until
+// nginx serves them.
 func (s *system) backends(t *testing.T, from, to int) []*lbtest.Backend {
 	t.Helper()
 	var all []*lbtest.Backend

@@ -34,7 +34,7 @@ func TestABadValueHoldsBackItselfOnly(t *testing.T) {
 		for _, word := range []string{"evil-host", "evil-path", "evil-protocol", "evil;}"} {
 			s.Eventually("status names "+word, func() error { return problem(s.Balancer, word) })
 		}
-		s.backends(t, 2, 2) // the next good change goes through by itself
+		s.backends(t, 2, 2) // the next good change is applied without help
 		load.WaitMore(t, 50)
 		lostNothing(t, load.Stop())
 	})
@@ -100,7 +100,7 @@ func TestAConfigurationThatFailsOnlyAtReload(t *testing.T) {
 }
 
 func TestRollbackAndResume(t *testing.T) {
-	s := start(t, newest(t), "--endpoints", "reload") // so that an instance is a generation
+	s := start(t, newest(t), "--endpoints", "reload") // so that each new instance makes a generation
 	s.backends(t, 1, 1)
 	before, err := s.Status()
 	require.NoError(t, err)

@@ -17,8 +17,8 @@ import (
 )
 
 // TestNamesOfAnyLengthAndCase registers services whose names are as long as Consul
-// takes them, differ by case only, or are made to collide with another one's upstream.
-// Each is served by its own instance, and nothing is wrong.
+// allows, differ only in case, or are crafted to collide with another service's upstream.
+// Each one's own instance must serve it, without any problem.
 func TestNamesOfAnyLengthAndCase(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
 		s := alone(t, nginx)
@@ -43,7 +43,7 @@ func TestNamesOfAnyLengthAndCase(t *testing.T) {
 	})
 }
 
-// answers reports whether the path is answered with the text.
+// answers reports whether the answer for the path is the text.
 func (s *system) answers(path, want string) error {
 	response, err := http.Get("http://" + s.HTTP + path)
 	if err != nil {

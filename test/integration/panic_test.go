@@ -16,8 +16,8 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestWhenAllAreCriticalAllAreTried has Consul's checks fail for servers that in
-// truth answer, as checks with a mistake do after a deploy.
+// TestWhenAllAreCriticalAllAreTried makes Consul's checks fail for instances that answer,
+// as wrong checks do after a deploy.
 func TestWhenAllAreCriticalAllAreTried(t *testing.T) {
 	t.Parallel() // it mostly waits
 	var wrong atomic.Bool

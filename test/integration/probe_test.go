@@ -11,8 +11,8 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestAnInstanceThatCantBeReachedLeavesTheRotation has Consul believe in a dead
-// server for an hour.
+// TestAnInstanceThatCantBeReachedLeavesTheRotation has a dead instance whose check in
+// Consul passes for an hour.
 func TestAnInstanceThatCantBeReachedLeavesTheRotation(t *testing.T) {
 	s := start(t, newest(t))
 	var all []*lbtest.Backend

@@ -23,11 +23,11 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// crowd is how many services there are beside the one that is in trouble.
+// crowd is the number of services beside the one with the problem.
 const crowd = 49
 
-// startInACrowd is a balancer on one Consul, with a server of hello under load
-// and a crowd of other services.
+// startInACrowd starts a balancer on one Consul server, with an instance of hello under
+// load and many other services.
 func startInACrowd(t *testing.T, args ...string) (*system, *lbtest.Backend, *lbtest.Load) {
 	t.Helper()
 	consul := consultest.Start(t)
@@ -46,7 +46,7 @@ func startInACrowd(t *testing.T, args ...string) (*system, *lbtest.Backend, *lbt
 
 func other(n int) string { return fmt.Sprintf("other-%d", n) }
 
-// other registers one of the crowd, or changes its version.
+// other registers one of the other services, or changes its version.
 func (s *system) other(t *testing.T, n int, version string) {
 	t.Helper()
 	require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{
@@ -55,7 +55,7 @@ func (s *system) other(t *testing.T, n int, version string) {
 	}))
 }
 
-// version registers a server of hello again, with another version.
+// version registers an instance of hello again, with another version.
 func (s *system) version(t *testing.T, b *lbtest.Backend, version string) {
 	t.Helper()
 	r := b.Registration(hello)
@@ -63,8 +63,8 @@ func (s *system) version(t *testing.T, b *lbtest.Backend, version string) {
 	require.NoError(t, s.consul.Agent().ServiceRegister(r))
 }
 
-// becomes waits until a service has a state and a reason with all the words, and
-// the balancer as a whole serves.
+// becomes waits until a service has this state and a reason with all these words, and the
+// balancer's own state is serving.
 func (s *system) becomes(service string, state endpoints.State, words ...string) {
 	s.Eventually(fmt.Sprintf("%s is %s", service, state), func() error {
 		services, err := s.Services()
@@ -103,7 +103,7 @@ func is(service admin.Service, state endpoints.State, words []string) error {
 	return nil
 }
 
-// wrote waits until a file of the current generation has a line.
+// wrote waits until a file of the current generation contains a line.
 func (s *system) wrote(file, line string) {
 	s.Eventually(fmt.Sprintf("%q is in %s", line, file), func() error {
 		text, err := os.ReadFile(filepath.Join(s.StateDir, "current", file))
@@ -114,7 +114,7 @@ func (s *system) wrote(file, line string) {
 	})
 }
 
-// refusals counts what the history has of refused configurations.
+// refusals counts the refused configurations in the history.
 func (s *system) refusals(t *testing.T, kind controller.Kind, service string) int {
 	t.Helper()
 	out, err := s.Lbctl("history", "--limit", "1000", "-o", "json")
@@ -204,7 +204,7 @@ func TestAValueThatATemplateCantTakeHoldsBackItsServiceOnly(t *testing.T) {
 			s.version(t, b, "2.0")
 			s.wrote(file, block(hello, "200"))
 
-			// Others change in the same moment, and are not at fault.
+			// Other services change at the same moment, and are not the cause.
 			s.other(t, 0, "3.0")
 			s.version(t, b, tt.bad)
 			s.other(t, 1, "3.0")
@@ -222,7 +222,7 @@ func TestAValueThatATemplateCantTakeHoldsBackItsServiceOnly(t *testing.T) {
 				assert.Equal(t, 1001, s.refusals(t, controller.Rejected, hello), "one refusal, which names the service")
 			}
 
-			// A restart knows the last good block still.
+			// lbctl knows the last good block also after a restart.
 			s.StopLbctl()
 			s.StartLbctl()
 			s.becomes(hello, endpoints.Quarantined, tt.reason)
@@ -258,7 +258,7 @@ func TestAMistakeInATemplateIsNotTheServicesFault(t *testing.T) {
 	s.becomes(hello, endpoints.Fresh)
 	s.wrote("http.d/own.conf", "upstream own-"+hello)
 
-	// One that can't take a service's data frees it when it can.
+	// The service leaves the quarantine when the template accepts its data.
 	write("{{range catalog.Services}}{{$name := .Name}}{{range .Instances}}map $host $own_{{$name | replaceAll \"-\" \"_\"}} { {{or .Version \"none\"}} 1; }\n{{end}}{{end}}")
 	s.wrote("http.d/own.conf", "{ 2.0 1; }")
 	s.version(t, b, "include") // which means something else to nginx

@@ -14,12 +14,12 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// resync is how long changes made while lbctl was away may take to be served: nginx
-// sends copies of a question that was not answered every five seconds.
+// resync bounds the time until nginx serves changes that were made while lbctl was away:
+// every five seconds nginx sends a copy of a question that has no answer.
 const resync = 15 * time.Second
 
-// TestAnLbctlThatDoesNotAnswerIsNotNoticed leaves nginx's questions unanswered, for
-// longer than it waits for an answer.
+// TestAnLbctlThatDoesNotAnswerIsNotNoticed leaves nginx's questions without an answer, and
+// checks that no call fails.
 func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
@@ -42,7 +42,7 @@ func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
 			gone := time.Now()
 			fresh.Register(t, s.consul, hello)
 			require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-"+all[n].Name, "leaving"))
-			time.Sleep(time.Until(gone.Add(away.longEnough))) // not a wait for something, but the absence itself
+			time.Sleep(time.Until(gone.Add(away.longEnough))) // the absence is a time by itself
 			assert.Zero(t, load.First(fresh.Name), "nobody can have told nginx")
 
 			back := time.Now()
@@ -66,8 +66,8 @@ func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
 	assert.Equal(t, generation, status.Nginx.Generation, "no reload was needed")
 }
 
-// TestAnNginxThatAsksNoMoreIsReloaded answers nginx's questions with an error while
-// lbctl is away, after which nginx doesn't ask for an hour.
+// TestAnNginxThatAsksNoMoreIsReloaded answers nginx's questions with an error while lbctl
+// is away. After such an answer nginx doesn't ask for an hour.
 func TestAnNginxThatAsksNoMoreIsReloaded(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))

@@ -52,7 +52,7 @@ func TestKilledServerLosesOnlyCallsInFlight(t *testing.T) {
 	s.WaitServing(hello, 2)
 	load.WaitMore(t, 100)
 	result := load.Stop()
-	// Four callers: at most so many calls were in flight on it.
+	// Four callers can have at most four calls in flight on it.
 	assert.LessOrEqual(t, result.Failed(), 4, "%v", result.Failures)
 }
 

@@ -17,7 +17,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// TestLogWithoutReader takes the reader of the daemon's standard output and error away.
+// TestLogWithoutReader ends the reader of the daemon's standard output and error.
 func TestLogWithoutReader(t *testing.T) {
 	consul, dir := consultest.Start(t), nginxtest.Dir(t)
 	cmd := exec.Command(lbtest.Binary(t), "run", "--state-dir", dir, "--nginx", newest(t).Path, "--admin", "none",
@@ -35,7 +35,7 @@ func TestLogWithoutReader(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, reader.Close())
 
-	// What it logs from now on goes nowhere, and it works.
+	// From now on its log is lost, and it must still work.
 	s := lbtest.StartBackend(t, "server-1")
 	s.Register(t, consul.Client(), hello)
 	lbtest.Eventually(t, "the service is in the configuration", func() error {
@@ -49,8 +49,8 @@ func TestLogWithoutReader(t *testing.T) {
 	assert.NoError(t, cmd.Wait(), "it ends as after any SIGINT")
 }
 
-// TestHangup shows what SIGHUP does to the daemon: it reads again what can be read, and
-// keeps what was there of the rest.
+// TestHangup sends SIGHUP to the daemon. The daemon must read its files again, and keep the
+// old content of those that it can't read.
 func TestHangup(t *testing.T) {
 	dir := t.TempDir()
 	token, templates := filepath.Join(dir, "token"), filepath.Join(dir, "templates")
@@ -90,7 +90,7 @@ func TestHangup(t *testing.T) {
 func TestCommandWithoutReader(t *testing.T) {
 	cmd := exec.Command("bash", "-c", `"$0" completion bash | head -1; exit ${PIPESTATUS[0]}`, lbtest.Binary(t))
 	out, err := cmd.CombinedOutput()
-	if err != nil { // else it was done before head was
+	if err != nil { // nil: the command ended before head did
 		assert.Equal(t, 128+int(syscall.SIGPIPE), cmd.ProcessState.ExitCode())
 	}
 	assert.Equal(t, 1, strings.Count(string(out), "\n"), "nothing but head's line: %s", out)

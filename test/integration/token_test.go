@@ -42,7 +42,7 @@ func TestARevokedTokenEmptiesNothing(t *testing.T) {
 	s.Eventually("status says that the token is gone", revoked)
 	load.WaitMore(t, 100)
 
-	// All of it again without anything known but what is on disk.
+	// The same must hold after a restart, when lbctl knows only what is on disk.
 	lostNothing(t, load.Stop())
 	s.StopLbctl()
 	s.Nginx().Stop()

@@ -12,8 +12,8 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// TestWeightZeroGetsNoTraffic puts an instance into warning whose weight is then 0, as
-// the registrar's WEIGHT=10/0 says, with every nginx there is.
+// TestWeightZeroGetsNoTraffic puts an instance with weight 0 in warning (WEIGHT=10/0 of the
+// registrar) into warning, with every nginx of this machine.
 func TestWeightZeroGetsNoTraffic(t *testing.T) {
 	for _, nginx := range nginxtest.Binaries(t) {
 		t.Run(nginx.Version, func(t *testing.T) {
