@@ -1,4 +1,4 @@
-// Command lbctl keeps nginx serving what Consul says, and tells how it is doing.
+// Command lbctl keeps nginx serving what Consul says, and reports its state.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command registrar keeps a server registered with Consul and takes it out
-// without losing a request. docs/registrar.md is its manual.
+// Command registrar keeps a server registered with Consul and takes it out of
+// service without losing a request. docs/registrar.md is its manual.
 package main
 
 import (

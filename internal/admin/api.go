@@ -1,6 +1,6 @@
 // Package admin is the daemon's HTTP API and its client, which lbctl's commands
-// use. Over its unix socket the daemon can be asked and told; over TCP it can
-// only be asked.
+// use. The API on the unix socket can query and control the daemon; on TCP it is
+// read-only.
 package admin
 
 import (
@@ -10,8 +10,8 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// DefaultPort is the TCP port of the API, and DefaultAddress where it listens
-// unless told otherwise.
+// DefaultPort is the default TCP port of the API, and DefaultAddress its default
+// address.
 const (
 	DefaultPort    = 9119
 	DefaultAddress = "127.0.0.1:9119"
@@ -20,13 +20,13 @@ const (
 // The types below are the JSON of the API and of lbctl's -o json, as are
 // controller.Status and controller.Event. docs/cli.md promises their fields.
 
-// A Service is a balanced service: what comes to it, and who serves it.
+// A Service is a balanced service: its routes and its instances.
 type Service struct {
 	Name     string             `json:"name"`
-	Protocol endpoints.Protocol `json:"protocol"` // "" when it isn't known: nothing is served then
+	Protocol endpoints.Protocol `json:"protocol"` // "" if unknown: the service is not served then
 	Routes   []endpoints.Route  `json:"routes"`
-	Port     int                `json:"port,omitempty"` // tcp: where the balancer listens
-	Default  bool               `json:"default"`        // gets what no route of its protocol matches
+	Port     int                `json:"port,omitempty"` // tcp only: the port on which nginx listens
+	Default  bool               `json:"default"`        // gets all requests that match no route of its protocol
 	State    endpoints.State    `json:"state"`
 	// Reason says why State isn't fresh.
 	Reason     string     `json:"reason,omitempty"`
@@ -41,29 +41,30 @@ type Service struct {
 type Instance struct {
 	endpoints.Instance
 	InRotation bool `json:"in_rotation"`
-	// Held: it vanished from Consul's catalog and is kept in rotation.
+	// Held: it vanished from Consul's catalog, and lbctl keeps it in rotation.
 	Held bool `json:"held"`
-	// Ejected: Consul has it in rotation and lbctl does not, since EjectedSince.
+	// Ejected: lbctl has taken it out of rotation at EjectedSince, though Consul's
+	// checks pass.
 	Ejected      bool      `json:"ejected"`
 	EjectedSince time.Time `json:"ejected_since,omitzero"`
-	// Reason says why it gets no traffic, or less than its weight, or gets some
-	// though it vanished or something else is known against it.
+	// Reason says why it gets no traffic, why it gets less than its weight, or why it
+	// gets traffic though it vanished, a check is critical or probes fail.
 	Reason string `json:"reason,omitempty"`
 }
 
-// A Generation is one configuration that nginx was given. Files are there only
-// where one generation was asked for.
+// A Generation is one configuration on disk. Files is set only in the answer for a
+// single generation.
 type Generation struct {
 	nginx.Generation
 	Current bool              `json:"current"`
 	Files   map[string]string `json:"files,omitempty"`
 }
 
-// A Diff is what changed from one generation to another, file by file.
+// A Diff is the difference between two generations, file by file.
 type Diff struct {
 	From  int        `json:"from"`
 	To    int        `json:"to"`
-	Files []FileDiff `json:"files"` // those that differ, by name
+	Files []FileDiff `json:"files"` // the files that differ, sorted by name
 }
 
 // A FileDiff is one file's unified diff.
@@ -77,24 +78,24 @@ type FileDiff struct {
 
 // A RollbackRequest is the body of POST /v1/rollback.
 type RollbackRequest struct {
-	Generation int `json:"generation"` // 0: the one before the current
+	Generation int `json:"generation"` // 0: the one before the current one
 }
 
-// A Rolled is what a rollback did.
+// A Rolled is the result of a rollback.
 type Rolled struct {
-	From       int        `json:"from"` // what nginx served before
+	From       int        `json:"from"` // the generation that was current before
 	Generation Generation `json:"generation"`
 }
 
-// A Resumed is what a resume did.
+// A Resumed is the result of a resume.
 type Resumed struct {
 	// Frozen is the generation that was pinned, 0 when none was.
 	Frozen int `json:"frozen"`
 }
 
-// An Accepted is what an accept did.
+// An Accepted is the result of an accept.
 type Accepted struct {
-	Released int `json:"released"` // held instances that were let go
+	Released int `json:"released"` // held instances removed from rotation
 }
 
 type errorAnswer struct {

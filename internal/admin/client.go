@@ -20,69 +20,68 @@ import (
 	"lbctl/internal/printable"
 )
 
-// ErrUnreachable means that no daemon answered. Errors that wrap it say what
-// was tried, and what to do.
+// ErrUnreachable means that no daemon answered. Errors that wrap it name the
+// addresses that were tried, and a remedy.
 var ErrUnreachable = errors.New("no daemon answered")
 
-// An Error is the daemon's answer that it did not do, or could not do, what it
-// was asked.
+// An Error is an error answer of the daemon.
 type Error struct {
-	Status  int // HTTP's
+	Status  int // HTTP status code
 	Message string
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// How long a daemon may take: to answer a question, and for a rollback, which
-// tests, reloads and verifies, and may have to do so twice.
+// Timeouts of requests. A POST may be a rollback, which tests a generation, reloads
+// nginx and verifies it, up to twice.
 const (
-	askTimeout = 15 * time.Second
-	actTimeout = 90 * time.Second
+	getTimeout  = 15 * time.Second
+	postTimeout = 90 * time.Second
 )
 
-// A Client asks a daemon over its HTTP API.
+// A Client sends requests to a daemon's HTTP API.
 type Client struct {
-	places    []place
+	remotes   []remote
 	printable bool
 }
 
-// A place is where a daemon may listen.
-type place struct {
-	address string // for people
-	base    string // of URLs
+// A remote is an address at which a daemon may listen.
+type remote struct {
+	address string // as shown in messages
+	base    string // the start of URLs
 	http    *http.Client
 }
 
-// NewClient gives a client for the daemon at the first of the addresses that
+// NewClient returns a client for the daemon at the first of the addresses that
 // accepts a connection. An address is "unix:///path/admin.sock", or
-// "http://127.0.0.1:9119", where the scheme may be left out.
+// "http://127.0.0.1:9119", which may omit the scheme.
 func NewClient(addresses ...string) (*Client, error) {
 	client := new(Client)
 	for _, address := range addresses {
-		place, err := newPlace(address)
+		remote, err := newRemote(address)
 		if err != nil {
 			return nil, err
 		}
-		client.places = append(client.places, place)
+		client.remotes = append(client.remotes, remote)
 	}
-	if len(client.places) == 0 {
+	if len(client.remotes) == 0 {
 		return nil, errors.New("no address of a daemon was given")
 	}
 	return client, nil
 }
 
-// Printable has the client make all text in answers safe to print on a terminal, see
-// package printable. Answers that programs read are better left as they are.
+// Printable makes the client escape all text in answers, so that it is safe to print
+// on a terminal, see package printable. Programs need the exact text.
 func (c *Client) Printable() *Client {
 	c.printable = true
 	return c
 }
 
-func newPlace(address string) (place, error) {
+func newRemote(address string) (remote, error) {
 	network, target, base := "unix", strings.TrimPrefix(address, "unix://"), "http://lbctl"
 	if target != address {
 		if !strings.HasPrefix(target, "/") {
-			return place{}, fmt.Errorf("address %q: want unix:// and an absolute path, such as unix:///var/lib/lbctl/run/admin.sock", address)
+			return remote{}, fmt.Errorf("address %q: want unix:// and an absolute path, such as unix:///var/lib/lbctl/run/admin.sock", address)
 		}
 	} else {
 		if !strings.Contains(address, "://") {
@@ -90,7 +89,7 @@ func newPlace(address string) (place, error) {
 		}
 		u, err := url.Parse(address)
 		if err != nil || u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-			return place{}, fmt.Errorf("address %q: want http://HOST:PORT or unix:///PATH", target)
+			return remote{}, fmt.Errorf("address %q: want http://HOST:PORT or unix:///PATH", target)
 		}
 		if u.Port() == "" {
 			u.Host = net.JoinHostPort(u.Hostname(), strconv.Itoa(DefaultPort))
@@ -99,83 +98,84 @@ func newPlace(address string) (place, error) {
 		address = base
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	return place{
+	return remote{
 		address: address,
 		base:    base,
 		http: &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return dialer.DialContext(ctx, network, target)
 			},
-			// A watch asks once a second for hours; one connection is enough.
+			// A watch sends a request per second for hours; one connection is enough.
 			MaxIdleConnsPerHost: 1,
 			IdleConnTimeout:     30 * time.Second,
 		}},
 	}, nil
 }
 
-// Status is how the balancer is doing.
+// Status returns the state of nginx, Consul and the daemon.
 func (c *Client) Status(ctx context.Context) (controller.Status, error) {
 	return get[controller.Status](ctx, c, "/v1/status")
 }
 
-// Services are the balanced services, by name.
+// Services returns the balanced services, sorted by name.
 func (c *Client) Services(ctx context.Context) ([]Service, error) {
 	return get[[]Service](ctx, c, "/v1/services")
 }
 
-// Service is one service; an *Error with status 404 says which ones there are.
+// Service returns one service. For an unknown name the error is an *Error with status
+// 404, which lists the known ones.
 func (c *Client) Service(ctx context.Context, name string) (Service, error) {
 	return get[Service](ctx, c, "/v1/services/"+url.PathEscape(name))
 }
 
-// History is what happened, newest first.
+// History returns the recorded events, newest first.
 func (c *Client) History(ctx context.Context) ([]controller.Event, error) {
 	return get[[]controller.Event](ctx, c, "/v1/history")
 }
 
-// Generations are those on disk, newest first, without their files.
+// Generations returns the generations on disk, newest first, without their files.
 func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
 	return get[[]Generation](ctx, c, "/v1/generations")
 }
 
-// Diff compares two generations. A zero to is the current one, a zero from the
-// one before to.
+// Diff compares two generations. If to is 0, it is the current one. If from is 0, it is
+// the one before to.
 func (c *Client) Diff(ctx context.Context, from, to int) (Diff, error) {
 	return get[Diff](ctx, c, fmt.Sprintf("/v1/diff?from=%d&to=%d", from, to))
 }
 
-// Rollback makes nginx serve generation number, 0 being the one before the
-// current, and stay with it until Resume.
+// Rollback makes nginx serve a generation, and pins it until Resume. Number 0 is the
+// generation before the current one.
 func (c *Client) Rollback(ctx context.Context, number int) (Rolled, error) {
 	return post[Rolled](ctx, c, "/v1/rollback", RollbackRequest{Generation: number})
 }
 
-// Resume follows Consul again.
+// Resume makes the daemon follow Consul again.
 func (c *Client) Resume(ctx context.Context) (Resumed, error) {
 	return post[Resumed](ctx, c, "/v1/resume", struct{}{})
 }
 
-// Accept takes Consul's word that the held instances are gone.
+// Accept removes the held instances from rotation.
 func (c *Client) Accept(ctx context.Context) (Accepted, error) {
 	return post[Accepted](ctx, c, "/v1/accept", struct{}{})
 }
 
-// Ready is the daemon's one line on whether nginx answers; the error is an
-// *Error with that line when it does not.
+// Ready returns the daemon's line that nginx answers. If nginx does not answer, the
+// error is an *Error with the reason.
 func (c *Client) Ready(ctx context.Context) (string, error) {
 	body, err := c.ask(ctx, http.MethodGet, "/readyz", nil)
 	return strings.TrimSpace(string(body)), err
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
 	body, err := c.ask(ctx, http.MethodGet, path, nil)
 	return decode[T](c, body, path, err)
 }
 
 func post[T any](ctx context.Context, c *Client, path string, request any) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, actTimeout)
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
 	body, err := json.Marshal(request)
 	if err == nil {
@@ -196,7 +196,7 @@ func decode[T any](c *Client, body []byte, path string, err error) (T, error) {
 		return answer, nil
 	}
 	switch any(answer).(type) {
-	case Diff: // whose text has lines
+	case Diff: // keeps its line breaks
 		printable.FieldsOfLines(&answer)
 	default:
 		printable.Fields(&answer)
@@ -204,89 +204,89 @@ func decode[T any](c *Client, body []byte, path string, err error) (T, error) {
 	return answer, nil
 }
 
-// maxAnswer bounds what is read of an answer: the files of two generations with
+// maxAnswer limits the size of an answer in bytes. The files of two generations with
 // thousands of services fit.
 const maxAnswer = 256 << 20
 
-// ask is one request to the first place that can be connected to.
+// ask sends the request to the first remote that accepts a connection.
 func (c *Client) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	var tried []string
-	remedy := "is 'lbctl run' running? Say where with --addr or LBCTL_ADDR"
-	for _, place := range c.places {
-		answer, err := place.ask(ctx, method, path, body)
-		var absent *absentError
-		var said *Error
-		if errors.As(err, &said) && c.printable {
-			said.Message = printable.Line(said.Message)
+	remedy := "is 'lbctl run' running? Give its address with --addr or LBCTL_ADDR"
+	for _, remote := range c.remotes {
+		answer, err := remote.ask(ctx, method, path, body)
+		var connect *connectError
+		var apiErr *Error
+		if errors.As(err, &apiErr) && c.printable {
+			apiErr.Message = printable.Line(apiErr.Message)
 		}
-		if !errors.As(err, &absent) {
+		if !errors.As(err, &connect) {
 			return answer, err
 		}
-		if absent.denied {
-			remedy = "run the command as the user that lbctl runs as, or ask over HTTP with --addr"
+		if connect.denied {
+			remedy = "run the command as the user that lbctl runs as, or use HTTP with --addr"
 		}
-		tried = append(tried, fmt.Sprintf("%s (%s)", place.address, absent.reason))
+		tried = append(tried, fmt.Sprintf("%s (%s)", remote.address, connect.reason))
 	}
 	return nil, fmt.Errorf("%w at %s; %s", ErrUnreachable, strings.Join(tried, " or "), remedy)
 }
 
-// An absentError says why nobody could be asked at a place.
-type absentError struct {
+// A connectError says why a remote did not accept a connection or answer.
+type connectError struct {
 	reason string
-	denied bool // somebody may be there, but not for this user
+	denied bool // this user may not use the socket
 }
 
-func (e *absentError) Error() string { return e.reason }
+func (e *connectError) Error() string { return e.reason }
 
-func (p place) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, method, p.base+path, bytes.NewReader(body))
+func (r remote) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, r.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("ask %s%s: %w", p.address, path, err)
+		return nil, fmt.Errorf("request %s%s: %w", r.address, path, err)
 	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := p.http.Do(request)
+	response, err := r.http.Do(request)
 	if err != nil {
-		return nil, whyAbsent(ctx, err)
+		return nil, connectErrorOf(ctx, err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s%s: %w", p.address, path, err)
+		return nil, fmt.Errorf("read the answer of %s%s: %w", r.address, path, err)
 	}
 	if response.StatusCode == http.StatusOK {
 		return answer, nil
 	}
-	var said errorAnswer
+	var failed errorAnswer
 	switch {
-	case json.Unmarshal(answer, &said) == nil && said.Error != "":
+	case json.Unmarshal(answer, &failed) == nil && failed.Error != "":
 	case path == "/readyz" && response.StatusCode == http.StatusServiceUnavailable:
-		said.Error = strings.TrimSpace(string(answer))
+		failed.Error = strings.TrimSpace(string(answer))
 	default:
-		said.Error = fmt.Sprintf("%s%s: %s, which is not an answer of lbctl", p.address, path, response.Status)
+		failed.Error = fmt.Sprintf("%s%s: %s, which is not an answer of lbctl", r.address, path, response.Status)
 	}
-	return nil, &Error{Status: response.StatusCode, Message: said.Error}
+	return nil, &Error{Status: response.StatusCode, Message: failed.Error}
 }
 
-// whyAbsent puts what the net package says into words.
-func whyAbsent(ctx context.Context, err error) error {
+// connectErrorOf turns an error of the net package into a plain message.
+func connectErrorOf(ctx context.Context, err error) error {
 	var timeout net.Error
 	var op *net.OpError
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return context.Canceled
 	case errors.Is(err, fs.ErrNotExist):
-		return &absentError{reason: "the socket does not exist"}
+		return &connectError{reason: "the socket does not exist"}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return &absentError{reason: "connection refused"}
+		return &connectError{reason: "connection refused"}
 	case errors.Is(err, fs.ErrPermission):
-		return &absentError{reason: "permission denied", denied: true}
+		return &connectError{reason: "permission denied", denied: true}
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &absentError{reason: "no answer in time"}
+		return &connectError{reason: "no answer in time"}
 	case errors.As(err, &op):
-		return &absentError{reason: op.Err.Error()}
+		return &connectError{reason: op.Err.Error()}
 	default:
-		return &absentError{reason: err.Error()}
+		return &connectError{reason: err.Error()}
 	}
 }

@@ -12,30 +12,31 @@ import (
 	"strings"
 )
 
-// A web page can have its own name resolve to 127.0.0.1, and then read what this API
-// answers the browser (DNS rebinding). The browser sends the page's name as Host, so
-// only names that are this machine's are answered. Addresses are answered, whichever
-// they are: no name is resolved to get there, so no page can pose as one. A machine
-// can't know them all either, such as those under which a container is published.
+// A web page can make its own name resolve to 127.0.0.1, and then read the answers of
+// this API through the browser (DNS rebinding). The browser sends the page's name as
+// Host, so the API accepts only names of this machine. It accepts every IP address,
+// because reaching an address needs no name resolution, so the attack can't use it. The
+// machine does not know all its addresses either, such as those of a published port.
 
-// hosts are the names that the API is asked by over TCP.
+// hosts are the host names that the API accepts over TCP.
 type hosts struct {
-	names []string // lower case; "*.example.org" for all below it, "*" for any
+	names []string // lower case; "*.example.org" for all names below it, "*" for any
 }
 
 var hostPattern = regexp.MustCompile(`^(\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?)$`)
 
-// CheckAllowedHost says what is wrong with an element of Server.AllowedHosts.
+// CheckAllowedHost returns an error if name can't be an element of
+// Server.AllowedHosts.
 func CheckAllowedHost(name string) error {
 	if !hostPattern.MatchString(name) {
-		return errors.New(`want names without a port, such as lb.example.com, *.example.org for all below it, or * for any`)
+		return errors.New(`want names without a port, such as lb.example.com, *.example.org for all names below it, or * for any`)
 	}
 	return nil
 }
 
-// newHosts are the machine's own names, and the allowed ones.
+// newHosts returns the machine's own names and the allowed ones.
 func newHosts(allowed []string) hosts {
-	names := []string{"localhost", "*.localhost"} // which mean loopback, by RFC 6761
+	names := []string{"localhost", "*.localhost"} // loopback, by RFC 6761
 	if own, err := os.Hostname(); err == nil {
 		short, _, _ := strings.Cut(own, ".")
 		names = append(names, own, short)
@@ -50,9 +51,9 @@ func newHosts(allowed []string) hosts {
 
 func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// allows reports whether a request with this Host header is answered.
+// allows reports whether the API accepts a request with this Host header.
 func (h hosts) allows(header string) bool {
-	if header == "" { // HTTP/1.0 of a health check; a browser always sends one
+	if header == "" { // a health check with HTTP/1.0; a browser always sends Host
 		return true
 	}
 	host := header
@@ -69,11 +70,11 @@ func (h hosts) allows(header string) bool {
 	})
 }
 
-// only refuses requests that come by another name, and says what to do about it.
-func (h hosts) only(next http.Handler) http.Handler {
+// restrict refuses requests with another Host.
+func (h hosts) restrict(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.allows(r.Host) {
-			fail(w, http.StatusMisdirectedRequest, fmt.Errorf("the host %q is not one of this daemon's, which are any IP address and %s; "+
+			writeError(w, http.StatusMisdirectedRequest, fmt.Errorf("the Host %q is not allowed, want an IP address or one of %s; "+
 				"allow further names with --admin-allowed-hosts or LBCTL_ADMIN_ALLOWED_HOSTS", r.Host, strings.Join(h.names, ", ")))
 			return
 		}

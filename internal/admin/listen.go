@@ -9,22 +9,22 @@ import (
 	"syscall"
 )
 
-// ListenUnix listens on a unix socket that only the daemon's own user can use.
-// A socket that is there already is taken for one left behind and removed: the
-// caller holds the lock that says no other daemon runs.
+// ListenUnix listens on a unix socket that only the daemon's own user can use. It
+// removes an existing socket, which an earlier daemon left behind: the caller must hold
+// the daemon's lock.
 func ListenUnix(path string) (net.Listener, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("listen on %s: a file that is no socket is in the way; remove it, or choose another --run-dir", path)
+		return nil, fmt.Errorf("listen on %s: the file exists and is not a socket; remove it, or choose another --run-dir", path)
 	default:
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("listen on %s: remove the socket left behind: %w", path, err)
 		}
 	}
-	// The mode has to be right from the start, not a moment later.
+	// A chmod after listening would leave a moment for other users to connect.
 	mask := syscall.Umask(0o177)
 	listener, err := net.Listen("unix", path)
 	syscall.Umask(mask)
@@ -38,7 +38,7 @@ func ListenUnix(path string) (net.Listener, error) {
 func ListenTCP(address string) (net.Listener, error) {
 	listener, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: another process has the port; choose another one with --admin or LBCTL_ADMIN, or \"none\"", address)
+		return nil, fmt.Errorf("listen on %s: another process uses the port; choose another one with --admin or LBCTL_ADMIN, or \"none\"", address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)

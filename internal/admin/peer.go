@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// withPeer is an http.Server's ConnContext: it notes who is at the other end of a
+// withPeer is an http.Server's ConnContext. It stores the user at the other end of a
 // unix socket, for ownersOnly.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	uid, err := peerUID(conn)
@@ -23,17 +23,17 @@ type peer struct {
 	err error
 }
 
-// ownersOnly refuses requests of other users than the daemon's own and root. The
-// socket's mode already keeps them away; this holds too where somebody has opened
-// it, and where a process got a file descriptor of it.
+// ownersOnly refuses requests of users other than root and the daemon's own. The
+// socket's mode keeps them away too, but an operator may have changed the mode, and a
+// process may have inherited a file descriptor.
 func ownersOnly(next http.Handler) http.Handler {
 	own := os.Geteuid()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch from, _ := r.Context().Value(peerKey{}).(peer); {
 		case from.err != nil:
-			fail(w, http.StatusForbidden, fmt.Errorf("cannot find out which user asks: %w", from.err))
+			writeError(w, http.StatusForbidden, fmt.Errorf("find the user of the request: %w", from.err))
 		case from.uid != own && from.uid != 0:
-			fail(w, http.StatusForbidden, fmt.Errorf("user %d asks, and the socket is for user %d, who runs lbctl, and for root", from.uid, own))
+			writeError(w, http.StatusForbidden, fmt.Errorf("user %d may not use the socket, want root or user %d, which runs lbctl", from.uid, own))
 		default:
 			next.ServeHTTP(w, r)
 		}

@@ -55,7 +55,7 @@ func TestOtherUsersCannotUseTheSocket(t *testing.T) {
 		uid, status int
 		says        string
 	}{
-		{nobody, http.StatusForbidden, "user 65534 asks, and the socket is for user 0, who runs lbctl, and for root"},
+		{nobody, http.StatusForbidden, "user 65534 may not use the socket, want root or user 0, which runs lbctl"},
 		{0, http.StatusOK, ""},
 	} {
 		conn, err := dialAs(t, test.uid, path)

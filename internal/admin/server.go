@@ -21,7 +21,7 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// A Controller is what the API asks and tells of the daemon's loop.
+// A Controller is the API's view of the daemon's loop.
 type Controller interface {
 	Status(ctx context.Context) controller.Status
 	History() []controller.Event
@@ -29,13 +29,13 @@ type Controller interface {
 	Resume(ctx context.Context) error
 }
 
-// Services is the endpoint table, as the API sees it.
+// Services is the API's view of the endpoint table.
 type Services interface {
 	Entries() []endpoints.Entry
 	Accept() int
 }
 
-// Generations are nginx's configurations on disk.
+// Generations is the API's view of the generations on disk.
 type Generations interface {
 	Current() (nginx.Generation, error)
 	Generations() ([]nginx.Generation, error)
@@ -48,14 +48,14 @@ type Server struct {
 	Controller  Controller
 	Services    Services
 	Generations Generations
-	// AllowedHosts are names by which the API may be asked over TCP, beside
-	// "localhost" and the machine's own: "lb.example.com", "*.example.org" for all
-	// below it, "*" for any; default none. IP addresses are always allowed.
+	// AllowedHosts are host names that the API accepts over TCP, besides "localhost"
+	// and the machine's own: "lb.example.com", "*.example.org" for all names below it,
+	// "*" for any; default none. It always accepts IP addresses.
 	AllowedHosts []string
 	Logger       *slog.Logger
 }
 
-// Limits of what a client can make the daemon wait for or hold.
+// Limits for clients: times, and sizes in bytes.
 const (
 	headerTimeout = 5 * time.Second
 	readTimeout   = 10 * time.Second
@@ -64,13 +64,13 @@ const (
 	maxBody       = 16 << 10
 )
 
-// rollTimeout is the longest a rollback may take; it goes on when the client
-// has gone away, since half a rollback is none.
-const rollTimeout = actTimeout - 5*time.Second
+// changeTimeout limits a rollback or a resume. Both continue if the client disconnects,
+// because they must not stop halfway.
+const changeTimeout = postTimeout - 5*time.Second
 
-// Run answers on the listeners, on unix sockets everything that root or the daemon's
-// own user asks, elsewhere only what changes nothing, until ctx is done; requests under way are then given a
-// second. It closes the listeners.
+// Run serves the API on the listeners until ctx is done. On unix sockets it serves
+// everything, to root and the daemon's own user; on other sockets it is read-only. When
+// ctx is done, it gives running requests a second, and closes the listeners.
 func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, listener := range listeners {
@@ -78,14 +78,14 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 		if listener.Addr().Network() == "unix" {
 			handler = ownersOnly(handler)
 		} else {
-			handler = newHosts(s.AllowedHosts).only(readOnly(handler))
+			handler = newHosts(s.AllowedHosts).restrict(readOnly(handler))
 		}
 		server := &http.Server{
 			Handler:           handler,
 			ConnContext:       withPeer,
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       readTimeout,
-			WriteTimeout:      actTimeout,
+			WriteTimeout:      postTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeader,
 			ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
@@ -101,7 +101,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			if server.Shutdown(last) != nil {
-				_ = server.Close() // a client that hangs does not keep the daemon
+				_ = server.Close() // a client that hangs must not delay the end of the daemon
 			}
 			return nil
 		})
@@ -109,12 +109,12 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	return group.Wait()
 }
 
-// readOnly refuses what would change something, and says where it can be done.
+// readOnly refuses requests that change something.
 func readOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			fail(w, http.StatusForbidden, errors.New("the HTTP address only answers questions: "+
-				"run the command where the daemon runs, as its user, so that it goes over the unix socket "+
+			writeError(w, http.StatusForbidden, errors.New("the HTTP address is read-only: "+
+				"run the command on the daemon's machine as the daemon's user, so that it uses the unix socket "+
 				"(docker-compose exec load-balancer lbctl ...)"))
 			return
 		}
@@ -122,11 +122,11 @@ func readOnly(next http.Handler) http.Handler {
 	})
 }
 
-// Handler is the whole API.
+// Handler returns the whole API, without access control.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, s.Controller.Status(r.Context()))
+		writeJSON(w, s.Controller.Status(r.Context()))
 	})
 	mux.HandleFunc("GET /v1/services", s.services)
 	mux.HandleFunc("GET /v1/services/{name}", s.service)
@@ -137,13 +137,13 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/rollback", s.rollback)
 	mux.HandleFunc("POST /v1/resume", s.resume)
 	mux.HandleFunc("POST /v1/accept", s.accept)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { line(w, http.StatusOK, "lbctl runs") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeLine(w, http.StatusOK, "lbctl runs") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		handler, pattern := mux.Handler(r)
-		if pattern == "" { // the mux's own answers are no JSON
+		if pattern == "" { // the mux's own error answers are not JSON
 			s.unknown(w, r, handler)
 			return
 		}
@@ -152,16 +152,16 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// unknown answers a path or a method that the API does not have.
+// unknown answers requests with an unknown path or method.
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request, refuse http.Handler) {
-	probe := &recorder{header: http.Header{}}
-	refuse.ServeHTTP(probe, r)
-	if probe.status == http.StatusMethodNotAllowed {
-		w.Header().Set("Allow", probe.header.Get("Allow"))
-		fail(w, http.StatusMethodNotAllowed, fmt.Errorf("%s takes %s, not %s", r.URL.Path, probe.header.Get("Allow"), r.Method))
+	recorded := &recorder{header: http.Header{}}
+	refuse.ServeHTTP(recorded, r)
+	if recorded.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", recorded.header.Get("Allow"))
+		writeError(w, http.StatusMethodNotAllowed, fmt.Errorf("%s takes %s, not %s", r.URL.Path, recorded.header.Get("Allow"), r.Method))
 		return
 	}
-	fail(w, http.StatusNotFound, fmt.Errorf("there is nothing at %s; try /v1/status", r.URL.Path))
+	writeError(w, http.StatusNotFound, fmt.Errorf("there is nothing at %s; try /v1/status", r.URL.Path))
 }
 
 type recorder struct {
@@ -178,7 +178,7 @@ func (s *Server) services(w http.ResponseWriter, _ *http.Request) {
 	for _, entry := range s.Services.Entries() {
 		services = append(services, serviceOf(entry))
 	}
-	answer(w, services)
+	writeJSON(w, services)
 }
 
 func (s *Server) service(w http.ResponseWriter, r *http.Request) {
@@ -186,20 +186,20 @@ func (s *Server) service(w http.ResponseWriter, r *http.Request) {
 	var names []string
 	for _, entry := range s.Services.Entries() {
 		if entry.Name == name {
-			answer(w, serviceOf(entry))
+			writeJSON(w, serviceOf(entry))
 			return
 		}
 		names = append(names, entry.Name)
 	}
 	known := "no service is balanced"
 	if len(names) > 0 {
-		known = "balanced are " + listed(names)
+		known = "want one of " + firstNames(names)
 	}
-	fail(w, http.StatusNotFound, fmt.Errorf("no balanced service %q; %s", name, known))
+	writeError(w, http.StatusNotFound, fmt.Errorf("no balanced service %q; %s", name, known))
 }
 
-// listed is up to ten names.
-func listed(names []string) string {
+// firstNames lists up to ten names.
+func firstNames(names []string) string {
 	const most = 10
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
@@ -208,31 +208,31 @@ func listed(names []string) string {
 }
 
 func (s *Server) history(w http.ResponseWriter, _ *http.Request) {
-	answer(w, append([]controller.Event{}, s.Controller.History()...))
+	writeJSON(w, append([]controller.Event{}, s.Controller.History()...))
 }
 
 func (s *Server) generations(w http.ResponseWriter, _ *http.Request) {
 	all, current, err := s.all()
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
+		writeError(w, http.StatusInternalServerError, err)
 		return
 	}
 	result := []Generation{}
 	for _, generation := range all {
 		result = append(result, Generation{Generation: generation, Current: generation.Number == current})
 	}
-	answer(w, result)
+	writeJSON(w, result)
 }
 
-// all is every generation on disk, newest first, and the current one's number,
-// 0 when there is none yet.
+// all returns every generation on disk, newest first, and the number of the current
+// one, 0 if there is none yet.
 func (s *Server) all() ([]nginx.Generation, int, error) {
 	all, err := s.Generations.Generations()
 	if err != nil {
 		return nil, 0, err
 	}
 	for n := range all {
-		all[n].Upstreams = nil // lbctl's own note, and long
+		all[n].Upstreams = nil // long, and for lbctl only
 	}
 	current, err := s.Generations.Current()
 	return all, current.Number, err
@@ -241,29 +241,29 @@ func (s *Server) all() ([]nginx.Generation, int, error) {
 func (s *Server) generation(w http.ResponseWriter, r *http.Request) {
 	number, err := numberOf("generation", r.PathValue("number"))
 	if err != nil {
-		fail(w, http.StatusBadRequest, err)
+		writeError(w, http.StatusBadRequest, err)
 		return
 	}
 	all, current, err := s.all()
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
+		writeError(w, http.StatusInternalServerError, err)
 		return
 	}
 	found, err := find(all, number)
 	if err != nil {
-		fail(w, http.StatusNotFound, err)
+		writeError(w, http.StatusNotFound, err)
 		return
 	}
 	files, err := s.Generations.Files(number)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
+		writeError(w, http.StatusInternalServerError, err)
 		return
 	}
 	result := Generation{Generation: found, Current: number == current, Files: map[string]string{}}
 	for name, content := range files {
 		result.Files[name] = string(content)
 	}
-	answer(w, result)
+	writeJSON(w, result)
 }
 
 func find(all []nginx.Generation, number int) (nginx.Generation, error) {
@@ -278,9 +278,9 @@ func find(all []nginx.Generation, number int) (nginx.Generation, error) {
 		number, all[len(all)-1].Number, all[0].Number)
 }
 
-// before is the newest generation older than number that nginx has served: one
-// that it refused is nothing to go back to.
-func before(all []nginx.Generation, number int) (nginx.Generation, error) {
+// servedBefore returns the newest generation older than number that nginx has served.
+// A rollback must not go to one that nginx refused.
+func servedBefore(all []nginx.Generation, number int) (nginx.Generation, error) {
 	if number == 0 {
 		return nginx.Generation{}, errors.New("there is no generation yet")
 	}
@@ -301,7 +301,7 @@ func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
 		}
 		number, err := strconv.Atoi(given)
 		if err != nil || number < 0 {
-			fail(w, http.StatusBadRequest, fmt.Errorf("%s %q: want a generation's number", name, given))
+			writeError(w, http.StatusBadRequest, fmt.Errorf("%s %q: want the number of a generation", name, given))
 			return
 		}
 		numbers[i] = number
@@ -309,16 +309,16 @@ func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
 	from, to := numbers[0], numbers[1]
 	all, current, err := s.all()
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
+		writeError(w, http.StatusInternalServerError, err)
 		return
 	}
 	if to == 0 {
 		to = current
 	}
 	if from == 0 {
-		older, err := before(all, to)
+		older, err := servedBefore(all, to)
 		if err != nil {
-			fail(w, http.StatusNotFound, err)
+			writeError(w, http.StatusNotFound, err)
 			return
 		}
 		from = older.Number
@@ -326,124 +326,125 @@ func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
 	var files [2]map[string][]byte
 	for i, number := range []int{from, to} {
 		if _, err := find(all, number); err != nil {
-			fail(w, http.StatusNotFound, err)
+			writeError(w, http.StatusNotFound, err)
 			return
 		}
 		if files[i], err = s.Generations.Files(number); err != nil {
-			fail(w, http.StatusInternalServerError, err)
+			writeError(w, http.StatusInternalServerError, err)
 			return
 		}
 	}
-	answer(w, diffOf(from, to, files[0], files[1]))
+	writeJSON(w, diffOf(from, to, files[0], files[1]))
 }
 
 func (s *Server) rollback(w http.ResponseWriter, r *http.Request) {
 	var request RollbackRequest
-	if !take(w, r, &request) {
+	if !decodeRequest(w, r, &request) {
 		return
 	}
 	all, current, err := s.all()
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
+		writeError(w, http.StatusInternalServerError, err)
 		return
 	}
 	target := nginx.Generation{}
 	if request.Generation == 0 {
-		target, err = before(all, current)
+		target, err = servedBefore(all, current)
 	} else {
 		target, err = find(all, request.Generation)
 	}
 	if err != nil {
-		fail(w, http.StatusNotFound, err)
+		writeError(w, http.StatusNotFound, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), rollTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 	defer cancel()
 	active, err := s.Controller.Rollback(ctx, target.Number)
 	if err != nil {
-		fail(w, http.StatusConflict, err)
+		writeError(w, http.StatusConflict, err)
 		return
 	}
-	answer(w, Rolled{From: current, Generation: Generation{Generation: active, Current: true}})
+	writeJSON(w, Rolled{From: current, Generation: Generation{Generation: active, Current: true}})
 }
 
 func (s *Server) resume(w http.ResponseWriter, r *http.Request) {
 	var nothing struct{}
-	if !take(w, r, &nothing) {
+	if !decodeRequest(w, r, &nothing) {
 		return
 	}
 	var result Resumed
 	if frozen := s.Controller.Status(r.Context()).Frozen; frozen != nil {
 		result.Frozen = frozen.Generation
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), rollTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 	defer cancel()
 	if err := s.Controller.Resume(ctx); err != nil {
-		fail(w, http.StatusConflict, err)
+		writeError(w, http.StatusConflict, err)
 		return
 	}
-	answer(w, result)
+	writeJSON(w, result)
 }
 
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	var nothing struct{}
-	if take(w, r, &nothing) {
-		answer(w, Accepted{Released: s.Services.Accept()})
+	if decodeRequest(w, r, &nothing) {
+		writeJSON(w, Accepted{Released: s.Services.Accept()})
 	}
 }
 
-// ready tells whether nginx answers at all, from whichever generation: what
-// Consul's check of nginx and a container's health check want to know.
+// ready reports whether nginx answers, whatever generation it serves. It is for
+// Consul's check of nginx and for a container's health check.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	number, err := s.Generations.Serving(ctx)
 	if err != nil {
-		line(w, http.StatusServiceUnavailable, err.Error())
+		writeLine(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
-	line(w, http.StatusOK, fmt.Sprintf("nginx serves generation %d", number))
+	writeLine(w, http.StatusOK, fmt.Sprintf("nginx serves generation %d", number))
 }
 
 func numberOf(what, given string) (int, error) {
 	number, err := strconv.Atoi(given)
 	if err != nil || number < 1 {
-		return 0, fmt.Errorf("%s %q: want a number from 1 up", what, given)
+		return 0, fmt.Errorf("%s %q: want a number of at least 1", what, given)
 	}
 	return number, nil
 }
 
-// take reads a request's JSON strictly; an empty body is the zero request. It
-// answers the client itself when that fails.
-func take(w http.ResponseWriter, r *http.Request, into any) bool {
+// decodeRequest reads a request's JSON into into. An empty body is the zero request; an
+// unknown field is an error. If it fails, it sends the error to the client and returns
+// false.
+func decodeRequest(w http.ResponseWriter, r *http.Request, into any) bool {
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(into); err != nil && !errors.Is(err, io.EOF) {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the request is larger than %d bytes", tooLarge.Limit))
+			writeError(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the request is larger than %d bytes", tooLarge.Limit))
 			return false
 		}
-		fail(w, http.StatusBadRequest, fmt.Errorf("the request is not the JSON that was expected: %w", err))
+		writeError(w, http.StatusBadRequest, fmt.Errorf("decode the JSON of the request: %w", err))
 		return false
 	}
 	return true
 }
 
-func answer(w http.ResponseWriter, value any) {
+func writeJSON(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(value) // a client that has gone away needs no answer
+	_ = encoder.Encode(value) // an error means that the client has disconnected
 }
 
-func fail(w http.ResponseWriter, status int, err error) {
+func writeError(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(errorAnswer{Error: err.Error()})
 }
 
-func line(w http.ResponseWriter, status int, text string) {
+func writeLine(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	fmt.Fprintln(w, text)

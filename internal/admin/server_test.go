@@ -129,9 +129,9 @@ func TestHTTP(t *testing.T) {
 		"a generation has files":               {path: "/v1/generations/1", status: 200, answer: `"files":{"nginx.conf":"x\n"}`},
 		"an unknown generation":                {path: "/v1/generations/9", status: 404, answer: "there is no generation 9 on disk; want one of 1 to 3"},
 		"no number":                            {path: "/v1/generations/x", status: 400, answer: `generation \"x\": want a number`},
-		"an unknown service":                   {path: "/v1/services/nope", status: 404, answer: `no balanced service \"nope\"; balanced are web`},
+		"an unknown service":                   {path: "/v1/services/nope", status: 404, answer: `no balanced service \"nope\"; want one of web`},
 		"a diff skips what nginx never served": {path: "/v1/diff", status: 200, answer: `{"from":1,"to":3,"files":[]}`},
-		"a diff of no numbers":                 {path: "/v1/diff?from=-1", status: 400, answer: `from \"-1\": want a generation's number`},
+		"a diff of no numbers":                 {path: "/v1/diff?from=-1", status: 400, answer: `from \"-1\": want the number of a generation`},
 		"a diff of what is not there":          {path: "/v1/diff?from=1&to=9", status: 404, answer: "there is no generation 9"},
 		"a disk that can't be read":            {fake: &fake{disk: errors.New("disk gone")}, path: "/v1/generations", status: 500, answer: "disk gone"},
 		"nothing there":                        {path: "/v2/status", status: 404, answer: "there is nothing at /v2/status; try /v1/status"},
@@ -183,7 +183,7 @@ func TestTCPOnlyAnswers(t *testing.T) {
 	var refused *Error
 	require.ErrorAs(t, err, &refused)
 	assert.Equal(t, http.StatusForbidden, refused.Status)
-	assert.Contains(t, refused.Message, "over the unix socket")
+	assert.Contains(t, refused.Message, "uses the unix socket")
 	assert.Equal(t, 3, f.current, "nothing was done")
 }
 
@@ -198,7 +198,7 @@ func TestClientTakesTheFirstThatListens(t *testing.T) {
 	_, err := client(t, missing, "127.0.0.1:1").Status(t.Context())
 	assert.ErrorIs(t, err, ErrUnreachable)
 	assert.EqualError(t, err, "no daemon answered at unix:///nowhere/admin.sock (the socket does not exist) or "+
-		"http://127.0.0.1:1 (connection refused); is 'lbctl run' running? Say where with --addr or LBCTL_ADDR")
+		"http://127.0.0.1:1 (connection refused); is 'lbctl run' running? Give its address with --addr or LBCTL_ADDR")
 }
 
 func TestClientOfSomethingElse(t *testing.T) {
@@ -254,7 +254,7 @@ func TestListenUnix(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(path, []byte("precious"), 0o600))
 	_, err = ListenUnix(path)
-	assert.ErrorContains(t, err, "a file that is no socket is in the way")
+	assert.ErrorContains(t, err, "the file exists and is not a socket")
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	assert.Equal(t, "precious", string(content))
@@ -265,7 +265,7 @@ func TestListenTCP(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	_, err = ListenTCP(taken.Addr().String())
-	assert.ErrorContains(t, err, "another process has the port; choose another one with --admin or LBCTL_ADMIN")
+	assert.ErrorContains(t, err, "another process uses the port; choose another one with --admin or LBCTL_ADMIN")
 }
 
 func TestNewClientRefuses(t *testing.T) {
@@ -277,5 +277,5 @@ func TestNewClientRefuses(t *testing.T) {
 	assert.Error(t, err)
 	c, err := NewClient("balancer.example.com")
 	require.NoError(t, err)
-	assert.Equal(t, "http://balancer.example.com:9119", c.places[0].address)
+	assert.Equal(t, "http://balancer.example.com:9119", c.remotes[0].address)
 }

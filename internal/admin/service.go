@@ -8,7 +8,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// serviceOf is the API's view of an entry of the endpoint table.
+// serviceOf turns an entry of the endpoint table into the API's Service.
 func serviceOf(entry endpoints.Entry) Service {
 	service := Service{
 		Name:       entry.Name,
@@ -35,9 +35,9 @@ func serviceOf(entry endpoints.Entry) Service {
 			shown.Ejected, shown.EjectedSince = true, out.Since
 		}
 		if shown.InRotation {
-			shown.Reason = whySpecial(entry, instance, out)
+			shown.Reason = trafficReason(entry, instance, out)
 		} else {
-			shown.Reason = whyIdle(entry, instance, out)
+			shown.Reason = noTrafficReason(entry, instance, out)
 		}
 		service.Instances = append(service.Instances, shown)
 	}
@@ -63,8 +63,8 @@ func serviceOf(entry endpoints.Entry) Service {
 	return service
 }
 
-// whyIdle says why an instance gets no traffic.
-func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
+// noTrafficReason says why an instance gets no traffic.
+func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
 	switch {
 	case entry.Expired:
 		return "Consul has not confirmed the service for too long"
@@ -77,23 +77,23 @@ func whyIdle(entry endpoints.Entry, instance endpoints.Instance, out endpoints.E
 	case entry.Served() && instance.Weight == 0:
 		return "its weight is 0, and others can serve"
 	default:
-		return "nothing is routed to the service"
+		return "the service has no route"
 	}
 }
 
-// whySpecial says why an instance gets traffic though something is known against
-// it, or less than its weight; "" for all others.
-func whySpecial(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
+// trafficReason says why an instance gets traffic though a check or a probe fails, or
+// why it gets less than its weight. It is "" for all others.
+func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
 	ramp, ramping := entry.Ramp(instance)
 	switch {
 	case !instance.InRotation():
-		return "tried though a check is critical, for too few others pass"
+		return "gets traffic though a check is critical, because too few others pass"
 	case out.Source != "":
-		return "kept, for too few others are left: " + out.Reason
+		return "stays in rotation, because too few others are left: " + out.Reason
 	case instance.Weight == 0:
 		return "its weight is 0, but no other instance can serve"
 	case ramping:
-		return fmt.Sprintf("it is just back, with %.0f %% of its weight", 100*ramp.Share)
+		return fmt.Sprintf("it has just returned, with %.0f %% of its weight", 100*ramp.Share)
 	default:
 		return ""
 	}

@@ -21,13 +21,13 @@ func newAcceptCmd(f *factory) *cobra.Command {
 	opts := &acceptOptions{Out: f.out}
 	cmd := &cobra.Command{
 		Use:   "accept",
-		Short: "Take Consul's word that held instances are gone",
-		Long: `Take Consul's word that held instances are gone, and let them go now.
+		Short: "Remove held instances from rotation now",
+		Long: `Remove held instances from rotation now.
 
-Instances that vanish from Consul in a suspicious way, all at once or all of a
-service, are held: they stay in rotation for a while, since a token that became
-too weak and a catalog that was wiped look just like that. 'lbctl services' shows
-which ones are held, and why.`,
+lbctl holds instances that vanish from Consul all at once, and all instances of a
+service that vanish together: it keeps them in rotation for a while, because a token
+that lost rights or a wiped catalog looks the same. 'lbctl services' shows which
+instances are held, and why.`,
 		Args: atMost(0, ""),
 	}
 	flags := newFlags(f, cmd)
@@ -53,6 +53,6 @@ func runAccept(ctx context.Context, opts *acceptOptions) error {
 		_, err = fmt.Fprintln(opts.Out, "No instance is held.")
 		return err
 	}
-	_, err = fmt.Fprintf(opts.Out, "Let go of %s that Consul no longer lists.\n", count(accepted.Released, "instance"))
+	_, err = fmt.Fprintf(opts.Out, "Removed %s that Consul no longer lists.\n", plural(accepted.Released, "held instance"))
 	return err
 }

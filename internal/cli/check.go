@@ -19,11 +19,10 @@ import (
 )
 
 const checkHelp = `Check templates without Consul and without a daemon: render them for an empty
-Consul and for sample services of every kind, and let nginx -t look at what comes
-out.
+Consul and for sample services of every kind, and run nginx -t on each result.
 
-The exit code is 3 when a check fails. What nginx finds only when it is reloaded,
-such as a port that another process has, is not found.`
+The exit code is 3 when a check fails. The check can't find errors that appear only
+at a reload, such as a port that another process uses.`
 
 type checkOptions struct {
 	Out      io.Writer
@@ -33,12 +32,12 @@ type checkOptions struct {
 	Nginx  daemon.NginxConfig
 }
 
-// A checked is what became of one check.
-type checked struct {
+// A checkResult is the result of one check.
+type checkResult struct {
 	Name  string `json:"name"`
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
-	File  string `json:"file,omitempty"` // the rendered one that nginx stumbled over
+	File  string `json:"file,omitempty"` // the rendered file that nginx refused
 	Line  int    `json:"line,omitempty"`
 	Text  string `json:"text,omitempty"` // of that line
 }
@@ -66,8 +65,8 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 		if err != nil {
 			return err
 		}
-		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Logger: quiet()}
-		var results []checked
+		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Logger: discardLogger()}
+		var results []checkResult
 		failed := 0
 		for _, sample := range samples {
 			result := checkOne(ctx, instance, options, sample)
@@ -85,14 +84,14 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 			err = writeChecks(opts, instance.Build().Version, results)
 		}
 		if err == nil && failed > 0 {
-			return errNotRight
+			return errProblemFound
 		}
 		return err
 	})
 }
 
-func checkOne(ctx context.Context, instance *nginx.Instance, options render.Options, sample sample) checked {
-	result := checked{Name: sample.name}
+func checkOne(ctx context.Context, instance *nginx.Instance, options render.Options, sample sample) checkResult {
+	result := checkResult{Name: sample.name}
 	configuration, err := render.Offline(options, sample.services)
 	if err != nil {
 		result.Error = err.Error()
@@ -100,18 +99,18 @@ func checkOne(ctx context.Context, instance *nginx.Instance, options render.Opti
 	}
 	if err := instance.Test(ctx, configuration.Files); err != nil {
 		result.Error = strings.TrimPrefix(err.Error(), nginx.ErrRejected.Error()+": ")
-		result.File, result.Line, result.Text = place(result.Error, configuration.Files)
+		result.File, result.Line, result.Text = refusedLine(result.Error, configuration.Files)
 		return result
 	}
 	result.OK = true
 	return result
 }
 
-var placePattern = regexp.MustCompile(`in ([^\s:]+):(\d+)`)
+var refusedPattern = regexp.MustCompile(`in ([^\s:]+):(\d+)`)
 
-// place finds the line that nginx complains about.
-func place(message string, files map[string][]byte) (file string, number int, text string) {
-	match := placePattern.FindStringSubmatch(message)
+// refusedLine finds the line that nginx names in its error message.
+func refusedLine(message string, files map[string][]byte) (file string, number int, text string) {
+	match := refusedPattern.FindStringSubmatch(message)
 	if match == nil || files[match[1]] == nil {
 		return "", 0, ""
 	}
@@ -123,12 +122,12 @@ func place(message string, files map[string][]byte) (file string, number int, te
 	return match[1], number, strings.TrimSpace(lines[number-1])
 }
 
-func writeChecks(opts *checkOptions, version string, results []checked) error {
+func writeChecks(opts *checkOptions, version string, results []checkResult) error {
 	printable.Fields(&results)
 	var out strings.Builder
 	for _, result := range results {
 		if result.OK {
-			fmt.Fprintf(&out, "%s    %s: nginx %s takes it\n", opts.Terminal.paint(green, "ok"), result.Name, version)
+			fmt.Fprintf(&out, "%s    %s: nginx %s accepts it\n", opts.Terminal.paint(green, "ok"), result.Name, version)
 			continue
 		}
 		fmt.Fprintf(&out, "%s  %s: %s\n", opts.Terminal.paint(red, "FAIL"), result.Name,
@@ -141,7 +140,7 @@ func writeChecks(opts *checkOptions, version string, results []checked) error {
 	return err
 }
 
-// A sample is a catalog that templates are tried with.
+// A sample is a catalog to check templates with.
 type sample struct {
 	name     string
 	services []endpoints.Service
@@ -157,7 +156,7 @@ var samples = []sample{
 	{name: "services without a healthy instance", services: []endpoints.Service{
 		{Name: "down_grpc", OK: true,
 			Spec:      endpoints.Spec{Protocol: endpoints.GRPC, Default: true},
-			Instances: []endpoints.Instance{instance(1, endpoints.Maintenance)}}, // critical ones would be tried
+			Instances: []endpoints.Instance{instance(1, endpoints.Maintenance)}}, // panic would send traffic to critical ones
 		{Name: "down_http", OK: true,
 			Spec:      endpoints.Spec{Protocol: endpoints.HTTP, Default: true, Routes: []endpoints.Route{{Host: "down.example.com", Path: "/api"}}},
 			Instances: []endpoints.Instance{instance(2, endpoints.Maintenance)}},
@@ -193,8 +192,8 @@ var samples = []sample{
 	}},
 }
 
-// instance is the nth sample instance; its address is one for documentation
-// (RFC 5737).
+// instance returns the nth sample instance. Its address is reserved for
+// documentation (RFC 5737).
 func instance(n int, status endpoints.Status) endpoints.Instance {
 	return endpoints.Instance{
 		ID:      fmt.Sprintf("sample-%d", n),

@@ -22,7 +22,7 @@ func TestCheck(t *testing.T) {
 		}{
 			"the built-in templates": {
 				want: []string{
-					"ok    an empty Consul: nginx " + binary.Version + " takes it\n",
+					"ok    an empty Consul: nginx " + binary.Version + " accepts it\n",
 					"ok    one gRPC service", "ok    services without a healthy instance", "ok    services of every kind",
 				},
 			},
@@ -32,7 +32,7 @@ func TestCheck(t *testing.T) {
 			},
 			"a directive that nginx does not know": {
 				templates: map[string]string{"http.d/own.conf.ctmpl": "# fine\n  nonsense on;\n"},
-				code:      exitNotRight,
+				code:      exitProblem,
 				want: []string{
 					`FAIL  an empty Consul: nginx -t: unknown directive "nonsense" in http.d/own.conf:2`,
 					"      http.d/own.conf:2, from template http.d/own.conf.ctmpl: nonsense on;\n",
@@ -40,17 +40,17 @@ func TestCheck(t *testing.T) {
 			},
 			"a mistake that shows with services only": {
 				templates: map[string]string{"http.d/own.conf.ctmpl": "{{range catalog.TCP}}nonsense on;{{end}}"},
-				code:      exitNotRight,
+				code:      exitProblem,
 				want:      []string{"ok    an empty Consul", "ok    one gRPC service", "FAIL  services of every kind"},
 			},
 			"a template that can't be parsed": {
 				templates: map[string]string{"http.d/own.conf.ctmpl": "fine\n{{range}"},
-				code:      exitNotRight,
+				code:      exitProblem,
 				want:      []string{"FAIL  an empty Consul: template http.d/own.conf.ctmpl: line 2: "},
 			},
 			"a main file without the generation": {
 				templates: map[string]string{"nginx.conf.ctmpl": "events {}\nhttp {}\n"},
-				code:      exitNotRight,
+				code:      exitProblem,
 				want:      []string{"generation.conf"},
 			},
 		} {
@@ -74,11 +74,11 @@ func TestCheckJSON(t *testing.T) {
 	binary := nginxtest.Binaries(t)[0]
 	templates := writeTemplates(t, map[string]string{"http.d/own.conf.ctmpl": "nonsense on;\n"})
 	got := command(t.Context(), Terminal{}, nil, "check", "--nginx", binary.Path, "--templates", templates, "-o", "json")
-	assert.Equal(t, exitNotRight, got.code)
-	var results []checked
+	assert.Equal(t, exitProblem, got.code)
+	var results []checkResult
 	require.NoError(t, json.Unmarshal([]byte(got.out), &results))
 	require.Len(t, results, len(samples))
-	assert.Equal(t, checked{
+	assert.Equal(t, checkResult{
 		Name: "an empty Consul", Error: `nginx -t: unknown directive "nonsense" in http.d/own.conf:1`,
 		File: "http.d/own.conf", Line: 1, Text: "nonsense on;",
 	}, results[0])
@@ -87,7 +87,7 @@ func TestCheckJSON(t *testing.T) {
 func TestCheckUsage(t *testing.T) {
 	got := command(t.Context(), Terminal{}, nil, "check", "--templates", "/nowhere/at/all")
 	assert.Equal(t, exitUsage, got.code)
-	assert.Contains(t, got.err, `--templates "/nowhere/at/all": want a directory that exists`)
+	assert.Contains(t, got.err, `--templates "/nowhere/at/all": want an existing directory`)
 
 	got = command(t.Context(), Terminal{}, nil, "check", "--nginx", "/nowhere/nginx")
 	assert.Equal(t, exitFailure, got.code)
@@ -131,9 +131,9 @@ func TestPlace(t *testing.T) {
 		`unknown directive "two" in a.conf:2`: "a.conf:2 two;",
 		"in b.conf:1":                         "",
 		"in a.conf:9":                         "",
-		"no place at all":                     "",
+		"no file and line":                    "",
 	} {
-		file, line, text := place(message, files)
+		file, line, text := refusedLine(message, files)
 		got := ""
 		if file != "" {
 			got = strings.Join([]string{file, ":", string(rune('0' + line)), " ", text}, "")

@@ -1,8 +1,8 @@
-// Package cli is lbctl's command line: the daemon, and the commands that ask it
-// and tell it what to do. A command is one file: an options struct, a
+// Package cli is lbctl's command line: the daemon, and the commands that query and
+// control it. A command is one file: an options struct, a
 // constructor that fills it from flags, and a run function that does the work
-// and writes results to the standard output; everything else goes to the
-// standard error. exit.go has the exit codes.
+// and writes results to the standard output. Everything else goes to the
+// standard error. exit.go defines the exit codes.
 package cli
 
 import (
@@ -15,14 +15,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A System is what a command line has of the world around it.
+// A System is the environment of a command line.
 type System struct {
 	Args     []string // without the program's name
 	Out, Err io.Writer
 	Environ  []string // NAME=value
-	Terminal Terminal // what Out can show
-	// Now is the clock of what is shown; its time zone is the one that times
-	// are shown in.
+	Terminal Terminal // the capabilities of Out
+	// Now is the clock. Commands show times in its time zone.
 	Now func() time.Time
 }
 
@@ -44,7 +43,7 @@ func Main(ctx context.Context, system System) int {
 	return exitCode(err)
 }
 
-// A factory is what constructors of commands take from.
+// A factory holds what the constructors of commands need.
 type factory struct {
 	out, err io.Writer
 	environ  []string
@@ -54,23 +53,23 @@ type factory struct {
 
 const rootHelp = `lbctl keeps nginx serving what Consul says.
 
-Services register themselves in Consul; lbctl renders nginx's configuration from
-them, tests it, reloads nginx, proves that nginx answers from the new
-configuration, and goes back to the last good one where it does not. Each
+Services register themselves in Consul. lbctl renders nginx's configuration from
+the catalog, tests it, reloads nginx and verifies that nginx serves the new
+configuration. If nginx does not, lbctl goes back to the last good one. Each
 configuration that nginx has served is a numbered generation on disk.
 
-'lbctl run' is the daemon. The other commands ask it, over its unix socket or
+'lbctl run' is the daemon. The other commands query it over its unix socket or
 over HTTP, or work without it (render, check).`
 
 const rootExample = `  lbctl status                 what nginx serves, and whether that is what Consul says
-  lbctl status --wait 60s      block until it is
-  lbctl services               each service, its routes and its instances
+  lbctl status --wait 60s      block until nginx serves what Consul says
+  lbctl services               every service, its routes and its instances
   lbctl services hello_server  one service's instances, and why one gets no traffic
   lbctl history                what happened, newest first
-  lbctl diff                   what the last change did to nginx's configuration
-  lbctl rollback               back to the generation before, and stay there
+  lbctl diff                   how the last change altered nginx's configuration
+  lbctl rollback               go back to the previous generation and stay there
   lbctl resume                 follow Consul again
-  lbctl check --templates DIR  do these templates make configurations nginx takes?`
+  lbctl check --templates DIR  does nginx accept the output of these templates?`
 
 const rootUsage = `{{with .Long}}{{.}}
 
@@ -98,20 +97,20 @@ Flags:
 {{- if not .HasParent}}
 
 Exit codes:
-  0  done, and all is as it should be
-  1  the command could not do its work
-  2  wrong usage: nothing was done
-  3  there is an answer, and it is not what it should be
+  0  success
+  1  the command failed
+  2  wrong usage: the command did nothing
+  3  the command worked and found a problem
   4  no daemon answered
 
-Use "lbctl COMMAND --help" for a command's flags and what it does.{{end}}
+Use "lbctl COMMAND --help" for the help and the flags of a command.{{end}}
 `
 
-func init() { cobra.EnableCommandSorting = false } // the order they are added in is for reading
+func init() { cobra.EnableCommandSorting = false } // help lists commands in the order in which they are added
 
-// The groups that lbctl's help lists commands in.
+// The groups of commands in lbctl's help.
 const (
-	groupSee    = "see"
+	groupQuery  = "query"
 	groupChange = "change"
 	groupRun    = "run"
 	groupMore   = "more"
@@ -139,7 +138,7 @@ func newRootCmd(f *factory) *cobra.Command {
 		return &usageError{command: cmd.CommandPath(), mistakes: []error{err}}
 	})
 	root.AddGroup(
-		&cobra.Group{ID: groupSee, Title: "See:"},
+		&cobra.Group{ID: groupQuery, Title: "Query:"},
 		&cobra.Group{ID: groupChange, Title: "Change:"},
 		&cobra.Group{ID: groupRun, Title: "Run and prepare:"},
 		&cobra.Group{ID: groupMore, Title: "More:"},
@@ -150,7 +149,7 @@ func newRootCmd(f *factory) *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
-	add(groupSee, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f))
+	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f))
 	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f))
 	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f))
 	add(groupMore, newVersionCmd(f), newCompletionCmd(f))
@@ -160,8 +159,7 @@ func newRootCmd(f *factory) *cobra.Command {
 	return root
 }
 
-// newHelpCmd is cobra's help command, except that it fails for what it does not
-// know.
+// newHelpCmd is cobra's help command, except that it fails for an unknown command.
 func newHelpCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -194,8 +192,8 @@ func noCommand(root *cobra.Command, name string) error {
 	return &usageError{command: root.CommandPath(), mistakes: []error{fmt.Errorf("there is no command %q", name)}, hint: hint}
 }
 
-// atMost is the check of a command that takes up to n arguments, named so that
-// the error can say what was expected.
+// atMost checks that a command gets at most n arguments. what names them in the
+// error message.
 func atMost(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) <= n {

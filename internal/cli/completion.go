@@ -13,7 +13,7 @@ import (
 )
 
 const completionHelp = `Print a script that completes lbctl's commands, flags, generations and services.
-Generations and services are those of the daemon that the command line names.
+The script asks the daemon that the command line names for generations and services.
 
   bash        lbctl completion bash > /etc/bash_completion.d/lbctl
   zsh         lbctl completion zsh > "${fpath[1]}/_lbctl"
@@ -72,11 +72,11 @@ func runCompletion(_ context.Context, opts *completionOptions) error {
 	}
 }
 
-// completeTimeout is how long a person who pressed Tab waits for a daemon.
+// completeTimeout limits how long a completion waits for the daemon.
 const completeTimeout = time.Second
 
-// completeServices completes up to one argument with services' names.
-func completeServices(at *daemonAt) cobra.CompletionFunc {
+// completeServices completes one argument with the names of services.
+func completeServices(at *daemonAddress) cobra.CompletionFunc {
 	return complete(at, 1, func(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
 		services, err := client.Services(ctx)
 		var names []cobra.Completion
@@ -88,9 +88,9 @@ func completeServices(at *daemonAt) cobra.CompletionFunc {
 	})
 }
 
-// completeGenerations completes up to most arguments with generations' numbers,
-// newest first.
-func completeGenerations(f *factory, at *daemonAt, most int) cobra.CompletionFunc {
+// completeGenerations completes at most most arguments with the numbers of
+// generations, newest first.
+func completeGenerations(f *factory, at *daemonAddress, most int) cobra.CompletionFunc {
 	return complete(at, most, func(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
 		generations, err := client.Generations(ctx)
 		var numbers []cobra.Completion
@@ -111,18 +111,18 @@ func completeGenerations(f *factory, at *daemonAt, most int) cobra.CompletionFun
 	})
 }
 
-func complete(at *daemonAt, most int, list func(context.Context, *admin.Client) ([]cobra.Completion, error)) cobra.CompletionFunc {
+func complete(at *daemonAddress, most int, list func(context.Context, *admin.Client) ([]cobra.Completion, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		ctx := cmd.Context()
-		if ctx == nil { // cobra gives none while it completes
+		if ctx == nil { // cobra sets no context for a completion
 			ctx = context.Background()
 		}
 		ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 		defer cancel()
-		if err := at.flags.finish(); err != nil { // cobra does not run PreRunE then
+		if err := at.flags.finish(); err != nil { // cobra does not run PreRunE for a completion
 			return nil, cobra.ShellCompDirectiveError
 		}
 		client, err := at.client()

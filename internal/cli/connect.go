@@ -8,8 +8,8 @@ import (
 	"lbctl/internal/daemon"
 )
 
-// A daemonAt says where the daemon is that a command asks.
-type daemonAt struct {
+// A daemonAddress says at which addresses a command looks for the daemon.
+type daemonAddress struct {
 	flags    *flags
 	output   *string
 	addr     string
@@ -17,32 +17,31 @@ type daemonAt struct {
 	runDir   string
 }
 
-// daemonFlags are the flags of a command that asks the daemon, and prints its answer
-// as output says.
-func daemonFlags(flags *flags, output *string) *daemonAt {
-	at := &daemonAt{flags: flags, output: output}
+// daemonFlags defines the flags of a command that queries the daemon. output is the
+// format in which the command prints the answer.
+func daemonFlags(flags *flags, output *string) *daemonAddress {
+	at := &daemonAddress{flags: flags, output: output}
 	define(flags, &at.addr, "addr", "LBCTL_ADDR", "URL",
-		"ask the daemon at http://HOST:PORT or unix:///PATH (default its socket, else http://127.0.0.1:9119)",
+		"address of the daemon: http://HOST:PORT or unix:///PATH (default its socket, then http://127.0.0.1:9119)",
 		"", parseText)
 	directoryFlags(flags, &at.stateDir, &at.runDir)
 	return at
 }
 
-// directoryFlags are the ones that the daemon and the commands that look for
-// its socket share.
+// directoryFlags defines the flags that tell the daemon where to put its socket, and
+// the other commands where to find it.
 func directoryFlags(flags *flags, stateDir, runDir *string) {
 	define(flags, stateDir, "state-dir", "LBCTL_STATE_DIR", "DIR",
-		"where the daemon keeps generations and history", daemon.DefaultStateDir, parseDirectory)
+		"directory for generations and history", daemon.DefaultStateDir, parseDirectory)
 	define(flags, runDir, "run-dir", "LBCTL_RUN_DIR", "DIR",
-		"where its sockets are (default STATE-DIR/run)", "", parseDirectory)
+		"directory for sockets (default STATE-DIR/run)", "", parseDirectory)
 }
 
-// client asks where it was told to: at --addr, or at the socket in a directory
-// that was named, or else at LBCTL_ADDR. Told nothing it tries the socket of a
-// daemon on this machine, then the HTTP address, which other users and the host
-// of a container can use. Where both are possible the socket comes first, since
-// everything can be done over it.
-func (at *daemonAt) client() (*admin.Client, error) {
+// client returns a client for the first of these addresses that accepts a connection:
+// --addr alone if it is given; else the socket in the directory of --state-dir or
+// --run-dir, then LBCTL_ADDR; with none of them the default socket, then the default
+// HTTP address. The socket comes before HTTP because HTTP is read-only.
+func (at *daemonAddress) client() (*admin.Client, error) {
 	socket := "unix://" + daemon.SocketPath(daemon.RunDir(at.stateDir, at.runDir))
 	named := at.flags.given("state-dir") || at.flags.given("run-dir")
 	var addresses []string
@@ -64,17 +63,17 @@ func (at *daemonAt) client() (*admin.Client, error) {
 		}
 	}
 	if *at.output == outputJSON {
-		return client, nil // programs get the exact text
+		return client, nil // programs need the exact text
 	}
 	return client.Printable(), nil
 }
 
-// parseDirectory makes a path absolute: nginx and the shell that started lbctl
-// need not have the same working directory.
+// parseDirectory makes a path absolute: nginx and the shell that started lbctl may
+// have different working directories.
 func parseDirectory(given string) (string, error) {
 	path, err := filepath.Abs(given)
 	if err != nil || given == "" {
-		return "", fmt.Errorf("want a directory")
+		return "", fmt.Errorf("want the path of a directory")
 	}
 	return path, nil
 }

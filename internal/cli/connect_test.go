@@ -56,7 +56,7 @@ func TestUnreachable(t *testing.T) {
 	require.NoError(t, listener.Close())
 	got := command(t.Context(), Terminal{}, nil, "services", "--addr", addr)
 	assert.Equal(t, exitUnreachable, got.code)
-	assert.Equal(t, "lbctl: no daemon answered at http://"+addr+" (connection refused); is 'lbctl run' running? Say where with --addr or LBCTL_ADDR\n", got.err)
+	assert.Equal(t, "lbctl: no daemon answered at http://"+addr+" (connection refused); is 'lbctl run' running? Give its address with --addr or LBCTL_ADDR\n", got.err)
 	assert.Empty(t, got.out)
 }
 
@@ -67,7 +67,7 @@ func TestChangesGoOverTheSocketOnly(t *testing.T) {
 	for _, line := range []string{"rollback", "resume", "accept"} {
 		got := command(t.Context(), Terminal{}, nil, line, "--addr", listener.Addr().String())
 		assert.Equal(t, exitFailure, got.code)
-		assert.Contains(t, got.err, "over the unix socket")
+		assert.Contains(t, got.err, "uses the unix socket")
 		assert.Empty(t, got.out)
 	}
 }

@@ -13,10 +13,10 @@ import (
 )
 
 const diffHelp = `Show what changed in nginx's configuration from one generation to another, as a
-unified diff that patch(1) takes.
+unified diff for patch(1).
 
-Without arguments: from the generation before the current one to the current
-one. With one: from that one to the current one.`
+Without arguments, diff compares the previous generation with the current one. With
+one argument it compares that generation with the current one.`
 
 type diffOptions struct {
 	Out, Err io.Writer
@@ -24,7 +24,7 @@ type diffOptions struct {
 	Client   func() (*admin.Client, error)
 
 	Output   string
-	From, To int // 0: the one before To, and the current one
+	From, To int // 0 in From: the generation before To; 0 in To: the current one
 }
 
 func newDiffCmd(f *factory) *cobra.Command {
@@ -45,14 +45,14 @@ func newDiffCmd(f *factory) *cobra.Command {
 	cmd.ValidArgsFunction = completeGenerations(f, at, 2)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		for i, arg := range args {
-			*[]*int{&opts.From, &opts.To}[i], _ = strconv.Atoi(arg) // Args has looked at it
+			*[]*int{&opts.From, &opts.To}[i], _ = strconv.Atoi(arg) // generationArgs has checked it
 		}
 		return runDiff(cmd.Context(), opts)
 	}
 	return cmd
 }
 
-// generationArgs is the check of a command that takes up to n generations.
+// generationArgs checks that a command gets at most n generations.
 func generationArgs(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := atMost(n, what)(cmd, args); err != nil {
@@ -61,7 +61,7 @@ func generationArgs(n int, what string) cobra.PositionalArgs {
 		var mistakes []error
 		for _, arg := range args {
 			if number, err := strconv.Atoi(arg); err != nil || number < 1 {
-				mistakes = append(mistakes, fmt.Errorf("generation %q: want its number, such as 42; 'lbctl history' has them", arg))
+				mistakes = append(mistakes, fmt.Errorf("generation %q: want a number, such as 42; 'lbctl history' lists them", arg))
 			}
 		}
 		if len(mistakes) > 0 {

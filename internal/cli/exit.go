@@ -13,33 +13,33 @@ import (
 
 // The exit codes of every command; docs/cli.md promises them.
 const (
-	exitOK          = 0 // done, and all is as it should be
-	exitFailure     = 1 // the command could not do its work
-	exitUsage       = 2 // the command line or the environment is wrong: nothing was done
-	exitNotRight    = 3 // there is an answer, and it is not what it should be
+	exitOK          = 0 // success
+	exitFailure     = 1 // the command failed
+	exitUsage       = 2 // the command line or the environment is wrong: the command did nothing
+	exitProblem     = 3 // the command worked and found a problem: errProblemFound
 	exitUnreachable = 4 // no daemon answered
 )
 
-// errNotRight marks the answer of a command that worked, about a thing that is
-// not as it should be. An error that is exactly errNotRight has been printed
-// already, as the command's result.
-var errNotRight = errors.New("not as it should be")
+// errProblemFound is the error of a command that worked and reports a problem, such as
+// an nginx that does not answer. A command that returns exactly errProblemFound has
+// printed the problem already, as its result.
+var errProblemFound = errors.New("problem found")
 
-// A notRightError is errNotRight with a sentence still to be printed.
-type notRightError struct{ message string }
+// A problemError is an errProblemFound whose message is still to be printed.
+type problemError struct{ message string }
 
-func (e notRightError) Error() string        { return e.message }
-func (e notRightError) Is(target error) bool { return target == errNotRight }
+func (e problemError) Error() string        { return e.message }
+func (e problemError) Is(target error) bool { return target == errProblemFound }
 
-func notRight(format string, args ...any) error {
-	return notRightError{fmt.Sprintf(format, args...)}
+func problemFound(format string, args ...any) error {
+	return problemError{fmt.Sprintf(format, args...)}
 }
 
 // A usageError is a mistake in the command line or in the environment.
 type usageError struct {
 	command  string // "lbctl run"
 	mistakes []error
-	hint     string // one line more, "" for none
+	hint     string // another line, "" for none
 }
 
 func (e *usageError) Error() string {
@@ -59,7 +59,7 @@ func (e *usageError) Error() string {
 	return text.String()
 }
 
-// exitCode is the one place where an error becomes an exit code.
+// exitCode returns the exit code for an error. No other code decides on exit codes.
 func exitCode(err error) int {
 	var usage *usageError
 	switch {
@@ -67,8 +67,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, errNotRight):
-		return exitNotRight
+	case errors.Is(err, errProblemFound):
+		return exitProblem
 	case errors.Is(err, admin.ErrUnreachable):
 		return exitUnreachable
 	default:
@@ -76,14 +76,14 @@ func exitCode(err error) int {
 	}
 }
 
-// printError tells the user what went wrong, unless the command has done so.
+// printError prints the error, unless the command has printed it.
 func printError(w io.Writer, err error) {
 	var usage *usageError
 	switch {
-	case err == nil, err == errNotRight:
+	case err == nil, err == errProblemFound:
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(w, "lbctl: interrupted")
-	case !errors.As(err, &usage): // lines of a message from others must not look like ours
+	case !errors.As(err, &usage): // a line from Consul or nginx must not look like a message of lbctl
 		fmt.Fprintf(w, "lbctl: %s\n", strings.ReplaceAll(printable.Lines(err.Error()), "\n", "\n  "))
 	default:
 		fmt.Fprintf(w, "lbctl: %s\n", printable.Lines(err.Error()))

@@ -13,29 +13,29 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// flags are one command's flags. Each can have an environment variable that
-// gives its value where the command line does not. A value that can't be
-// understood is kept as a mistake, and all mistakes are told at once, each
-// under the name that its value was given by: the flag's or the variable's.
+// flags are the flags of one command. A flag can have an environment variable, which
+// sets its value if the command line does not. flags collects the mistakes of all
+// values and reports them together. Each report names the flag or the variable that
+// gave the value.
 type flags struct {
 	command   *cobra.Command
 	environ   []string
 	variables map[string]string // flag -> variable
-	sources   map[string]string // flag -> what gave its value: "--workers", "LBCTL_WORKERS"
+	sources   map[string]string // flag -> the source of its value: "--workers", "LBCTL_WORKERS"
 	checks    []func(mistake func(format string, args ...any))
 	mistakes  []error
 }
 
-// newFlags gives the command flags that are complete, environment included,
-// when its RunE begins.
+// newFlags gives the command flags. They have their values, also those of the
+// environment, when its RunE begins.
 func newFlags(f *factory, command *cobra.Command) *flags {
 	own := &flags{command: command, environ: f.environ, variables: map[string]string{}, sources: map[string]string{}}
-	command.Flags().SortFlags = false // the order they are defined in is for reading
+	command.Flags().SortFlags = false // help lists flags in the order in which they are defined
 	command.PreRunE = func(*cobra.Command, []string) error { return own.finish() }
 	return own
 }
 
-// finish takes in the environment and tells all mistakes.
+// finish reads the environment and returns all mistakes in one error.
 func (f *flags) finish() error {
 	f.command.Flags().VisitAll(func(flag *pflag.Flag) {
 		variable := f.variables[flag.Name]
@@ -46,7 +46,7 @@ func (f *flags) finish() error {
 			flag.Value.(interface{ set(source, given string) }).set(variable, given)
 		}
 	})
-	if len(f.mistakes) == 0 { // what a value should be beside another one
+	if len(f.mistakes) == 0 { // the checks compare values, which must be valid first
 		for _, check := range f.checks {
 			check(f.mistake)
 		}
@@ -57,15 +57,16 @@ func (f *flags) finish() error {
 	return &usageError{command: f.command.CommandPath(), mistakes: f.mistakes}
 }
 
-// check adds a check of values that belong together.
+// check adds a check that compares several flags.
 func (f *flags) check(check func(mistake func(format string, args ...any))) {
 	f.checks = append(f.checks, check)
 }
 
-// given tells whether a flag or its variable was given at all.
+// given reports whether the command line or the environment sets the flag.
 func (f *flags) given(name string) bool { return f.sources[name] != "" }
 
-// source is what gave a flag its value, the flag itself for a default.
+// source is the name to blame for a flag's value: "--workers" or "LBCTL_WORKERS". It is
+// the flag for a default.
 func (f *flags) source(name string) string {
 	if source := f.sources[name]; source != "" {
 		return source
@@ -79,23 +80,23 @@ func (f *flags) mistake(format string, args ...any) {
 
 // A setting is a flag's value of type T.
 type setting[T any] struct {
-	flags  *flags
-	flag   string
-	into   *T
-	parse  func(string) (T, error)
-	kind   string // how --help names it
-	before string // what --help shows as default
+	flags   *flags
+	flag    string
+	into    *T
+	parse   func(string) (T, error)
+	kind    string // the name of the value in --help
+	initial string // the default in --help
 }
 
-// define adds a flag. variable is "" for a flag that no environment sets; parse
-// returns an error that says what was wanted: `want a number from 1 to 9`.
+// define adds a flag. variable is "" for a flag without an environment variable. The
+// error of parse says what was expected: `want a number from 1 to 9`.
 func define[T any](f *flags, into *T, name, variable, kind, usage string, before T, parse func(string) (T, error)) {
 	*into = before
 	shown := fmt.Sprint(before)
 	if d, ok := any(before).(time.Duration); ok {
-		shown = short(d)
+		shown = shortDuration(d)
 	}
-	s := &setting[T]{flags: f, flag: name, into: into, parse: parse, kind: kind, before: shown}
+	s := &setting[T]{flags: f, flag: name, into: into, parse: parse, kind: kind, initial: shown}
 	if variable != "" {
 		f.variables[name] = variable
 		usage += " [$" + variable + "]"
@@ -109,7 +110,7 @@ func define[T any](f *flags, into *T, name, variable, kind, usage string, before
 
 func (s *setting[T]) Set(given string) error {
 	s.set("--"+s.flag, given)
-	return nil // a mistake is told with all others
+	return nil // finish returns the mistakes
 }
 
 func (s *setting[T]) set(source, given string) {
@@ -123,15 +124,15 @@ func (s *setting[T]) set(source, given string) {
 }
 
 func (s *setting[T]) String() string {
-	if s.before == "0" || s.before == "0s" { // pflag leaves the default out of --help then
+	if s.initial == "0" || s.initial == "0s" { // pflag leaves the default out of --help
 		return ""
 	}
-	return s.before
+	return s.initial
 }
 
 func (s *setting[T]) Type() string { return s.kind }
 
-// The kinds of values that flags have.
+// The parsers of values.
 
 func parseText(given string) (string, error) { return given, nil }
 
@@ -139,13 +140,13 @@ func parseDuration(least time.Duration) func(string) (time.Duration, error) {
 	return func(given string) (time.Duration, error) {
 		d, err := time.ParseDuration(given)
 		if err != nil || d < least {
-			return 0, fmt.Errorf("want a duration of at least %s, such as 90s", short(least))
+			return 0, fmt.Errorf("want a duration of at least %s, such as 90s", shortDuration(least))
 		}
 		return d, nil
 	}
 }
 
-// parseDurationOrNone takes 0, too.
+// parseDurationOrNone accepts 0, too.
 func parseDurationOrNone(least time.Duration) func(string) (time.Duration, error) {
 	return func(given string) (time.Duration, error) {
 		if given == "0" {
@@ -153,14 +154,14 @@ func parseDurationOrNone(least time.Duration) func(string) (time.Duration, error
 		}
 		d, err := parseDuration(least)(given)
 		if err != nil {
-			return 0, fmt.Errorf("want 0 or a duration of at least %s, such as 90s", short(least))
+			return 0, fmt.Errorf("want 0 or a duration of at least %s, such as 90s", shortDuration(least))
 		}
 		return d, nil
 	}
 }
 
-// short is d without the zero units that String shows: "5m" for "5m0s".
-func short(d time.Duration) string {
+// shortDuration formats d without the zero units of String: "5m" for "5m0s".
+func shortDuration(d time.Duration) string {
 	text := d.String()
 	for _, zero := range []string{"m0s", "h0m"} {
 		if strings.HasSuffix(text, zero) {
@@ -197,8 +198,8 @@ func parseChoice(choices ...string) func(string) (string, error) {
 	}
 }
 
-// parseListen takes the address nginx or the admin server is to listen on: an
-// IP address (not a name: what it means could change under nginx) and a port.
+// parseListen parses an address to listen on: an IP address and a port. It refuses
+// host names, because a name can resolve to another address at the next start.
 func parseListen(given string) (string, error) {
 	want := errors.New("want ADDRESS:PORT, such as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000")
 	host, port, err := net.SplitHostPort(given)

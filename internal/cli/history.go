@@ -34,7 +34,7 @@ func newHistoryCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	define(flags, &opts.Limit, "limit", "", "N", "show at most so many", 20, parseNumber(1, 1_000_000))
+	define(flags, &opts.Limit, "limit", "", "N", "show at most N events", 20, parseNumber(1, 1_000_000))
 	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runHistory(cmd.Context(), opts) }
 	return cmd
@@ -60,7 +60,7 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 	}
 	t := &table{header: []string{"GENERATION", "WHEN", "WHAT", "TOOK", "CHANGE"}, prose: true}
 	for _, event := range events {
-		what, style := happened(event.Kind)
+		what, style := kindText(event.Kind)
 		generation := "-"
 		if event.Generation != 0 {
 			generation = fmt.Sprint(event.Generation)
@@ -69,8 +69,8 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 			text(generation),
 			text(ago(event.Time, opts.Now())),
 			cell{what, style},
-			text(took(seconds(event.TookSeconds))),
-			text(story(event)),
+			text(elapsed(seconds(event.TookSeconds))),
+			text(changeText(event)),
 		)
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
@@ -82,8 +82,8 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 	return err
 }
 
-// story is what changed, and where that isn't all, why.
-func story(event controller.Event) string {
+// changeText says what changed, and for failures also why.
+func changeText(event controller.Event) string {
 	switch {
 	case (event.Kind == controller.Applied || event.Kind == controller.Moved) && event.Change != "", event.Reason == "":
 		return event.Change
@@ -94,8 +94,8 @@ func story(event controller.Event) string {
 	}
 }
 
-// happened is a kind of event in words.
-func happened(kind controller.Kind) (string, style) {
+// kindText is the name of a kind of event in text output.
+func kindText(kind controller.Kind) (string, style) {
 	switch kind {
 	case controller.Applied:
 		return "applied", green
@@ -106,7 +106,7 @@ func happened(kind controller.Kind) (string, style) {
 	case controller.RolledBack:
 		return "rolled back", red
 	case controller.NoWayBack:
-		return "no way back", red
+		return "rollback failed", red
 	case controller.Failed:
 		return "failed", red
 	case controller.NginxDown:
@@ -114,7 +114,7 @@ func happened(kind controller.Kind) (string, style) {
 	case controller.NginxUp:
 		return "nginx up", green
 	case controller.Drift:
-		return "drift put right", yellow
+		return "drift corrected", yellow
 	case controller.RolledBackByOperator:
 		return "rollback", yellow
 	case controller.Resumed:

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// What -o takes.
+// The values of -o.
 const (
 	outputText = "text"
 	outputJSON = "json"
@@ -16,10 +16,10 @@ func outputFlag(flags *flags, into *string) {
 		parseChoice(outputText, outputJSON))
 }
 
-// writeJSON prints value for programs and eyes alike.
+// writeJSON prints value as indented JSON.
 func writeJSON(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false) // "<" in a message stays readable
+	encoder.SetEscapeHTML(false) // keeps "<" in messages readable
 	return encoder.Encode(value)
 }

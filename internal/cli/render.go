@@ -20,12 +20,12 @@ import (
 	"lbctl/internal/render"
 )
 
-const renderHelp = `Render nginx's configuration once, straight from Consul, and print it. No daemon
-is asked, and nginx is not touched.
+const renderHelp = `Render nginx's configuration once from Consul, and print it. The command needs no
+daemon and does not change nginx.
 
-What is printed is what 'lbctl run' with the same flags would give to nginx,
-except for what the daemon remembers: instances that it holds, and services
-whose data can't be understood or is refused.`
+The output is the configuration that 'lbctl run' with the same flags would give to
+nginx, except that only the daemon keeps state: it holds instances, and serves the
+last good state of services with wrong data.`
 
 type renderOptions struct {
 	Out, Err io.Writer
@@ -59,14 +59,14 @@ func newRenderCmd(f *factory) *cobra.Command {
 	outputFlag(flags, &opts.Output)
 	directoryFlags(flags, &opts.StateDir, &opts.RunDir)
 	nginxFlags(flags, &opts.Nginx)
-	define(flags, &opts.Dir, "out", "", "DIR", "write the files there, which is made if needed", "", parseDirectory)
+	define(flags, &opts.Dir, "out", "", "DIR", "write the files to this directory, and create it if needed", "", parseDirectory)
 	define(flags, &opts.Timeout, "timeout", "", "DURATION", "how long to wait for Consul", 30*time.Second, parseDuration(time.Millisecond))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRender(cmd.Context(), opts) }
 	return cmd
 }
 
 func runRender(ctx context.Context, opts *renderOptions) error {
-	build, err := learnBuild(opts.Nginx.Binary)
+	build, err := readBuild(opts.Nginx.Binary)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 	configuration, err := render.Once(limited, render.Options{
 		Settings:     settings,
 		TemplatesDir: opts.Nginx.Templates,
-		Logger:       quiet(),
+		Logger:       discardLogger(),
 	})
 	if err != nil {
 		return err
@@ -104,14 +104,14 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 		return writeJSON(opts.Out, result)
 	}
 	if opts.Dir != "" {
-		_, err := fmt.Fprintf(opts.Err, "%s written to %s\n", count(len(configuration.Files), "file"), opts.Dir)
+		_, err := fmt.Fprintf(opts.Err, "%s written to %s\n", plural(len(configuration.Files), "file"), opts.Dir)
 		return err
 	}
 	return printFiles(opts.Out, opts.Terminal, configuration.Files)
 }
 
-// learnBuild finds out what nginx is here, without leaving anything behind.
-func learnBuild(binary string) (build nginx.Build, err error) {
+// readBuild finds out the version and the modules of nginx. It leaves no files behind.
+func readBuild(binary string) (build nginx.Build, err error) {
 	err = withNginx(binary, func(instance *nginx.Instance, _ string) error {
 		build = instance.Build()
 		return nil
@@ -119,7 +119,7 @@ func learnBuild(binary string) (build nginx.Build, err error) {
 	return build, err
 }
 
-// withNginx lends an instance whose directories are thrown away afterwards.
+// withNginx calls use with an instance in temporary directories.
 func withNginx(binary string, use func(instance *nginx.Instance, runDir string) error) (err error) {
 	dir, err := os.MkdirTemp("", "lbctl-")
 	if err != nil {
@@ -130,11 +130,11 @@ func withNginx(binary string, use func(instance *nginx.Instance, runDir string) 
 			err = errors.Join(err, removeErr)
 		}
 	}()
-	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
+	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers run as another user
 		return err
 	}
 	runDir := filepath.Join(dir, "run")
-	instance, err := nginx.New(nginx.Options{StateDir: dir, RunDir: runDir, Binary: binary, Logger: quiet()})
+	instance, err := nginx.New(nginx.Options{StateDir: dir, RunDir: runDir, Binary: binary, Logger: discardLogger()})
 	if err != nil {
 		return err
 	}
@@ -154,8 +154,8 @@ func writeFiles(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// printFiles prints files as nginx -T does, the main one first. They are exact, except
-// on a terminal, which could act on what a template has put in.
+// printFiles prints files as nginx -T does, the main one first. It escapes control
+// characters on a terminal only, because the terminal would act on them.
 func printFiles(w io.Writer, terminal Terminal, files map[string][]byte) error {
 	const first = "nginx.conf"
 	names := slices.Sorted(maps.Keys(files))

@@ -22,7 +22,7 @@ func newResumeCmd(f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume",
 		Short: "Follow Consul again after a rollback",
-		Long: `Follow Consul again after a rollback: what Consul says now is given to nginx at
+		Long: `Follow Consul again after a rollback: lbctl applies the current state of Consul at
 once. 'lbctl status --wait 60s' waits until nginx serves it.`,
 		Args: atMost(0, ""),
 	}
@@ -46,9 +46,9 @@ func runResume(ctx context.Context, opts *resumeOptions) error {
 		return writeJSON(opts.Out, resumed)
 	}
 	if resumed.Frozen == 0 {
-		_, err = fmt.Fprintln(opts.Out, "lbctl was not frozen: it follows Consul.")
+		_, err = fmt.Fprintln(opts.Out, "No generation was pinned: lbctl follows Consul.")
 		return err
 	}
-	_, err = fmt.Fprintf(opts.Out, "lbctl follows Consul again; it was frozen at generation %d.\n", resumed.Frozen)
+	_, err = fmt.Fprintf(opts.Out, "lbctl follows Consul again; generation %d is no longer pinned.\n", resumed.Frozen)
 	return err
 }

@@ -12,11 +12,11 @@ import (
 	"lbctl/internal/admin"
 )
 
-const rollbackHelp = `Make nginx serve an earlier generation, and stay with it: changes in Consul are
-remembered, and shown as pending, until 'lbctl resume'.
+const rollbackHelp = `Make nginx serve an earlier generation, and pin it: changes in Consul wait until
+'lbctl resume'. 'lbctl status' shows them as pending.
 
-Without N it is the generation before the current one. Going forward is done the
-same way: N may be any generation on disk.`
+Without N, rollback takes the newest earlier generation that nginx has served. N may
+be any generation on disk, also a later one.`
 
 type rollbackOptions struct {
 	Out    io.Writer
@@ -24,7 +24,7 @@ type rollbackOptions struct {
 	Client func() (*admin.Client, error)
 
 	Output     string
-	Generation int // 0: the one before the current
+	Generation int // 0: the one before the current one
 }
 
 func newRollbackCmd(f *factory) *cobra.Command {
@@ -45,7 +45,7 @@ func newRollbackCmd(f *factory) *cobra.Command {
 	cmd.ValidArgsFunction = completeGenerations(f, at, 1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			opts.Generation, _ = strconv.Atoi(args[0]) // Args has looked at it
+			opts.Generation, _ = strconv.Atoi(args[0]) // generationArgs has checked it
 		}
 		return runRollback(cmd.Context(), opts)
 	}
@@ -64,8 +64,8 @@ func runRollback(ctx context.Context, opts *rollbackOptions) error {
 	if opts.Output == outputJSON {
 		return writeJSON(opts.Out, rolled)
 	}
-	_, err = fmt.Fprintf(opts.Out, `nginx serves generation %d, made at %s; before it served generation %d.
-lbctl is frozen there: changes in Consul wait. 'lbctl resume' follows Consul again.
+	_, err = fmt.Fprintf(opts.Out, `nginx serves generation %d, made at %s; before, it served generation %d.
+The generation is pinned: changes in Consul wait. 'lbctl resume' follows Consul again.
 `, rolled.Generation.Number, ago(rolled.Generation.Created, opts.Now()), rolled.From)
 	return err
 }

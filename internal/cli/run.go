@@ -23,17 +23,17 @@ import (
 
 const runHelp = `Keep nginx serving what Consul says, until a SIGTERM.
 
-nginx itself is started by a supervisor, not by lbctl, and goes on serving when
-lbctl ends. lbctl needs to run as the same user as nginx's master process.
+A supervisor starts nginx, not lbctl. nginx keeps serving when lbctl ends. lbctl must
+run as the same user as nginx's master process.
 
-Each flag can be given as the environment variable in brackets; the flag wins.
-Consul is found by its own standard variables: CONSUL_HTTP_ADDR (default
+The environment variable in brackets sets a flag; the command line overrides it.
+lbctl connects to Consul with Consul's own variables: CONSUL_HTTP_ADDR (default
 127.0.0.1:8500), CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_SSL,
 CONSUL_CACERT, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_NAMESPACE, ...`
 
 type runOptions struct {
 	Err   io.Writer // the log
-	Known []string  // the environment variables that mean something to lbctl
+	Known []string  // the environment variables of lbctl
 
 	Config    daemon.Config
 	LogFormat string
@@ -54,9 +54,9 @@ func newRunCmd(f *factory) *cobra.Command {
 	directoryFlags(flags, &cfg.StateDir, &cfg.RunDir)
 	nginxFlags(flags, &cfg.Nginx)
 	define(flags, &cfg.Admin, "admin", "LBCTL_ADMIN", "ADDRESS:PORT",
-		`where to answer questions over HTTP; "none" for the unix socket only`, admin.DefaultAddress, parseAdmin)
+		`address of the read-only HTTP API; "none" for the unix socket only`, admin.DefaultAddress, parseAdmin)
 	define(flags, (*hostList)(&cfg.AllowedHosts), "admin-allowed-hosts", "LBCTL_ADMIN_ALLOWED_HOSTS", "NAMES",
-		"further names by which it may be asked over HTTP, separated by commas: lb.example.com,*.example.org",
+		"further host names that the HTTP API accepts, separated by commas: lb.example.com,*.example.org",
 		nil, parseHosts)
 	applyFlags(flags, cfg)
 	tableFlags(flags, &cfg.Table)
@@ -71,7 +71,7 @@ func newRunCmd(f *factory) *cobra.Command {
 		}
 		for _, port := range cfg.Nginx.GRPCListen.Ports() {
 			if slices.Contains(cfg.Nginx.HTTPListen.Ports(), port) {
-				mistake("%s and %s: want two ports, both have %d", flags.source("grpc-listen"), flags.source("http-listen"), port)
+				mistake("%s and %s: want different ports, both have %d", flags.source("grpc-listen"), flags.source("http-listen"), port)
 			}
 		}
 	})
@@ -80,56 +80,56 @@ func newRunCmd(f *factory) *cobra.Command {
 	return cmd
 }
 
-// applyFlags say when a change is applied, and what stays of it on disk.
+// applyFlags defines the flags about applying changes and keeping generations.
 func applyFlags(flags *flags, cfg *daemon.Config) {
 	defaults := controller.DefaultOptions()
 	define(flags, &cfg.Controller.SettleMin, "settle-min", "LBCTL_SETTLE_MIN", "DURATION",
-		"quiet to wait for before a change, when another one has just been applied", defaults.SettleMin, parseDuration(time.Millisecond))
+		"quiet time that lbctl waits for before it applies a change soon after another one", defaults.SettleMin, parseDuration(time.Millisecond))
 	define(flags, &cfg.Controller.SettleMax, "settle-max", "LBCTL_SETTLE_MAX", "DURATION",
-		"the longest to wait for quiet", defaults.SettleMax, parseDuration(time.Millisecond))
+		"longest wait for quiet time", defaults.SettleMax, parseDuration(time.Millisecond))
 	define(flags, &cfg.Server.VerifyTimeout, "verify-timeout", "LBCTL_VERIFY_TIMEOUT", "DURATION",
-		"how long nginx may take to answer from a new generation", nginx.DefaultVerifyTimeout, parseDuration(3*time.Second))
+		"longest time until nginx must serve a new generation", nginx.DefaultVerifyTimeout, parseDuration(3*time.Second))
 	define(flags, &cfg.Server.Keep, "keep", "LBCTL_KEEP", "N",
 		"generations to keep on disk", nginx.DefaultKeep, parseNumber(2, 10000))
 }
 
-// tableFlags say which instances of those in Consul get traffic.
+// tableFlags defines the flags that decide which instances get traffic.
 func tableFlags(flags *flags, opts *endpoints.Options) {
 	defaults := endpoints.DefaultOptions()
 	define(flags, &opts.GuardShare, "guard-share", "LBCTL_GUARD_SHARE", "SHARE",
-		"share of all instances that may vanish from Consul at once before they are held", defaults.GuardShare, parseShare)
+		"share of all instances; if more vanish from Consul within --guard-window, lbctl holds them", defaults.GuardShare, parseShare)
 	define(flags, &opts.GuardWindow, "guard-window", "LBCTL_GUARD_WINDOW", "DURATION",
-		"what counts as at once", defaults.GuardWindow, parseDuration(time.Second))
+		"time window for detecting a mass disappearance", defaults.GuardWindow, parseDuration(time.Second))
 	define(flags, &opts.GuardHold, "guard-hold", "LBCTL_GUARD_HOLD", "DURATION",
-		"how long instances that vanished at once are kept in rotation", defaults.GuardHold, parseDuration(time.Second))
+		"how long lbctl keeps held instances in rotation", defaults.GuardHold, parseDuration(time.Second))
 	define(flags, &opts.MinInstances, "min-instances", "LBCTL_MIN_INSTANCES", "N",
-		"instances that a service keeps in rotation when more vanish from Consul (default none)", defaults.MinInstances, parseNumber(0, 10000))
+		"minimum of instances of a service; if fewer would be left, lbctl holds those that vanish (default none)", defaults.MinInstances, parseNumber(0, 10000))
 	define(flags, &opts.PanicThreshold, "panic-threshold", "LBCTL_PANIC_THRESHOLD", "PERCENT",
-		"share of a service's instances not in maintenance, rounded up, that must be in rotation, else all of them are; 0 for never", defaults.PanicThreshold, parsePanicThreshold)
+		"minimum percentage of a service's instances in rotation, rounded up; below it, send traffic to all except those in maintenance (0: never)", defaults.PanicThreshold, parsePanicThreshold)
 	define(flags, &opts.MaxStale, "max-stale", "LBCTL_MAX_STALE", "DURATION",
-		"how long services that Consul does not confirm are served (default for ever)", defaults.MaxStale, parseDurationOrNone(10*time.Second))
+		"how long a service gets traffic that Consul does not confirm (default for ever)", defaults.MaxStale, parseDurationOrNone(10*time.Second))
 	define(flags, &opts.MaxEjected, "max-ejected", "LBCTL_MAX_EJECTED", "SHARE",
-		"share of a service's instances in rotation that may be ejected", defaults.MaxEjected, parseShare)
+		"maximum share of a service's instances in rotation that lbctl ejects", defaults.MaxEjected, parseShare)
 	define(flags, &opts.SlowStart, "slow-start", "LBCTL_SLOW_START", "DURATION",
-		"how long the weight of an instance that was out rises until it is full; 0 for at once", defaults.SlowStart, parseDurationOrNone(time.Second))
+		"time in which the weight of a returning instance rises to its full value; 0 for at once", defaults.SlowStart, parseDurationOrNone(time.Second))
 }
 
-// probeFlags say how lbctl itself asks instances.
+// probeFlags defines the flags of lbctl's own probes.
 func probeFlags(flags *flags, opts *probe.Options) {
 	defaults := probe.DefaultOptions()
 	define(flags, (*onOff)(&opts.InRotation), "probe", "LBCTL_PROBE", "on|off",
-		"ask instances in rotation themselves, and eject those that don't answer", onOff(defaults.InRotation), parseOnOff)
+		"probe instances in rotation, and eject those that fail", onOff(defaults.InRotation), parseOnOff)
 	define(flags, &opts.Interval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
-		"how often an instance is asked", defaults.Interval, parseDuration(100*time.Millisecond))
+		"interval between probes of an instance", defaults.Interval, parseDuration(100*time.Millisecond))
 	define(flags, &opts.Timeout, "probe-timeout", "LBCTL_PROBE_TIMEOUT", "DURATION",
-		"how long its answer may take", defaults.Timeout, parseDuration(10*time.Millisecond))
+		"timeout of a probe", defaults.Timeout, parseDuration(10*time.Millisecond))
 	define(flags, &opts.Fall, "probe-fall", "LBCTL_PROBE_FALL", "N",
-		"failures in a row that eject an instance", defaults.Fall, parseNumber(1, 100))
+		"consecutive failures that eject an instance", defaults.Fall, parseNumber(1, 100))
 	define(flags, &opts.Rise, "probe-rise", "LBCTL_PROBE_RISE", "N",
-		"answers in a row that bring it back", defaults.Rise, parseNumber(1, 100))
+		"consecutive successes that bring an instance back", defaults.Rise, parseNumber(1, 100))
 }
 
-// onOff is a flag that is "on" or "off".
+// onOff is the value of a flag that is "on" or "off".
 type onOff bool
 
 func (o onOff) String() string {
@@ -144,7 +144,8 @@ func parseOnOff(given string) (onOff, error) {
 	return choice == "on", err
 }
 
-// parsePanicThreshold takes 0 for never, which is a negative number to the table.
+// parsePanicThreshold maps 0, which means never, to -1: the table's zero value is the
+// default.
 func parsePanicThreshold(given string) (int, error) {
 	percent, err := parseNumber(0, 100)(given)
 	if err == nil && percent == 0 {
@@ -153,7 +154,7 @@ func parsePanicThreshold(given string) (int, error) {
 	return percent, err
 }
 
-// hostList is a flag with several names.
+// hostList is the value of a flag with several names.
 type hostList []string
 
 func (l hostList) String() string { return strings.Join(l, ",") }
@@ -179,7 +180,7 @@ func parseAdmin(given string) (string, error) {
 	return address, nil
 }
 
-// runRun leaves everything but the log to the daemon.
+// runRun sets up the log and runs the daemon.
 func runRun(ctx context.Context, opts *runOptions) error {
 	logger := newLogger(opts)
 	slog.SetDefault(logger)
@@ -190,7 +191,7 @@ func runRun(ctx context.Context, opts *runOptions) error {
 
 func newLogger(opts *runOptions) *slog.Logger {
 	var level slog.Level
-	_ = level.UnmarshalText([]byte(opts.LogLevel)) // the flag takes no others
+	_ = level.UnmarshalText([]byte(opts.LogLevel)) // the flag accepts only valid levels
 	options := &slog.HandlerOptions{Level: level}
 	if opts.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(opts.Err, options))
@@ -198,11 +199,11 @@ func newLogger(opts *runOptions) *slog.Logger {
 	return slog.New(slog.NewTextHandler(printable.Writer(opts.Err), options))
 }
 
-// quiet is for work that a command's result tells all about.
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+// discardLogger is for commands that report everything in their result.
+func discardLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// warnOfUnknown finds variables that look as if they were meant for lbctl, but
-// are none of its own: a mistyped one would go unnoticed.
+// warnOfUnknown logs environment variables that start with LBCTL_ and that lbctl does
+// not know. They are probably misspelled.
 func warnOfUnknown(logger *slog.Logger, opts *runOptions) {
 	for _, line := range opts.Config.Environ {
 		name, _, _ := strings.Cut(line, "=")

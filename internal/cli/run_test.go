@@ -158,7 +158,7 @@ func TestDaemon(t *testing.T) {
 
 		second := r.lbctl("run")
 		assert.Equal(t, exitFailure, second.code)
-		assert.Contains(t, second.err, "another 'lbctl run' has this directory: process "+strconv.Itoa(os.Getpid()))
+		assert.Contains(t, second.err, "another 'lbctl run' uses this directory: process "+strconv.Itoa(os.Getpid()))
 		second = r.lbctl("run", "--run-dir", filepath.Join(nginxtest.Dir(t), "other"))
 		assert.Equal(t, exitFailure, second.code)
 		assert.Contains(t, second.err, filepath.Join(r.stateDir, "lock"))
@@ -189,7 +189,7 @@ func TestDaemon(t *testing.T) {
 		assert.NotEqual(t, "one", r.served())
 		r.await(controller.Frozen)
 		assert.Less(t, r.status().Nginx.Generation, good)
-		assert.Equal(t, exitNotRight, r.lbctl("status", "--wait", "30s").code, "waiting while frozen")
+		assert.Equal(t, exitProblem, r.lbctl("status", "--wait", "30s").code, "waiting while frozen")
 
 		got = r.lbctl("resume")
 		require.Equal(t, exitOK, got.code, got.err)
@@ -198,7 +198,7 @@ func TestDaemon(t *testing.T) {
 		assert.Equal(t, "No instance is held.\n", r.lbctl("accept").out)
 
 		assert.Equal(t, exitOK, r.end(), "SIGTERM is how a daemon ends")
-		assert.Contains(t, r.log.String(), "nginx goes on serving")
+		assert.Contains(t, r.log.String(), "nginx keeps serving")
 		assert.Equal(t, "one", r.served(), "nginx goes on")
 		assert.Equal(t, exitUnreachable, r.lbctl("status").code)
 	})
@@ -217,7 +217,7 @@ func TestRunThatCannotStart(t *testing.T) {
 		want string
 	}{
 		"without nginx":                 {[]string{"--nginx", "/nowhere/nginx"}, "find nginx"},
-		"with a port that is taken":     {[]string{"--admin", taken.Addr().String()}, "another process has the port; choose another one with --admin"},
+		"with a port that is taken":     {[]string{"--admin", taken.Addr().String()}, "another process uses the port; choose another one with --admin"},
 		"in a place that is a file":     {[]string{"--state-dir", file}, "--state-dir"},
 		"with a run directory too long": {[]string{"--run-dir", filepath.Join(t.TempDir(), strings.Repeat("x", 100))}, "choose a shorter one"},
 		"with a user that is not there": {[]string{"--nginx-user", "nobody-knows-me"}, "--nginx-user"},

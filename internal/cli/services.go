@@ -18,15 +18,17 @@ const servicesHelp = `List the services that nginx balances, or one service's in
 
 A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
-  fresh            what Consul says
-  stale            what Consul last said; it can't be reached, or has no leader
-  last-known-good  what Consul last said of it; it answers for others only
-  panic            too few instances pass their checks, by default none: all that
-                   are not in maintenance are tried
-  held             instances vanished from Consul in a suspicious way and are kept
-                   in rotation; 'lbctl accept' lets them go
-  quarantined      its data can't be understood, or nginx or a template refuses it;
-                   its last good state is kept`
+  fresh            nginx serves what Consul says
+  stale            Consul can't be reached or has no leader; nginx serves Consul's
+                   last answer
+  last-known-good  Consul does not answer for this service; nginx serves Consul's
+                   last answer
+  panic            too few instances pass their checks, by default none; all that
+                   are not in maintenance get traffic
+  held             instances vanished from Consul in a suspicious way and stay in
+                   rotation; 'lbctl accept' removes them
+  quarantined      the service's data is wrong, or nginx or a template refuses it;
+                   nginx serves its last good state`
 
 type servicesOptions struct {
 	Out      io.Writer
@@ -90,7 +92,7 @@ func writeServices(opts *servicesOptions, services []admin.Service) error {
 		_, err := fmt.Fprintln(opts.Out, "No service is balanced: none in Consul has lb-... metadata or the tag grpc_server or http_server.")
 		return err
 	}
-	t := &table{header: []string{"SERVICE", "PROTOCOL", "ROUTES", "STATE", "INSTANCES", "SINCE"}, give: 2}
+	t := &table{header: []string{"SERVICE", "PROTOCOL", "ROUTES", "STATE", "INSTANCES", "SINCE"}, shrinkFirst: 2}
 	for _, service := range services {
 		t.add(
 			cell{service.Name, cyan},
@@ -104,12 +106,12 @@ func writeServices(opts *servicesOptions, services []admin.Service) error {
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
 		return err
 	}
-	return writeTroubles(opts, services...)
+	return writeProblems(opts, services...)
 }
 
-// writeTroubles prints below a table why its services are not fresh, and what is
-// wrong with their data.
-func writeTroubles(opts *servicesOptions, services ...admin.Service) error {
+// writeProblems prints below the table why services are not fresh, and the problems
+// of their data.
+func writeProblems(opts *servicesOptions, services ...admin.Service) error {
 	var lines []string
 	for _, service := range services {
 		if service.Reason != "" {
@@ -133,12 +135,12 @@ func writeTroubles(opts *servicesOptions, services ...admin.Service) error {
 }
 
 func writeService(opts *servicesOptions, service admin.Service) error {
-	way := "not served"
+	summary := "not served"
 	if service.Protocol != "" {
-		way = fmt.Sprintf("%s, %s", service.Protocol, routesText(service, 0))
+		summary = fmt.Sprintf("%s, %s", service.Protocol, routesText(service, 0))
 	}
 	fmt.Fprintf(opts.Out, "%s: %s; %s in rotation; %s %s\n\n",
-		opts.Terminal.paint(cyan, service.Name), way, instancesCell(service).text,
+		opts.Terminal.paint(cyan, service.Name), summary, instancesCell(service).text,
 		opts.Terminal.paint(serviceStyle(service.State), string(service.State)), since(service.Since, opts.Now()))
 	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, prose: true}
 	for _, instance := range service.Instances {
@@ -156,9 +158,9 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 		return err
 	}
 	if service.State == endpoints.Held {
-		service.Reason = "" // told for each instance
+		service.Reason = "" // the table gives it for each instance
 	}
-	return writeTroubles(opts, service)
+	return writeProblems(opts, service)
 }
 
 func trafficCell(instance admin.Instance, now time.Time) cell {
@@ -176,7 +178,7 @@ func trafficCell(instance admin.Instance, now time.Time) cell {
 	}
 }
 
-// routesText is up to most routes (0: all).
+// routesText lists at most most routes (0: all).
 func routesText(service admin.Service, most int) string {
 	var routes []string
 	for _, route := range service.Routes {
@@ -197,8 +199,8 @@ func routesText(service admin.Service, most int) string {
 	return strings.Join(routes, ", ")
 }
 
-// instancesCell is "3/4", instances in rotation of those registered, with the
-// ones that are only held apart: "2/2 +1 held".
+// instancesCell is "3/4": 3 of 4 registered instances are in rotation. Held instances
+// are not registered, so they are counted separately: "2/2 +1 held".
 func instancesCell(service admin.Service) cell {
 	held := 0
 	for _, instance := range service.Instances {

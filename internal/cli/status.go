@@ -20,13 +20,13 @@ import (
 const statusHelp = `Say what nginx serves, since when, and whether that is what Consul says.
 
 The states are:
-  serving   nginx serves what Consul says; a service whose own data is wrong
-            or missing keeps its last good state, and is named
-  pending   a change is on its way to nginx
-  degraded  something is wrong with Consul, the templates or nginx, which
-            serves the last good configuration
+  serving   nginx serves what Consul says; a service with wrong or missing data
+            keeps its last good state, and the first line names it
+  pending   lbctl is about to apply a change, or nginx to fetch one
+  degraded  Consul, the templates or nginx have a problem; nginx serves the last
+            good configuration
   frozen    a rollback pinned a generation; 'lbctl resume' follows Consul again
-  starting  nginx has not been given a configuration yet
+  starting  nginx has no configuration yet
   down      nginx does not answer
 
 The exit code is 0 for serving, pending and frozen, 3 for the others, and 4 when
@@ -47,7 +47,7 @@ type statusOptions struct {
 	Output   string
 	Watch    bool
 	Interval time.Duration
-	Wait     time.Duration // 0: do not
+	Wait     time.Duration // 0: don't wait
 	Ready    bool
 }
 
@@ -62,10 +62,10 @@ func newStatusCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	cmd.Flags().BoolVar(&opts.Watch, "watch", false, "go on: redraw on a terminal, else print a line for each change")
-	define(flags, &opts.Interval, "interval", "", "DURATION", "with --watch and --wait, how often to ask", time.Second, parseDuration(100*time.Millisecond))
-	define(flags, &opts.Wait, "wait", "", "DURATION", "block until nginx serves what Consul says, for at most so long", 0, parseDuration(time.Millisecond))
-	cmd.Flags().BoolVar(&opts.Ready, "ready", false, "print nothing; exit 0 when nginx answers, from whichever generation")
+	cmd.Flags().BoolVar(&opts.Watch, "watch", false, "repeat: redraw the page on a terminal, else print a line for each change")
+	define(flags, &opts.Interval, "interval", "", "DURATION", "interval between queries of --watch and --wait", time.Second, parseDuration(100*time.Millisecond))
+	define(flags, &opts.Wait, "wait", "", "DURATION", "block until nginx serves what Consul says, at most for this time", 0, parseDuration(time.Millisecond))
+	cmd.Flags().BoolVar(&opts.Ready, "ready", false, "print nothing; exit 0 if nginx answers, whatever generation it serves")
 	opts.Client = daemonFlags(flags, &opts.Output).client
 	flags.check(func(mistake func(string, ...any)) {
 		modes := 0
@@ -75,7 +75,7 @@ func newStatusCmd(f *factory) *cobra.Command {
 			}
 		}
 		if modes > 1 {
-			mistake("--watch, --wait and --ready: want one of them")
+			mistake("--watch, --wait and --ready: want only one of them")
 		}
 	})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), opts) }
@@ -89,7 +89,7 @@ func runStatus(ctx context.Context, opts *statusOptions) error {
 	}
 	switch {
 	case opts.Ready:
-		return ready(ctx, client)
+		return checkReady(ctx, client)
 	case opts.Watch:
 		return watchStatus(ctx, opts, client)
 	case opts.Wait > 0:
@@ -102,44 +102,44 @@ func runStatus(ctx context.Context, opts *statusOptions) error {
 	if err := writeStatus(opts, status); err != nil {
 		return err
 	}
-	return verdict(status)
+	return stateError(status)
 }
 
-// verdict is errNotRight for the states in which someone should look.
-func verdict(status controller.Status) error {
+// stateError is errProblemFound for the states that need an operator.
+func stateError(status controller.Status) error {
 	switch status.State {
 	case controller.Serving, controller.Pending, controller.Frozen:
 		return nil
 	default:
-		return errNotRight
+		return errProblemFound
 	}
 }
 
-// ready asks what a health check wants to know; the reason of a no goes to the
-// standard error, where Docker and Consul keep it.
-func ready(ctx context.Context, client *admin.Client) error {
+// checkReady is for health checks. If nginx does not answer, the reason goes to the
+// standard error, where Docker and Consul record it.
+func checkReady(ctx context.Context, client *admin.Client) error {
 	_, err := client.Ready(ctx)
-	var no *admin.Error
-	if errors.As(err, &no) {
-		return notRight("%s", no.Message)
+	var refused *admin.Error
+	if errors.As(err, &refused) {
+		return problemFound("%s", refused.Message)
 	}
 	return err
 }
 
-// waitStatus waits for serving. A daemon that does not answer yet is waited for
-// too; a frozen one would not get there by itself. However short the wait, the
-// daemon is asked once.
+// waitStatus waits for the state serving. It also waits for a daemon that does not
+// answer yet. It stops if a generation is pinned, because only an operator changes
+// that. It queries the daemon at least once, however short the wait.
 func waitStatus(ctx context.Context, opts *statusOptions, client *admin.Client) error {
 	limited, cancel := context.WithTimeout(ctx, opts.Wait)
 	defer cancel()
 	for {
-		status, err := askWithin(ctx, limited, client)
+		status, err := queryStatus(ctx, limited, client)
 		switch {
 		case err == nil && status.State == controller.Serving:
 			return writeStatus(opts, status)
 		case err == nil && status.State == controller.Frozen:
 			return errors.Join(writeStatus(opts, status),
-				notRight("waiting is of no use while a generation is pinned: 'lbctl resume' follows Consul again"))
+				problemFound("a generation is pinned, so the state will not change: 'lbctl resume' follows Consul again"))
 		}
 		if sleep(limited, opts.Interval) == nil {
 			continue
@@ -148,16 +148,17 @@ func waitStatus(ctx context.Context, opts *statusOptions, client *admin.Client) 
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			return fmt.Errorf("waited %s: %w", short(opts.Wait), err)
+			return fmt.Errorf("waited %s: %w", shortDuration(opts.Wait), err)
 		default:
 			return errors.Join(writeStatus(opts, status),
-				notRight("waited %s, and nginx does not serve what Consul says", short(opts.Wait)))
+				problemFound("waited %s, and nginx still does not serve what Consul says", shortDuration(opts.Wait)))
 		}
 	}
 }
 
-// askWithin asks until limited is over, but for a second at least.
-func askWithin(ctx, limited context.Context, client *admin.Client) (controller.Status, error) {
+// queryStatus gets the status. Its deadline is that of limited, but at least a second
+// away.
+func queryStatus(ctx, limited context.Context, client *admin.Client) (controller.Status, error) {
 	deadline, _ := limited.Deadline() // it has one
 	if least := time.Now().Add(time.Second); deadline.Before(least) {
 		deadline = least
@@ -191,7 +192,7 @@ func watchStatus(ctx context.Context, opts *statusOptions, client *admin.Client)
 	for first := true; ; first = false {
 		status, err := client.Status(ctx)
 		if ctx.Err() != nil {
-			return nil // interrupted, which is how a watch ends
+			return nil // the user ended the watch
 		}
 		if opts.Terminal.Width > 0 && opts.Output == outputText {
 			if err := redraw(opts, first, status, err); err != nil {
@@ -234,14 +235,14 @@ func redraw(opts *statusOptions, first bool, status controller.Status, err error
 	return err
 }
 
-// statusLine is what a watch compares and prints.
+// statusLine is one line of a watch, which prints it when it has changed.
 func statusLine(opts *statusOptions, status controller.Status, err error) string {
 	if opts.Output == outputJSON {
 		if err != nil {
 			line, _ := json.Marshal(map[string]string{"error": err.Error()}) // cannot fail
 			return string(line)
 		}
-		line, _ := json.Marshal(status) // cannot fail: it came as JSON
+		line, _ := json.Marshal(status) // cannot fail: it was decoded from JSON
 		return string(line)
 	}
 	if err != nil {
@@ -262,7 +263,7 @@ func writeStatus(opts *statusOptions, status controller.Status) error {
 	return err
 }
 
-// stateStyle is how a state looks where there are colours.
+// stateStyle is the colour of a state.
 func stateStyle(state controller.State) style {
 	switch state {
 	case controller.Serving:
@@ -292,12 +293,12 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 	}
 	row("Consul", consulText(status.Consul, now))
 	row("Endpoints", endpointsText(status.Endpoints, status.State == controller.Serving))
-	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, count(status.Instances, "instance")))
+	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, plural(status.Instances, "instance")))
 	if pending := status.Pending; pending != nil {
 		row("Pending", pendingText(pending, now))
 	}
 	if frozen := status.Frozen; frozen != nil {
-		row("Frozen", fmt.Sprintf("at generation %d %s; 'lbctl resume' follows Consul again", frozen.Generation, since(frozen.Since, now)))
+		row("Pinned", fmt.Sprintf("generation %d %s; 'lbctl resume' follows Consul again", frozen.Generation, since(frozen.Since, now)))
 	}
 	row("Last change", applyText(status.LastApply, now))
 	row("lbctl", fmt.Sprintf("%s, up %s", status.Version, since(status.Started, now)))
@@ -318,7 +319,7 @@ func nginxText(nginx controller.Nginx, now time.Time) string {
 	if !nginx.Running {
 		return nginx.Version + ", not running"
 	}
-	text := fmt.Sprintf("%s, process %d, %s", nginx.Version, nginx.PID, count(nginx.Workers, "worker"))
+	text := fmt.Sprintf("%s, process %d, %s", nginx.Version, nginx.PID, plural(nginx.Workers, "worker"))
 	if nginx.OldWorkers > 0 {
 		text += fmt.Sprintf(" and %d old still finishing requests", nginx.OldWorkers)
 		if !nginx.OldWorkersSince.IsZero() {
@@ -329,30 +330,31 @@ func nginxText(nginx controller.Nginx, now time.Time) string {
 		}
 	}
 	if nginx.Generation == 0 {
-		return text + ", answers from no generation"
+		return text + ", serves no generation"
 	}
 	return text + fmt.Sprintf(", generation %d %s", nginx.Generation, since(nginx.Since, now))
 }
 
-// endpointsText says how changes of instances reach nginx, and how far they have.
-// An nginx that serves what it should, and has yet to ask, has the newest from before:
-// a reload's new workers start with what the old ones had.
+// endpointsText says how servers are delivered to nginx, and for how many upstreams
+// nginx has fetched the newest ones. In the state serving, an upstream that nginx has
+// not fetched yet is right nevertheless: after a reload the new workers inherit the
+// servers of the old ones.
 func endpointsText(e controller.EndpointsStatus, serving bool) string {
 	if e.By == "" {
-		return "" // a daemon that doesn't tell
+		return "" // an older daemon
 	}
 	if e.By != "dns" {
 		return "by reload: " + e.Reason
 	}
-	text := fmt.Sprintf("by DNS, nginx has fetched those of %s", count(e.Upstreams, "upstream"))
+	text := fmt.Sprintf("by DNS; nginx has the servers of %s", plural(e.Upstreams, "upstream"))
 	switch n := len(e.Untaken); {
 	case n > 0 && serving:
-		text = fmt.Sprintf("by DNS, nginx is about to ask anew for those of %s", count(n, "upstream"))
+		text = fmt.Sprintf("by DNS; nginx will soon ask again for the servers of %s", plural(n, "upstream"))
 	case n > 0:
-		text = fmt.Sprintf("by DNS, nginx has fetched the newest of %d of %s", e.Upstreams-n, count(e.Upstreams, "upstream"))
+		text = fmt.Sprintf("by DNS; nginx has the newest servers of %d of %s", e.Upstreams-n, plural(e.Upstreams, "upstream"))
 	}
 	if n := len(e.ByReload); n > 0 {
-		text += fmt.Sprintf("; by reload %s (%s)", e.ByReload[0].Service, e.ByReload[0].Reason)
+		text += fmt.Sprintf("; by reload for %s (%s)", e.ByReload[0].Service, e.ByReload[0].Reason)
 		if n > 1 {
 			text += fmt.Sprintf(" and %d more", n-1)
 		}
@@ -387,6 +389,6 @@ func applyText(apply *controller.LastApply, now time.Time) string {
 	if apply == nil {
 		return "none since lbctl started"
 	}
-	what, _ := happened(apply.Outcome)
-	return fmt.Sprintf("%s at %s, took %s", what, ago(apply.At, now), took(seconds(apply.TookSeconds)))
+	what, _ := kindText(apply.Outcome)
+	return fmt.Sprintf("%s at %s, took %s", what, ago(apply.At, now), elapsed(seconds(apply.TookSeconds)))
 }

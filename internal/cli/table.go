@@ -26,16 +26,18 @@ func orDash(s string) string {
 type table struct {
 	header []string
 	rows   [][]cell
-	give   int // the column that is cut, with an ellipsis, where the terminal is too narrow
-	// prose: the last column is text, which goes on below itself instead.
+	// shrinkFirst is the first column to be cut, with an ellipsis, if the terminal is
+	// too narrow.
+	shrinkFirst int
+	// prose wraps the last column instead of cutting columns.
 	prose bool
 }
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
 
 const (
-	gap     = 2  // spaces between columns
-	tooSlim = 12 // a column is not cut to fewer columns than that
+	gap      = 2  // spaces between columns
+	minWidth = 12 // shrink cuts no column to less than this
 )
 
 func (t *table) write(w io.Writer, terminal Terminal) error {
@@ -82,8 +84,7 @@ func (t *table) write(w io.Writer, terminal Terminal) error {
 	return err
 }
 
-// shrink makes columns fit into room, the one that gives first, then the widest
-// ones, but none to less than can be read.
+// shrink cuts columns until they fit into room: shrinkFirst, then the widest ones.
 func (t *table) shrink(widths []int, room int) {
 	over := gap*(len(widths)-1) - room
 	order := make([]int, len(widths))
@@ -92,7 +93,7 @@ func (t *table) shrink(widths []int, room int) {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		switch t.give {
+		switch t.shrinkFirst {
 		case a:
 			return -1
 		case b:
@@ -102,7 +103,7 @@ func (t *table) shrink(widths []int, room int) {
 		}
 	})
 	for _, i := range order {
-		if spare := widths[i] - tooSlim; over > 0 && spare > 0 {
+		if spare := widths[i] - minWidth; over > 0 && spare > 0 {
 			widths[i] -= min(spare, over)
 			over -= min(spare, over)
 		}

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Terminal is what the output can show. Its zero value is a pipe or a file:
-// no colours, no width, nothing is ever cut or wrapped.
+// A Terminal describes the terminal of the output. The zero value is a pipe or a
+// file: no colours, and no text is cut or wrapped.
 type Terminal struct {
 	Width  int  // columns; 0: not a terminal
 	Height int  // lines
-	Colour bool // escape sequences for colours are understood and wanted
+	Colour bool // show colours
 }
 
-// TerminalOf looks at w and at the environment. NO_COLOR (https://no-color.org)
-// and TERM=dumb switch colours off.
+// TerminalOf describes the terminal that w writes to, the zero value if there is none.
+// NO_COLOR (https://no-color.org) and TERM=dumb in environ switch colours off.
 func TerminalOf(w io.Writer, environ []string) Terminal {
 	file, ok := w.(*os.File)
 	if !ok {
@@ -29,7 +29,7 @@ func TerminalOf(w io.Writer, environ []string) Terminal {
 		return Terminal{}
 	}
 	terminal := Terminal{Width: int(size.Col), Height: int(size.Row)}
-	if terminal.Width == 0 { // a serial line, or a pseudo-terminal nobody has sized
+	if terminal.Width == 0 { // a serial line, or a pseudo-terminal without a size
 		terminal.Width, terminal.Height = 80, 24
 	}
 	noColour := lookup(environ, "NO_COLOR")
@@ -37,7 +37,7 @@ func TerminalOf(w io.Writer, environ []string) Terminal {
 	return terminal
 }
 
-// lookup is the value of a variable in environ; the last one counts, as in a shell.
+// lookup returns the value of a variable in environ. The last one wins, as in a shell.
 func lookup(environ []string, name string) string {
 	value := ""
 	for _, line := range environ {
@@ -48,7 +48,7 @@ func lookup(environ []string, name string) string {
 	return value
 }
 
-// A style is how a piece of text is shown on a terminal with colours.
+// A style is the ANSI code for a colour or a font.
 type style string
 
 const (
@@ -68,8 +68,8 @@ func (t Terminal) paint(s style, text string) string {
 	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
 }
 
-// wrap breaks text at spaces so that it fits the terminal; following lines are
-// indented by indent columns, which the first line is taken to begin at.
+// wrap breaks text at spaces so that it fits the terminal. The first line starts at
+// column indent, and wrap indents the following lines by it.
 func (t Terminal) wrap(text string, indent int) string {
 	room := t.Width - indent
 	if t.Width == 0 || room < 20 {

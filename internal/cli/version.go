@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The build sets these with -ldflags "-X lbctl/internal/cli.version=1.2.3
+// The build sets them with -ldflags "-X lbctl/internal/cli.version=1.2.3
 // -X lbctl/internal/cli.commit=0123abc".
 var (
 	version = "dev"

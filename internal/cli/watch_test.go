@@ -125,7 +125,7 @@ func TestWaitForADaemonThatIsNotThereYet(t *testing.T) {
 		got := command(t.Context(), Terminal{}, []string{"LBCTL_RUN_DIR=" + runDir}, "status", "--wait", "150ms", "--interval", "100ms")
 		assert.Equal(t, exitUnreachable, got.code)
 		assert.Equal(t, "lbctl: waited 150ms: no daemon answered at unix://"+daemon.SocketPath(runDir)+
-			" (the socket does not exist); is 'lbctl run' running? Say where with --addr or LBCTL_ADDR\n", got.err)
+			" (the socket does not exist); is 'lbctl run' running? Give its address with --addr or LBCTL_ADDR\n", got.err)
 	})
 	t.Run("it is interrupted", func(t *testing.T) {
 		out, end := watch(t, Terminal{}, shortDir(t), "status", "--wait", "1h")

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// clock is the time of day of at, with its date when that is not today's, in
-// now's time zone.
+// clock formats at in now's time zone: the time of day, with the date if that is not
+// today's.
 func clock(at, now time.Time) string {
 	at = at.In(now.Location())
 	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {
@@ -15,8 +15,8 @@ func clock(at, now time.Time) string {
 	return at.Format("2006-01-02 15:04:05")
 }
 
-// ago is the time of day of at, and how long ago that was: "09:12:03, 4m ago".
-// A time that never was is "never".
+// ago formats at and its distance to now: "09:12:03, 4m ago". It returns "never" for
+// the zero time.
 func ago(at, now time.Time) string {
 	if at.IsZero() {
 		return "never"
@@ -24,7 +24,7 @@ func ago(at, now time.Time) string {
 	return clock(at, now) + ", " + age(now.Sub(at)) + " ago"
 }
 
-// since is ago with "since " before it, and "" for a time that never was.
+// since is "since " and ago, or "" for the zero time.
 func since(at, now time.Time) string {
 	if at.IsZero() {
 		return ""
@@ -32,7 +32,7 @@ func since(at, now time.Time) string {
 	return "since " + ago(at, now)
 }
 
-// age is d in the one or two units a person would say it in.
+// age formats d with its largest unit, and minutes for less than ten hours.
 func age(d time.Duration) string {
 	switch d = max(d, 0); { // clocks of two processes may differ by a little
 	case d < time.Minute:
@@ -48,9 +48,9 @@ func age(d time.Duration) string {
 	}
 }
 
-// took is a duration as measured: whole milliseconds below a second, tenths of
-// a second above. What took no time worth telling is "-".
-func took(d time.Duration) string {
+// elapsed formats a measured duration: whole milliseconds below a second, tenths of a
+// second above, "-" below a millisecond.
+func elapsed(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
 		return "-"
@@ -61,8 +61,8 @@ func took(d time.Duration) string {
 	}
 }
 
-// count is "1 instance", "3 instances".
-func count(n int, noun string) string {
+// plural returns "1 instance", "3 instances".
+func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

@@ -245,7 +245,7 @@ func TestRolledBackThenRetried(t *testing.T) {
 
 func TestNginxIsDownWhenAConfigurationComes(t *testing.T) {
 	bubble(t, func(r *rig) {
-		off := fmt.Errorf("%w: nginx.pid names no running nginx", nginx.ErrNotRunning)
+		off := fmt.Errorf("%w: nginx.pid does not name a running nginx", nginx.ErrNotRunning)
 		r.server.with(func() {
 			r.server.down = off
 			r.server.fail = func(string) error { return off }
@@ -253,7 +253,7 @@ func TestNginxIsDownWhenAConfigurationComes(t *testing.T) {
 		r.say("a", entry("hello", 1))
 		s := r.status()
 		assert.Equal(t, Down, s.State)
-		assert.Equal(t, "nginx does not answer: nginx.pid names no running nginx; generation 1 is ready for it", s.Summary)
+		assert.Equal(t, "nginx does not answer: nginx.pid does not name a running nginx; generation 1 is ready for it", s.Summary)
 		assert.False(t, s.Nginx.Running)
 		assert.Zero(t, s.Nginx.Generation)
 		r.wait(5 * time.Minute)

@@ -1,5 +1,5 @@
-// Package daemon is what 'lbctl run' runs: it makes the parts from a Config,
-// connects them, and runs them until its context is done.
+// Package daemon implements 'lbctl run': it makes the parts from a Config, connects
+// them, and runs them until its context is done.
 package daemon
 
 import (
@@ -24,11 +24,11 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// DefaultStateDir is where lbctl keeps its state, unless told otherwise.
+// DefaultStateDir is the default of Config.StateDir.
 const DefaultStateDir = "/var/lib/lbctl"
 
-// Config is what an operator decides. The packages that own a setting own its
-// default too: those that are zero in Table, Probe, Controller and Server have it.
+// Config has the operator's settings. Zero settings in Table, Probe, Controller and
+// Server have the defaults of their packages.
 type Config struct {
 	// StateDir holds generations, history and the endpoint snapshot. Required.
 	StateDir string
@@ -38,32 +38,32 @@ type Config struct {
 	// Admin is the address of the read-only HTTP API, such as
 	// admin.DefaultAddress; default none: the unix socket only.
 	Admin string
-	// AllowedHosts are further names by which the HTTP API may be asked, see
-	// admin.Server; default none.
+	// AllowedHosts are further host names that the HTTP API accepts, see admin.Server;
+	// default none.
 	AllowedHosts []string
-	// Nginx says what nginx is configured with.
+	// Nginx has the settings of nginx.
 	Nginx NginxConfig
-	// Server has the daemon's settings for generations: Keep and VerifyTimeout.
-	// The other fields are filled in.
+	// Server has the settings of generations: Keep and VerifyTimeout. Run sets the
+	// other fields.
 	Server nginx.Options
-	// Table has the settings of the endpoint table. Logger is filled in.
+	// Table has the settings of the endpoint table. Run sets Logger.
 	Table endpoints.Options
-	// Probe has the settings of lbctl's own questions to instances. Logger is filled in.
+	// Probe has the settings of lbctl's own probes. Run sets Logger.
 	Probe probe.Options
-	// Controller has the settings of the loop: SettleMin and SettleMax. The other
-	// fields are filled in.
+	// Controller has the settings of the loop: SettleMin and SettleMax. Run sets the
+	// other fields.
 	Controller controller.Options
-	// Version is lbctl's.
+	// Version is the version of lbctl, for status and log.
 	Version string
-	// Environ is searched for GOGC and GOMAXPROCS, which override the daemon's own
+	// Environ has lines NAME=value. GOGC and GOMAXPROCS in it override the daemon's own
 	// limits; default none.
 	Environ []string
 	// Logger is required.
 	Logger *slog.Logger
 }
 
-// RunDir is where a daemon has its sockets: runDir if given, else a directory in
-// stateDir.
+// RunDir is the directory of a daemon's sockets: runDir, or if that is "" the directory
+// run in stateDir.
 func RunDir(stateDir, runDir string) string {
 	if runDir == "" {
 		return filepath.Join(stateDir, "run")
@@ -75,18 +75,18 @@ func RunDir(stateDir, runDir string) string {
 func SocketPath(runDir string) string { return filepath.Join(runDir, "admin.sock") }
 
 // Run runs the daemon until ctx is done, and returns nil then. It returns an error
-// at once if another daemon has one of the directories, if nginx or a template can't
-// be used, or if an address is taken. nginx itself goes on in any case.
+// at once if another daemon uses one of the directories, if nginx or a template can't
+// be used, or if an address is in use. nginx itself keeps running in any case.
 func Run(ctx context.Context, cfg Config) error {
 	surviveBrokenPipe()
-	hangups := make(chan os.Signal, 1) // one that comes while the daemon starts is kept
+	hangups := make(chan os.Signal, 1) // keeps a signal that comes during the start
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 	cfg.RunDir = RunDir(cfg.StateDir, cfg.RunDir)
 	if err := makeDirectories(cfg.StateDir, cfg.RunDir); err != nil {
 		return err
 	}
-	// The locks come before anything that another daemon could be using.
+	// Take the locks before touching files that another daemon may use.
 	for _, dir := range []string{cfg.RunDir, cfg.StateDir} {
 		held, err := lock(filepath.Join(dir, "lock"))
 		if err != nil {
@@ -106,16 +106,16 @@ func Run(ctx context.Context, cfg Config) error {
 		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin),
 		"endpoints_by_reload", p.byReload, "few_workers", p.fewWorkers)
 	if p.sharedUser {
-		cfg.Logger.Info("nginx's workers run as lbctl's own user: whoever takes over a worker can command lbctl; run lbctl and nginx as root to give the workers a user of their own")
+		cfg.Logger.Info("nginx's workers run as lbctl's own user, so an attacker who takes over a worker can control lbctl; run lbctl and nginx as root to give the workers their own user")
 	}
 	if err := p.run(ctx, cfg, listeners, hangups); err != nil {
 		return err
 	}
-	cfg.Logger.Info("lbctl ends; nginx goes on serving")
+	cfg.Logger.Info("lbctl ends; nginx keeps serving")
 	return nil
 }
 
-// parts are the daemon's, connected and not running yet.
+// parts are the parts of the daemon.
 type parts struct {
 	resolver *resolver.Server
 	server   *nginx.Instance
@@ -125,7 +125,7 @@ type parts struct {
 
 	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
-	sharedUser bool   // nginx's workers can't have another user than lbctl
+	sharedUser bool   // nginx's workers run as lbctl's user
 }
 
 func newParts(cfg Config) (*parts, error) {
@@ -164,7 +164,7 @@ func newParts(cfg Config) (*parts, error) {
 	control := controllerOptions(cfg, p)
 	if p.byReload == "" {
 		if err := p.resolver.Listen(cfg.Nginx.DNSListen); err != nil {
-			return nil, fmt.Errorf("%w; another address can be given by --dns-listen", err)
+			return nil, fmt.Errorf("%w; choose another address with --dns-listen", err)
 		}
 		control.Endpoints = p.resolver
 	}
@@ -192,13 +192,13 @@ func controllerOptions(cfg Config, p *parts) controller.Options {
 	return opts
 }
 
-// openTable opens the table with what an earlier daemon knew of instances.
+// openTable opens the table with the endpoint snapshot of an earlier daemon.
 func openTable(cfg Config) (*endpoints.Table, error) {
 	opts := cfg.Table
 	opts.Logger = cfg.Logger
 	table, err := endpoints.Open(filepath.Join(cfg.StateDir, "endpoints.json"), opts)
 	if errors.Is(err, endpoints.ErrSnapshot) {
-		cfg.Logger.Warn("the endpoint snapshot can't be used, or not all of it", "reason", err)
+		cfg.Logger.Warn("all or part of the endpoint snapshot can't be used", "reason", err)
 		return table, nil
 	}
 	return table, err
@@ -227,8 +227,8 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, h
 	return nil
 }
 
-// listen opens the API's listeners. It comes before the first goroutine: the
-// mode of the socket is set by the process's umask.
+// listen opens the API's listeners. It must run before the first goroutine, because
+// it changes the umask of the process to set the mode of the socket.
 func listen(runDir, address string) ([]net.Listener, error) {
 	socket, err := admin.ListenUnix(SocketPath(runDir))
 	if err != nil {

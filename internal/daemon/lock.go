@@ -11,8 +11,8 @@ import (
 	"lbctl/internal/disk"
 )
 
-// lock takes the lock that makes a daemon the only one of a directory. It is
-// held until the file is closed or the process ends, however it ends.
+// lock takes the lock of a directory, which only one daemon can hold. The lock ends when
+// the file is closed or the process ends, also when it is killed.
 func lock(path string) (*os.File, error) {
 	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("take the lock: %s is not a regular file: remove it, or choose another --state-dir or --run-dir", path)
@@ -30,8 +30,8 @@ func lock(path string) (*os.File, error) {
 		if content, err := disk.ReadFile(path, 64); err == nil && len(content) > 0 {
 			owner = "process " + strings.TrimSpace(string(content))
 		}
-		return nil, fmt.Errorf("another 'lbctl run' has this directory: %s holds %s; "+
-			"stop it, or give this one a --state-dir and --run-dir of its own", owner, path)
+		return nil, fmt.Errorf("another 'lbctl run' uses this directory: %s holds %s; "+
+			"stop it, or choose another --state-dir and --run-dir", owner, path)
 	}
 	if err := errors.Join(file.Truncate(0), write(file, fmt.Sprintln(os.Getpid()))); err != nil {
 		return nil, errors.Join(fmt.Errorf("take the lock %s: %w", path, err), file.Close())

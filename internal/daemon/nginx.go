@@ -23,33 +23,33 @@ const (
 	AffinityAuto = "auto"
 )
 
-// NginxConfig says which nginx is configured, and how. The daemon and the commands
-// that render a configuration without it share it.
+// NginxConfig has the settings of nginx. The daemon uses it, and so do the commands that
+// render a configuration without the daemon.
 type NginxConfig struct {
-	Binary    string // nginx's program; default nginx on PATH
+	Binary    string // nginx executable; default nginx on PATH
 	Templates string // directory of templates that replace the built-in ones; default none
 
-	GRPCListen render.Listen // where nginx takes gRPC; default render.DefaultGRPCListen
-	HTTPListen render.Listen // where nginx takes HTTP; default render.DefaultHTTPListen
+	GRPCListen render.Listen // addresses for gRPC; default render.DefaultGRPCListen
+	HTTPListen render.Listen // addresses for HTTP; default render.DefaultHTTPListen
 
 	Workers     int    // worker processes; default render.DefaultWorkers
 	CPUAffinity string // AffinityAuto or AffinityOff; default AffinityOff
-	OpenFiles   int    // files that a worker may have open; default the hard limit
-	User        string // who the workers run as if lbctl is root; default nginx, www-data or nobody
+	OpenFiles   int    // open files per worker; default the hard limit
+	User        string // user of the workers if lbctl runs as root; default nginx, www-data or nobody
 
-	MaxConnsPerClient int // requests, calls or connections of a client address at a time; default no bound
+	MaxConnsPerClient int // concurrent requests, calls or connections per client address; default no limit
 
-	Marks nginx.Marks // when nginx itself takes an instance for failed; default never
+	Marks nginx.Marks // when nginx itself skips a failing instance; default never
 
-	Endpoints string // how changes of instances reach nginx; default EndpointsAuto
-	DNSListen string // where lbctl answers nginx's questions; default resolver.DefaultListen
+	Endpoints string // delivery of servers to nginx; default EndpointsAuto
+	DNSListen string // address of lbctl's DNS server for nginx; default resolver.DefaultListen
 }
 
-// byReload says why nginx doesn't ask for servers, "" when it does. The error is
-// for an operator who wants it to and an nginx that can't.
+// byReload says why servers are delivered by reload, or "" if they are delivered by DNS.
+// It fails if Endpoints is EndpointsDNS and nginx does not support it.
 func (n NginxConfig) byReload(build nginx.Build) (string, error) {
 	if n.Endpoints == EndpointsReload {
-		return "--endpoints says so", nil
+		return "--endpoints is reload", nil
 	}
 	err := render.CanResolve(build.Version)
 	switch {
@@ -62,8 +62,8 @@ func (n NginxConfig) byReload(build nginx.Build) (string, error) {
 	}
 }
 
-// Settings are what the templates get to know of nginx and of the machine. They
-// fail where nginx can't do what Endpoints asks for, or no User is found.
+// Settings returns the settings of nginx and of the machine for the templates. It fails
+// if nginx does not support Endpoints, or if the machine does not have User.
 func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (render.Settings, error) {
 	byReload, err := n.byReload(build)
 	if err != nil {
@@ -96,13 +96,13 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 			continue
 		}
 		settings.User = name
-		// Left to itself nginx takes the group called as the user, and Debian's
-		// nobody has none.
+		// nginx's default is the group with the name of the user, which does not exist
+		// for nobody on Debian.
 		if group, err := user.LookupGroupId(found.Gid); err == nil {
 			settings.Group = group.Name
 		}
 		return settings, nil
 	}
-	return settings, fmt.Errorf("no user %s for nginx's workers: say which one with --nginx-user or LBCTL_NGINX_USER",
+	return settings, fmt.Errorf("user %s of nginx's workers does not exist: choose another one with --nginx-user or LBCTL_NGINX_USER",
 		cmp.Or(n.User, "nginx, www-data or nobody"))
 }

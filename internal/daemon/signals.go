@@ -8,19 +8,19 @@ import (
 	"syscall"
 )
 
-// surviveBrokenPipe has a write to a standard output or error that nobody reads any
-// more fail with EPIPE. Go's default is that SIGPIPE ends the process: the daemon would
-// die with the reader of its log, as in 'lbctl run 2>&1 | tee log' and Ctrl-C, which
-// ends tee first.
+// surviveBrokenPipe makes a write to standard output or error fail with EPIPE if the
+// reader has ended. By default SIGPIPE ends a Go process then: the daemon would die with
+// the reader of its log, as in 'lbctl run 2>&1 | tee log' and Ctrl-C, which ends tee
+// first.
 //
-// It holds for the rest of the process, which logs its end too. The signal is caught,
-// not ignored: programs that the daemon runs would inherit the latter.
+// It lasts until the process ends, because the daemon logs its own end. It catches the
+// signal rather than ignore it: programs that the daemon runs would inherit an ignored
+// signal.
 func surviveBrokenPipe() {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody needs to hear of it
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nothing receives from the channel
 }
 
-// reloadOn reads again what an operator may have changed, at each SIGHUP until ctx is
-// done.
+// reloadOn reloads the source's files at each SIGHUP, until ctx is done.
 func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ Reload() error }, logger *slog.Logger) error {
 	for {
 		select {
@@ -29,9 +29,9 @@ func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ R
 		case <-hangups:
 		}
 		if err := source.Reload(); err != nil {
-			logger.Warn("SIGHUP: token file, certificates and templates were read again; what can't be used stays as it was", "error", err)
+			logger.Warn("SIGHUP: read token file, certificates and templates again; those with errors keep their former content", "error", err)
 			continue
 		}
-		logger.Info("SIGHUP: token file, certificates and templates were read again")
+		logger.Info("SIGHUP: read token file, certificates and templates again")
 	}
 }

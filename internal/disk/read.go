@@ -9,15 +9,14 @@ import (
 	"syscall"
 )
 
-// ErrUnfit is the error for what is in the place of a file and can't be one: a
-// directory, a named pipe, a socket, a device, a symbolic link to nothing, or more bytes
-// than the file can have.
-// MoveAside makes room.
+// ErrUnfit is the error for something at the path of a file that can't be that file: a
+// directory, a named pipe, a socket, a device, a broken symbolic link, or a file that is
+// too large. MoveAside makes room for the file.
 var ErrUnfit = errors.New("unfit")
 
-// ReadFile reads a regular file of at most most bytes. Unlike os.ReadFile it never
-// waits for somebody to write to a named pipe, and never reads without end. It
-// follows a symbolic link. The error is ErrUnfit, or that of the system.
+// ReadFile reads a regular file of at most most bytes. Unlike os.ReadFile it does
+// not block on a named pipe and does not read without end. It follows symbolic links.
+// The error is ErrUnfit, or that of the system.
 func ReadFile(path string, most int64) ([]byte, error) {
 	file, err := Open(path)
 	if err != nil {
@@ -31,7 +30,7 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	tooLong := info.Size() > most
 	var content []byte
 	if !tooLong {
-		content, err = io.ReadAll(io.LimitReader(file, most+1)) // it may grow meanwhile
+		content, err = io.ReadAll(io.LimitReader(file, most+1)) // the file may grow meanwhile
 		tooLong = int64(len(content)) > most
 	}
 	if err != nil {
@@ -43,11 +42,11 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	return content, nil
 }
 
-// Open opens a regular file to read from, under the promises of ReadFile.
+// Open opens a regular file for reading, with the guarantees of ReadFile.
 func Open(path string) (*os.File, error) { return open(path, os.O_RDONLY) }
 
-// Append adds to a regular file, which it makes if there is none, under the promises
-// of ReadFile. It does not wait until what it wrote is on disk.
+// Append appends to a regular file, with the guarantees of ReadFile. It creates the file
+// if necessary, and does not sync it.
 func Append(path string, content []byte) error {
 	file, err := open(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
@@ -57,17 +56,18 @@ func Append(path string, content []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// open looks at what is there before it opens it, for to open a device can do
-// something, and again afterwards, for it may be another one by then.
+// open checks the type of the file before it opens it, because opening a device can have
+// effects, and again afterwards, because the file may have been replaced.
 func open(path string, flags int) (*os.File, error) {
 	if info, err := os.Stat(path); err == nil {
 		if err := regular(path, info); err != nil {
 			return nil, err
 		}
 	} else if target, linkErr := os.Readlink(path); linkErr == nil && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s is %w: it is a symbolic link to %s, where nothing is", path, ErrUnfit, target)
+		return nil, fmt.Errorf("%s is %w: it is a symbolic link to %s, which does not exist", path, ErrUnfit, target)
 	}
-	// A named pipe is not waited for; to a regular file the flag means nothing.
+	// O_NONBLOCK keeps open from blocking on a named pipe. It has no effect on a regular
+	// file.
 	file, err := os.OpenFile(path, flags|syscall.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, err
@@ -106,12 +106,12 @@ func kind(mode fs.FileMode) string {
 	}
 }
 
-// maxAside is how many things are kept that were moved aside from one path.
+// maxAside limits how many files MoveAside keeps for one path.
 const maxAside = 100
 
-// MoveAside renames what is at path, whatever it is, to path.broken, or path.broken.2
-// and so on where that is taken, and returns its new path. It fails where it has moved
-// aside a hundred already: somebody must look.
+// MoveAside renames the file of any type at path to path.broken, or to path.broken.2 and
+// so on if that exists, and returns the new path. It fails if there are a hundred of
+// them: an operator must find the cause.
 func MoveAside(path string) (string, error) {
 	aside := path + ".broken"
 	for n := 2; ; n++ {
@@ -119,7 +119,7 @@ func MoveAside(path string) (string, error) {
 			break
 		}
 		if n > maxAside {
-			return "", fmt.Errorf("move %s aside: %d files called %s.broken and so on are there already; look at them and remove them", path, maxAside, path)
+			return "", fmt.Errorf("move %s aside: there are %d files %s.broken* already; look at them and remove them", path, maxAside, path)
 		}
 		aside = fmt.Sprintf("%s.broken.%d", path, n)
 	}
@@ -129,8 +129,8 @@ func MoveAside(path string) (string, error) {
 	return aside, nil
 }
 
-// Clear moves aside what is at path unless it is a regular file or nothing, and returns
-// where it is now, "" if nothing was moved. It does not follow a symbolic link.
+// Clear moves aside a file at path that is not regular. aside is its new path, "" if
+// nothing was moved. It does not follow symbolic links.
 func Clear(path string) (aside string, err error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -145,9 +145,9 @@ func Clear(path string) (aside string, err error) {
 	return MoveAside(path)
 }
 
-// Directory makes a directory at path, with its parents. What is in its place is moved
-// aside, and Directory returns where it is now; a symbolic link is an operator's, and
-// stays.
+// Directory makes a directory at path, with its parents. It moves aside a file at path;
+// aside is its new path, "" if nothing was moved. It keeps a symbolic link, which an
+// operator has made.
 func Directory(path string) (aside string, err error) {
 	info, err := os.Lstat(path)
 	if err == nil && !info.IsDir() && info.Mode()&fs.ModeSymlink == 0 {

@@ -1,5 +1,5 @@
-// Package disk reads and writes the files that lbctl keeps: writes survive a crash,
-// and nothing in the place of a file makes a read wait or grow without end.
+// Package disk reads and writes the files that lbctl keeps. Writes survive a crash. A
+// read neither blocks nor reads without end, whatever is at the path of the file.
 package disk
 
 import (
@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 )
 
-// Replace replaces the file at path by one with the parts, one after the other, in
-// one step: after a crash it is the old one or the new one. It returns when the new
-// one is on disk. What a crash leaves behind, at path.new, the next one removes.
+// Replace replaces the file at path by one with the concatenated parts, in one step:
+// after a crash the file is the old one or the new one. It returns when the new one is
+// on disk. A crash may leave path.new behind, which the next Replace removes.
 func Replace(path string, parts ...[]byte) (err error) {
-	if err := os.RemoveAll(path + ".new"); err != nil { // whatever it is
+	if err := os.RemoveAll(path + ".new"); err != nil { // may be of any type
 		return err
 	}
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -43,7 +43,7 @@ func Replace(path string, parts ...[]byte) (err error) {
 	}
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return nil // renamed; only its durability is not certain
+		return nil // the file is replaced, but perhaps not synced
 	}
 	defer d.Close()
 	return d.Sync()

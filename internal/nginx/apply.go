@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Apply makes files the next generation and moves nginx to it: test and store,
-// swap, reload, verify, and roll back if need be. It returns when nginx answers
-// from the new generation, or when it is clear that it will not:
+// Apply makes files the next generation and moves nginx to it: it tests and stores
+// them, swaps the link, reloads nginx, verifies, and rolls back on failure. It returns
+// when nginx serves the new generation, or when it is certain that it will not:
 //
 //   - ErrRejected, ErrStore: nothing was changed. The generation is the zero one.
 //   - ErrRolledBack: nginx serves what it served before. The new generation stays
-//     on disk for a look at it, until the next one that fails.
+//     on disk for inspection, until the next one that fails.
 //   - ErrNotRunning: the new generation is current; nginx will start with it.
-//   - ErrDegraded: nginx could not be brought to either.
-//   - ctx.Err(), if ctx ended before the swap: nothing was changed. Once current
-//     is swapped Apply finishes what it does, in at most twice Options.VerifyTimeout;
-//     only waiting for an nginx that is not running ends with ctx.
+//   - ErrDegraded: nginx serves neither the new generation nor the one before.
+//   - ctx.Err(), if ctx ended before the swap: nothing was changed. After
+//     the swap Apply finishes its work, in at most twice Options.VerifyTimeout; ctx
+//     ends only the wait for an nginx that is not running.
 //
-// What files must contain is said at Test. Apply keeps no reference to files.
+// See Test for the required content of files. Apply keeps no reference to files.
 func (i *Instance) Apply(ctx context.Context, files map[string][]byte, note Note) (Generation, error) {
 	if err := i.acquire(ctx); err != nil {
 		return Generation{}, fmt.Errorf("apply a configuration: %w", err)
@@ -38,10 +38,10 @@ func (i *Instance) Apply(ctx context.Context, files map[string][]byte, note Note
 	return i.moveTo(ctx, g)
 }
 
-// Activate moves nginx to a generation that is on disk, after testing it again:
-// what it refers to, a certificate for example, may be gone. Errors are those of
-// Apply, or fs.ErrNotExist when there is no such generation. Nothing is reloaded
-// when the generation is current and nginx serves it already.
+// Activate moves nginx to a generation that is on disk, after testing it again,
+// because a file that it refers to, such as a certificate, may be gone. The errors are
+// those of Apply, or fs.ErrNotExist if there is no such generation. Activate does not
+// reload if the generation is current and nginx serves it already.
 func (i *Instance) Activate(ctx context.Context, number int) (Generation, error) {
 	if err := i.acquire(ctx); err != nil {
 		return Generation{}, fmt.Errorf("activate generation %d: %w", number, err)
@@ -81,7 +81,7 @@ func (i *Instance) add(ctx context.Context, files map[string][]byte, note Note) 
 	}
 	g := Generation{Number: n, Created: time.Now().Truncate(time.Millisecond), Note: note}
 
-	// nginx thinks while the disk writes: both take about as long.
+	// Both take about the same time, so they run in parallel.
 	var test, store error
 	var both errgroup.Group
 	both.Go(func() error {
@@ -105,14 +105,14 @@ func (i *Instance) add(ctx context.Context, files map[string][]byte, note Note) 
 	return g, nil
 }
 
-// moveTo makes nginx serve g, or goes back to what it served before.
+// moveTo makes nginx serve g, or goes back to the generation it served before.
 func (i *Instance) moveTo(ctx context.Context, g Generation) (Generation, error) {
 	before := i.fallback(ctx, g.Number)
-	defer i.tidy()
+	defer i.cleanUp()
 
 	log := tailOf(i.logPath())
 	if err := i.store.swap(g.Number); err != nil {
-		// The rename may have happened, and only the wait for the disk failed.
+		// The rename may have succeeded, and only the sync after it failed.
 		if n, _ := i.store.current(); n == g.Number && before != 0 {
 			err = errors.Join(err, i.store.swap(before))
 		}
@@ -134,8 +134,8 @@ func (i *Instance) moveTo(ctx context.Context, g Generation) (Generation, error)
 	if err := i.store.swap(before); err != nil {
 		return g, fmt.Errorf("generation %d: %w: %s; go back to %d: %w: %w", g.Number, ErrDegraded, failed, before, ErrStore, err)
 	}
-	// nginx has said that it stays with what it has, so there is nothing to reload.
-	if failed.settled && i.serves(ctx) == before {
+	// nginx has logged that it keeps its configuration, so no reload is necessary.
+	if failed.gaveUp && i.serves(ctx) == before {
 		return g, fmt.Errorf("generation %d: %w to %d: %s", g.Number, ErrRolledBack, before, failed)
 	}
 	if again := i.reload(ctx, before, log); again != nil {
@@ -148,15 +148,16 @@ func notRunning(n int, failed *failure) error {
 	if failed.reason != "" {
 		return fmt.Errorf("generation %d is current, but %w: %s", n, ErrNotRunning, failed.reason)
 	}
-	return fmt.Errorf("generation %d is current, but %w: %s", n, ErrNotRunning, failed.what)
+	return fmt.Errorf("generation %d is current, but %w: %s", n, ErrNotRunning, failed.symptom)
 }
 
-// fallback is the generation to go back to if nginx does not take n: the one it
-// serves now, or when it answers nothing, the best bet. 0 when there is none.
+// fallback is the generation to go back to if nginx refuses n: the one it serves now.
+// If nginx does not answer, it is the current one or else the newest one, of those
+// that nginx has served. 0 means that there is none.
 func (i *Instance) fallback(ctx context.Context, n int) int {
 	if serves := i.serves(ctx); serves != 0 && serves != n && i.store.complete(serves) {
 		if g, err := i.store.read(serves); err == nil {
-			i.markServed(&g) // a crash may have kept us from noticing
+			i.markServed(&g) // lbctl may have crashed before it marked it
 		}
 		return serves
 	}
@@ -186,21 +187,21 @@ func (i *Instance) markServed(g *Generation) {
 	}
 	g.Served = time.Now().Truncate(time.Millisecond)
 	if err := i.store.markServed(g.Number, g.Served); err != nil {
-		i.opts.Logger.Warn("generation is served, but that could not be noted", "generation", g.Number, "error", err)
+		i.opts.Logger.Warn("nginx serves the generation, but lbctl could not record that", "generation", g.Number, "error", err)
 	}
 }
 
-// tidy does what may wait until nginx has moved, and may fail.
-func (i *Instance) tidy() {
+// cleanUp does the work that can wait until nginx has moved. Its errors are logged.
+func (i *Instance) cleanUp() {
 	current, err := i.store.current()
 	if err == nil {
 		err = i.store.prune(i.opts.Keep, current, i.serves(context.Background()))
 	}
 	if err != nil {
-		i.opts.Logger.Warn("old generations could not be removed", "error", err)
+		i.opts.Logger.Warn("could not remove old generations", "error", err)
 	}
 	if err := i.rotateLog(context.Background()); err != nil {
-		i.opts.Logger.Warn("error log could not be rotated", "error", err)
+		i.opts.Logger.Warn("could not rotate the error log", "error", err)
 	}
 	i.removeOldTests()
 }

@@ -67,7 +67,7 @@ func TestApplyWithoutNginx(t *testing.T) {
 		e := newEnv(t, binary, func(o *Options) { o.VerifyTimeout = 100 * time.Millisecond })
 		g, err := e.Apply(t.Context(), e.files("one"), Note{})
 		require.ErrorIs(t, err, ErrNotRunning)
-		assert.Equal(t, fmt.Sprintf("generation 1 is current, but nginx does not answer: %s/nginx.pid names no running nginx", e.run), err.Error())
+		assert.Equal(t, fmt.Sprintf("generation 1 is current, but nginx does not answer: %s/nginx.pid does not name a running nginx", e.run), err.Error())
 		assert.Equal(t, 1, g.Number)
 		_, err = e.Serving(t.Context())
 		require.ErrorIs(t, err, ErrNotRunning)
@@ -348,7 +348,7 @@ func TestApplyDegraded(t *testing.T) {
 		bad["unused.conf"] = []byte("include generation.conf;")
 		_, err := e.Apply(t.Context(), bad, Note{})
 		require.ErrorIs(t, err, ErrDegraded)
-		assert.ErrorContains(t, err, "generation 2: not served, and no way back: nginx serves generation 78, want 2, and ")
+		assert.ErrorContains(t, err, "generation 2: not served, and the rollback failed: nginx serves generation 78, want 2, and ")
 		assert.ErrorContains(t, err, "generation 1: nginx serves generation 77, want 1, and ")
 		e.opts.VerifyTimeout = 20 * time.Second
 		g := e.apply(t, "three")

@@ -19,48 +19,48 @@ import (
 	"lbctl/internal/disk"
 )
 
-// A Resolver is who nginx asks for the servers of its upstreams.
+// A Resolver is the DNS server that nginx asks for the servers of its upstreams.
 type Resolver interface {
-	// Known reports whether the running nginx has servers of the upstream: it
-	// keeps them over a reload.
+	// Known reports whether the running nginx has servers of the upstream. nginx keeps
+	// them over a reload.
 	Known(upstream string) bool
-	// Reloading is called before nginx is told to reload, and what it returns when
-	// new workers serve.
+	// Reloading is called before a reload. The function it returns is called when new
+	// workers serve.
 	Reloading() (reloaded func())
 }
 
-// bootstrap is the bootstrap servers of all upstreams. An nginx that asks for the
-// servers of its upstreams has none until it has been answered, so each upstream
-// includes a file with the servers that are known. An nginx that starts reads these
-// files, and so does a running one for upstreams that are new to it. nginx keeps what
-// it has read until the next reload, so at a reload the files of all other upstreams
-// are hidden.
+// bootstrap manages the bootstrap servers of all upstreams. An nginx that asks for the
+// servers of its upstreams has none until the first answer, so each upstream includes a
+// file with the servers that lbctl knows. nginx reads these files when it starts. At a
+// reload it must read only those of new upstreams: it keeps the servers that it has read
+// until the next reload, beside those it asks for. So hide hides the other files.
 //
-//	<state>/seeds/start/1f/grpc-hello.conf   for an nginx that starts
-//	<state>/seeds/reload/                    those of them that a reload reads
-//	<state>/seeds/now -> start               what nginx reads
+//	<state>/seeds/start/1f/grpc-hello.conf   for the start of nginx
+//	<state>/seeds/reload/                    copies of the files for a reload
+//	<state>/seeds/now -> start               the directory that nginx reads
 //
-// The directory has kept the name that it had in earlier releases: generations on
-// disk include files by it.
+// The directory is called seeds because generations of earlier releases include files
+// from it.
 //
 // The files are in 64 directories because there may be thousands: nginx reads a whole
-// directory to find out which files a pattern means, and a directory for each file
-// would make the first start slow.
+// directory to expand a pattern, and one directory per file would make the first start
+// slow.
 type bootstrap struct {
 	dir string
 
 	mu      sync.Mutex
-	written map[string]string // the content of start/, by upstream; nil: not known
-	// shown is what nginx was shown at reloads, by the number that it answers then.
+	written map[string]string // the content of start/, by upstream; nil: unknown
+	// shown has the servers that nginx could read at a reload, by set: the number that
+	// nginx answers after that reload.
 	shown map[string]map[string]string
 }
 
-// markerFile is included by generation.conf: it has nginx answer which set of
-// bootstrap servers it has read. No upstream is called so.
+// markerFile makes nginx answer which set of bootstrap servers it has read.
+// generation.conf includes it. No upstream has this name.
 const markerFile = "_seeded"
 
-// startSet is what nginx answers when it has started with bootstrap servers; after a
-// reload it answers a number.
+// startSet is the set that nginx answers after a start. After a reload it answers a
+// number.
 const startSet = "start"
 
 func markerConf(set string) string {
@@ -74,7 +74,7 @@ const (
 	bootstrapSuffix = ".conf"
 )
 
-// shard is the directory that an upstream's file is in.
+// shard is the directory of an upstream's file.
 func shard(upstream string) string {
 	h := fnv.New32a()
 	h.Write([]byte(upstream))
@@ -85,22 +85,22 @@ func bootstrapFile(dir, upstream string) string {
 	return filepath.Join(dir, shard(upstream), upstream+bootstrapSuffix)
 }
 
-// BootstrapDir is where nginx reads bootstrap servers, by the patterns of
-// BootstrapPattern.
+// BootstrapDir is the directory from which nginx reads bootstrap servers, with the
+// patterns of BootstrapPattern.
 func BootstrapDir(stateDir string) string { return filepath.Join(stateDir, "seeds", "now") }
 
-// BootstrapPattern is the pattern by which an upstream includes its bootstrap servers
-// from a BootstrapDir. It matches one file; it is a pattern because nginx then accepts
-// that there is no such file.
+// BootstrapPattern is the pattern with which an upstream includes its bootstrap servers
+// from a BootstrapDir. It matches one file. It is a pattern because nginx accepts a
+// pattern without matches, but no missing file.
 func BootstrapPattern(dir, upstream string) string {
 	return strings.TrimSuffix(bootstrapFile(dir, upstream), "f") + "[f]"
 }
 
-// WriteBootstrapServers says with which servers each upstream starts: lines of nginx's
-// configuration, by upstream. It writes only what differs. A file that can't be written
-// doesn't keep the others from being written: failed says why, by upstream, and nginx
-// starts with the older servers of that upstream. The error is ErrStore: nothing could
-// be written.
+// WriteBootstrapServers sets the servers with which each upstream starts: lines of
+// nginx's configuration, by upstream. It writes only files that differ. If it can't
+// write a file, it goes on with the others, and failed has the error by upstream; nginx
+// then starts with the older servers of that upstream. The error is ErrStore if nothing
+// could be written.
 func (i *Instance) WriteBootstrapServers(servers map[string]string) (failed map[string]error, err error) {
 	failed, err = i.bootstrap.write(servers)
 	if err != nil {
@@ -117,7 +117,7 @@ func (b *bootstrap) write(servers map[string]string) (failed map[string]error, e
 	defer b.mu.Unlock()
 	start := b.path(startSet)
 	if b.written == nil {
-		if err := b.init(); err != nil {
+		if err := b.load(); err != nil {
 			return nil, err
 		}
 	}
@@ -145,8 +145,8 @@ func (b *bootstrap) write(servers map[string]string) (failed map[string]error, e
 	return failed, nil
 }
 
-// init reads what an earlier process wrote, and shows it to an nginx that starts.
-func (b *bootstrap) init() error {
+// load reads the files of an earlier process, and links them for the start of nginx.
+func (b *bootstrap) load() error {
 	for _, dir := range []string{b.dir, b.path(startSet), b.path("reload")} {
 		if _, err := disk.Directory(dir); err != nil {
 			return err
@@ -168,7 +168,7 @@ func (b *bootstrap) init() error {
 }
 
 // readBootstrapFiles reads a directory of bootstrap servers, by upstream. It removes
-// what a crash left half written.
+// incomplete files, which a crash left behind.
 func readBootstrapFiles(dir string) (map[string]string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	if err != nil {
@@ -190,24 +190,24 @@ func readBootstrapFiles(dir string) (map[string]string, error) {
 	return found, nil
 }
 
-// recover shows everything to an nginx that starts, if an earlier process ended in
-// the middle of a reload.
-func (b *bootstrap) recover() error {
+// restore links all files for the start of nginx, in case an earlier process crashed
+// during a reload.
+func (b *bootstrap) restore() error {
 	if _, err := os.Lstat(b.path("now")); err != nil {
-		return nil // there are none yet
+		return nil // there are no files yet
 	}
 	return errors.Join(b.removeUnfit(), b.show(startSet))
 }
 
-// removeUnfit removes what is not a regular file: nginx would wait for ever to read a
-// named pipe, or not start.
+// removeUnfit removes everything that is not a regular file: nginx would not start, or
+// would wait for ever for data from a named pipe.
 func (b *bootstrap) removeUnfit() error {
 	shards, err := filepath.Glob(filepath.Join(b.path(startSet), "*"))
 	if err != nil {
 		return err
 	}
 	for _, shard := range shards {
-		entries, _ := os.ReadDir(shard) // nginx reads nothing of what is not a directory
+		entries, _ := os.ReadDir(shard) // nginx ignores a shard that is not a directory
 		for _, entry := range entries {
 			if !entry.Type().IsRegular() {
 				err = errors.Join(err, os.RemoveAll(filepath.Join(shard, entry.Name())))
@@ -217,13 +217,13 @@ func (b *bootstrap) removeUnfit() error {
 	return err
 }
 
-// hide shows to a reload only the bootstrap servers of upstreams that nginx has no
-// servers of.
+// hide makes the next reload read only the bootstrap servers of upstreams that are not
+// known, because nginx has no servers of them.
 func (b *bootstrap) hide(known func(upstream string) bool) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.written == nil {
-		return nil // nothing was written yet
+		return nil // no file has been written yet
 	}
 	reload := b.path("reload")
 	if err := os.RemoveAll(reload); err != nil {
@@ -252,7 +252,7 @@ func (b *bootstrap) hide(known func(upstream string) bool) error {
 	return b.show("reload")
 }
 
-// unhide shows everything again, for an nginx that starts.
+// unhide links all files again, for the start of nginx.
 func (b *bootstrap) unhide() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -262,17 +262,17 @@ func (b *bootstrap) unhide() error {
 	return b.show(startSet)
 }
 
-// show has nginx read one of the sets, from one moment to the next.
+// show links one of the directories as the one that nginx reads, in one step.
 func (b *bootstrap) show(set string) error {
 	link, next := b.path("now"), b.path(".now")
 	if target, err := os.Readlink(link); err == nil && target == set {
 		return nil
 	}
-	if err := os.RemoveAll(next); err != nil { // whatever it is
+	if err := os.RemoveAll(next); err != nil { // may be of any type
 		return err
 	}
 	if info, err := os.Lstat(link); err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		if _, err := disk.MoveAside(link); err != nil { // the rename can't replace a directory
+		if _, err := disk.MoveAside(link); err != nil { // a rename can't replace a directory
 			return err
 		}
 	}
@@ -282,19 +282,19 @@ func (b *bootstrap) show(set string) error {
 	return os.Rename(next, link)
 }
 
-// of is the servers in a set that nginx has read, by upstream; "" where they are not
-// known any more, as those that nginx started with: the files may have changed since.
-func (b *bootstrap) of(set string) (map[string]string, error) {
+// serversIn returns the servers of a set, by upstream. The servers are "" where they
+// are unknown: the files of startSet may have changed since nginx read them.
+func (b *bootstrap) serversIn(set string) (map[string]string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if shown, ok := b.shown[set]; ok {
-		// nginx has left all earlier sets behind; a later one may be on its way.
+		// nginx will not answer an earlier set again; it may answer a later one soon.
 		maps.DeleteFunc(b.shown, func(other string, _ map[string]string) bool { return other < set })
 		return maps.Clone(shown), nil
 	}
 	reload := b.path("reload")
 	if conf, err := disk.ReadFile(bootstrapFile(reload, markerFile), maxFile); err == nil && string(conf) == markerConf(set) {
-		return readBootstrapFiles(reload) // an earlier process showed it
+		return readBootstrapFiles(reload) // an earlier process made this set
 	}
 	all := b.written
 	if all == nil {
@@ -310,8 +310,8 @@ func (b *bootstrap) of(set string) (map[string]string, error) {
 	return unknown, nil
 }
 
-// replace writes a small file in one step, with its directory. It doesn't wait until
-// the file is on disk: it is written again at the next start.
+// replace writes a small file in one step, and makes its directory. It does not sync
+// the file, because lbctl writes it again at the next start.
 func replace(path, content string) error {
 	if _, err := disk.Directory(filepath.Dir(path)); err != nil {
 		return err
@@ -321,7 +321,7 @@ func replace(path, content string) error {
 	}
 	next := path + ".new"
 	if info, err := os.Lstat(next); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-		if err := os.Remove(next); err != nil { // to write to a named pipe would wait
+		if err := os.Remove(next); err != nil { // writing to a named pipe would block
 			return err
 		}
 	}
@@ -331,10 +331,10 @@ func replace(path, content string) error {
 	return os.Rename(next, path)
 }
 
-// BootstrapServers asks nginx which bootstrap servers it has read when it started or
-// last reloaded: lines of its configuration, by upstream. The lines are empty where
-// they are not known: nginx read the files before lbctl changed them. nginx keeps what
-// it has read until Reload. The error is that of Serving.
+// BootstrapServers asks nginx which bootstrap servers it read when it started or last
+// reloaded: lines of its configuration, by upstream. The lines are empty if they are
+// unknown, because lbctl has changed the files since. nginx keeps these servers until
+// Reload. The errors are those of Serving.
 func (i *Instance) BootstrapServers(ctx context.Context) (map[string]string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lbctl/seeded", nil)
 	if err != nil {
@@ -352,12 +352,12 @@ func (i *Instance) BootstrapServers(ctx context.Context) (map[string]string, err
 	if response.StatusCode != http.StatusOK {
 		return nil, nil
 	}
-	return i.bootstrap.of(strings.TrimSpace(string(body)))
+	return i.bootstrap.serversIn(strings.TrimSpace(string(body)))
 }
 
-// Reload has nginx read the current generation again, without the bootstrap servers
-// that it no longer needs. The error is ErrDegraded when nginx doesn't answer from it,
-// or ErrNotRunning.
+// Reload makes nginx read the current generation again, without the bootstrap servers
+// that it no longer needs. The error is ErrDegraded if nginx does not serve it
+// afterwards, or ErrNotRunning.
 func (i *Instance) Reload(ctx context.Context) error {
 	if err := i.acquire(ctx); err != nil {
 		return fmt.Errorf("reload nginx: %w", err)

@@ -44,7 +44,7 @@ func TestBootstrapServers(t *testing.T) {
 	// A crash leaves the files and nothing else; what comes after it is New's.
 	crash := func(s *bootstrap) error {
 		s.written = nil
-		return s.recover()
+		return s.restore()
 	}
 	all := map[string]string{"a": a, "b": b}
 	tests := []struct {
@@ -124,7 +124,7 @@ func TestWhatWasShownIsKnownByWhatNginxAnswers(t *testing.T) {
 	require.NoError(t, err)
 	of := func(b *bootstrap, set string) map[string]string {
 		t.Helper()
-		servers, err := b.of(set)
+		servers, err := b.serversIn(set)
 		require.NoError(t, err)
 		return servers
 	}

@@ -8,19 +8,19 @@ import (
 	"regexp"
 )
 
-// NoStream is the StreamModule of an nginx that cannot balance TCP.
+// NoStream is the StreamModule of an nginx that can't balance TCP.
 const NoStream = "-"
 
-// A Build is what `nginx -V` tells.
+// A Build is the result of `nginx -V`.
 type Build struct {
 	Version string // "1.30.6"
 
-	// StreamModule is the file to load for stream{}: "" when it is built in,
-	// NoStream when there is none that this nginx loads.
+	// StreamModule is the file to load for stream{}: "" if stream is built in,
+	// NoStream if this nginx can load none.
 	StreamModule string
 }
 
-func learnBuild(binary, runDir string) (Build, error) {
+func readBuild(binary, runDir string) (Build, error) {
 	out, err := exec.Command(binary, "-V").CombinedOutput()
 	if err != nil {
 		return Build{}, fmt.Errorf("run %s -V: %w: %s", binary, err, reason(string(out), ""))
@@ -34,7 +34,7 @@ func learnBuild(binary, runDir string) (Build, error) {
 	}
 	dirs := []string{modules}
 	if resolved, err := filepath.EvalSymlinks(binary); err == nil {
-		// An nginx that was unpacked elsewhere than where it was built for.
+		// nginx may be unpacked in another directory than its --prefix.
 		dirs = append(dirs, filepath.Join(filepath.Dir(resolved), "modules"))
 	}
 	for _, dir := range dirs {
@@ -54,7 +54,7 @@ var (
 )
 
 // parseBuild reads the output of nginx -V: the version, whether stream is built
-// in, and where dynamic modules are.
+// in, and the directory of dynamic modules.
 func parseBuild(output string) (version string, stream bool, modules string, err error) {
 	match := versionLine.FindStringSubmatch(output)
 	if match == nil {
@@ -62,7 +62,7 @@ func parseBuild(output string) (version string, stream bool, modules string, err
 	}
 	version = match[1]
 	stream = streamInside.MatchString(output)
-	prefix := "/usr/local/nginx" // what configure assumes
+	prefix := "/usr/local/nginx" // configure's default
 	if match := prefixPath.FindStringSubmatch(output); match != nil {
 		prefix = match[1]
 	}
@@ -76,8 +76,8 @@ func parseBuild(output string) (version string, stream bool, modules string, err
 	return version, stream, modules, nil
 }
 
-// loads is true when binary takes the module. It does not when the module
-// belongs to another version, as it may after an upgrade of one of the two.
+// loads reports whether binary can load the module. A module of another version fails,
+// for example after an upgrade of only one of the two.
 func loads(binary, module, runDir string) bool {
 	if _, err := os.Stat(module); err != nil {
 		return false

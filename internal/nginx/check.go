@@ -20,19 +20,18 @@ import (
 	"lbctl/internal/disk"
 )
 
-// testTimeout bounds nginx -t, which resolves the host names it finds and so
-// may hang on a name server that does not answer.
+// testTimeout limits nginx -t, which resolves host names and so may hang on a name
+// server that does not answer.
 const testTimeout = 30 * time.Second
 
-// Test asks nginx whether it would take files as a configuration, with
-// nginx -t in a directory that is thrown away. It changes neither the
-// generations nor the running nginx. An ErrRejected says what is wrong, with
-// nginx's words and the place (nginx.conf:12). What only shows at a reload, such
-// as a port that somebody else has, is not found.
+// Test runs nginx -t on files in a temporary directory. It changes neither the
+// generations nor the running nginx. An ErrRejected has nginx's message with file and
+// line (nginx.conf:12). Test can't find errors that appear only at a reload, such as a
+// port that another process uses.
 //
-// The configuration must include generation.conf in its http block and must
-// name <run>/nginx.pid as its pid file: without them nobody could verify
-// what nginx serves, or tell it to reload.
+// The configuration must include generation.conf in its http block and must name
+// <run>/nginx.pid as its pid file: lbctl needs the first to verify what nginx serves,
+// and the second to make it reload.
 func (i *Instance) Test(ctx context.Context, files map[string][]byte) error {
 	if err := i.validate(files); err != nil {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
@@ -42,8 +41,8 @@ func (i *Instance) Test(ctx context.Context, files map[string][]byte) error {
 		return fmt.Errorf("test the configuration: %w: %w", ErrStore, err)
 	}
 	defer os.RemoveAll(dir)
-	// nginx -t binds a unix socket that it finds free, and removes it again, and
-	// would not mind that it was another nginx's by then. So it gets one of its own.
+	// nginx -t binds a unix socket if it is free, and removes it afterwards, even if
+	// another nginx has bound it since. So the test gets its own socket.
 	files = withFile(files, GenerationFile, i.generationConf(0, "generation.sock"))
 	if err := writeFiles(dir, files); err != nil {
 		return fmt.Errorf("test the configuration: %w: %w", ErrStore, err)
@@ -55,7 +54,7 @@ func (i *Instance) runTest(ctx context.Context, dir string) error {
 	limited, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(limited, i.opts.Binary, "-e", "stderr", "-t", "-q", "-c", filepath.Join(dir, MainFile))
-	cmd.Dir = dir // where the relative path of the socket leads
+	cmd.Dir = dir // the path of the socket is relative to it
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	err := cmd.Run()
@@ -65,7 +64,7 @@ func (i *Instance) runTest(ctx context.Context, dir string) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("test the configuration: %w", ctx.Err())
 	case limited.Err() != nil:
-		return fmt.Errorf("%w: nginx -t did not finish in %s; does it wait for a name server?", ErrRejected, testTimeout)
+		return fmt.Errorf("%w: nginx -t did not finish in %s; it may be waiting for a name server", ErrRejected, testTimeout)
 	case errors.As(err, &exit) && why != "":
 		return fmt.Errorf("%w: nginx -t: %s", ErrRejected, why)
 	case err != nil:
@@ -79,7 +78,7 @@ func (i *Instance) runTest(ctx context.Context, dir string) error {
 
 var namesPid = regexp.MustCompile(`(?m)^(?:[^#\n]*[\s;}])?pid\s+(?:"([^"\n]*)"|'([^'\n]*)'|([^\s;]+))\s*;`)
 
-// validate finds everything that is wrong with files before nginx sees them.
+// validate finds the mistakes in files that nginx -t does not find.
 func (i *Instance) validate(files map[string][]byte) error {
 	var problems []string
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
@@ -91,7 +90,7 @@ func (i *Instance) validate(files map[string][]byte) error {
 			problem("file name %q: want a path below the generation, such as %q", name, "conf.d/api.conf")
 			continue
 		case IsReserved(name):
-			problem("file name %q: lbctl writes that one itself", name)
+			problem("file name %q: lbctl writes this file itself", name)
 		}
 		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
 			if _, isFile := files[dir]; isFile || IsReserved(dir) {
@@ -108,13 +107,13 @@ func (i *Instance) validate(files map[string][]byte) error {
 		return IncludesGeneration(files[name])
 	})
 	if !included {
-		problem(`%s: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves`, MainFile)
+		problem(`%s: no "include generation.conf;", want it in the http block: lbctl needs it to verify which generation nginx serves`, MainFile)
 	}
 	want := fmt.Sprintf("pid %s;", i.pidPath())
 	if match := namesPid.FindSubmatch(main); match == nil {
-		problem("%s: no pid file, want %q on its top level: lbctl finds nginx by it", MainFile, want)
+		problem("%s: no pid file, want %q at the top level: lbctl finds nginx's process with it", MainFile, want)
 	} else if pid := string(bytes.Join(match[1:], nil)); pid != i.pidPath() {
-		problem("%s: pid file %q, want %q: lbctl finds nginx by it", MainFile, pid, want)
+		problem("%s: pid file %q, want %q: lbctl finds nginx's process with it", MainFile, pid, want)
 	}
 	if len(problems) > 0 {
 		return errors.New(strings.Join(problems, "; "))
@@ -122,16 +121,16 @@ func (i *Instance) validate(files map[string][]byte) error {
 	return nil
 }
 
-// Marked reports whether a generation's generation.conf, by which nginx answers with the
-// generation's number, is as lbctl writes it.
+// Marked reports whether a generation's generation.conf, which makes nginx answer the
+// generation's number, is unchanged since lbctl wrote it.
 func (i *Instance) Marked(number int) bool {
 	found, err := disk.ReadFile(filepath.Join(i.store.path(number), GenerationFile), maxFile)
 	return err == nil && bytes.Equal(found, i.generationConf(number, i.socketPath()))
 }
 
-// generationConf is the server that answers generation n at a unix socket.
+// generationConf is a server that answers generation n on a unix socket.
 func (i *Instance) generationConf(n int, socket string) []byte {
-	listen, _ := Quote("unix:" + socket) // New has seen that both paths can be quoted
+	listen, _ := Quote("unix:" + socket) // cannot fail: New has checked both paths
 	marker, _ := Quote(BootstrapPattern(BootstrapDir(i.opts.StateDir), markerFile))
 	return fmt.Appendf(nil, `# Written by lbctl: how nginx tells which generation it serves.
 server {

@@ -28,20 +28,20 @@ func TestValidate(t *testing.T) {
 		{"the directory itself", map[string]string{"nginx.conf": good, ".": ""}, `file name ".": want a path below the generation, such as "conf.d/api.conf"`},
 		{"no name", map[string]string{"nginx.conf": good, "": ""}, `file name "": want a path below the generation, such as "conf.d/api.conf"`},
 		{"a control character", map[string]string{"nginx.conf": good, "a\nb": ""}, `file name "a\nb": want a path below the generation, such as "conf.d/api.conf"`},
-		{"a file of ours", map[string]string{"nginx.conf": good, "generation.conf": ""}, `file name "generation.conf": lbctl writes that one itself`},
+		{"a file of ours", map[string]string{"nginx.conf": good, "generation.conf": ""}, `file name "generation.conf": lbctl writes this file itself`},
 		{"a directory in the place of a file of ours", map[string]string{"nginx.conf": good, "generation.json/x": ""}, `file name "generation.json/x": "generation.json" is a file, not a directory`},
 		{"a file that would also be a directory", map[string]string{"nginx.conf": good, "a/b": "", "a/b/c/d": ""}, `file name "a/b/c/d": "a/b" is a file, not a directory`},
 		{
 			"neither generation nor pid, all told at once",
 			map[string]string{"nginx.conf": "# pid /run/lb/nginx.pid;\nhttp { # include generation.conf;\n log_format x '$pid y'; }"},
-			`nginx.conf: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves; nginx.conf: no pid file, want "pid /run/lb/nginx.pid;" on its top level: lbctl finds nginx by it`,
+			`nginx.conf: no "include generation.conf;", want it in the http block: lbctl needs it to verify which generation nginx serves; nginx.conf: no pid file, want "pid /run/lb/nginx.pid;" at the top level: lbctl finds nginx's process with it`,
 		},
 		{
 			"an absolute include would be of the wrong generation",
 			map[string]string{"nginx.conf": "pid /run/lb/nginx.pid; include /var/lib/lbctl/current/generation.conf;"},
-			`nginx.conf: no "include generation.conf;", want it in the http block: nginx tells by it which generation it serves`,
+			`nginx.conf: no "include generation.conf;", want it in the http block: lbctl needs it to verify which generation nginx serves`,
 		},
-		{"another pid file", map[string]string{"nginx.conf": "pid /run/nginx.pid;\ninclude generation.conf;"}, `nginx.conf: pid file "/run/nginx.pid", want "pid /run/lb/nginx.pid;": lbctl finds nginx by it`},
+		{"another pid file", map[string]string{"nginx.conf": "pid /run/nginx.pid;\ninclude generation.conf;"}, `nginx.conf: pid file "/run/nginx.pid", want "pid /run/lb/nginx.pid;": lbctl finds nginx's process with it`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := map[string][]byte{}

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// RotateLog keeps <run>/error.log bounded: at 16 MiB it becomes error.log.1, in
-// place of an earlier one, and nginx starts another. Apply and Activate do so
-// too; who goes for days without either calls it from time to time.
+// RotateLog limits the size of <run>/error.log: at 16 MiB it renames the file to
+// error.log.1, which it replaces, and makes nginx open a new one. Apply and Activate do
+// the same; a caller that uses neither for days must call RotateLog now and then.
 func (i *Instance) RotateLog(ctx context.Context) error {
 	if err := i.acquire(ctx); err != nil {
 		return fmt.Errorf("rotate the error log: %w", err)
@@ -35,13 +35,14 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 	}
 	master := i.master()
 	if master == 0 {
-		return nil // it opens a new one when it starts
+		return nil // nginx opens a new one when it starts
 	}
 	if err := syscall.Kill(master, syscall.SIGUSR1); err != nil {
-		return fmt.Errorf("tell nginx (process %d) to open its log again: %w", master, err)
+		return fmt.Errorf("make nginx (process %d) reopen its log: %w", master, err)
 	}
-	// nginx looks at a reload first when both are asked of it, and what it says
-	// about that would then be in the old file, where nobody looks.
+	// Wait until nginx has opened it. If a reload is requested meanwhile, nginx reloads
+	// first, and its messages about the reload go to the old file, which lbctl does not
+	// read.
 	opened, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for opened.Err() == nil {
@@ -56,10 +57,10 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("rotate the error log: %w", err)
 	}
-	return fmt.Errorf("rotate the error log: nginx (process %d) did not open %s again within a second", master, i.logPath())
+	return fmt.Errorf("rotate the error log: nginx (process %d) did not reopen %s within a second", master, i.logPath())
 }
 
-// removeOldTests takes away what a crash left of Test.
+// removeOldTests removes the directories of Test that a crash left behind.
 func (i *Instance) removeOldTests() {
 	tests, _ := filepath.Glob(filepath.Join(i.opts.RunDir, "test-*"))
 	for _, dir := range tests {

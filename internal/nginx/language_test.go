@@ -42,8 +42,8 @@ func TestQuote(t *testing.T) {
 		assert.Equal(t, want, got)
 	}
 	for text, want := range map[string]string{
-		"a$b":  `nginx has no way to write a "$" that is not a variable`,
-		"a\nb": "nginx can't be given control characters",
+		"a$b":  `want text without "$", which starts a variable in nginx and can't be escaped`,
+		"a\nb": "want text without control characters",
 	} {
 		_, err := Quote(text)
 		assert.ErrorContains(t, err, want)

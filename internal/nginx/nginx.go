@@ -1,15 +1,15 @@
 // Package nginx keeps configurations as numbered generations on disk and moves
-// a running nginx from one to another, or leaves it where it was.
+// a running nginx from one to another, or back if that fails.
 //
-// A generation is a directory, <state>/generations/000042, with the files it
-// was given and two of its own: generation.conf, a server on a unix socket that
-// answers the generation's number, and generation.json, which describes it. The
-// symbolic link <state>/current names the one nginx is to serve. nginx itself is
-// nobody's child here: a supervisor starts it with
+// A generation is a directory, <state>/generations/000042, with the files of a
+// configuration and two more: generation.conf, a server on a unix socket that answers
+// the generation's number, and generation.json, which describes it. The symbolic link
+// <state>/current points to the generation that nginx shall serve. This package does
+// not start nginx. A supervisor starts it with
 //
 //	nginx -e <run>/error.log -c <state>/current/nginx.conf -g 'daemon off;'
 //
-// and this package finds its master by <run>/nginx.pid.
+// and this package finds its master process with <run>/nginx.pid.
 package nginx
 
 import (
@@ -28,22 +28,21 @@ import (
 	"lbctl/internal/disk"
 )
 
-// What can become of a generation, besides being served. The error that wraps
-// one of these is a sentence for the operator, with nginx's own reason.
+// The ways in which a change can fail. An error that wraps one of these is a sentence
+// for the operator, with nginx's own reason.
 var (
 	// ErrRejected: the configuration is wrong. Nothing was changed.
 	ErrRejected = errors.New("configuration refused")
-	// ErrRolledBack: nginx could not move to the generation, and serves the one
-	// before as if nothing had happened.
+	// ErrRolledBack: nginx could not move to the generation, and serves the one before.
 	ErrRolledBack = errors.New("rolled back")
-	// ErrDegraded: nginx could not move to the generation and does not answer
-	// from the one before either.
-	ErrDegraded = errors.New("not served, and no way back")
+	// ErrDegraded: nginx could not move to the generation, and does not serve the one
+	// before either.
+	ErrDegraded = errors.New("not served, and the rollback failed")
 	// ErrNotRunning: nginx does not run, or does not answer. After Apply and
-	// Activate the generation is current: nginx takes it when it starts.
+	// Activate the generation is current: nginx serves it when it starts.
 	ErrNotRunning = errors.New("nginx does not answer")
-	// ErrStore: the state or run directory could not be written. What was there is
-	// still there, and nginx was not touched, unless ErrDegraded says so.
+	// ErrStore: the state or run directory could not be written. Neither the files on
+	// disk nor nginx have changed, unless the error is an ErrDegraded too.
 	ErrStore = errors.New("cannot write to disk")
 )
 
@@ -53,7 +52,7 @@ const (
 	DefaultVerifyTimeout = 10 * time.Second
 )
 
-// Options say where things are. StateDir and RunDir are required.
+// Options are the settings of an Instance. StateDir and RunDir are required.
 type Options struct {
 	StateDir string // holds generations and current; on a disk that outlives the container
 	RunDir   string // holds nginx.pid, error.log and generation.sock; shared with nginx
@@ -64,21 +63,23 @@ type Options struct {
 	Keep int
 
 	// VerifyTimeout is how long nginx may take to answer from a new generation,
-	// and to come up when it is not running; default DefaultVerifyTimeout. A bind that fails is
-	// tried for 2.5 s by nginx itself: much less makes no sense.
+	// and to come up when it is not running; default DefaultVerifyTimeout. nginx itself
+	// retries a failed bind for 2.5 s, so the timeout must be longer than that.
 	VerifyTimeout time.Duration
 
-	// Resolver is who nginx asks for the servers of its upstreams; default nobody.
+	// Resolver is the DNS server that nginx asks for the servers of its upstreams;
+	// default none.
 	Resolver Resolver
 
 	Logger *slog.Logger // default slog.Default()
 }
 
-// nobody is asked for servers: they are all in the files of generations.
-type nobody struct{}
+// noResolver is the Resolver of an nginx that asks for no servers, because they are all
+// in the files of generations.
+type noResolver struct{}
 
-func (nobody) Known(string) bool { return true }
-func (nobody) Reloading() func() { return func() {} }
+func (noResolver) Known(string) bool { return true }
+func (noResolver) Reloading() func() { return func() {} }
 
 // An Instance is one nginx and its generations. Its methods may be called from
 // several goroutines; Apply, Activate and RotateLog wait for one another. Only
@@ -90,16 +91,15 @@ type Instance struct {
 	bootstrap bootstrap
 	socket    *http.Client  // reaches generation.sock
 	busy      chan struct{} // holds one token while nginx or the store is being changed
-	logMax    int64         // bytes error.log may have
+	logMax    int64         // size in bytes at which error.log is rotated
 
 	retired retirements
 }
 
-// New finds nginx and learns from `nginx -V` what it can do, creates both
-// directories, and repairs what a crash left behind: a current link that is
-// missing or leads nowhere is set to the newest generation that nginx has
-// served, and an nginx that starts finds its bootstrap servers again. It neither needs
-// a running nginx nor touches one.
+// New finds nginx, runs `nginx -V`, creates both directories, and repairs them after a
+// crash: it sets a missing or broken current link to the newest generation that nginx
+// has served, and restores the bootstrap servers for the start of nginx. It needs no
+// running nginx and does not change one.
 func New(opts Options) (*Instance, error) {
 	if opts.StateDir == "" || opts.RunDir == "" {
 		return nil, errors.New("nginx: the state directory and the run directory must be given")
@@ -111,7 +111,7 @@ func New(opts Options) (*Instance, error) {
 		opts.VerifyTimeout = DefaultVerifyTimeout
 	}
 	if opts.Resolver == nil {
-		opts.Resolver = nobody{}
+		opts.Resolver = noResolver{}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -124,7 +124,7 @@ func New(opts Options) (*Instance, error) {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
 	if strings.ContainsAny(opts.StateDir, "*?[]") {
-		return nil, fmt.Errorf(`state directory %q: want a path without "*", "?", "[" and "]": nginx would take it for a pattern`, opts.StateDir)
+		return nil, fmt.Errorf(`state directory %q: want a path without "*", "?", "[" and "]": nginx would read it as a pattern`, opts.StateDir)
 	}
 	for what, path := range map[string]string{"state": opts.StateDir, "run": opts.RunDir} {
 		if _, err := Quote(path); err != nil {
@@ -138,7 +138,7 @@ func New(opts Options) (*Instance, error) {
 		busy:      make(chan struct{}, 1),
 		logMax:    16 << 20,
 	}
-	// Linux has 108 bytes for the path in sockaddr_un, and nginx wants the last one for a NUL.
+	// sockaddr_un has 108 bytes for the path on Linux, and nginx ends it with a NUL.
 	if path := i.socketPath(); len(path) > 107 {
 		return nil, fmt.Errorf("run directory %s is too long: the path of a unix socket has at most 107 bytes, %s has %d; choose a shorter one",
 			opts.RunDir, path, len(path))
@@ -147,36 +147,37 @@ func New(opts Options) (*Instance, error) {
 	if i.opts.Binary, err = findBinary(opts.Binary); err != nil {
 		return nil, err
 	}
-	// Workers run as another user when nginx was started by root: they need to
-	// get at the temporary files below the run directory.
+	// If root starts nginx, workers run as another user and need access to temporary
+	// files below the run directory.
 	if err := os.MkdirAll(opts.RunDir, 0o755); err != nil {
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
-	if err := i.clear(); err != nil {
+	if err := i.clearPaths(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
-	if i.build, err = learnBuild(i.opts.Binary, opts.RunDir); err != nil {
+	if i.build, err = readBuild(i.opts.Binary, opts.RunDir); err != nil {
 		return nil, err
 	}
-	if err := i.bootstrap.recover(); err != nil {
-		i.opts.Logger.Warn("nginx would start without bootstrap servers", "error", err)
+	if err := i.bootstrap.restore(); err != nil {
+		i.opts.Logger.Warn("could not restore bootstrap servers: nginx would start without them", "error", err)
 	}
 	repaired, err := i.store.repair()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	if repaired != 0 {
-		i.opts.Logger.Warn("current generation was missing, set to the newest one nginx has served", "generation", repaired)
+		i.opts.Logger.Warn("current generation was missing, set to another one", "generation", repaired)
 	}
 	return i, nil
 }
 
-// clear makes the directory of generations, and moves aside whatever is in the place
-// of a file or directory and is none: nginx would wait for the reader of a named pipe.
-func (i *Instance) clear() error {
+// clearPaths makes the directory of generations, and moves aside everything of the wrong
+// type at the paths of lbctl's files and directories: nginx would block on a named pipe,
+// for example.
+func (i *Instance) clearPaths() error {
 	moved := func(aside string, err error) error {
 		if aside != "" {
-			i.opts.Logger.Warn("something else was in the place of a file of lbctl's, and was moved aside", "now", aside)
+			i.opts.Logger.Warn("moved aside something of the wrong type at the path of one of lbctl's files", "now", aside)
 		}
 		return err
 	}
@@ -189,8 +190,8 @@ func (i *Instance) clear() error {
 	)
 }
 
-// clearLog leaves a symbolic link to something, such as /dev/stderr, which is an
-// operator's.
+// clearLog keeps a symbolic link that leads somewhere, such as to /dev/stderr: an
+// operator has made it.
 func (i *Instance) clearLog() (aside string, err error) {
 	_, notLink := os.Readlink(i.logPath())
 	if _, err := os.Stat(i.logPath()); notLink == nil && err == nil {
@@ -199,8 +200,8 @@ func (i *Instance) clearLog() (aside string, err error) {
 	return disk.Clear(i.logPath())
 }
 
-// clearSocket moves aside what nginx could not bind its socket over, except a socket:
-// it may be the running nginx's.
+// clearSocket moves aside everything at the socket's path except a socket, which may
+// belong to the running nginx.
 func (i *Instance) clearSocket() (aside string, err error) {
 	info, err := os.Lstat(i.socketPath())
 	switch {
@@ -227,19 +228,19 @@ func findBinary(name string) (string, error) {
 	}
 	const sbin = "/usr/sbin/nginx" // not on the PATH of Debian's ordinary users
 	if _, err := exec.LookPath(sbin); err != nil {
-		return "", fmt.Errorf("find nginx: neither on PATH nor at %s", sbin)
+		return "", fmt.Errorf("find nginx: it is neither on PATH nor at %s", sbin)
 	}
 	return sbin, nil
 }
 
-// Build is what the nginx binary is and can do.
+// Build returns the version and the modules of the nginx executable.
 func (i *Instance) Build() Build { return i.build }
 
 func (i *Instance) socketPath() string { return filepath.Join(i.opts.RunDir, "generation.sock") }
 func (i *Instance) pidPath() string    { return filepath.Join(i.opts.RunDir, "nginx.pid") }
 func (i *Instance) logPath() string    { return filepath.Join(i.opts.RunDir, "error.log") }
 
-// acquire makes the caller the only one who changes anything, until it calls release.
+// acquire locks the Instance for changes until release, or fails when ctx is done.
 func (i *Instance) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

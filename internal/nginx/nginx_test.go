@@ -80,7 +80,7 @@ func TestBuild(t *testing.T) {
 		e := newEnv(t, binary)
 		build := e.Build()
 		assert.Equal(t, binary.Version, build.Version)
-		found, err := learnBuild(binary.Path, filepath.Join(e.run, "missing"))
+		found, err := readBuild(binary.Path, filepath.Join(e.run, "missing"))
 		require.NoError(t, err)
 		assert.Equal(t, build, found, "where the run directory can't be written")
 		if build.StreamModule == NoStream {
@@ -208,7 +208,7 @@ func TestApplyNotPermitted(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may signal everybody")
 	}
-	failed := i.hangUp(1, nil)
+	failed := i.signalReload(1, nil)
 	require.NotNil(t, failed)
 	assert.Equal(t, fmt.Sprintf("tell nginx (process 1) to reload: %v", syscall.EPERM), failed.String())
 }

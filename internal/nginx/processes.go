@@ -15,30 +15,30 @@ import (
 	"lbctl/internal/disk"
 )
 
-// A Process is one of nginx's.
+// A Process is one process of nginx.
 type Process struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
-	// Retired is when an old worker was first seen to be one: when nginx moved
-	// to the next generation, or, for one that was old before, when this
-	// Instance was made. It is zero for all others.
+	// Retired is when lbctl first saw that the worker is old: when nginx moved to the
+	// next generation, or, if the worker was old already, at the first call of
+	// Processes. It is zero for all other processes.
 	Retired time.Time `json:"retired,omitzero"`
-	// Memory is what of an old worker's memory is its own, in bytes: what would
-	// be free without it. It is 0 for all others, and where /proc does not tell.
+	// Memory is the private memory of an old worker, in bytes, which becomes free when
+	// it ends. It is 0 for all other processes, and if /proc does not tell it.
 	Memory int64 `json:"memory,omitempty"`
 }
 
-// Processes are those of the running nginx, the oldest first.
+// Processes are the processes of the running nginx, the oldest first.
 type Processes struct {
 	Master  Process   `json:"master"`
 	Workers []Process `json:"workers"`
-	// OldWorkers belong to earlier generations. They accept nothing new and stay
-	// until their last connection is closed, for long streams for hours.
+	// OldWorkers belong to earlier generations. They accept no connections, and run
+	// until their last connection is closed: with long streams for hours.
 	OldWorkers []Process `json:"old_workers"`
 }
 
-// Processes looks up nginx's processes in /proc. The error is ErrNotRunning when
-// there is no master.
+// Processes looks up nginx's processes in /proc. The error is ErrNotRunning if
+// there is no master process.
 func (i *Instance) Processes() (Processes, error) {
 	processes, err := i.processes()
 	if err != nil {
@@ -47,16 +47,16 @@ func (i *Instance) Processes() (Processes, error) {
 	for n := range processes.OldWorkers {
 		processes.OldWorkers[n].Memory = privateMemory(processes.OldWorkers[n].PID)
 	}
-	i.retired.date(processes.OldWorkers, time.Now())
+	i.retired.fill(processes.OldWorkers, time.Now())
 	return processes, nil
 }
 
-// processes is Processes without what is worth knowing of old workers only when
-// somebody looks: the kernel walks all their pages for it.
+// processes is Processes without Memory and Retired. Reading Memory is expensive: the
+// kernel walks all pages of a process for it.
 func (i *Instance) processes() (Processes, error) {
 	master := i.master()
 	if master == 0 {
-		return Processes{}, fmt.Errorf("%w: %s names no running nginx", ErrNotRunning, i.pidPath())
+		return Processes{}, fmt.Errorf("%w: %s does not name a running nginx", ErrNotRunning, i.pidPath())
 	}
 	boot, err := bootTime()
 	if err != nil {
@@ -93,15 +93,15 @@ func (i *Instance) processes() (Processes, error) {
 	return processes, nil
 }
 
-// retirements is since when workers are old, by process id. /proc tells only
-// when they began.
+// retirements records since when workers are old, by process id. /proc tells only when
+// they started.
 type retirements struct {
 	mu    sync.Mutex
 	since map[int]time.Time
 }
 
-// note says that workers have become old ones.
-func (r *retirements) note(pids []int, now time.Time) {
+// add records that workers are old since now.
+func (r *retirements) add(pids []int, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.since == nil {
@@ -112,16 +112,16 @@ func (r *retirements) note(pids []int, now time.Time) {
 	}
 }
 
-// date fills in since when these, which are all old workers there are, are old,
-// and forgets the others.
-func (r *retirements) date(old []Process, now time.Time) {
+// fill sets Retired of the old workers. old must be all of them: fill drops the records
+// of other processes.
+func (r *retirements) fill(old []Process, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	since := make(map[int]time.Time, len(old))
 	for n := range old {
 		p := &old[n]
 		p.Retired = now
-		if known, ok := r.since[p.PID]; ok && !known.Before(p.Started.Add(-time.Second)) { // else the id is another's by now; btime has whole seconds
+		if known, ok := r.since[p.PID]; ok && !known.Before(p.Started.Add(-time.Second)) { // else another process has the id now; btime has whole seconds
 			p.Retired = known
 		}
 		since[p.PID] = p.Retired
@@ -129,8 +129,8 @@ func (r *retirements) date(old []Process, now time.Time) {
 	r.since = since
 }
 
-// privateMemory is how much memory only this process has, in bytes; 0 when it
-// can't be found out.
+// privateMemory is the memory that a process shares with no other, in bytes; 0 if it
+// can't be read.
 func privateMemory(pid int) int64 {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	if text, err := os.ReadFile(filepath.Join(dir, "smaps_rollup")); err == nil {
@@ -138,9 +138,9 @@ func privateMemory(pid int) int64 {
 			return bytes
 		}
 	}
-	// A process of another user shows only this, unless one may trace it. Shared
-	// memory and files are not counted, what is shared with the master since the
-	// fork is.
+	// smaps_rollup of another user's process needs the right to trace it; statm does
+	// not. resident-shared leaves out shared memory and files, but includes pages that
+	// the worker shares with the master since the fork.
 	text, err := os.ReadFile(filepath.Join(dir, "statm"))
 	if err != nil {
 		return 0
@@ -168,20 +168,21 @@ func rollup(text string) (bytes int64, ok bool) {
 	return bytes, ok
 }
 
-// workerTitle is how a worker is called in the list of processes; one that takes
-// no more connections has "is shutting down" behind it.
+// workerTitle is the start of a worker's process title. The title of an old worker ends
+// with "is shutting down".
 const workerTitle = "nginx: worker process"
 
-// accepts reports whether a process with this title takes new connections.
+// accepts reports whether a process with this title is a worker that accepts new
+// connections.
 func accepts(title string) bool {
 	return strings.HasPrefix(title, workerTitle) && !strings.HasSuffix(title, "shutting down")
 }
 
 const maxPid = 64 // bytes of a pid file
 
-// master is the process id of the running master, 0 when there is none. The pid
-// file alone proves nothing: a killed master leaves it behind, and nginx -t
-// makes an empty one.
+// master is the process id of the running master, 0 if there is none. The pid file
+// alone proves nothing: a killed master leaves it behind, and nginx -t makes an empty
+// one.
 func (i *Instance) master() int {
 	text, err := disk.ReadFile(i.pidPath(), maxPid)
 	if err != nil {
@@ -194,13 +195,13 @@ func (i *Instance) master() int {
 	title := commandLine(pid)
 	name, _, _ := strings.Cut(title, " ")
 	if strings.HasPrefix(title, "nginx: master process") || filepath.Base(name) == filepath.Base(i.opts.Binary) {
-		return pid // the latter for the moment before nginx sets its title
+		return pid // the title is the command line until nginx sets it
 	}
 	return 0
 }
 
-// commandLine is the title of a process, with spaces between its words. A
-// process that is gone, or dead and not yet waited for, has none.
+// commandLine is the title of a process, with spaces between its words. It is "" for a
+// process that has ended.
 func commandLine(pid int) string {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
@@ -209,8 +210,8 @@ func commandLine(pid int) string {
 	return strings.TrimSpace(string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
 }
 
-// ticksPerSecond is USER_HZ, in which /proc counts; it is 100 on every
-// architecture Go supports on Linux.
+// ticksPerSecond is USER_HZ, the unit of times in /proc. It is 100 on every
+// architecture that Go supports on Linux.
 const ticksPerSecond = 100
 
 // stat reads parent and start time from /proc/PID/stat; see proc(5).

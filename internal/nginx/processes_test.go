@@ -13,7 +13,7 @@ func TestRetirements(t *testing.T) {
 	began := time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
 	at := func(minutes int) time.Time { return began.Add(time.Duration(minutes) * time.Minute) }
 	since := func(now time.Time, processes ...Process) (minutes []int) {
-		r.date(processes, now)
+		r.fill(processes, now)
 		for _, p := range processes {
 			minutes = append(minutes, int(p.Retired.Sub(began)/time.Minute))
 		}
@@ -22,7 +22,7 @@ func TestRetirements(t *testing.T) {
 	a, b := Process{PID: 4, Started: began}, Process{PID: 5, Started: began}
 
 	assert.Equal(t, []int{1}, since(at(1), a), "one that was old before counts from when it is seen")
-	r.note([]int{5}, at(2))
+	r.add([]int{5}, at(2))
 	assert.Equal(t, []int{1, 2}, since(at(9), a, b), "others from when the generation changed")
 	assert.Equal(t, []int{2}, since(at(10), b))
 	assert.Equal(t, []int{11, 2}, since(at(11), a, b), "what was gone is forgotten")

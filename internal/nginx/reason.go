@@ -7,10 +7,10 @@ import (
 	"unicode"
 )
 
-// A message is one entry of nginx's error log, or one of what it prints.
+// A message is an entry of nginx's error log, or a line of its output.
 type message struct {
-	level string // "emerg", "alert", ...; "" when there is none
-	pid   int    // 0 when it is not told, as in what nginx prints
+	level string // "emerg", "alert", ...; "" if there is none
+	pid   int    // 0 if unknown, as in nginx's output
 	text  string
 }
 
@@ -21,8 +21,8 @@ var (
 	printed = regexp.MustCompile(`^nginx: (?:\[(\w+)\] )?(.*)$`)
 )
 
-// parseMessages reads an error log or nginx's output. A line that does not start
-// a message goes on with the one before: nginx quotes line breaks as they are.
+// parseMessages parses an error log or nginx's output. A line that does not start a
+// message continues the one before, because nginx does not escape line breaks.
 func parseMessages(text string) []message {
 	var messages []message
 	for line := range strings.Lines(text) {
@@ -41,9 +41,9 @@ func parseMessages(text string) []message {
 	return messages
 }
 
-// reason is why nginx printed what it printed: the first [emerg] message, or
-// else the first message of any kind, on one line, with files named relative to
-// dir, the generation. "" means that nginx said nothing.
+// reason is the cause of a failure in nginx's output: the first [emerg] message, or
+// else the first message, on one line, with paths relative to dir, the generation. It
+// is "" if there is no message.
 func reason(output, dir string) string {
 	messages := parseMessages(output)
 	for _, m := range messages {
@@ -59,7 +59,7 @@ func reason(output, dir string) string {
 	return ""
 }
 
-// readable makes a message fit for one line of a status page.
+// readable shortens a message to one line of a status page.
 func readable(text, dir string) string {
 	if dir != "" {
 		text = strings.ReplaceAll(text, dir+"/", "")
@@ -69,7 +69,7 @@ func readable(text, dir string) string {
 	}), " ")
 	const most = 400 // an unknown "directive" may be half a file
 	if runes := []rune(text); len(runes) > most {
-		// The end stays: that is where nginx names file and line.
+		// Keep the end, where nginx names file and line.
 		text = string(runes[:most-100]) + " ... " + string(runes[len(runes)-95:])
 	}
 	return text

@@ -16,20 +16,20 @@ import (
 	"lbctl/internal/disk"
 )
 
-// A Note is what the maker of a configuration wants remembered about it.
+// A Note is the caller's description of a configuration, stored with it.
 type Note struct {
-	Hash      string `json:"hash,omitempty"`   // of the files, as their maker counts it
-	Reason    string `json:"reason,omitempty"` // why it was made
-	Services  int    `json:"services"`         // how many are in it
-	Instances int    `json:"instances"`        // how many of them get traffic
+	Hash      string `json:"hash,omitempty"`   // of the files, computed by the caller
+	Reason    string `json:"reason,omitempty"` // why the configuration was made
+	Services  int    `json:"services"`         // number of services in it
+	Instances int    `json:"instances"`        // number of instances that get traffic
 	Change    string `json:"change,omitempty"` // "+1 -0 instances: hello_server"
-	// Upstreams are those whose servers nginx asks for, sorted; nil: not known, since
-	// an older lbctl stored the generation.
+	// Upstreams are the upstreams whose servers nginx asks for, sorted. nil: unknown,
+	// because an older lbctl stored the generation.
 	Upstreams []string `json:"upstreams,omitzero"`
 }
 
-// Bounds of what is read of a generation. A directory with a higher number is none of
-// lbctl's: at one generation a second it would take 30 million years to get there.
+// Limits for reading generations; sizes are in bytes. A directory with a higher number
+// is not lbctl's: at one generation a second that takes 30 million years.
 const (
 	maxNumber = 1_000_000_000_000_000
 	maxNote   = 1 << 20
@@ -40,12 +40,12 @@ const (
 type Generation struct {
 	Number  int       `json:"number"` // 1 is the first; 0 is none
 	Created time.Time `json:"created"`
-	Served  time.Time `json:"served,omitzero"` // when nginx first answered from it; zero when it never has
+	Served  time.Time `json:"served,omitzero"` // when nginx first served it; zero: never
 	Note
 }
 
-// Current returns the generation nginx is to serve, which is the one it serves
-// unless something is wrong: see Serving. Number is 0 when there is none yet.
+// Current returns the generation that nginx shall serve. Serving tells which one it
+// does serve. Number is 0 if there is none yet.
 func (i *Instance) Current() (Generation, error) {
 	n, err := i.store.current()
 	if err != nil || n == 0 {
@@ -54,16 +54,15 @@ func (i *Instance) Current() (Generation, error) {
 	return i.store.read(n)
 }
 
-// Generations returns what is on disk, the newest first.
+// Generations returns the generations on disk, the newest first.
 func (i *Instance) Generations() ([]Generation, error) { return i.store.list() }
 
-// Files returns what Apply was given for a generation, by name. The error is
-// fs.ErrNotExist when there is no such generation (any more).
+// Files returns the files that Apply got for a generation, by name. The error is
+// fs.ErrNotExist if there is no such generation, perhaps because it was removed.
 func (i *Instance) Files(number int) (map[string][]byte, error) { return i.store.files(number) }
 
-// store is the state directory's part that is about generations. Everything in
-// it appears by rename(2), complete and on disk, or does not appear. Names that
-// start with a dot are work in progress.
+// store is the part of the state directory with generations. rename(2) adds each of
+// them, when it is complete and on disk. Names that start with a dot are incomplete.
 type store struct{ dir string }
 
 func (s store) generations() string { return filepath.Join(s.dir, "generations") }
@@ -75,8 +74,8 @@ func dirName(n int) string { return fmt.Sprintf("%06d", n) }
 
 func (s store) path(n int) string { return filepath.Join(s.generations(), dirName(n)) }
 
-// write puts a generation on disk as work in progress. Number and files are
-// final; publish makes it one of the generations.
+// write stores a generation under a temporary name; publish makes it one of the
+// generations.
 func (s store) write(g Generation, files map[string][]byte) error {
 	if err := s.clean(); err != nil {
 		return err
@@ -105,10 +104,10 @@ func (s store) publish(n int) error {
 	return syncFile(s.generations())
 }
 
-// discard forgets what write has written.
+// discard removes the files that write has written.
 func (s store) discard() error { return os.RemoveAll(s.newDir()) }
 
-// clean removes what a crash left behind.
+// clean removes incomplete generations, which a crash left behind.
 func (s store) clean() error {
 	entries, err := os.ReadDir(s.generations())
 	if err != nil {
@@ -124,16 +123,16 @@ func (s store) clean() error {
 	return nil
 }
 
-// swap makes generation n the current one, in one step that a crash finds done
-// or not done.
+// swap makes generation n the current one, in one step: a crash leaves the old link or
+// the new one.
 func (s store) swap(n int) error {
-	if err := os.RemoveAll(s.newLink()); err != nil { // whatever it is
+	if err := os.RemoveAll(s.newLink()); err != nil { // may be of any type
 		return err
 	}
 	if _, err := s.clearLink(); err != nil {
 		return err
 	}
-	// Relative, so that the state directory may be mounted elsewhere.
+	// Relative, so that the state directory can be mounted at another path.
 	if err := os.Symlink(filepath.Join("generations", dirName(n)), s.newLink()); err != nil {
 		return err
 	}
@@ -143,14 +142,14 @@ func (s store) swap(n int) error {
 	return syncFile(s.dir)
 }
 
-// current is the number of the generation that the link names, 0 when there is none.
+// current is the number of the generation that the link points to, 0 if there is none.
 func (s store) current() (int, error) {
 	target, err := os.Readlink(s.link())
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EINVAL): // nothing, or not a link
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EINVAL): // no file, or not a link
 		return 0, nil
 	case err != nil:
-		return 0, fmt.Errorf("read which generation is current: %w", err)
+		return 0, fmt.Errorf("read the link to the current generation: %w", err)
 	}
 	n, ok := parseNumber(filepath.Base(target))
 	if !ok || !s.complete(n) {
@@ -159,8 +158,9 @@ func (s store) current() (int, error) {
 	return n, nil
 }
 
-// clearLink moves aside what is in the place of the link and is none: the rename in
-// swap can't replace a directory. It returns where that is now, "" if there was none.
+// clearLink moves aside what is at the link's path unless it is a symbolic link,
+// because the rename in swap can't replace a directory. aside is the new path, "" if
+// nothing was moved.
 func (s store) clearLink() (aside string, err error) {
 	info, err := os.Lstat(s.link())
 	switch {
@@ -174,10 +174,9 @@ func (s store) clearLink() (aside string, err error) {
 	return disk.MoveAside(s.link())
 }
 
-// repair sets a current link that is missing or leads nowhere to the newest
-// generation that nginx has served, else to the newest there is; without any there is
-// no link. It returns that
-// generation's number, 0 when there was nothing to do.
+// repair sets a missing or broken current link to the newest generation that nginx has
+// served, else to the newest one. Without any generation it removes the link. It
+// returns the number of the generation, 0 if it set no link.
 func (s store) repair() (int, error) {
 	current, err := s.current()
 	if err != nil || current != 0 {
@@ -188,7 +187,7 @@ func (s store) repair() (int, error) {
 		return 0, err
 	}
 	if len(generations) == 0 {
-		return 0, os.RemoveAll(s.link()) // nginx could hang on what it leads to
+		return 0, os.RemoveAll(s.link()) // nginx could block on the file it leads to
 	}
 	chosen := generations[0]
 	if served := slices.IndexFunc(generations, wasServed); served >= 0 {
@@ -199,8 +198,8 @@ func (s store) repair() (int, error) {
 
 func wasServed(g Generation) bool { return !g.Served.IsZero() }
 
-// next is the number for a new generation: one more than the highest on disk,
-// complete or not, so that no number is ever used for two.
+// next is the number for a new generation: one more than the highest on disk, complete
+// or not, so that no number is used twice.
 func (s store) next() (int, error) {
 	numbers, err := s.numbers()
 	if err != nil {
@@ -210,12 +209,13 @@ func (s store) next() (int, error) {
 		return 1, nil
 	}
 	if numbers[0] == maxNumber {
-		return 0, fmt.Errorf("generation %d has the highest number there can be: move its directory %s away", maxNumber, s.path(maxNumber))
+		return 0, fmt.Errorf("generation %d has the highest possible number: move its directory %s away", maxNumber, s.path(maxNumber))
 	}
 	return numbers[0] + 1, nil
 }
 
-// numbers of everything that has the name of a generation, the highest first.
+// numbers returns the numbers of all directories named like a generation, the highest
+// first.
 func (s store) numbers() ([]int, error) {
 	entries, err := os.ReadDir(s.generations())
 	if err != nil {
@@ -249,7 +249,7 @@ func (s store) list() ([]Generation, error) {
 		}
 		g, err := s.read(n)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // pruned meanwhile
+			continue // removed meanwhile
 		}
 		if err != nil {
 			return nil, err
@@ -259,8 +259,8 @@ func (s store) list() ([]Generation, error) {
 	return generations, nil
 }
 
-// complete is true when nginx could start from generation n. It would wait for ever to
-// read a named pipe.
+// complete reports whether nginx can start with generation n. All its files must be
+// regular, because nginx would wait for ever for data from a named pipe.
 func (s store) complete(n int) bool {
 	entries, err := os.ReadDir(s.path(n))
 	if err != nil {
@@ -279,8 +279,8 @@ func (s store) complete(n int) bool {
 	return true
 }
 
-// read returns what is known about generation n. One whose generation.json is
-// lost or broken can still be served: it only has nothing to tell.
+// read returns the description of generation n. A generation whose generation.json is
+// missing or broken can still be served; only its description is lost.
 func (s store) read(n int) (Generation, error) {
 	info, err := os.Stat(s.path(n))
 	if err != nil {
@@ -296,7 +296,7 @@ func (s store) read(n int) (Generation, error) {
 	return g, nil
 }
 
-// markServed remembers that nginx has answered from generation n.
+// markServed records that nginx has served generation n.
 func (s store) markServed(n int, now time.Time) error {
 	g, err := s.read(n)
 	if err != nil || wasServed(g) {
@@ -308,13 +308,13 @@ func (s store) markServed(n int, now time.Time) error {
 		return err
 	}
 	path := filepath.Join(s.generations(), ".note")
-	if err := os.RemoveAll(path); err != nil { // whatever it is
+	if err := os.RemoveAll(path); err != nil { // may be of any type
 		return err
 	}
 	if err := os.WriteFile(path, append(note, '\n'), 0o644); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
-	// Not synced: losing it costs little, and it is on the way of every change.
+	// Not synced: the loss costs little, and the sync would delay every change.
 	return os.Rename(path, filepath.Join(s.path(n), noteFile))
 }
 
@@ -342,10 +342,10 @@ func (s store) files(n int) (map[string][]byte, error) {
 	return files, nil
 }
 
-// prune removes generations that nobody will want back: those beyond the newest
-// keep that nginx has served, and all but the newest of those it never has (a
-// configuration that fails at every retry must not push out the good ones). The
-// ones in use stay.
+// prune removes old generations. It keeps those in use, the newest keep generations
+// that nginx has served, and the newest one that nginx has never served. It counts the
+// two kinds separately, so that a configuration that fails at every retry does not
+// push out the good ones.
 func (s store) prune(keep int, inUse ...int) error {
 	generations, err := s.list()
 	if err != nil {
@@ -354,28 +354,28 @@ func (s store) prune(keep int, inUse ...int) error {
 	served, refused := 0, 0
 	var failed []error
 	for _, g := range generations {
-		stay := false
+		kept := false
 		if wasServed(g) {
 			served++
-			stay = served <= keep
+			kept = served <= keep
 		} else {
 			refused++
-			stay = refused <= 1
+			kept = refused <= 1
 		}
-		if !stay && !slices.Contains(inUse, g.Number) {
+		if !kept && !slices.Contains(inUse, g.Number) {
 			failed = append(failed, s.remove(g.Number))
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// remove takes a generation away in one step, and its files after that.
+// remove removes a generation in one step, and then its files.
 func (s store) remove(n int) error {
-	doomed := filepath.Join(s.generations(), ".old-"+dirName(n))
-	if err := os.Rename(s.path(n), doomed); err != nil {
+	removed := filepath.Join(s.generations(), ".old-"+dirName(n))
+	if err := os.Rename(s.path(n), removed); err != nil {
 		return err
 	}
-	return os.RemoveAll(doomed)
+	return os.RemoveAll(removed)
 }
 
 func writeFiles(dir string, files map[string][]byte) error {
@@ -391,7 +391,7 @@ func writeFiles(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// syncTree waits until a directory and everything in it are on the disk.
+// syncTree syncs a directory and everything in it to the disk.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {

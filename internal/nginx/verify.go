@@ -17,13 +17,13 @@ import (
 	"lbctl/internal/disk"
 )
 
-// Serving asks nginx which generation it serves. The error is ErrNotRunning when
-// nothing answers. While Apply or Activate is at work it may be the one before
-// or the one to come; afterwards it is the one they returned.
+// Serving asks nginx which generation it serves. The error is ErrNotRunning if nginx
+// does not answer. While Apply or Activate runs, it may be the old generation or the new
+// one; afterwards it is the one they returned.
 func (i *Instance) Serving(ctx context.Context) (int, error) { return i.ask(ctx) }
 
-// ask puts the question to whichever worker takes the connection, a new one each
-// time: a kept one would go on reaching an old worker.
+// ask asks a worker of nginx which generation it serves. It makes a new connection each
+// time, because one that is kept alive would stay with an old worker.
 func (i *Instance) ask(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -49,15 +49,15 @@ func (i *Instance) ask(ctx context.Context) (int, error) {
 
 func newSocketClient(path string) *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, // a kept connection would reach an old worker
+		DisableKeepAlives: true, // a connection kept alive would stay with an old worker
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
 	}}
 }
 
-// rootCause leaves out the URL and the address that net/http and net put around
-// an error: neither means anything for a unix socket.
+// rootCause removes the URL and the address that net/http and net add to an error: they
+// mean nothing for a unix socket.
 func rootCause(err error) error {
 	for {
 		inner := errors.Unwrap(err)
@@ -68,7 +68,7 @@ func rootCause(err error) error {
 	}
 }
 
-// serves is Serving for those who only want to know the number: 0 is none.
+// serves is Serving without the error: it returns 0 if nginx does not answer.
 func (i *Instance) serves(ctx context.Context) int {
 	n, err := i.Serving(context.WithoutCancel(ctx))
 	if err != nil {
@@ -77,82 +77,83 @@ func (i *Instance) serves(ctx context.Context) int {
 	return n
 }
 
-// A failure is why nginx does not answer from a generation.
+// A failure says why nginx does not serve a generation.
 type failure struct {
-	what    string // what was seen from outside
-	reason  string // nginx's own word, "" when it said nothing
+	symptom string // what lbctl observed
+	reason  string // nginx's own message, "" if there is none
 	running bool   // there is a master process
-	settled bool   // nginx has given up on it
+	gaveUp  bool   // nginx has given up on the generation
 }
 
 func (f *failure) String() string {
 	if f.reason != "" {
 		return f.reason
 	}
-	return f.what
+	return f.symptom
 }
 
-// reload tells nginx to take current, which is generation n, and waits until it
-// answers from it. An nginx that is not running, or that started meanwhile, is
-// waited for. log is what is written to the error log from before the swap on.
+// reload makes nginx load the current generation, which is n, and waits until nginx
+// serves it. It also waits for an nginx that is not running or has just started. log
+// must start before the swap.
 func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
-	// nginx may be in the middle of it: leaving now would leave unknown what it serves.
+	// Not ctx: returning during the reload would leave unknown what nginx serves.
 	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.opts.VerifyTimeout)
 	defer cancel()
 
 	began := time.Now()
 	old := i.accepting()
 	pid := i.master()
-	if pid != 0 { // one that starts is to read them
+	if pid != 0 { // an nginx that starts needs the bootstrap servers
 		if err := i.bootstrap.hide(i.opts.Resolver.Known); err != nil {
-			return &failure{what: fmt.Sprintf("hide bootstrap servers: %v", err), running: true, settled: true}
+			return &failure{symptom: fmt.Sprintf("hide bootstrap servers: %v", err), running: true, gaveUp: true}
 		}
 		defer func() {
 			if err := i.bootstrap.unhide(); err != nil {
-				i.opts.Logger.Warn("nginx would start without bootstrap servers", "error", err)
+				i.opts.Logger.Warn("could not restore bootstrap servers: nginx would start without them", "error", err)
 			}
 		}()
 	}
 	reloaded := i.opts.Resolver.Reloading()
-	told := 0 // the master that has been told to reload
+	signalled := 0 // the master process that got the signal to reload
 	if pid != 0 {
-		if failed := i.hangUp(pid, log); failed != nil {
+		if failed := i.signalReload(pid, log); failed != nil {
 			return failed
 		}
-		told = pid
+		signalled = pid
 	}
-	var givenUp time.Time // when nginx was seen to have given up
+	var gaveUpAt time.Time // when lbctl saw that nginx gave up
 	wait := 5 * time.Millisecond
 	for {
-		got, err := i.ask(context.WithoutCancel(ctx)) // not cut by the deadline: the last answer is the one to report
+		got, err := i.ask(context.WithoutCancel(ctx)) // without the deadline, so that the failure reports the last answer
 		if err == nil && got == n {
 			answered := time.Now()
 			reloaded()
-			i.retire(old)
+			i.awaitRetirement(old)
 			i.opts.Logger.Debug("nginx answers", "generation", n, "took", answered.Sub(began), "retired", time.Since(answered))
 			return nil
 		}
 		pid = i.master()
-		if err == nil && pid != 0 && pid != told {
-			// It started with what was current before.
-			if failed := i.hangUp(pid, log); failed != nil {
+		if err == nil && pid != 0 && pid != signalled {
+			// A new master process, which may have started with the old generation.
+			if failed := i.signalReload(pid, log); failed != nil {
 				return failed
 			}
-			told = pid
+			signalled = pid
 		}
 		log.read()
-		if givenUp.IsZero() && log.final(told) {
-			givenUp = time.Now()
+		if gaveUpAt.IsZero() && log.refused(signalled) {
+			gaveUpAt = time.Now()
 		}
-		// Some of what nginx says at [emerg] it says after it has moved.
-		settled := !givenUp.IsZero() && time.Since(givenUp) > 500*time.Millisecond
-		cut := told == 0 && pid == 0 && ctx.Err() != nil
-		if settled || cut || whole.Err() != nil {
+		// nginx may log an [emerg] after it has moved to the generation, so wait a moment
+		// for its answer.
+		gaveUp := !gaveUpAt.IsZero() && time.Since(gaveUpAt) > 500*time.Millisecond
+		cancelled := signalled == 0 && pid == 0 && ctx.Err() != nil
+		if gaveUp || cancelled || whole.Err() != nil {
 			return &failure{
-				what:    i.seen(n, got, err, pid),
-				reason:  log.reason(told, i.store.link()),
+				symptom: i.symptom(n, got, err, pid),
+				reason:  log.reason(signalled, i.store.link()),
 				running: pid != 0,
-				settled: settled,
+				gaveUp:  gaveUp,
 			}
 		}
 		select {
@@ -163,15 +164,17 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 	}
 }
 
-// retireTimeout bounds retire; on a machine that busy, nothing is in time.
+// retireTimeout limits awaitRetirement, which takes this long only on an overloaded
+// machine.
 const retireTimeout = 2 * time.Second
 
-// retire waits until old workers take no connections any more. nginx gives the
-// new ones 0.1 s before it tells the old ones to stop, and until then whoever
-// connects may still meet the generation before.
-func (i *Instance) retire(old []int) {
-	// Not before they are old: who looks meanwhile would have them forgotten.
-	defer i.retired.note(slices.Clone(old), time.Now())
+// awaitRetirement waits until old workers accept no connections. nginx stops them 0.1 s
+// after it has started the new ones. Until then a new connection may get the generation
+// before.
+func (i *Instance) awaitRetirement(old []int) {
+	// Record them only now: a concurrent Processes call would drop workers that have not
+	// retired yet.
+	defer i.retired.add(slices.Clone(old), time.Now())
 	for deadline := time.Now().Add(retireTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		old = slices.DeleteFunc(old, func(pid int) bool { return !accepts(commandLine(pid)) })
 		if len(old) == 0 {
@@ -180,7 +183,7 @@ func (i *Instance) retire(old []int) {
 	}
 }
 
-// accepting is the workers that take connections now.
+// accepting returns the workers that accept connections now.
 func (i *Instance) accepting() []int {
 	processes, err := i.processes()
 	if err != nil {
@@ -193,36 +196,37 @@ func (i *Instance) accepting() []int {
 	return pids
 }
 
-// hangUp tells the master to reload.
-func (i *Instance) hangUp(pid int, log *tail) *failure {
+// signalReload makes the master process reload, with SIGHUP.
+func (i *Instance) signalReload(pid int, log *tail) *failure {
 	err := syscall.Kill(pid, syscall.SIGHUP)
 	if err == nil || errors.Is(err, syscall.ESRCH) {
-		return nil // one that is gone is noticed soon enough
+		return nil // reload notices soon that the process has ended
 	}
 	return &failure{
-		reason:  fmt.Sprintf("tell nginx (process %d) to reload: %v", pid, err),
+		reason:  fmt.Sprintf("signal nginx (process %d) to reload: %v", pid, err),
 		running: true,
-		settled: true,
+		gaveUp:  true,
 	}
 }
 
-// seen is what nginx looks like from outside when it says nothing itself.
-func (i *Instance) seen(n, got int, err error, pid int) string {
+// symptom describes why nginx does not serve generation n, for a failure without a
+// message of nginx. got and err are the last result of ask.
+func (i *Instance) symptom(n, got int, err error, pid int) string {
 	switch {
 	case pid == 0:
-		return fmt.Sprintf("%s names no running nginx", i.pidPath())
+		return fmt.Sprintf("%s does not name a running nginx", i.pidPath())
 	case err != nil:
 		return err.Error()
 	default:
-		return fmt.Sprintf("nginx serves generation %d, want %d, and %s does not say why", got, n, i.logPath())
+		return fmt.Sprintf("nginx serves generation %d, want %d, and %s has no reason", got, n, i.logPath())
 	}
 }
 
-// A tail is what was appended to the error log since it was made.
+// A tail reads the lines that are appended to the error log after its creation.
 type tail struct {
 	path     string
 	offset   int64
-	partial  string // the last line, while it is not complete
+	partial  string // the last line, if it is incomplete
 	messages []message
 }
 
@@ -234,7 +238,7 @@ func tailOf(path string) *tail {
 	return t
 }
 
-// read takes in what is new. An error log that can't be read has nothing to say.
+// read reads the new lines. It ignores an error log that can't be read.
 func (t *tail) read() {
 	file, err := disk.Open(t.path)
 	if err != nil {
@@ -245,10 +249,10 @@ func (t *tail) read() {
 	if err != nil {
 		return
 	}
-	if info.Size() < t.offset { // another file by now, or cut short
+	if info.Size() < t.offset { // it was replaced or truncated
 		t.offset, t.partial = 0, ""
 	}
-	const most = 1 << 20 // workers may write a lot meanwhile; the rest comes next time
+	const most = 1 << 20 // the next call reads the rest
 	text, err := io.ReadAll(io.NewSectionReader(file, t.offset, most))
 	if err != nil {
 		return
@@ -264,12 +268,12 @@ func (t *tail) read() {
 	}
 }
 
-// final is true when the master has said that it will not take the configuration,
-// or with master 0 one that failed to start has.
-func (t *tail) final(master int) bool {
+// refused reports whether the master process has logged that it does not load the
+// configuration. With master 0, any nginx that failed to start counts.
+func (t *tail) refused(master int) bool {
 	for _, m := range t.messages {
-		// nginx tries five times to bind, which may yet succeed, and then says
-		// "still could not bind()".
+		// A failed bind() is not final: nginx tries five times, and then logs "still
+		// could not bind()".
 		if m.level == "emerg" && (m.pid == master || master == 0) && !strings.HasPrefix(m.text, "bind() to ") {
 			return true
 		}
@@ -277,8 +281,9 @@ func (t *tail) final(master int) bool {
 	return false
 }
 
-// reason is why the master did not take the configuration, or with master 0 why
-// none would start: its first [emerg], or else its first [alert].
+// reason is the message in which the master process refuses the configuration: its
+// first [emerg], or else its first [alert]. With master 0, messages of any process
+// count.
 func (t *tail) reason(master int, dir string) string {
 	for _, level := range []string{"emerg", "alert"} {
 		for _, m := range t.messages {

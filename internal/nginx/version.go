@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// The versions of nginx that brought what lbctl makes use of. Templates ask for
-// others by nginxAtLeast.
+// The versions of nginx with features that lbctl uses. Templates check other versions
+// with nginxAtLeast.
 const (
-	// ResolveSince can ask for the servers of an upstream by DNS: "server ...
-	// service=... resolve" was commercial before.
+	// ResolveSince is the first version that can ask for the servers of an upstream by
+	// DNS: "server ... service=... resolve" was commercial before.
 	ResolveSince = "1.27.3"
-	// ManyWorkersSince closes every HTTP/2 connection of an old worker at a reload,
-	// also one that was accepted a moment before.
+	// ManyWorkersSince is the first version that closes every HTTP/2 connection of an
+	// old worker at a reload, also one that was accepted a moment before.
 	ManyWorkersSince = "1.27.1"
 )
 
 var versionPattern = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 
-// AtLeast reports whether version is wanted or a later one. Both are three
+// AtLeast reports whether version is wanted or later. Both are three
 // numbers like "1.25.1"; anything else is an error.
 func AtLeast(version, wanted string) (bool, error) {
 	v, err := versionNumbers(version)

@@ -71,7 +71,7 @@ func TestHangup(t *testing.T) {
 			return nil
 		})
 	}
-	hangup("were read again\"")
+	hangup("certificates and templates again\"")
 
 	broken := filepath.Join(templates, "broken.conf.ctmpl")
 	require.NoError(t, os.WriteFile(broken, []byte("{{ nothing }}"), 0o644))
@@ -82,7 +82,7 @@ func TestHangup(t *testing.T) {
 
 	require.NoError(t, os.Remove(broken))
 	require.NoError(t, os.WriteFile(token, []byte("22222222-2222-2222-2222-222222222222"), 0o600))
-	hangup("were read again\"")
+	hangup("certificates and templates again\"")
 	s.WaitServing(hello, 1)
 }
 
