@@ -119,6 +119,8 @@ func kindText(kind controller.Kind) (string, style) {
 		return "rollback", yellow
 	case controller.Resumed:
 		return "resumed", yellow
+	case controller.Reread:
+		return "read again", plain
 	default:
 		return string(kind), plain
 	}

@@ -182,6 +182,16 @@ func (c *Controller) Run(ctx context.Context) error {
 // restarts.
 func (c *Controller) History() []Event { return c.history.newestFirst() }
 
+// Reread adds an event to the history: an operator had the token file, the certificates
+// and the templates read again. err is nil if all of them can be used.
+func (c *Controller) Reread(err error) {
+	reason := "read token file, certificates and templates again"
+	if err != nil {
+		reason += "; those with errors keep their former content: " + err.Error()
+	}
+	c.history.add(Event{Time: time.Now(), Kind: Reread, Generation: c.shown().current.Number, Reason: reason})
+}
+
 // errEnded is the error of commands when the loop has ended.
 var errEnded = errors.New("lbctl is stopping")
 

@@ -32,6 +32,7 @@ const (
 	Drift                Kind = "drift"    // something else than us changed what nginx serves or its files
 	RolledBackByOperator Kind = "rollback" // an operator's rollback
 	Resumed              Kind = "resume"   // an operator's resume
+	Reread               Kind = "reread"   // SIGHUP had files read again, see Controller.Reread
 )
 
 // kindOf is what a failed apply is in the history.
@@ -141,6 +142,7 @@ func (h *history) load(logger *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read history: %w", err)
 	}
+	var events []Event
 	for line := range bytes.Lines(b) {
 		h.lines++
 		var e Event
@@ -148,8 +150,9 @@ func (h *history) load(logger *slog.Logger) error {
 			h.torn = true
 			continue
 		}
-		h.events = append(h.events, e)
+		events = append(events, e)
 	}
+	h.events = append(events, h.events...) // some may have been added already
 	return nil
 }
 
@@ -157,7 +160,7 @@ func (h *history) load(logger *slog.Logger) error {
 const flushTimeout = 10 * time.Second
 
 // start begins to write events to the file. flush ends that, after the last event is
-// written or flushTimeout is over; no event may be added afterwards.
+// written or flushTimeout is over; events that are added afterwards are not written.
 func (h *history) start(logger *slog.Logger) (flush func()) {
 	ending, ended := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -200,5 +201,27 @@ func TestAHistoryThatCantBeWrittenIsOneWarning(t *testing.T) {
 		again := newHistory(path)
 		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
 		assert.Len(t, again.newestFirst(), 3)
+	})
+}
+
+func TestRereadIsAnEvent(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.say("a")
+		r.c.Reread(nil)
+		r.c.Reread(errors.New("token file: no such file"))
+		assert.Equal(t, []string{"applied 1", "reread 1", "reread 1"}, r.events())
+		assert.Equal(t, "read token file, certificates and templates again; those with errors keep their former content: token file: no such file", r.c.History()[0].Reason)
+		r.restart()
+		assert.Len(t, r.events(), 3)
+
+		r.end()
+		again := newHistory(filepath.Join(r.dir, "history.jsonl"))
+		again.add(Event{Kind: Reread}) // it may come before the history is read
+		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
+		require.NoError(t, again.write())
+		again = newHistory(again.path)
+		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
+		require.Len(t, again.newestFirst(), 4)
+		assert.Equal(t, 0, again.newestFirst()[0].Generation)
 	})
 }

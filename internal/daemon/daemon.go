@@ -209,7 +209,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, h
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return limitRuntime(ctx, cfg.Environ) })
 	group.Go(func() error { return p.source.Run(ctx) })
-	group.Go(func() error { return reloadOn(ctx, hangups, p.source, cfg.Logger) })
+	group.Go(func() error { return reloadOn(ctx, hangups, p.source, p.loop.Reread, cfg.Logger) })
 	group.Go(func() error { return p.loop.Run(ctx) })
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })

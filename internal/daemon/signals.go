@@ -20,15 +20,18 @@ func surviveBrokenPipe() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nothing receives from the channel
 }
 
-// reloadOn reloads the source's files at each SIGHUP, until ctx is done.
-func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ Reload() error }, logger *slog.Logger) error {
+// reloadOn reloads the source's files at each SIGHUP, until ctx is done. It calls reread
+// with the error of each reload.
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ Reload() error }, reread func(error), logger *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-hangups:
 		}
-		if err := source.Reload(); err != nil {
+		err := source.Reload()
+		reread(err)
+		if err != nil {
 			logger.Warn("SIGHUP: read token file, certificates and templates again; those with errors keep their former content", "error", err)
 			continue
 		}

@@ -1,10 +1,12 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -77,8 +79,16 @@ func TestHangup(t *testing.T) {
 	require.NoError(t, os.WriteFile(broken, []byte("{{ nothing }}"), 0o644))
 	require.NoError(t, os.Remove(token))
 	hangup(token)
-	hangup("broken.conf.ctmpl")
+	s.Eventually("the daemon says which template fails", func() error {
+		if !strings.Contains(s.Log(), "template broken.conf.ctmpl") {
+			return errors.New("the log doesn't name it")
+		}
+		return nil
+	})
 	s.WaitServing(hello, 1)
+	out, err := s.Lbctl("history")
+	require.NoError(t, err)
+	assert.Regexp(t, `read again .*`+regexp.QuoteMeta(token), out)
 
 	require.NoError(t, os.Remove(broken))
 	require.NoError(t, os.WriteFile(token, []byte("22222222-2222-2222-2222-222222222222"), 0o600))
