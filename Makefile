@@ -65,7 +65,7 @@ bin/nginx-1.30: build/nginx-1.30.sh | bin
 bin:
 	@mkdir -p $@
 
-generate: ## Make the generated code anew
+generate: ## Generate the generated code again
 	@build/need.sh protoc
 	go generate ./...
 

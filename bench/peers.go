@@ -52,7 +52,7 @@ func peers() []peer {
 		},
 		peer{
 			name: "HAProxy, consul-template",
-			with: "consul-template renders haproxy.cfg and sends the master a USR2, half a second apart at least, for one that comes while it executes itself anew would end it;" +
+			with: "consul-template renders haproxy.cfg and sends the master USR2, with at least half a second between two, because one that comes while the master executes itself again would end it;" +
 				" master-worker mode, `expose-fd listeners`, HTTP/2 to the gRPC instances, no `hard-stop-after`.",
 			start:   startHAProxy,
 			missing: missing("haproxy", "haproxy"),

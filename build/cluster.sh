@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Starts, scales, shows and stops the demo's cluster, in Docker or as local
-# processes. `make up` and the like call this.
+# processes. `make up` and similar targets call it.
 #
 #   build/cluster.sh up [N] | scale N | status | logs | down | clean
 #
-# UP=docker or UP=local decides which; without it, `up` takes Docker when an
-# engine answers, and the other verbs act on the cluster that runs.
+# UP=docker or UP=local chooses one. Without it, `up` uses Docker if an engine answers,
+# and the other commands act on the cluster that runs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -55,8 +55,8 @@ nginx_on_path() {
 	echo "$path"
 }
 
-# nginx is the one to run: it takes changes of instances without a reload, which
-# nginx can since 1.27.3. Where none can be had, an older one does.
+# nginx is the nginx to run. It should take changes of instances without a reload, as
+# nginx does since 1.27.3. If there is none, an older one will do.
 nginx() {
 	if nginx_on_path 1.27.3; then
 		return
@@ -68,8 +68,8 @@ nginx() {
 	nginx_packaged
 }
 
-# nginx_packaged is the one that a system comes with, for the tests: they run
-# against it and against bin/nginx-1.30.
+# nginx_packaged is the nginx of the system's packages. The tests run against it and
+# against bin/nginx-1.30.
 nginx_packaged() {
 	if nginx_on_path 1.22; then
 		return
@@ -103,7 +103,7 @@ install() {
 	command -v apt-get >/dev/null || die "$1 is missing, and this is not a system with apt-get: install it by hand"
 	[ "$(id -u)" = 0 ] || die "$1 is missing: sudo apt-get install $*"
 	say "installing $*"
-	# A service is not wanted, only its program: nothing is to be started.
+	# Only the program is needed, so don't let the package start its service.
 	local policy=/usr/sbin/policy-rc.d ours=
 	if [ ! -e "$policy" ]; then
 		printf '#!/bin/sh\nexit 101\n' >"$policy"

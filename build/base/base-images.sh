@@ -60,7 +60,7 @@ make_standin() {
 	say "made a stand-in for $1 in $((SECONDS - started)) s"
 }
 
-# debian SUITE IMAGE bootstraps a small Debian the way the slim images are cut.
+# debian SUITE IMAGE bootstraps a small Debian without the files that slim images omit.
 debian() {
 	local suite=$1 image=$2 mirror script=() log
 	[ "$(id -u)" = 0 ] ||

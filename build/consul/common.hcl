@@ -1,4 +1,4 @@
-# What every agent of the cluster shares.
+# The settings that all agents of the cluster share.
 datacenter         = "dc1"
 log_level          = "WARN"
 disable_update_check = true
@@ -11,7 +11,7 @@ gossip_lan {
   gossip_interval = "100ms"
 }
 
-# One connection for each watched service, and more than 200 services.
+# lbctl holds a connection for each service. Consul's default is 200.
 limits {
   http_max_conns_per_client = 4096
 }

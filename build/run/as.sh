@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command as another user, for good. Without root, as whoever runs it.
+# Runs a command as another user, for good. Without root it keeps the present user.
 #
 #   as.sh USER COMMAND [ARGUMENT...]
 set -euo pipefail

@@ -3,8 +3,8 @@
 # them in order: nginx is the last one to stop.
 #
 # supervisord on its own stops all of its programs at once. nginx would then close
-# its ports first, and nobody would serve while the Consul agent takes its five
-# seconds to leave. So, on TERM:
+# its ports first, and there would be no service during the five seconds in which the
+# Consul agent leaves. So, on TERM:
 #
 #   1. The registrar takes nginx out of Consul. Its DRAIN passes, in which lbctl
 #      still follows Consul and nginx still serves.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -43,6 +44,8 @@ func TestProcess(t *testing.T) {
 		first := nginxtest.Start(t, binary, conf, dir)
 		require.NoError(t, dial(), "nginx listens when Start returns")
 
+		// The master writes its process id before it starts the workers.
+		require.Eventually(t, func() bool { return len(first.Workers()) > 0 }, time.Minute, 5*time.Millisecond)
 		first.KillMaster()
 		require.NoError(t, dial(), "the workers of a killed master live on")
 

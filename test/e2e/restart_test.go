@@ -28,7 +28,7 @@ func (c *docker) restartBalancer(t *testing.T) {
 	took := time.Since(began)
 	c.waitRotation(t, len(nodes))
 	gap := probe.stop()
-	t.Logf("the restart took %s, and nobody answered for %s", took.Round(time.Millisecond), gap.Round(time.Millisecond))
+	t.Logf("the restart took %s, without an answer for %s", took.Round(time.Millisecond), gap.Round(time.Millisecond))
 	assert.Less(t, gap, took/2, "nginx stops last and starts first, so it answers most of the time")
 	assert.GreaterOrEqual(t, c.lbctl(t).Nginx.Generation, before.Nginx.Generation, "generations are kept")
 	load := c.load(t)

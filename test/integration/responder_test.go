@@ -43,7 +43,7 @@ func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
 			fresh.Register(t, s.consul, hello)
 			require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-"+all[n].Name, "leaving"))
 			time.Sleep(time.Until(gone.Add(away.longEnough))) // the absence is a time by itself
-			assert.Zero(t, load.First(fresh.Name), "nobody can have told nginx")
+			assert.Zero(t, load.First(fresh.Name), "nginx must not know it yet")
 
 			back := time.Now()
 			away.comeBack()

@@ -43,7 +43,7 @@ func TestWeightZeroGetsNoTraffic(t *testing.T) {
 			require.NoError(t, s.consul.Agent().UpdateTTL("server-1", "down", api.HealthCritical))
 			load = lbtest.StartLoad(t, s.GRPC, 2, pause)
 			defer load.Stop()
-			s.Eventually("the other one serves, for nobody else does", func() error {
+			s.Eventually("the other one serves, because no other instance can", func() error {
 				out, err := s.Lbctl("services", hello)
 				if err == nil && load.First("server-2").IsZero() {
 					err = fmt.Errorf("it has no call yet: %s", out)
