@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"lbctl/internal/endpoints"
@@ -143,6 +144,8 @@ func (d *delivery) tell(cfg *render.Configuration) bool {
 			}
 			if targets, ok := cfg.Written[upstream]; ok {
 				all[upstream] = targets
+			} else if targets, ok := olderTargets(cfg, upstream); ok && !generation.known {
+				all[upstream] = targets
 			} else if targets, ok := d.told[upstream]; ok {
 				all[upstream] = targets
 			} else if generation.known {
@@ -158,6 +161,31 @@ func (d *delivery) tell(cfg *render.Configuration) bool {
 	return true
 }
 
+// olderUpstream is the name by which the templates of an older lbctl had nginx ask for
+// the upstream of a service.
+func olderUpstream(s endpoints.Service) string {
+	return strings.ToLower(string(s.Protocol) + "-" + s.Name)
+}
+
+// olderTargets is the servers of the one service whose upstream had that name with an
+// older lbctl; false when there is none, or several differ only by case.
+func olderTargets(cfg *render.Configuration, upstream string) ([]resolver.Target, bool) {
+	var found []string
+	for _, e := range cfg.Entries {
+		if olderUpstream(e.Service) == upstream {
+			found = append(found, render.UpstreamName(e.Protocol, e.Name))
+		}
+	}
+	if len(found) != 1 {
+		return nil, false
+	}
+	if targets, ok := cfg.Upstreams[found[0]]; ok {
+		return targets, true
+	}
+	targets, ok := cfg.Written[found[0]]
+	return targets, ok
+}
+
 // move notes that servers are on their way since then. before is what nginx served.
 func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 	if d.moving == nil {
@@ -169,6 +197,9 @@ func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 // asks reports whether nginx asks for the servers of a service, and is told.
 func (d *delivery) asks(s endpoints.Service) bool {
 	upstream := render.UpstreamName(s.Protocol, s.Name)
+	if !d.asked.known && !d.asked.upstreams[upstream] {
+		upstream = olderUpstream(s)
+	}
 	_, told := d.told[upstream]
 	return told && d.asked.upstreams[upstream]
 }

@@ -376,6 +376,60 @@ func TestAnUpstreamThatNoServiceStandsBehindIsAnswered(t *testing.T) {
 	})
 }
 
+// TestAnOlderLbctlsNameOfAnUpstreamIsAnswered has a rollback over an upgrade: "Hello"
+// was "grpc-hello" for nginx, and has a name with a hash now.
+func TestAnOlderLbctlsNameOfAnUpstreamIsAnswered(t *testing.T) {
+	now := render.UpstreamName("grpc", "Hello")
+	for name, c := range map[string]struct {
+		others []string // services
+		want   []string // upstreams that nginx is told of
+	}{
+		"one service has the name":           {nil, []string{"grpc-hello", now}},
+		"another one differs only by case":   {[]string{"HELLO"}, []string{render.UpstreamName("grpc", "HELLO"), now}},
+		"another one has just that name now": {[]string{"hello"}, []string{"grpc-hello", now}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asking(t, func(r *rig, f *fakeEndpoints) {
+				r.services("one", 7001, append(c.others, "Hello")...)
+				f.take()
+				r.wait(time.Minute)
+				r.services("two", 7001, append(c.others, "Hello")...)
+				f.take()
+				r.wait(time.Minute)
+				r.server.with(func() {
+					r.server.generations[0].Upstreams = nil
+					r.server.files[1] = map[string][]byte{"nginx.conf": []byte("  server grpc-hello.u.lbctl.internal service=lb resolve max_fails=1;\n")}
+				})
+				_, err := r.c.Rollback(r.Context(), 1)
+				assert.NoError(t, err)
+				assert.ElementsMatch(t, c.want, f.names())
+				if len(c.others) > 0 {
+					return
+				}
+				// Its servers change while nginx asks by the older name.
+				r.services("two", 7005, "Hello")
+				assert.Equal(t, f.upstreams[now], f.upstreams["grpc-hello"])
+				if assert.Len(t, f.upstreams["grpc-hello"], 1) {
+					assert.Equal(t, uint16(7005), f.upstreams["grpc-hello"][0].Addr.Port())
+				}
+			})
+		})
+	}
+}
+
+// services delivers a configuration that has nginx ask for services by the names that
+// their upstreams have now, with a server each at port and those after it.
+func (r *rig) services(hash string, port int, names ...string) {
+	cfg := render.Configuration{Hash: hash, Files: map[string][]byte{"nginx.conf": []byte(hash)}, Upstreams: map[string][]resolver.Target{}}
+	for n, name := range names {
+		e := entry(name, 1)
+		cfg.Entries = append(cfg.Entries, e)
+		cfg.Upstreams[render.UpstreamName(e.Protocol, name)] = []resolver.Target{{Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(port+n)), Weight: 1}}
+	}
+	r.source.updates <- cfg
+	synctest.Wait()
+}
+
 func TestAGenerationOfAnOlderLbctlBlocksNothing(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-a")
