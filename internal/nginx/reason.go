@@ -48,13 +48,25 @@ func reason(output, dir string) string {
 	messages := parseMessages(output)
 	for _, m := range messages {
 		if m.level == "emerg" {
-			return readable(m.text, dir)
+			return readable(m.text, dir) + hint(m.text)
 		}
 	}
 	for _, m := range messages {
 		if text := readable(m.text, dir); text != "" {
 			return text
 		}
+	}
+	return ""
+}
+
+// foreignVariable is what nginx says of a variable that other files of lbctl's
+// configuration would define.
+var foreignVariable = regexp.MustCompile(`^unknown "lb_\w+" variable`)
+
+// hint is what to do about a message that doesn't say it; "" where it does.
+func hint(text string) string {
+	if foreignVariable.MatchString(text) {
+		return ": a template that replaces a built-in one may come from another version of lbctl, compare it with the one of this version"
 	}
 	return ""
 }

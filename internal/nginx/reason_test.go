@@ -25,6 +25,16 @@ func TestReason(t *testing.T) {
 			`unknown directive "foo" in conf.d/a.conf:3`,
 		},
 		{
+			"a variable of another version's templates",
+			"nginx: [emerg] unknown \"lb_nobody\" variable\nnginx: configuration file /x/nginx.conf test failed\n",
+			`unknown "lb_nobody" variable: a template that replaces a built-in one may come from another version of lbctl, compare it with the one of this version`,
+		},
+		{
+			"a variable of the operator's own",
+			"nginx: [emerg] unknown \"upstream_adr\" variable\n",
+			`unknown "upstream_adr" variable`,
+		},
+		{
 			"a warning before the error",
 			"nginx: [warn] the \"listen ... http2\" directive is deprecated, use the \"http2\" directive instead in /x/nginx.conf:9\nnginx: [emerg] host not found in upstream \"nowhere.invalid\" in /var/lib/lbctl/run/test-42/nginx.conf:12\n",
 			`host not found in upstream "nowhere.invalid" in nginx.conf:12`,
