@@ -317,7 +317,7 @@ func frozen(d *fakeDaemon) {
 func down(d *fakeDaemon) {
 	d.serving = errors.New("nginx is not running: nobody listens at its socket")
 	d.status.State = controller.Down
-	d.status.Summary = "nginx does not answer; generation 42 is ready for it: nginx is not running"
+	d.status.Summary = "nginx does not answer; it will serve generation 42 once it answers: nginx is not running"
 	d.status.Nginx = controller.Nginx{Version: "1.30.6"}
 	d.status.Consul = consul.Status{Address: "127.0.0.1:8500", LastError: "connection refused", Since: before(time.Minute)}
 	d.status.LastApply = nil

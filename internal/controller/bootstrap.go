@@ -11,34 +11,34 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// bootstrap is the bootstrap servers: those that nginx starts with, and keeps until a
-// reload without them.
+// bootstrap is the bootstrap servers: nginx starts with them, and uses them until it
+// reloads without them.
 type bootstrap struct {
-	// read is what nginx has read of them, as lines of its configuration by upstream,
-	// at the last check; since when it is that. The lines are empty where they are not
-	// known.
+	// read has the bootstrap servers that nginx had read at the last check: lines of its
+	// configuration by upstream, empty if lbctl doesn't know them.
 	read  map[string]string
-	since time.Time
-	// tried is the upstreams for which nginx was last to drop its bootstrap servers.
+	since time.Time // when read last changed
+	// tried has the upstreams whose bootstrap servers lbctl last tried to drop.
 	tried   []string
 	triedAt time.Time
 
 	lines   bootstrapLines
-	due     bool // they are to be written
+	due     bool // the files must be written
 	writing bool
 	written chan writtenBootstrap
-	failed  *failure            // to write them at all
-	left    map[string]*failure // to write those of one upstream
+	failed  *failure            // no file could be written
+	left    map[string]*failure // by upstream: its file could not be written
 }
 
-// writtenBootstrap is what came of writing.
+// writtenBootstrap is the result of writing bootstrap servers.
 type writtenBootstrap struct {
 	left map[string]error // by upstream
 	err  error
 }
 
-// took takes note of what nginx has read, of the upstreams that it asks for.
-func (b *bootstrap) took(read map[string]string, asked map[string]bool, now time.Time) {
+// noteRead stores which bootstrap servers nginx has read, for the upstreams that it asks
+// for.
+func (b *bootstrap) noteRead(read map[string]string, asked map[string]bool, now time.Time) {
 	mine := map[string]string{}
 	for upstream, lines := range read {
 		if asked[upstream] {
@@ -62,14 +62,15 @@ func equalLines(a, b map[string]string) bool {
 	return true
 }
 
-// needless is the upstreams whose bootstrap servers nginx no longer needs, once that is
-// all of them, or the others have taken too long; later: some may be so later.
-func (d *delivery) needless(now time.Time) (upstreams []string, later bool) {
+// droppable lists the upstreams whose bootstrap servers nginx no longer needs. The list
+// is empty until nginx needs none of them, or askPatience is over. later is true if a
+// later call may list more.
+func (d *delivery) droppable(now time.Time) (upstreams []string, later bool) {
 	b := &d.bootstrap
 	waiting := false
 	for upstream := range b.read {
-		if _, told := d.told[upstream]; !told {
-			continue // it gets no answer, so nginx has no other servers
+		if _, ok := d.answers[upstream]; !ok {
+			continue // lbctl has no answer, so nginx has only the bootstrap servers
 		}
 		if d.endpoints.Known(upstream) {
 			upstreams = append(upstreams, upstream)
@@ -92,13 +93,13 @@ func (b *bootstrap) dropped(now time.Time, upstreams []string) {
 	b.tried, b.triedAt = upstreams, now
 }
 
-// outdated is the upstreams for which nginx uses bootstrap servers that are not, or may
-// not be, those that the upstream has now.
+// outdated lists the upstreams whose bootstrap servers in nginx differ, or may differ,
+// from their newest servers.
 func (d *delivery) outdated() []string {
 	var upstreams []string
 	for upstream, lines := range d.bootstrap.read {
-		targets, told := d.told[upstream]
-		if told && (lines == "" || lines != d.bootstrap.lines.of(upstream, targets)) {
+		targets, ok := d.answers[upstream]
+		if ok && (lines == "" || lines != d.bootstrap.lines.of(upstream, targets)) {
 			upstreams = append(upstreams, upstream)
 		}
 	}
@@ -106,11 +107,11 @@ func (d *delivery) outdated() []string {
 	return upstreams
 }
 
-// servers is with which servers nginx is to start, as lines by upstream: those of the
-// upstreams that it asks for, and those of cfg, if that is not nil.
+// servers returns the bootstrap servers to write, as lines by upstream: for the upstreams
+// that nginx asks for, and for those of cfg, which may be nil.
 func (d *delivery) servers(cfg *render.Configuration) map[string]string {
 	servers := map[string]string{}
-	for upstream, targets := range d.told {
+	for upstream, targets := range d.answers {
 		if d.asked.upstreams[upstream] || d.coming.upstreams[upstream] {
 			servers[upstream] = d.bootstrap.lines.of(upstream, targets)
 		}
@@ -123,7 +124,7 @@ func (d *delivery) servers(cfg *render.Configuration) map[string]string {
 	return servers
 }
 
-// wrote takes what came of writing.
+// wrote stores the result of writing.
 func (b *bootstrap) wrote(w writtenBootstrap) {
 	b.writing = false
 	b.failed = failedSince(b.failed, w.err)
@@ -134,7 +135,8 @@ func (b *bootstrap) wrote(w writtenBootstrap) {
 	b.left = left
 }
 
-// writeBootstrapLater has the bootstrap servers written beside the loop.
+// writeBootstrapLater writes the bootstrap servers in a goroutine: now, or after the write
+// that is running.
 func (l *loop) writeBootstrapLater() {
 	l.delivery.bootstrap.due = true
 	l.writeBootstrap()
@@ -143,18 +145,18 @@ func (l *loop) writeBootstrapLater() {
 func (l *loop) writeBootstrap() {
 	d := l.delivery
 	b := &d.bootstrap
-	if d.endpoints == nil || !b.due || b.writing || d.told == nil {
-		return // those that an earlier process wrote are better than none
+	if d.endpoints == nil || !b.due || b.writing || d.answers == nil {
+		return // without answers, keep the files that an earlier process wrote
 	}
 	b.due, b.writing = false, true
-	servers := d.servers(l.latest) // as an apply does, which may be writing at the same time
+	servers := d.servers(l.latest) // the same as in apply, which may write at the same time
 	go func() {
 		left, err := l.server.WriteBootstrapServers(servers)
 		b.written <- writtenBootstrap{left, err}
 	}()
 }
 
-// leftServices is the services whose bootstrap servers can't be written, and why.
+// leftServices returns, by service, why its bootstrap servers can't be written.
 func (b *bootstrap) leftServices(latest *render.Configuration) map[string]*failure {
 	if len(b.left) == 0 || latest == nil {
 		return nil
@@ -168,7 +170,8 @@ func (b *bootstrap) leftServices(latest *render.Configuration) map[string]*failu
 	return services
 }
 
-// failedSince is a failure that lasts, or one that begins; nil when err is nil.
+// failedSince returns err as a failure that began when the failure before it began, if
+// there is one. It returns nil if err is nil.
 func failedSince(before *failure, err error) *failure {
 	switch {
 	case err == nil:
@@ -180,8 +183,8 @@ func failedSince(before *failure, err error) *failure {
 	}
 }
 
-// bootstrapLines makes lines of nginx's configuration, and keeps those that it made
-// last.
+// bootstrapLines writes bootstrap servers as lines of nginx's configuration. It caches
+// the last result for each upstream.
 type bootstrapLines struct {
 	marks nginx.Marks
 	made  map[string]linesOf // by upstream
@@ -192,7 +195,7 @@ type linesOf struct {
 	text    string
 }
 
-// of is the bootstrap servers of an upstream; never empty.
+// of returns the lines for an upstream; they are never empty.
 func (l bootstrapLines) of(upstream string, targets []resolver.Target) string {
 	if made, ok := l.made[upstream]; ok && resolver.SameTargets(made.targets, targets) {
 		return made.text

@@ -7,16 +7,15 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// changesListed is how many services a change names.
+// changesListed is how many services the text of a change names.
 const changesListed = 4
 
-// noChange describes a change of templates, settings or anything else that the entries
-// don't show.
+// noChange is the text of a change that the entries don't show, such as one of templates
+// or settings.
 const noChange = "structure"
 
-// changes says in a few words what differs between two sets of entries, as far
-// as traffic is concerned: "hello_server +4, api -1, new service web +2". Both are
-// sorted by name.
+// changes describes the differences between two lists of entries that affect traffic:
+// "hello_server +4, api -1, new service web +2". Both lists are sorted by name.
 func changes(before, after []endpoints.Entry) string {
 	var words []string
 	for len(before) > 0 || len(after) > 0 {
@@ -43,8 +42,8 @@ func changes(before, after []endpoints.Entry) string {
 	return strings.Join(words, ", ")
 }
 
-// changeOf is one service's part in changes, "" for none; nil is a service that is
-// not there.
+// changeOf describes the change of one service, "" if it has none. old is nil for a new
+// service, now for one that is gone.
 func changeOf(old, now *endpoints.Entry) string {
 	had, has := old != nil && old.Served(), now != nil && now.Served()
 	switch {
@@ -69,8 +68,8 @@ func changeOf(old, now *endpoints.Entry) string {
 	}
 }
 
-// summaryCache keeps the last results of count and changes: the loop needs them at
-// every turn, and with a thousand services they take a while.
+// summaryCache keeps the last results of count and changes. The loop needs them in every
+// iteration, and with a thousand services they take long to compute.
 type summaryCache struct {
 	counted             []endpoints.Entry
 	services, instances int
@@ -78,27 +77,27 @@ type summaryCache struct {
 	text                string
 }
 
-func (t *summaryCache) count(entries []endpoints.Entry) (services, instances int) {
-	if !identical(t.counted, entries) {
-		t.counted = entries
-		t.services, t.instances = count(entries)
+func (c *summaryCache) count(entries []endpoints.Entry) (services, instances int) {
+	if !identical(c.counted, entries) {
+		c.counted = entries
+		c.services, c.instances = count(entries)
 	}
-	return t.services, t.instances
+	return c.services, c.instances
 }
 
-func (t *summaryCache) changes(before, after []endpoints.Entry) string {
-	if t.text == "" || !identical(t.before, before) || !identical(t.after, after) {
-		t.before, t.after, t.text = before, after, changes(before, after)
+func (c *summaryCache) changes(before, after []endpoints.Entry) string {
+	if c.text == "" || !identical(c.before, before) || !identical(c.after, after) {
+		c.before, c.after, c.text = before, after, changes(before, after)
 	}
-	return t.text
+	return c.text
 }
 
-// identical reports whether two slices are one and the same.
+// identical reports whether two slices share the same memory.
 func identical(a, b []endpoints.Entry) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// instances is "+2", "-1" and "1 changed", without those that are 0.
+// instances returns "+2", "-1" and "1 changed", leaving out numbers that are 0.
 func instances(before, after []endpoints.Instance) []string {
 	if len(before) == len(after) && (len(before) == 0 || &before[0] == &after[0]) {
 		return nil
@@ -132,7 +131,7 @@ func instances(before, after []endpoints.Instance) []string {
 	return parts
 }
 
-// count is how many services are served, and by how many instances.
+// count returns how many services are served, and by how many instances.
 func count(entries []endpoints.Entry) (services, instances int) {
 	for _, e := range entries {
 		if e.Served() {
@@ -150,7 +149,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// are is "1 service is" or "2 services are".
+// are returns "1 service is" or "2 services are".
 func are(n int, what string) string {
 	if n == 1 {
 		return plural(n, what) + " is"

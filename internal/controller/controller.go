@@ -1,11 +1,11 @@
-// Package controller is the daemon's one loop: it moves nginx to the newest
-// configuration, knows what nginx serves, and says so.
+// Package controller is the main loop of the daemon: it moves nginx to the newest
+// configuration, and reports what nginx serves.
 //
-// One goroutine owns the state. It applies a change at once when there was none
+// One goroutine owns the state. It applies a change at once if there was none
 // shortly before, and lets the changes that follow settle first. One apply runs at a
-// time; of the configurations that arrive meanwhile only the latest counts. The loop
-// retries what nginx does not take, puts right what drifts, and keeps a generation that
-// an operator rolled back to until it is resumed.
+// time; of the configurations that arrive meanwhile it applies only the latest. The loop
+// retries configurations that nginx does not accept, corrects drift, and pins a generation
+// that an operator rolled back to, until resume.
 package controller
 
 import (
@@ -21,92 +21,91 @@ import (
 	"lbctl/internal/render"
 )
 
-// Source is where configurations come from.
+// Source delivers configurations.
 type Source interface {
 	// Updates delivers complete configurations, the latest only.
 	Updates() <-chan render.Configuration
 	Status() render.Status
-	// Took says what nginx serves now.
+	// Took is called with the entries that nginx serves now.
 	Took(entries []endpoints.Entry)
-	// Refused finds the services because of which nginx did not take a
-	// configuration; Updates then delivers one without their changes. test is nil
-	// when nginx -t does not find the fault. Refused ends with ctx at the latest.
+	// Refused finds the services that made nginx reject a configuration; Updates then
+	// delivers one without their changes. test is nil if nginx -t passed and the reload
+	// failed. Refused returns when ctx is done, at the latest.
 	Refused(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 
-// Server is the nginx that serves them.
+// Server is the nginx that serves the configurations.
 type Server interface {
 	// Apply stores, tests and activates files as a new generation. If it fails, nginx
-	// serves what it served before, unless the error says otherwise. ctx ends it only
-	// while nothing has been changed.
+	// serves what it served before, unless the error says otherwise. ctx cancels it only
+	// before it has changed anything.
 	Apply(ctx context.Context, files map[string][]byte, note nginx.Note) (nginx.Generation, error)
-	// Activate moves to an earlier generation, under the same promises.
+	// Activate moves nginx to a generation on disk, with the same guarantees as Apply.
 	Activate(ctx context.Context, number int) (nginx.Generation, error)
-	// Serving asks which generation answers now.
+	// Serving asks nginx which generation it serves.
 	Serving(ctx context.Context) (int, error)
-	// Current is the generation that is to be served; its Number is 0 before
+	// Current returns the generation that nginx should serve; its Number is 0 before
 	// the first.
 	Current() (nginx.Generation, error)
 	Generations() ([]nginx.Generation, error)
-	// Files is what Apply was given for a generation.
+	// Files returns the files of a generation, as they were given to Apply.
 	Files(number int) (map[string][]byte, error)
-	// Marked reports whether a generation's generation.conf, by which nginx answers with
-	// the generation's number, is as lbctl writes it.
+	// Marked reports whether generation.conf of a generation is as lbctl wrote it. With
+	// that file nginx answers with the number of the generation that it serves.
 	Marked(number int) bool
-	// Test is nginx -t: it changes nothing.
+	// Test runs nginx -t; it changes nothing.
 	Test(ctx context.Context, files map[string][]byte) error
 	Processes() (nginx.Processes, error)
 	Build() nginx.Build
-	// RotateLog keeps the error log bounded.
+	// RotateLog limits the size of the error log.
 	RotateLog(ctx context.Context) error
-	// WriteBootstrapServers says with which servers the upstreams start that nginx
-	// asks for. failed is by upstream; the error is about all of them.
+	// WriteBootstrapServers writes the bootstrap servers, given as lines by upstream.
+	// failed has the errors of single upstreams; err means that no file was written.
 	WriteBootstrapServers(servers map[string]string) (failed map[string]error, err error)
-	// BootstrapServers is which of them nginx has read, and keeps until Reload: lines
-	// by upstream, which are empty where they are not known.
+	// BootstrapServers returns the bootstrap servers that nginx has read, and uses until
+	// Reload: lines by upstream, empty if lbctl doesn't know them.
 	BootstrapServers(ctx context.Context) (map[string]string, error)
 	Reload(ctx context.Context) error
 }
 
-// Options say how the loop works. StateDir is required; durations that are zero are those of
+// Options configure the loop. StateDir is required. A duration of zero means the one of
 // DefaultOptions.
 type Options struct {
-	StateDir string // of history.jsonl and frozen.json
-	Version  string // lbctl's, for Status
+	StateDir string // directory of history.jsonl and frozen.json
+	Version  string // version of lbctl, for Status
 
-	// Endpoints is what nginx asks for servers; nil when it doesn't, for the
-	// reason that EndpointsNote says.
+	// Endpoints answers nginx's questions for servers. It is nil if nginx doesn't ask;
+	// EndpointsNote says why.
 	Endpoints     Endpoints
 	EndpointsNote string
-	// Marks is when nginx itself takes a server for failed, as the templates have it.
+	// Marks says when nginx itself considers a server failed, as in the templates.
 	Marks nginx.Marks
 
-	// WorkersNote says why nginx has fewer workers than it could; empty when it
-	// doesn't, or was told how many.
+	// WorkersNote says why nginx has fewer workers than the machine has cores; empty if it
+	// has as many, or if an operator set their number.
 	WorkersNote string
 
-	// SettleMin is how long changes must pause before they are applied, when
-	// they don't come after quiet.
+	// SettleMin is how long no further change may come before the waiting changes are
+	// applied, except after a quiet time, see SettleMax.
 	SettleMin time.Duration
-	// SettleMax is how long changes that never pause wait at most. Half
-	// of it without an apply is quiet: the next change goes at once.
+	// SettleMax is the longest time that changes wait while further changes keep coming.
+	// After half of it without an apply (a quiet time), a change is applied at once.
 	SettleMax time.Duration
-	// PauseMax is how far apart old workers may keep two applies: with n of them
-	// still there, the second begins n seconds after the first, but at most
-	// PauseMax after it. Whatever it is, there is no more than one
-	// apply a second.
+	// PauseMax limits how long old workers delay an apply. While n old workers are still
+	// there, an apply begins n seconds after the previous one, but at most PauseMax after
+	// it. There is never more than one apply per second.
 	PauseMax time.Duration
-	// RetryMin and RetryMax bound the pause before a configuration that
-	// failed is tried again; it doubles each time.
+	// RetryMin is the pause before a failed configuration is tried again. The pause
+	// doubles with each attempt, up to RetryMax.
 	RetryMin, RetryMax time.Duration
-	// CheckEvery is how often the loop looks whether nginx serves what it
-	// should; once a second while nginx does not answer.
+	// CheckEvery is how often the loop checks whether nginx serves the current generation.
+	// While nginx does not answer, the loop checks once a second.
 	CheckEvery time.Duration
 
 	Logger *slog.Logger // default slog.Default()
 }
 
-// DefaultOptions are the durations that a loop has unless told otherwise.
+// DefaultOptions are the default durations of a loop.
 func DefaultOptions() Options {
 	return Options{
 		SettleMin:  200 * time.Millisecond,
@@ -118,7 +117,7 @@ func DefaultOptions() Options {
 	}
 }
 
-// Controller runs the loop, and answers for it.
+// Controller runs the loop, and passes commands to it.
 type Controller struct {
 	opts     Options
 	source   Source
@@ -133,9 +132,9 @@ type Controller struct {
 	view view
 }
 
-// Bounds of what the loop waits for.
+// How long the loop waits.
 const (
-	applyTimeout = time.Minute // nginx has shorter ones of its own
+	applyTimeout = time.Minute // package nginx has shorter timeouts
 	askTimeout   = 2 * time.Second
 )
 
@@ -163,9 +162,9 @@ func New(opts Options, source Source, server Server) *Controller {
 	}
 }
 
-// Run is the loop. It returns nil when ctx is done, the apply in flight, if any, is over
-// and the history is on disk; an error only when the state directory can't be read at the
-// start. It is called once.
+// Run runs the loop until ctx is done. Before it returns, it waits for the running apply
+// and writes the history to disk. It returns an error only if the state directory can't be
+// read at the start. Call it once.
 func (c *Controller) Run(ctx context.Context) error {
 	defer close(c.ended)
 	l, err := c.load(ctx)
@@ -178,12 +177,12 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-// History is what happened, the newest first; the last thousand events, across
-// restarts.
+// History returns the last thousand events, newest first, including those of earlier
+// processes.
 func (c *Controller) History() []Event { return c.history.newestFirst() }
 
-// Reread adds an event to the history: an operator had the token file, the certificates
-// and the templates read again. err is nil if all of them can be used.
+// Reread adds an event to the history: lbctl has read the token file, the certificates and
+// the templates again. err is nil if all of them can be used.
 func (c *Controller) Reread(err error) {
 	reason := "read token file, certificates and templates again"
 	if err != nil {
@@ -192,12 +191,12 @@ func (c *Controller) Reread(err error) {
 	c.history.add(Event{Time: time.Now(), Kind: Reread, Generation: c.shown().current.Number, Reason: reason})
 }
 
-// errEnded is the error of commands when the loop has ended.
+// errEnded is the error of commands after the loop has ended.
 var errEnded = errors.New("lbctl is stopping")
 
-// Rollback moves nginx to generation number and pins it there: what Consul says
-// is shown as pending until Resume, across restarts too. When nginx refuses, all
-// stays as it was. The work goes on when ctx ends first.
+// Rollback moves nginx to generation number and pins that generation. Until Resume,
+// changes in Consul stay pending, even when lbctl restarts. If nginx does not accept the
+// generation, nothing changes. If ctx is done first, the rollback still continues.
 func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation, error) {
 	type result struct {
 		generation nginx.Generation
@@ -213,8 +212,8 @@ func (c *Controller) Rollback(ctx context.Context, number int) (nginx.Generation
 	return r.generation, errors.Join(err, r.err)
 }
 
-// Resume ends what Rollback began: the pending configuration is applied. It does
-// nothing when nothing is pinned.
+// Resume removes the pin, so that the loop applies the pending configuration. It does
+// nothing if no generation is pinned.
 func (c *Controller) Resume(ctx context.Context) error {
 	results := make(chan error, 1)
 	resumeErr, err := command(ctx, c, results, func(l *loop) {
@@ -226,7 +225,7 @@ func (c *Controller) Resume(ctx context.Context) error {
 	return errors.Join(err, resumeErr)
 }
 
-// command has the loop do something, and waits for the result.
+// command passes a function to the loop, and waits for its result.
 func command[T any](ctx context.Context, c *Controller, results <-chan T, do func(*loop)) (result T, err error) {
 	select {
 	case c.commands <- do:
@@ -240,7 +239,7 @@ func command[T any](ctx context.Context, c *Controller, results <-chan T, do fun
 		return result, nil
 	case <-c.ended:
 		select {
-		case result = <-results: // the loop's last act
+		case result = <-results: // the loop ran the command before it ended
 			return result, nil
 		default:
 			return result, errEnded

@@ -253,7 +253,7 @@ func TestNginxIsDownWhenAConfigurationComes(t *testing.T) {
 		r.say("a", entry("hello", 1))
 		s := r.status()
 		assert.Equal(t, Down, s.State)
-		assert.Equal(t, "nginx does not answer: nginx.pid does not name a running nginx; generation 1 is ready for it", s.Summary)
+		assert.Equal(t, "nginx does not answer: nginx.pid does not name a running nginx; it will serve generation 1 once it answers", s.Summary)
 		assert.False(t, s.Nginx.Running)
 		assert.Zero(t, s.Nginx.Generation)
 		r.wait(5 * time.Minute)
@@ -404,7 +404,7 @@ func TestDriftOfWhatIsServed(t *testing.T) {
 		r.server.with(func() { r.server.serving = 1 })
 		s := r.status()
 		assert.Equal(t, Degraded, s.State)
-		assert.Equal(t, "nginx serves generation 1 instead of 2; that is noticed within seconds and put right", s.Summary)
+		assert.Equal(t, "nginx serves generation 1 instead of 2; lbctl notices that within seconds and corrects it", s.Summary)
 		r.wait(6 * time.Second)
 		assert.Equal(t, Serving, r.status().State)
 		assert.Equal(t, []int{2}, r.server.activated)
@@ -448,7 +448,7 @@ func TestDriftOfFilesOnDisk(t *testing.T) {
 	})
 }
 
-// TestDriftWhileNginxIsDown puts right what may be why nginx doesn't start.
+// TestDriftWhileNginxIsDown corrects drift that may be why nginx doesn't start.
 func TestDriftWhileNginxIsDown(t *testing.T) {
 	const edited = "files of generation 2 were changed on disk: "
 	for name, test := range map[string]struct {
@@ -522,7 +522,7 @@ func TestDriftThatCantBePutRightIsTriedLessAndLess(t *testing.T) {
 		assert.Equal(t, []string{"applied 1", "applied 2", "drift 2"}, r.events())
 		s := r.status()
 		assert.Equal(t, Degraded, s.State)
-		assert.Equal(t, "nginx serves generation 1 instead of 2: nginx served generation 1, want 2; putting it right failed: "+nginx.ErrDegraded.Error(), s.Summary)
+		assert.Equal(t, "nginx serves generation 1 instead of 2: nginx served generation 1, want 2; correcting it failed: "+nginx.ErrDegraded.Error(), s.Summary)
 
 		r.server.with(func() { r.server.fail = nil })
 		r.wait(2 * time.Minute)

@@ -9,9 +9,9 @@ import (
 	"lbctl/internal/render"
 )
 
-// findCulprits has the source find the services because of which nginx did not take a
-// configuration. It runs beside the loop. The source can repeat nginx -t if that refused
-// the configuration; if the reload failed, it has only nginx's message.
+// findCulprits asks the source which services made nginx reject a configuration. It runs
+// outside the loop's goroutine. If nginx -t refused the configuration, the source can
+// repeat the test; if the reload failed, it has only nginx's message.
 func findCulprits(ctx context.Context, source Source, server Server, cfg render.Configuration, refusal error) render.Culprits {
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
 	switch kindOf(refusal) {
@@ -24,7 +24,7 @@ func findCulprits(ctx context.Context, source Source, server Server, cfg render.
 	}
 }
 
-// testBy turns the Server's Test into what the Source calls.
+// testBy adapts the Server's Test to the Source's type render.Test.
 func testBy(server Server) render.Test {
 	return func(ctx context.Context, files map[string][]byte) (why string, err error) {
 		err = server.Test(ctx, files)

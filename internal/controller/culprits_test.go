@@ -43,7 +43,7 @@ func TestWhatIsOneServicesFaultIsNotTheOthersTrouble(t *testing.T) {
 		r.say("bad", entry("api", 2), entry("web", 1))
 		s := r.status()
 		assert.Equal(t, Pending, s.State)
-		assert.Equal(t, "nginx refused it for service api, whose change is being taken out", s.Pending.Reason)
+		assert.Equal(t, "nginx refused it for service api, whose change is being removed", s.Pending.Reason)
 		assert.Empty(t, s.Problems)
 		assert.Equal(t, "service api: configuration refused: nginx -t: no such thing in own.conf:3", r.c.History()[0].Reason)
 

@@ -14,28 +14,28 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// Endpoints is what nginx asks for the servers of its upstreams, where it can.
+// Endpoints answers nginx's questions for the servers of its upstreams.
 type Endpoints interface {
-	// Set says which servers each upstream has.
+	// Set replaces the servers of all upstreams.
 	Set(map[string][]resolver.Target)
-	// Untaken is the upstreams whose newest servers nginx has not certainly taken,
-	// and since when they have them.
+	// Untaken returns the upstreams whose newest servers nginx may not use yet, with the
+	// time since when they have these servers.
 	Untaken() map[string]time.Time
-	// Known reports whether nginx has servers of an upstream by asking.
+	// Known reports whether nginx has fetched servers of an upstream.
 	Known(upstream string) bool
-	// Asks reports whether nginx asks for an upstream, or has lately.
+	// Asks reports whether nginx is asking for an upstream, or did so recently.
 	Asks(upstream string) bool
-	// Taken fires when nginx has taken the newest servers of an upstream.
+	// Taken fires when nginx has come to use the newest servers of an upstream.
 	Taken() <-chan struct{}
-	// Restarted says that nginx is a new one, which has no servers yet.
+	// Restarted is called when nginx has restarted: it has no servers yet.
 	Restarted()
 }
 
-// Bounds of how long nginx may take to ask.
+// How long nginx may take to ask, and how often the loop checks.
 const (
-	// lookEvery is how often the loop looks whether nginx has taken what it has to.
+	// lookEvery is how often the loop checks whether nginx has taken the newest servers.
 	lookEvery = time.Second
-	// lookPause is the least time between two looks: an nginx that starts with a
+	// lookPause is the minimum time between two checks: an nginx that starts with a
 	// thousand upstreams takes their servers one by one.
 	lookPause = 50 * time.Millisecond
 	// askPatience is how long nginx may take before it is a problem: it sends a copy of
@@ -43,45 +43,45 @@ const (
 	askPatience = 15 * time.Second
 )
 
-// delivery is how the servers of upstreams reach nginx other than by its files: nginx
-// asks for them, and starts with bootstrap servers. It belongs to the loop. Where nginx
-// doesn't ask, endpoints is nil and nothing here happens.
+// delivery is the delivery of servers to nginx without a new generation: nginx starts
+// with bootstrap servers, and asks for newer ones. The loop owns it. If nginx doesn't ask
+// for servers, endpoints is nil and the methods do nothing.
 type delivery struct {
 	endpoints Endpoints
 
-	asked  asked                        // by the current generation
-	coming asked                        // by a generation that nginx is being moved to
-	told   map[string][]resolver.Target // what nginx is answered, by upstream; nil: nothing yet
-	moving *moving                      // servers on their way
-	woken  bool                         // nginx was reloaded because it did not ask for them
+	asked    asked                        // upstreams of the current generation
+	coming   asked                        // upstreams of the generation that nginx is moving to
+	answers  map[string][]resolver.Target // what endpoints answers, by upstream; nil: nothing yet
+	moving   *moving                      // servers that nginx has yet to take; nil: none
+	reloaded bool                         // reloadSilent has reloaded nginx for them
 
 	bootstrap bootstrap
 
-	nextLook time.Time // when to look what nginx has taken; zero: never
-	looked   time.Time // last
+	nextLook time.Time // when to call lookAtServers; zero: never
+	looked   time.Time // the last call of lookAtServers
 	master   nginx.Process
 }
 
-// asked is the upstreams whose servers a generation has nginx ask for.
+// asked has the upstreams of a generation for which nginx asks for servers.
 type asked struct {
 	upstreams map[string]bool
-	// known is false for a generation that an older lbctl stored. Its upstreams are
-	// guessed, and may have names that no service's upstream has any more.
+	// known is false for a generation that an older lbctl stored. Then upstreams is read
+	// from its files, and may have names that lbctl no longer gives to upstreams.
 	known bool
 }
 
-// moving is servers on their way to nginx.
+// moving describes new servers that nginx has yet to take.
 type moving struct {
 	since  time.Time
 	before []endpoints.Entry // what nginx served; nil: not known
 }
 
-// olderDirective is how the templates of an older lbctl wrote that nginx asks for an
-// upstream. No value of a service can make such a line: it is one word there, in
-// another directive.
+// olderDirective matches a server directive in files of an older lbctl that makes nginx
+// ask for an upstream. No service can forge such a line with one of its values: each value
+// is a single word in another directive.
 var olderDirective = regexp.MustCompile(`(?m)^\s*server\s+([a-z0-9_-]+)` + regexp.QuoteMeta(resolver.Host("")) + `\s+service=` + resolver.Service + `\s+resolve\b`)
 
-// askedBy is what a generation has nginx ask for.
+// askedBy returns the upstreams of a generation for which nginx asks for servers.
 func askedBy(g nginx.Generation, files map[string][]byte) asked {
 	a := asked{upstreams: map[string]bool{}, known: g.Upstreams != nil}
 	for _, upstream := range g.Upstreams {
@@ -106,7 +106,7 @@ func (a asked) names() []string {
 	return names
 }
 
-// askedIn is what a configuration has nginx ask for.
+// askedIn returns the upstreams of a configuration for which nginx asks for servers.
 func askedIn(cfg *render.Configuration) asked {
 	a := asked{upstreams: make(map[string]bool, len(cfg.Upstreams)), known: true}
 	for upstream := range cfg.Upstreams {
@@ -123,13 +123,13 @@ func newDelivery(e Endpoints, marks nginx.Marks) *delivery {
 	}
 }
 
-// tell gives endpoints the servers that nginx asks for, after cfg or what nginx asks for
-// has changed; it returns false when nothing is new. An upstream that no service of cfg
-// stands behind has the servers that nginx was told last: a service that has left is
-// served until nginx has moved to the generation without it. If nginx was never told
-// any, as after a rollback to a generation with a service that is gone, it has none,
+// setServers gives endpoints the servers of all upstreams that nginx asks for. Call it
+// after cfg, asked or coming has changed; it returns false if the servers are the same. An
+// upstream without a service in cfg keeps its last servers: the service has left, and nginx
+// serves it until it has moved to the generation without it. If there are no last servers,
+// as after a rollback to a generation with a service that is gone, the upstream has none,
 // and nginx answers that there is no healthy instance.
-func (d *delivery) tell(cfg *render.Configuration) bool {
+func (d *delivery) setServers(cfg *render.Configuration) bool {
 	if d.endpoints == nil {
 		return false
 	}
@@ -146,29 +146,29 @@ func (d *delivery) tell(cfg *render.Configuration) bool {
 				all[upstream] = targets
 			} else if targets, ok := olderTargets(cfg, upstream); ok && !generation.known {
 				all[upstream] = targets
-			} else if targets, ok := d.told[upstream]; ok {
+			} else if targets, ok := d.answers[upstream]; ok {
 				all[upstream] = targets
 			} else if generation.known {
 				all[upstream] = nil
 			}
 		}
 	}
-	if d.told != nil && maps.EqualFunc(all, d.told, resolver.SameTargets) {
+	if d.answers != nil && maps.EqualFunc(all, d.answers, resolver.SameTargets) {
 		return false
 	}
-	d.told = all
+	d.answers = all
 	d.endpoints.Set(all)
 	return true
 }
 
-// olderUpstream is the name by which the templates of an older lbctl had nginx ask for
-// the upstream of a service.
+// olderUpstream returns the name that an older lbctl gave the upstream of a service.
 func olderUpstream(s endpoints.Service) string {
 	return strings.ToLower(string(s.Protocol) + "-" + s.Name)
 }
 
-// olderTargets is the servers of the one service whose upstream had that name with an
-// older lbctl; false when there is none, or several differ only by case.
+// olderTargets returns the servers of the service whose upstream an older lbctl gave this
+// name. It returns false if there is none, or if there are several, whose names differ only
+// in case.
 func olderTargets(cfg *render.Configuration, upstream string) ([]resolver.Target, bool) {
 	var found []string
 	for _, e := range cfg.Entries {
@@ -186,7 +186,8 @@ func olderTargets(cfg *render.Configuration, upstream string) ([]resolver.Target
 	return targets, ok
 }
 
-// move notes that servers are on their way since then. before is what nginx served.
+// move notes that nginx has yet to take new servers. before has the entries that nginx
+// served until then.
 func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 	if d.moving == nil {
 		d.moving = &moving{since: since, before: before}
@@ -194,24 +195,24 @@ func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 	d.nextLook = time.Now().Add(lookEvery)
 }
 
-// asks reports whether nginx asks for the servers of a service, and is told.
+// asks reports whether nginx asks for the servers of a service, and gets an answer.
 func (d *delivery) asks(s endpoints.Service) bool {
 	upstream := render.UpstreamName(s.Protocol, s.Name)
 	if !d.asked.known && !d.asked.upstreams[upstream] {
 		upstream = olderUpstream(s)
 	}
-	_, told := d.told[upstream]
-	return told && d.asked.upstreams[upstream]
+	_, ok := d.answers[upstream]
+	return ok && d.asked.upstreams[upstream]
 }
 
-// withServers is the entries of the current generation with the servers of cfg where
-// nginx asks for them.
+// withServers returns the entries of the current generation. Where nginx asks for the
+// servers of an entry, they are those of cfg.
 func (d *delivery) withServers(current []endpoints.Entry, cfg *render.Configuration) []endpoints.Entry {
 	if current == nil || d.endpoints == nil {
 		return current
 	}
 	entries := slices.Clone(current)
-	latest := cfg.Entries // both are by name
+	latest := cfg.Entries // both lists are sorted by name
 	for n := range entries {
 		e := &entries[n]
 		for len(latest) > 0 && latest[0].Name < e.Name {
@@ -227,8 +228,7 @@ func (d *delivery) withServers(current []endpoints.Entry, cfg *render.Configurat
 	return entries
 }
 
-// untaken is the upstreams of the current generation whose newest servers nginx has
-// yet to take, and since when.
+// untaken returns Endpoints.Untaken for the upstreams in asked.
 func untaken(e Endpoints, asked map[string]bool) map[string]time.Time {
 	if e == nil {
 		return nil
@@ -238,7 +238,7 @@ func untaken(e Endpoints, asked map[string]bool) map[string]time.Time {
 	return all
 }
 
-// restarted takes note of the master process: another one has no servers yet.
+// restarted stores which master process runs. A new one has no servers yet.
 func (d *delivery) restarted(master nginx.Process) {
 	if master == (nginx.Process{}) || master == d.master {
 		return
@@ -249,9 +249,9 @@ func (d *delivery) restarted(master nginx.Process) {
 	d.master = master
 }
 
-// tell gives endpoints the latest servers. That makes no new generation.
-func (l *loop) tell() {
-	if l.latest == nil || !l.delivery.tell(l.latest) {
+// setServers gives endpoints the latest servers, without a new generation.
+func (l *loop) setServers() {
+	if l.latest == nil || !l.delivery.setServers(l.latest) {
 		return
 	}
 	l.delivery.move(time.Now(), l.entries)
@@ -259,27 +259,28 @@ func (l *loop) tell() {
 	l.writeBootstrapLater()
 }
 
-// prepare tells endpoints what a generation asks for, whose files these are, before nginx
-// is moved to it, so that nginx gets answers at once. It returns a function that writes the bootstrap servers,
-// to be called beside the loop.
+// prepare gives endpoints the servers for a generation before nginx moves to it, so that
+// nginx gets answers at once. files are those of the generation. It returns a function that
+// writes the bootstrap servers; call it outside the loop's goroutine.
 func (l *loop) prepare(g nginx.Generation, files map[string][]byte) func() {
 	d := l.delivery
 	if d.endpoints == nil {
 		return func() {}
 	}
 	d.coming = askedBy(g, files)
-	l.tell()
-	if d.told == nil {
+	l.setServers()
+	if d.answers == nil {
 		return func() {}
 	}
 	servers := d.servers(nil)
 	return func() {
-		// The loop writes them again once nginx has moved, and tells what fails then.
+		// An error doesn't matter here: the loop writes them again once nginx has moved,
+		// and reports the errors of that.
 		_, _ = l.server.WriteBootstrapServers(servers)
 	}
 }
 
-// lookSoon has the loop look, because nginx has taken something.
+// lookSoon calls lookAtServers, now or after lookPause: nginx has taken new servers.
 func (l *loop) lookSoon(now time.Time) {
 	if next := l.delivery.looked.Add(lookPause); now.Before(next) {
 		l.delivery.nextLook = next
@@ -288,16 +289,16 @@ func (l *loop) lookSoon(now time.Time) {
 	l.lookAtServers(now)
 }
 
-// lookAtServers finds out what nginx has taken, notes when it has taken everything, and
-// has it drop the bootstrap servers that it no longer needs.
+// lookAtServers checks whether nginx has taken all new servers, records when it has, and
+// makes it drop the bootstrap servers that it no longer needs.
 func (l *loop) lookAtServers(now time.Time) {
 	d := l.delivery
 	if d.endpoints == nil {
 		return
 	}
 	d.nextLook, d.looked = time.Time{}, now
-	if d.told == nil || l.ctx.Err() != nil || d.moving == nil && len(d.bootstrap.read) == 0 {
-		return // before nginx is told of anything there is nothing to take
+	if d.answers == nil || l.ctx.Err() != nil || d.moving == nil && len(d.bootstrap.read) == 0 {
+		return // nothing to check
 	}
 	if l.down != nil {
 		d.nextLook = now.Add(lookEvery)
@@ -308,37 +309,37 @@ func (l *loop) lookAtServers(now time.Time) {
 			d.nextLook = now.Add(lookEvery)
 			l.reloadSilent(now, untaken)
 		} else {
-			d.moving, d.woken = nil, false
+			d.moving, d.reloaded = nil, false
 			if change := changes(m.before, l.entries); m.before != nil && change != noChange {
 				l.record(Event{Kind: Moved, Generation: l.current.Number, Change: change}, m.since)
 			}
 		}
 	}
-	needless, later := d.needless(now)
+	droppable, later := d.droppable(now)
 	switch {
-	case len(needless) > 0 && l.job.what == "" && !now.Before(l.governor.earliest()):
-		l.dropBootstrapServers(now, needless)
-	case len(needless) > 0 || later:
+	case len(droppable) > 0 && l.job.what == "" && !now.Before(l.governor.earliest()):
+		l.dropBootstrapServers(now, droppable)
+	case len(droppable) > 0 || later:
 		d.nextLook = now.Add(lookEvery)
 	}
 }
 
-// dropBootstrapServers has nginx drop the bootstrap servers of upstreams that it has
-// asked for.
-func (l *loop) dropBootstrapServers(now time.Time, needless []string) {
-	l.delivery.bootstrap.dropped(now, needless)
+// dropBootstrapServers makes nginx drop the bootstrap servers of upstreams whose servers
+// it has fetched.
+func (l *loop) dropBootstrapServers(now time.Time, droppable []string) {
+	l.delivery.bootstrap.dropped(now, droppable)
 	l.governor.reload(now)
-	l.work("nginx has asked for its servers, and drops its bootstrap servers", func(ctx context.Context) func() {
+	l.work("nginx is being reloaded without its bootstrap servers, since it has fetched newer servers", func(ctx context.Context) func() {
 		err := l.server.Reload(ctx)
 		return func() {
 			if err == nil {
 				l.delivery.bootstrap.read = nil
-				l.opts.Logger.Info("nginx has dropped bootstrap servers, since it has asked for newer ones", "generation", l.current.Number, "upstreams", len(needless))
-			} else if !l.givenUp(err) {
-				l.opts.Logger.Warn("nginx keeps its bootstrap servers", "error", err)
+				l.opts.Logger.Info("nginx has dropped bootstrap servers, since it has fetched newer servers", "generation", l.current.Number, "upstreams", len(droppable))
+			} else if !l.canceled(err) {
+				l.opts.Logger.Warn("nginx keeps its bootstrap servers: its reload failed", "error", err)
 			}
 			l.checks.epoch++
-			l.checks.next = time.Now() // which tries again
+			l.checks.next = time.Now() // after an error, the check tries again
 		}
 	})
 }

@@ -13,15 +13,15 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// check finds out whether nginx serves the current generation from unchanged files, and
-// keeps its error log bounded.
+// check starts to check whether nginx serves the current generation from unchanged files.
+// It also rotates nginx's error log.
 func (l *loop) check(now time.Time) {
 	l.checks.next = now.Add(l.opts.CheckEvery)
 	if l.current.Number == 0 {
 		return
 	}
 	if b := &l.delivery.bootstrap; b.failed != nil || len(b.left) > 0 {
-		l.writeBootstrapLater() // the disk may have room again
+		l.writeBootstrapLater() // try again: the disk may have space now
 	}
 	l.checks.running = true
 	epoch, want := l.checks.epoch, l.current.Number
@@ -29,7 +29,7 @@ func (l *loop) check(now time.Time) {
 		s := l.look(want)
 		l.checks.results <- func() {
 			if epoch == l.checks.epoch && l.ctx.Err() == nil {
-				l.judge(s)
+				l.handleCheck(s)
 			}
 		}
 	}()
@@ -42,9 +42,9 @@ type checkResult struct {
 	current    int
 	files      map[string][]byte
 	filesErr   error
-	unmarked   bool              // generation.conf is bad; looked for while nginx doesn't answer
-	bootstrap  map[string]string // that nginx has read
-	asked      bool              // bootstrap is known
+	unmarked   bool              // generation.conf is not as lbctl wrote it; checked while nginx doesn't answer
+	bootstrap  map[string]string // the bootstrap servers that nginx has read
+	asked      bool              // nginx has answered with bootstrap
 	master     nginx.Process
 }
 
@@ -56,7 +56,7 @@ func (l *loop) look(want int) (s checkResult) {
 		if s.servingErr != nil || s.serving == want {
 			break
 		}
-		select { // an old worker may have taken the question
+		select { // an old worker may have answered
 		case <-l.ctx.Done():
 		case <-time.After(200 * time.Millisecond):
 		}
@@ -72,30 +72,30 @@ func (l *loop) look(want int) (s checkResult) {
 	if l.opts.Endpoints != nil && s.servingErr == nil {
 		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
 		bootstrap, err := l.server.BootstrapServers(asking)
-		s.bootstrap, s.asked = bootstrap, err == nil // else the next check finds out
+		s.bootstrap, s.asked = bootstrap, err == nil // after an error the next check asks again
 		cancel()
 		if processes, err := l.server.Processes(); err == nil {
 			s.master = processes.Master
 		}
 	}
 	if err := l.server.RotateLog(l.ctx); err != nil && l.ctx.Err() == nil {
-		l.opts.Logger.Warn("nginx's error log is not bounded", "error", err)
+		l.opts.Logger.Warn("nginx's error log can't be rotated, so it keeps growing", "error", err)
 	}
 	return s
 }
 
-// judge takes the result of a check, and puts right what is wrong.
-func (l *loop) judge(s checkResult) {
+// handleCheck handles the result of a check, and corrects drift.
+func (l *loop) handleCheck(s checkResult) {
 	now := time.Now()
 	if s.servingErr != nil {
 		l.checks.next = now.Add(min(time.Second, l.opts.CheckEvery))
 		if l.down == nil {
 			l.down = &failure{err: s.servingErr, since: now}
 		}
-		if l.down.attempts++; l.down.attempts == 2 { // a restart takes less
+		if l.down.attempts++; l.down.attempts == 2 { // a restart takes less than two checks
 			l.record(Event{Kind: NginxDown, Generation: l.current.Number, Reason: s.servingErr.Error()}, l.down.since)
 		}
-		if drift := l.drift(s); drift != "" { // which may be why nginx doesn't start
+		if drift := l.drift(s); drift != "" { // drift may keep nginx from starting
 			l.repair(drift, s, now)
 		}
 		return
@@ -112,7 +112,7 @@ func (l *loop) judge(s checkResult) {
 	}
 	l.delivery.restarted(s.master)
 	if s.asked {
-		l.delivery.bootstrap.took(s.bootstrap, l.delivery.asked.upstreams, now)
+		l.delivery.bootstrap.noteRead(s.bootstrap, l.delivery.asked.upstreams, now)
 		l.lookAtServers(now)
 	}
 	if l.job.what != "" {
@@ -120,13 +120,14 @@ func (l *loop) judge(s checkResult) {
 	}
 	drift := l.drift(s)
 	if drift == "" {
-		l.trouble = nil
+		l.drifted = nil
 		return
 	}
 	l.repair(drift, s, now)
 }
 
-// drift says what a check found that is not as it was left, "" for nothing.
+// drift describes how nginx or its files differ from the current generation, "" if they
+// don't.
 func (l *loop) drift(s checkResult) string {
 	want := l.current.Number
 	if s.servingErr == nil && s.serving != want {
@@ -141,7 +142,7 @@ func (l *loop) drift(s checkResult) string {
 	return ""
 }
 
-// changedFiles is the names of current's files that are not what they were.
+// changedFiles lists the files of the current generation that differ from want.
 func changedFiles(want map[string][]byte, s checkResult) []string {
 	if want == nil {
 		return nil
@@ -167,11 +168,11 @@ func changedFiles(want map[string][]byte, s checkResult) []string {
 	return changed
 }
 
-// repair brings nginx back to the current generation: by its number, or, when
-// its files are not what they were, by a new generation with the same content. It does
-// nothing while the loop is busy, or an earlier try has just failed.
+// repair brings nginx back to the current generation. If files of it have changed, it
+// makes a new generation with the original content. It does nothing while the loop is
+// busy, or before a failed attempt is to be repeated.
 func (l *loop) repair(drift string, s checkResult, now time.Time) {
-	if l.job.what != "" || l.trouble != nil && now.Before(l.trouble.next) {
+	if l.job.what != "" || l.drifted != nil && now.Before(l.drifted.next) {
 		return
 	}
 	rewrite := len(changedFiles(l.files, s)) > 0
@@ -179,7 +180,7 @@ func (l *loop) repair(drift string, s checkResult, now time.Time) {
 	note.Reason, note.Change = drift, ""
 	pin := l.frozen
 	l.governor.reload(now)
-	l.work("what drifted is being put right", func(ctx context.Context) func() {
+	l.work("drift is being corrected", func(ctx context.Context) func() {
 		var g nginx.Generation
 		var err error
 		if rewrite {
@@ -187,7 +188,7 @@ func (l *loop) repair(drift string, s checkResult, now time.Time) {
 		} else {
 			g, err = l.server.Activate(ctx, want)
 		}
-		var waits error // for nginx, which reads what was put right when it starts
+		var waits error // nginx is not running; it reads the corrected files when it starts
 		if errors.Is(err, nginx.ErrNotRunning) && readCurrent(l.server).generation.Number == g.Number {
 			waits, err = err, nil
 		}
@@ -201,7 +202,7 @@ func (l *loop) repair(drift string, s checkResult, now time.Time) {
 		}
 		return func() {
 			if pinErr != nil {
-				l.opts.Logger.Warn("the pin has not moved with the generation that is pinned", "generation", g.Number, "error", pinErr)
+				l.opts.Logger.Warn("the pin could not be moved to the new generation with the pinned content", "generation", g.Number, "error", pinErr)
 			} else if err == nil {
 				l.frozen = pin
 			}
@@ -217,23 +218,23 @@ func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, files
 	now := time.Now()
 	if err == nil {
 		before := l.current.Number
-		if l.files != nil { // which Consul's answer may have made newer meanwhile
+		if l.files != nil { // update may have set them meanwhile
 			files = l.files
 		}
 		l.become(g, files, l.entries)
-		l.trouble = nil
+		l.drifted = nil
 		l.record(Event{Kind: Drift, Generation: g.Number, From: before, Reason: drift}, began)
 		return
 	}
-	if l.givenUp(err) {
+	if l.canceled(err) {
 		return
 	}
-	again := l.trouble
+	again := l.drifted
 	if again == nil {
 		again = &failure{since: now}
-		l.record(Event{Kind: Drift, Generation: l.current.Number, Reason: fmt.Sprintf("%s; putting it right failed: %v", drift, err)}, began)
+		l.record(Event{Kind: Drift, Generation: l.current.Number, Reason: fmt.Sprintf("%s; correcting it failed: %v", drift, err)}, began)
 	}
-	again.err = fmt.Errorf("%s; putting it right failed: %w", drift, err)
+	again.err = fmt.Errorf("%s; correcting it failed: %w", drift, err)
 	again.delay(now, l.opts)
-	l.trouble = again
+	l.drifted = again
 }

@@ -11,15 +11,15 @@ import (
 
 // EndpointsStatus says how changes of servers reach nginx.
 type EndpointsStatus struct {
-	// By is "dns" when nginx asks for the servers of its upstreams, so that a
-	// change of them is no reload, else "reload".
+	// By is "dns" if nginx asks for the servers of its upstreams, so that it takes new
+	// ones without a reload; otherwise it is "reload".
 	By     string `json:"by"`
-	Reason string `json:"reason,omitempty"` // why by reload
+	Reason string `json:"reason,omitempty"` // why By is "reload"
 	// Upstreams is how many upstreams nginx asks for. Untaken are those whose newest
 	// servers it has not fetched yet, or has fetched without showing that it uses them.
 	Upstreams int      `json:"upstreams"`
 	Untaken   []string `json:"untaken,omitempty"`
-	// ByReload are the services that nginx doesn't ask for though it could.
+	// ByReload has the services that nginx doesn't ask for, although it asks for others.
 	ByReload []ByReload `json:"by_reload,omitempty"`
 }
 
@@ -40,7 +40,7 @@ func (v view) endpoints(untaken map[string]time.Time, note string) EndpointsStat
 	return s
 }
 
-// notAsked says that nginx has not asked for some servers for too long.
+// notAsked returns a problem if nginx has not fetched new servers within askPatience.
 func notAsked(untaken map[string]time.Time, now time.Time) *render.Problem {
 	var late []string
 	var since time.Time

@@ -14,7 +14,8 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// Freeze is an operator's rollback: a generation that stays until resumed.
+// Freeze is a pin: nginx stays at a generation that an operator rolled back to, until
+// resume.
 type Freeze struct {
 	Generation int       `json:"generation"`
 	Since      time.Time `json:"since"`
@@ -22,8 +23,8 @@ type Freeze struct {
 
 func (o Options) freezePath() string { return filepath.Join(o.StateDir, "frozen.json") }
 
-// rollback moves to a generation and pins it. The pin is on disk first: a crash
-// in between then ends where the operator wanted to be.
+// rollback pins a generation and moves nginx to it. It writes the pin first: after a
+// crash in between, the next process completes the rollback.
 func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 	pin := &Freeze{Generation: number, Since: time.Now()}
 	l.work(fmt.Sprintf("generation %d is being pinned", number), func(context.Context) func() {
@@ -36,7 +37,7 @@ func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 		if err := l.storePin(pin); err != nil {
 			return func() { reply(nginx.Generation{}, err) }
 		}
-		files := filesOf(l.server, number) // Activate says so if they can't be read
+		files := filesOf(l.server, number) // if they can't be read, Activate returns an error
 		return func() { l.moveBack(pin, target, files, reply) }
 	})
 }
@@ -60,7 +61,7 @@ func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][
 		if err == nil {
 			return func() {
 				l.become(g, files, nil)
-				l.trouble, l.down = nil, nil
+				l.drifted, l.down = nil, nil
 				l.record(event, began)
 				reply(g, nil)
 			}
@@ -72,7 +73,7 @@ func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][
 				l.adopt(stored)
 				event.Reason += "; " + err.Error()
 				l.record(event, began)
-				reply(target, fmt.Errorf("generation %d is pinned, and taken as soon as nginx runs: %w", number, err))
+				reply(target, fmt.Errorf("generation %d is pinned, and nginx serves it as soon as it runs: %w", number, err))
 			}
 		}
 		pinErr := l.storePin(before)
@@ -83,7 +84,7 @@ func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][
 			l.delivery.coming = asked{}
 			l.adopt(stored)
 			err := errors.Join(err, pinErr)
-			if !l.givenUp(err) {
+			if !l.canceled(err) {
 				l.record(Event{Kind: kindOf(err), Generation: l.current.Number, From: from, Reason: "an operator's rollback: " + err.Error()}, began)
 			}
 			reply(nginx.Generation{}, err)
@@ -91,14 +92,14 @@ func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][
 	})
 }
 
-// resume follows Consul again.
+// resume removes the pin, so that nginx follows Consul again.
 func (l *loop) resume(reply func(error)) {
 	if l.frozen == nil {
 		reply(nil)
 		return
 	}
 	pinned, began := l.frozen.Generation, time.Now()
-	l.work(fmt.Sprintf("generation %d is no longer to be pinned", pinned), func(context.Context) func() {
+	l.work(fmt.Sprintf("the pin of generation %d is being removed", pinned), func(context.Context) func() {
 		err := l.storePin(nil)
 		return func() {
 			if err == nil {
@@ -111,9 +112,9 @@ func (l *loop) resume(reply func(error)) {
 	})
 }
 
-// loadFreeze reads which generation is pinned. That there is a file says that an
-// operator pinned one: if it can't be understood, it is moved aside, and the current
-// generation is pinned in its place, until the operator says otherwise.
+// loadFreeze reads the pin. If the file is there, an operator pinned a generation. If it
+// is not valid, loadFreeze renames it and pins the current generation instead, until the
+// operator resumes.
 func (o Options) loadFreeze(current int) (*Freeze, error) {
 	f, err := readFreeze(o.freezePath())
 	if !errors.Is(err, errBadFreeze) && !errors.Is(err, disk.ErrUnfit) {
@@ -124,10 +125,10 @@ func (o Options) loadFreeze(current int) (*Freeze, error) {
 		return nil, fmt.Errorf("%w; %w; remove it to follow Consul again", err, asideErr)
 	}
 	if current == 0 {
-		o.Logger.Warn("which generation is pinned can't be read, and there is none: following Consul", "reason", err, "now", aside)
+		o.Logger.Warn("the pin can't be read, and no generation is on disk: following Consul", "reason", err, "now", aside)
 		return nil, nil
 	}
-	o.Logger.Warn("which generation is pinned can't be read: the current one is pinned, 'lbctl resume' follows Consul again",
+	o.Logger.Warn("the pin can't be read: the current generation is pinned instead; 'lbctl resume' follows Consul again",
 		"generation", current, "reason", err, "now", aside)
 	f = &Freeze{Generation: current, Since: time.Now()}
 	if err := writeFreeze(o.freezePath(), f); err != nil {
@@ -136,10 +137,10 @@ func (o Options) loadFreeze(current int) (*Freeze, error) {
 	return f, nil
 }
 
-// errBadFreeze is the error of a file that has something else than a Freeze.
+// errBadFreeze is the error for a file that does not contain a Freeze.
 var errBadFreeze = errors.New("not a pin")
 
-const freezeMost = 4096 // bytes of the file
+const freezeMost = 4096 // maximum size of the file, in bytes
 
 func readFreeze(path string) (*Freeze, error) {
 	b, err := disk.ReadFile(path, freezeMost)
@@ -147,7 +148,7 @@ func readFreeze(path string) (*Freeze, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read which generation is pinned: %w", err)
+		return nil, fmt.Errorf("read the pin: %w", err)
 	}
 	var f Freeze
 	if err := json.Unmarshal(b, &f); err != nil || f.Generation < 1 {
@@ -156,7 +157,7 @@ func readFreeze(path string) (*Freeze, error) {
 	return &f, nil
 }
 
-// writeFreeze makes f, or nothing, the pinned generation on disk.
+// writeFreeze writes the pin to disk; nil removes it.
 func writeFreeze(path string, f *Freeze) error {
 	if f == nil {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

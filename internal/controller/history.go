@@ -24,18 +24,18 @@ const (
 	Applied              Kind = "applied"     // nginx serves a new generation
 	Moved                Kind = "moved"       // nginx has fetched other servers, without a new generation
 	Rejected             Kind = "rejected"    // nginx -t refused a configuration
-	RolledBack           Kind = "rolled_back" // nginx did not take a generation, and serves the one before
-	NoWayBack            Kind = "no_way_back" // nor does it serve the one before
-	Failed               Kind = "failed"      // anything else: the disk, a timeout
+	RolledBack           Kind = "rolled_back" // nginx did not accept a generation, and serves the one before
+	NoWayBack            Kind = "no_way_back" // nginx did not accept a generation, and doesn't serve the one before either
+	Failed               Kind = "failed"      // any other failure, such as of the disk, or a timeout
 	NginxDown            Kind = "nginx_down"
 	NginxUp              Kind = "nginx_up"
-	Drift                Kind = "drift"    // something else than us changed what nginx serves or its files
+	Drift                Kind = "drift"    // something other than lbctl changed nginx's files or what it serves
 	RolledBackByOperator Kind = "rollback" // an operator's rollback
 	Resumed              Kind = "resume"   // an operator's resume
-	Reread               Kind = "reread"   // SIGHUP had files read again, see Controller.Reread
+	Reread               Kind = "reread"   // lbctl read files again after SIGHUP, see Controller.Reread
 )
 
-// kindOf is what a failed apply is in the history.
+// kindOf returns the kind of event that the error of an apply is in the history.
 func kindOf(err error) Kind {
 	switch {
 	case errors.Is(err, nginx.ErrDegraded):
@@ -51,7 +51,7 @@ func kindOf(err error) Kind {
 	}
 }
 
-// Event is one thing that happened. A failure that repeats is there once.
+// Event is one thing that happened. A failure that repeats is recorded once.
 type Event struct {
 	Time        time.Time `json:"time"` // when it was over
 	Kind        Kind      `json:"kind"`
@@ -84,14 +84,14 @@ func (e Event) log(logger *slog.Logger) {
 	case NginxDown:
 		logger.Warn("nginx does not answer", args...)
 	case Drift:
-		logger.Warn("drift put right", args...)
+		logger.Warn("drift corrected", args...)
 	default:
 		logger.Error("configuration not applied", append(args, "outcome", e.Kind)...)
 	}
 }
 
-// The history keeps its last events; the file may grow to somewhat more between
-// two rewrites.
+// The history keeps its last historyKeep events. The file may have historySlack more
+// before it is rewritten.
 const (
 	historyKeep  = 1000
 	historySlack = 200
@@ -100,18 +100,18 @@ const (
 
 func (o Options) historyPath() string { return filepath.Join(o.StateDir, "history.jsonl") }
 
-// history is the last events, in memory and as a file with one JSON object a line. One
-// goroutine writes the file, so whoever adds an event doesn't wait for the disk.
+// history keeps the last events, in memory and in a file with one JSON object per line.
+// One goroutine writes the file, so adding an event doesn't wait for the disk.
 type history struct {
 	path   string
 	append func(path string, content []byte) error // disk.Append
-	added  chan struct{}                           // an event is to be written
+	added  chan struct{}                           // signals an event that must be written
 
 	mu     sync.Mutex
 	events []Event
 	total  int // how many events were added
 
-	// These belong to load and the goroutine that writes.
+	// Only load and the writing goroutine use these.
 	written int  // how many of total are in the file
 	lines   int  // in the file
 	torn    bool // the file lacks events, and may end in half a line
@@ -121,9 +121,9 @@ func newHistory(path string) *history {
 	return &history{path: path, append: disk.Append, added: make(chan struct{}, 1)}
 }
 
-// load reads the file. A line that is no event is skipped: a crash or a full disk
-// may have cut it short. Writing it again is left to write: the disk may still be full.
-// What is in the place of the file and is none is moved aside.
+// load reads the file. It skips a line that is not an event: a crash or a full disk may
+// have cut it short. It leaves rewriting the file to write, since the disk may still be
+// full. If the path is something other than a regular file, it is renamed.
 func (h *history) load(logger *slog.Logger) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -156,11 +156,11 @@ func (h *history) load(logger *slog.Logger) error {
 	return nil
 }
 
-// flushTimeout is how long the end of the daemon waits for the history's disk.
+// flushTimeout is how long a daemon that ends waits until the history is on disk.
 const flushTimeout = 10 * time.Second
 
-// start begins to write events to the file. flush ends that, after the last event is
-// written or flushTimeout is over; events that are added afterwards are not written.
+// start begins to write events to the file. flush ends that once the last event is
+// written, or after flushTimeout; later events are not written.
 func (h *history) start(logger *slog.Logger) (flush func()) {
 	ending, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -173,7 +173,7 @@ func (h *history) start(logger *slog.Logger) (flush func()) {
 				last = true
 			}
 			err := h.write()
-			if err != nil && !failing { // once is enough until it works again
+			if err != nil && !failing { // log a lasting failure once
 				logger.Warn("history not written", "error", err)
 			}
 			failing = err != nil
@@ -189,8 +189,8 @@ func (h *history) start(logger *slog.Logger) (flush func()) {
 	}
 }
 
-// add remembers an event, and has it written soon. If the disk takes so long that more
-// events wait than the history keeps, the oldest are not written.
+// add stores an event, which is written soon after. If the disk is so slow that more
+// events wait than the history keeps, the oldest are never written.
 func (h *history) add(e Event) {
 	h.mu.Lock()
 	h.events = append(h.events, e)
@@ -205,13 +205,13 @@ func (h *history) add(e Event) {
 	}
 }
 
-// last is a copy of the last n events, or of all where there are fewer.
+// last returns a copy of the last n events, or of all if there are fewer.
 func (h *history) last(n int) []Event {
 	return slices.Clone(h.events[max(0, len(h.events)-n):])
 }
 
-// write writes the events that are not in the file yet. When the file would be too long,
-// or may be incomplete, it becomes what is to be kept.
+// write writes the events that are not in the file yet. If the file would become too long,
+// or may be incomplete, write replaces it with the last historyKeep events.
 func (h *history) write() error {
 	h.mu.Lock()
 	total := h.total

@@ -11,33 +11,33 @@ import (
 	"lbctl/internal/render"
 )
 
-// loop is the state that one goroutine owns. What takes time, which is all that touches
-// the disk or asks nginx, runs in a goroutine of its own and hands back a function for the
-// loop to call.
+// loop is the state that one goroutine owns. Slow work, which is everything that uses the
+// disk or asks nginx, runs in another goroutine. That goroutine returns a function, which
+// the loop calls.
 type loop struct {
 	opts     Options
 	source   Source
 	server   Server
 	history  *history
 	commands <-chan func(*loop)
-	storePin func(*Freeze) error // makes a generation, or none, the pinned one on disk
-	show     func(view)          // gives Status the state
+	storePin func(*Freeze) error // writes the pin to disk; nil removes it
+	show     func(view)          // passes the state to Status
 	ctx      context.Context     // Run's
 
 	current   nginx.Generation
-	since     time.Time         // when nginx came to serve it
-	files     map[string][]byte // what current's files must be; nil: not known
-	entries   []endpoints.Entry // what current was made from; nil: not known
+	since     time.Time         // when nginx began to serve current
+	files     map[string][]byte // the right content of current's files; nil: not known
+	entries   []endpoints.Entry // the entries that current was made from; nil: not known
 	summaries summaryCache
-	latest    *render.Configuration // what Consul says; nil: nothing yet
+	latest    *render.Configuration // the newest from the source; nil: none yet
 	frozen    *Freeze
 
 	delivery *delivery
 	settle   settle
 	governor governor
 
-	failure *failure // of latest
-	trouble *failure // of putting right what drifted
+	failure *failure // latest could not be applied
+	drifted *failure // drift could not be corrected
 	down    *failure // nginx does not answer
 	last    *LastApply
 
@@ -46,40 +46,40 @@ type loop struct {
 	counts counts
 }
 
-// job is what the loop has running beside it: one thing at a time that changes nginx.
+// job is the work in another goroutine that changes nginx; there is at most one.
 type job struct {
-	what    string // in words; "" for nothing
-	hash    string // of the configuration that is being applied, if one is
+	what    string // description; "" if nothing runs
+	hash    string // hash of the configuration that is being applied, "" for other work
 	results chan func()
 }
 
-// checks is the regular look at what nginx serves.
+// checks is the state of the regular check of what nginx serves.
 type checks struct {
 	running bool
 	next    time.Time
-	epoch   int // goes up with everything that makes a check's answer old
+	epoch   int // increases when the result of a running check becomes outdated
 	results chan func()
 }
 
-// counts is the counting of old workers.
+// counts is the state of counting old workers.
 type counts struct {
 	running bool
 	results chan int
 }
 
-// failure is something that did not work, and when it is tried again.
+// failure is a failed action, with the time of the next attempt.
 type failure struct {
 	hash     string
 	err      error
 	since    time.Time
 	attempts int
 	next     time.Time
-	// culprits is the services at fault for it. A configuration without what they
-	// say is about to come, so nothing is wrong with the others.
+	// culprits has the services that caused it. The source will deliver a configuration
+	// without their changes, so other services are not affected.
 	culprits []string
 }
 
-// load reads what an earlier process left.
+// load makes a loop with the state that an earlier process left on disk.
 func (c *Controller) load(ctx context.Context) (*loop, error) {
 	if err := c.history.load(c.opts.Logger); err != nil {
 		return nil, err
@@ -116,18 +116,17 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 	switch {
 	case frozen == nil || frozen.Generation == current.Number:
 	case current.Number == 0:
-		l.opts.Logger.Warn("pinned generation is gone, and so are all others: following Consul", "pinned", frozen.Generation)
+		l.opts.Logger.Warn("the pinned generation is no longer on disk, and no other is: following Consul", "pinned", frozen.Generation)
 		if err := l.storePin(nil); err != nil {
 			return nil, err
 		}
 		l.frozen = nil
 	default:
-		// The process ended in the middle of a rollback: the first check
-		// finishes it.
+		// The last process ended during a rollback: the first check completes it.
 		if g, ok := findGeneration(l.server, frozen.Generation); ok {
 			l.become(g, filesOf(l.server, g.Number), nil)
 		} else {
-			l.opts.Logger.Warn("pinned generation is gone, the current one is pinned instead", "pinned", frozen.Generation, "generation", current.Number)
+			l.opts.Logger.Warn("the pinned generation is no longer on disk: the current one is pinned instead", "pinned", frozen.Generation, "generation", current.Number)
 			l.frozen = &Freeze{Generation: current.Number, Since: frozen.Since}
 		}
 	}
@@ -188,7 +187,7 @@ func (l *loop) run() {
 	}
 }
 
-// start begins what is due.
+// start starts the work that is due.
 func (l *loop) start(now time.Time) {
 	if !l.delivery.nextLook.IsZero() && !now.Before(l.delivery.nextLook) {
 		l.lookAtServers(now)
@@ -209,7 +208,7 @@ func (l *loop) start(now time.Time) {
 	}
 }
 
-// wake is when start has something to do, if nothing else happens.
+// wake returns when start has work to do if nothing else happens.
 func (l *loop) wake() time.Time {
 	var next time.Time
 	soonest := func(t time.Time) {
@@ -225,7 +224,7 @@ func (l *loop) wake() time.Time {
 			switch {
 			case time.Now().Before(at):
 				soonest(at)
-			default: // old workers are in the way, and may go any moment
+			default: // old workers delay the apply; they may end at any time
 				soonest(l.governor.earliest())
 				soonest(l.governor.counted.Add(countedFresh))
 			}
@@ -237,8 +236,8 @@ func (l *loop) wake() time.Time {
 	return next
 }
 
-// due is when the latest configuration is to be applied, if it is at all; old
-// workers may make that later.
+// due returns when the latest configuration is due to be applied, or false if it is not to
+// be applied. Old workers may delay it further.
 func (l *loop) due() (time.Time, bool) {
 	if l.frozen != nil || l.latest == nil || l.latest.Hash == l.current.Hash {
 		return time.Time{}, false
@@ -255,21 +254,21 @@ func (l *loop) due() (time.Time, bool) {
 	return at, true
 }
 
-// begin has old workers counted, beside the loop.
+// begin starts to count old workers in another goroutine.
 func (c *counts) begin(server Server) {
 	c.running = true
 	results := c.results
 	go func() {
 		processes, err := server.Processes()
 		if err != nil {
-			results <- 0 // there is no nginx that a reload could burden
+			results <- 0 // nginx is not running, so it has no old workers
 			return
 		}
 		results <- len(processes.OldWorkers)
 	}()
 }
 
-// update takes what Consul says now.
+// update handles a new configuration from the source.
 func (l *loop) update(cfg render.Configuration) {
 	now := time.Now()
 	if cfg.Entries == nil {
@@ -278,15 +277,15 @@ func (l *loop) update(cfg render.Configuration) {
 	if l.latest == nil || l.latest.Hash != cfg.Hash {
 		if l.failure != nil {
 			l.failure = nil
-			l.settle.hurry() // nothing better is being served than before it failed
+			l.settle.hurry() // the failed apply changed nothing, so don't wait after it
 		}
 		l.settle.change(now)
 	}
 	l.latest = &cfg
 	if cfg.Hash == l.current.Hash {
-		l.delivery.asked = askedIn(&cfg) // an older lbctl may not have stored it
+		l.delivery.asked = askedIn(&cfg) // a generation of an older lbctl may lack its upstreams
 	}
-	l.tell()
+	l.setServers()
 	if cfg.Hash == l.current.Hash {
 		l.files, l.entries = cfg.Files, cfg.Entries
 		l.source.Took(cfg.Entries)
@@ -296,9 +295,8 @@ func (l *loop) update(cfg render.Configuration) {
 	}
 }
 
-// work runs do beside the loop. When the daemon ends it is given up where
-// nothing has been changed yet, and waited for where something has: that is the
-// Server's promise.
+// work runs do in another goroutine. When the daemon ends, ctx cancels do; the Server
+// guarantees that work which has already changed something is completed.
 func (l *loop) work(what string, do func(context.Context) func()) {
 	l.job.what = what
 	l.checks.epoch++
@@ -327,8 +325,8 @@ func (l *loop) apply(now time.Time) {
 	servers := l.delivery.servers(&cfg)
 	l.work("nginx is being given the new configuration", func(ctx context.Context) func() {
 		if l.opts.Endpoints != nil {
-			// A file of one upstream that can't be written keeps no other service
-			// waiting: the loop writes it again, and reports the error.
+			// If the file of one upstream can't be written, the other services don't wait
+			// for it: the loop writes it again, and reports the error.
 			if _, err := l.server.WriteBootstrapServers(servers); err != nil {
 				a := applyResult{err: err, stored: readCurrent(l.server)}
 				return func() { l.finish(cfg, note, now, a) }
@@ -343,12 +341,12 @@ func (l *loop) apply(now time.Time) {
 	})
 }
 
-// applyResult is what came of apply.
+// applyResult is the result of an apply.
 type applyResult struct {
 	generation nginx.Generation
 	err        error
-	culprits   render.Culprits // because of which it failed
-	stored     stored          // after it failed
+	culprits   render.Culprits // the services that caused err
+	stored     stored          // the generation on disk after err
 }
 
 func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, a applyResult) {
@@ -359,18 +357,18 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
-		l.entries = l.delivery.withServers(l.entries, l.latest) // which may be newer by now
+		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.Took(cfg.Entries)
-		l.failure, l.trouble, l.down = nil, nil, nil
+		l.failure, l.drifted, l.down = nil, nil, nil
 		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
 		return
 	}
-	if l.givenUp(err) {
+	if l.canceled(err) {
 		return
 	}
 	l.adopt(a.stored)
 	switch kindOf(err) {
-	case Rejected, Failed: // before nginx was told anything
+	case Rejected, Failed: // nginx was not reloaded
 		l.governor.undo()
 	}
 	event := Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
@@ -378,14 +376,13 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		event.Reason = serviceList(culprits.Services) + ": " + event.Reason
 	}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
-		// Nothing is wrong with the configuration: nginx takes it when it
-		// comes back.
+		// Nothing is wrong with the configuration: nginx reads it when it starts.
 		l.files, l.entries = cfg.Files, cfg.Entries
 		l.failure = nil
 		if l.down == nil {
 			l.down = &failure{since: now}
 		}
-		l.down.err, l.down.attempts = err, 2 // it knows more than the next checks will
+		l.down.err, l.down.attempts = err, 2 // err says more than the errors of later checks
 		l.record(event, began)
 		return
 	}
@@ -407,23 +404,25 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if known {
 		l.opts.Logger.Debug("configuration failed again", "attempts", again.attempts, "reason", err)
-		return // once is enough for the history
+		return // the history records a repeated failure once
 	}
 	l.record(event, began)
 }
 
-// givenUp reports whether work failed only because the daemon ends.
-func (l *loop) givenUp(err error) bool { return l.ctx.Err() != nil && errors.Is(err, context.Canceled) }
+// canceled reports whether work failed only because the daemon is ending.
+func (l *loop) canceled(err error) bool {
+	return l.ctx.Err() != nil && errors.Is(err, context.Canceled)
+}
 
-// delay sets when a failure is tried again.
+// delay sets the time of the next attempt.
 func (f *failure) delay(now time.Time, opts Options) {
 	pause := opts.RetryMin << min(f.attempts, 16)
 	f.attempts++
 	f.next = now.Add(min(pause, opts.RetryMax))
 }
 
-// become makes g the generation that nginx is to serve. files is nil when they can't be
-// read, and entries when it is not known what g was made from.
+// become makes g the current generation. files is nil if they can't be read, and entries
+// is nil if the entries that g was made from are not known.
 func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
 	l.current, l.files, l.entries = g, files, entries
 	l.since = time.Now()
@@ -437,16 +436,16 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		return
 	}
 	d.asked, d.coming = askedBy(g, l.files), asked{}
-	if len(d.asked.upstreams) > 0 && d.told != nil { // what was on its way is part of it
+	if len(d.asked.upstreams) > 0 && d.answers != nil { // nginx fetches the servers of all upstreams after a reload
 		d.moving = nil
 		d.move(l.since, entries)
 	}
 	d.nextLook = time.Now().Add(lookEvery)
-	l.tell()
+	l.setServers()
 	l.writeBootstrapLater()
 }
 
-// change says what applying latest would change.
+// change describes what applying latest would change.
 func (l *loop) change() string {
 	if l.entries == nil {
 		services, instances := l.summaries.count(l.latest.Entries)
@@ -458,8 +457,8 @@ func (l *loop) change() string {
 	return l.summaries.changes(l.entries, l.latest.Entries)
 }
 
-// record remembers what happened, and logs it. The time is now; began says how
-// long it took.
+// record adds an event to the history and logs it. Its time is now; its duration is the
+// time since began.
 func (l *loop) record(e Event, began time.Time) {
 	e.Time = time.Now()
 	e.TookSeconds = e.Time.Sub(began).Seconds()

@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// reloadSilent reloads an nginx that doesn't ask for servers that changed long ago. It waits for
-// resolver.Timeout, an hour, after an error, or when nobody answered it for so long.
-// New workers ask at once. It does so once: if nginx doesn't ask then either, it asks
-// somebody else, and Status says so.
+// reloadSilent reloads nginx if it has stopped asking for servers that changed. After an
+// error, or without any answer for that long, nginx waits for resolver.Timeout, an hour,
+// before it asks again; new workers ask at once. reloadSilent reloads once. If nginx
+// doesn't ask then either, its templates name another resolver, and Status reports that.
 func (l *loop) reloadSilent(now time.Time, untaken map[string]time.Time) {
 	d := l.delivery
-	if d.woken || l.job.what != "" || now.Before(l.governor.earliest()) || !d.silent(now, untaken) {
+	if d.reloaded || l.job.what != "" || now.Before(l.governor.earliest()) || !d.silent(now, untaken) {
 		return
 	}
-	d.woken = true
+	d.reloaded = true
 	l.governor.reload(now)
-	l.work("nginx doesn't ask for its servers, and is reloaded so that it does", func(ctx context.Context) func() {
+	l.work("nginx has stopped asking for its servers; lbctl is reloading it so that it asks again", func(ctx context.Context) func() {
 		err := l.server.Reload(ctx)
 		return func() {
 			if err == nil {
 				l.opts.Logger.Warn("nginx did not ask for its servers, and was reloaded so that it does", "generation", l.current.Number, "upstreams", len(untaken))
-			} else if !l.givenUp(err) {
-				l.opts.Logger.Warn("nginx doesn't ask for its servers, and could not be reloaded", "error", err)
+			} else if !l.canceled(err) {
+				l.opts.Logger.Warn("nginx has stopped asking for its servers, and its reload failed", "error", err)
 			}
 			l.checks.epoch++
 			l.checks.next = time.Now()
@@ -30,8 +30,7 @@ func (l *loop) reloadSilent(now time.Time, untaken map[string]time.Time) {
 	})
 }
 
-// silent reports whether nginx asks no more for an upstream whose servers it should have
-// taken.
+// silent reports whether nginx has stopped asking for an upstream whose servers changed.
 func (d *delivery) silent(now time.Time, untaken map[string]time.Time) bool {
 	for upstream, since := range untaken {
 		if now.Sub(since) >= askPatience && !d.endpoints.Asks(upstream) {

@@ -15,67 +15,66 @@ import (
 	"lbctl/internal/render"
 )
 
-// State is how it stands, in a word.
+// State is the state of the load balancer in one word.
 type State string
 
 // The states of a Status.
 const (
-	Starting State = "starting" // there is no configuration to serve or compare with yet
-	Serving  State = "serving"  // nginx serves what Consul says, as far as each service can be taken at its word
+	Starting State = "starting" // lbctl has no configuration yet
+	Serving  State = "serving"  // nginx serves what Consul says; single services may be held back
 	Pending  State = "pending"  // a change is on its way
 	Degraded State = "degraded" // something is wrong; the last good configuration is served
 	Frozen   State = "frozen"   // an operator's rollback is served
 	Down     State = "down"     // nginx does not answer
 )
 
-// Status is everything there is to know at a glance. Its JSON is what `lbctl
-// status -o json` prints; fields are added to it, never renamed.
+// Status describes the load balancer. `lbctl status -o json` prints it as JSON: fields may
+// be added to it, but never renamed.
 type Status struct {
 	State State `json:"state"`
 	// Summary is the state in one sentence for people, with the reason when
 	// something is wrong.
 	Summary   string           `json:"summary"`
-	Version   string           `json:"version"` // lbctl's
-	Started   time.Time        `json:"started"` // lbctl
+	Version   string           `json:"version"` // version of lbctl
+	Started   time.Time        `json:"started"` // when lbctl started
 	Nginx     Nginx            `json:"nginx"`
 	Consul    consul.Status    `json:"consul"`
-	Services  int              `json:"services"`  // that are served
-	Instances int              `json:"instances"` // that get traffic
+	Services  int              `json:"services"`  // number of services that nginx serves
+	Instances int              `json:"instances"` // number of instances that get traffic
 	Pending   *PendingChange   `json:"pending,omitempty"`
 	Frozen    *Freeze          `json:"frozen,omitempty"`
 	Problems  []render.Problem `json:"problems,omitempty"`
-	LastApply *LastApply       `json:"last_apply,omitempty"` // of this process; failed ones too
+	LastApply *LastApply       `json:"last_apply,omitempty"` // since lbctl started; including failed ones
 	Endpoints EndpointsStatus  `json:"endpoints"`
 }
 
-// Nginx is what serves.
+// Nginx describes the nginx that lbctl controls.
 type Nginx struct {
 	Version    string    `json:"version"`
-	Running    bool      `json:"running"`        // its master process is there
-	PID        int       `json:"pid,omitempty"`  // of the master
-	Generation int       `json:"generation"`     // that answers; 0 when none does
-	Since      time.Time `json:"since,omitzero"` // when it came to serve it
+	Running    bool      `json:"running"`        // its master process runs
+	PID        int       `json:"pid,omitempty"`  // process ID of the master
+	Generation int       `json:"generation"`     // generation that it serves; 0 if it does not answer
+	Since      time.Time `json:"since,omitzero"` // when it began to serve the generation
 	Workers    int       `json:"workers"`
-	// WorkersReason is why there are fewer than there could be; empty when there
-	// are not, or the operator has said how many.
+	// WorkersReason is Options.WorkersNote.
 	WorkersReason string `json:"workers_reason,omitempty"`
 	OldWorkers    int    `json:"old_workers"` // still busy with connections from before a reload
-	// OldWorkersSince is when the oldest of them was left behind by a reload, as
-	// far as lbctl has seen; zero when there is none.
+	// OldWorkersSince is when a reload retired the oldest of them, as far as lbctl has
+	// seen; zero if there is none.
 	OldWorkersSince time.Time `json:"old_workers_since,omitzero"`
-	// OldWorkersMemory is what they hold for themselves, together; 0 when
-	// nothing is known of it.
+	// OldWorkersMemory is the memory that they don't share with other processes, in
+	// total; 0 if it is not known.
 	OldWorkersMemory int64 `json:"old_workers_memory_bytes,omitempty"`
 }
 
-// PendingChange is what Consul says and nginx doesn't serve.
+// PendingChange is a change that nginx doesn't serve yet.
 type PendingChange struct {
 	Since  time.Time `json:"since"`
 	Change string    `json:"change"` // "hello_server +1"
 	Reason string    `json:"reason"` // why it isn't served yet
 }
 
-// LastApply is the last time nginx was given a configuration.
+// LastApply describes the last attempt to apply a configuration.
 type LastApply struct {
 	At          time.Time `json:"at"`
 	TookSeconds float64   `json:"took_seconds"`
@@ -83,29 +82,29 @@ type LastApply struct {
 	Outcome     Kind      `json:"outcome"`
 }
 
-// view is what the loop shows of its state.
+// view is a copy of the loop's state for Status.
 type view struct {
 	current   nginx.Generation
 	since     time.Time
 	services  int
 	instances int
-	known     bool   // Consul has said something
-	busy      string // what is in flight, in words
+	known     bool   // the source has delivered a configuration
+	busy      string // description of the running job; "" for none
 	pending   *PendingChange
 	frozen    *Freeze
 	failure   *failure
-	trouble   *failure
+	drifted   *failure
 	down      *failure
 	last      *LastApply
 
-	asked           map[string]bool // upstreams that nginx asks for; nil when it asks for none
+	asked           map[string]bool // upstreams that nginx asks for; nil if it doesn't ask
 	byReload        map[string]string
 	master          nginx.Process // at the last check
 	bootstrapFailed *failure
 	bootstrapLeft   map[string]*failure // by service
 }
 
-// publish shows the state to Status.
+// publish passes the state to Status.
 func (l *loop) publish() {
 	v := view{
 		current:   l.current,
@@ -117,7 +116,7 @@ func (l *loop) publish() {
 		pending:   l.pendingChange(),
 		frozen:    copied(l.frozen),
 		failure:   copied(l.failure),
-		trouble:   copied(l.trouble),
+		drifted:   copied(l.drifted),
 		down:      copied(l.down),
 		last:      copied(l.last),
 
@@ -131,7 +130,7 @@ func (l *loop) publish() {
 		v.byReload = l.latest.ByReload
 	}
 	if l.failure != nil && len(l.failure.culprits) > 0 {
-		v.failure = nil // it is the trouble of those services, and on its way out
+		v.failure = nil // only these services are affected; their changes are being removed
 	}
 	if l.entries != nil {
 		v.services, v.instances = l.summaries.count(l.entries)
@@ -165,11 +164,11 @@ func (l *loop) pendingChange() *PendingChange {
 	case earliest.After(due) && time.Now().Before(earliest):
 		p.Reason = fmt.Sprintf("%s still busy; the next reload is at %s", are(l.governor.old, "old worker"), earliest.Format(time.TimeOnly))
 	case l.failure != nil && len(l.failure.culprits) > 0:
-		p.Reason = fmt.Sprintf("%s for %s, whose change is being taken out", verdict(l.failure.err), serviceList(l.failure.culprits))
+		p.Reason = fmt.Sprintf("%s for %s, whose change is being removed", verdict(l.failure.err), serviceList(l.failure.culprits))
 	case l.failure != nil:
 		p.Reason = fmt.Sprintf("%s; tried again at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
 	default:
-		p.Reason = "changes settle first"
+		p.Reason = "waiting for further changes to settle"
 	}
 	if l.failure != nil {
 		p.Since = l.failure.since
@@ -180,7 +179,8 @@ func (l *loop) pendingChange() *PendingChange {
 	return p
 }
 
-// change is servers that nginx asks for, and has not taken yet.
+// change returns the servers that nginx has yet to fetch or use as a pending change, nil
+// for none.
 func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *PendingChange {
 	if d.moving == nil {
 		outdated := d.outdated()
@@ -190,7 +190,7 @@ func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *P
 		return &PendingChange{
 			Since:  d.bootstrap.since,
 			Change: "servers",
-			Reason: fmt.Sprintf("nginx still uses the servers that it started with for %s, among them %q; it drops them when it has asked for newer ones",
+			Reason: fmt.Sprintf("nginx still uses the servers that it started with for %s, among them %q; it drops them once it has fetched newer ones",
 				plural(len(outdated), "upstream"), outdated[0]),
 		}
 	}
@@ -201,22 +201,22 @@ func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *P
 	return p
 }
 
-// verdict is what became of a configuration.
+// verdict describes why a configuration was not applied.
 func verdict(err error) string {
 	switch kindOf(err) {
 	case Rejected:
 		return "nginx refused it"
 	case RolledBack:
-		return "nginx did not take it"
+		return "nginx did not accept it"
 	case NoWayBack:
-		return "nginx did not take it, nor the one before"
+		return "nginx did not accept it, nor the previous one"
 	default:
 		return "it could not be applied"
 	}
 }
 
-// Status says how it stands now: it asks nginx, and waits for its answer for at
-// most two seconds.
+// Status returns the current state. It asks nginx, and waits at most two seconds for the
+// answer.
 func (c *Controller) Status(ctx context.Context) Status {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -226,8 +226,8 @@ func (c *Controller) Status(ctx context.Context) Status {
 		if servingErr != nil || serving == v.current.Number || v.busy != "" {
 			break
 		}
-		// A change may have ended between the question and the look at the
-		// loop; and after lbctl's own restart an old worker may still answer.
+		// A change may have ended after nginx answered and before the view was read.
+		// After a restart of lbctl an old worker may still answer.
 		select {
 		case <-asking.Done():
 		case <-time.After(150 * time.Millisecond):
@@ -262,7 +262,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Endpoints: v.endpoints(untaken, c.opts.EndpointsNote),
 	}
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
-		// The generation tells only of those from when it was made.
+		// The generation's numbers are from the time when it was made.
 		s.Services, s.Instances = count(source.Entries)
 	}
 	for _, p := range processes.OldWorkers {
@@ -301,7 +301,7 @@ func (c *Controller) shown() view {
 	return c.view
 }
 
-// problems are the loop's own; the source has others.
+// problems returns the problems that the loop knows. The source reports its own.
 func (v view) problems(serving int, servingErr error, running bool) []render.Problem {
 	var ps []render.Problem
 	if servingErr != nil && v.current.Number > 0 {
@@ -321,7 +321,7 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 		f := v.bootstrapLeft[service]
 		ps = append(ps, render.Problem{Subject: "service " + service, Message: f.err.Error(), Since: f.since})
 	}
-	for _, f := range []*failure{v.failure, v.trouble} {
+	for _, f := range []*failure{v.failure, v.drifted} {
 		if f == nil {
 			continue
 		}
@@ -334,7 +334,7 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 	return ps
 }
 
-// summarize finds the state and puts it in a sentence. The worst comes first.
+// summarize returns the state and a sentence about it. The worst condition wins.
 func (v view) summarize(now time.Time, serving int, servingErr error, source render.Status, problems []render.Problem) (State, string) {
 	away := consulAway(source.Consul, now)
 	if v.current.Number == 0 {
@@ -355,9 +355,9 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 	serves := fmt.Sprintf("nginx serves generation %d", serving)
 	since := serves + " of " + clock(v.since, now)
 	if serving != v.current.Number && v.busy == "" {
-		why := "; that is noticed within seconds and put right"
-		if v.trouble != nil {
-			why = ": " + oneLine(v.trouble.err)
+		why := "; lbctl notices that within seconds and corrects it"
+		if v.drifted != nil {
+			why = ": " + oneLine(v.drifted.err)
 		}
 		return Degraded, fmt.Sprintf("%s instead of %d%s", serves, v.current.Number, why)
 	}
@@ -370,8 +370,8 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 		return Frozen, fmt.Sprintf("%s, pinned by a rollback at %s%s; 'lbctl resume' follows Consul again", serves, clock(v.frozen.Since, now), waits)
 	case v.failure != nil:
 		return Degraded, fmt.Sprintf("%s, not the newest: %s", since, oneLine(v.failure.err))
-	case v.trouble != nil:
-		return Degraded, fmt.Sprintf("%s; %s", serves, oneLine(v.trouble.err))
+	case v.drifted != nil:
+		return Degraded, fmt.Sprintf("%s; %s", serves, oneLine(v.drifted.err))
 	case v.pending == nil && v.busy != "":
 		return Pending, serves + "; " + v.busy
 	case v.pending != nil:
@@ -395,10 +395,10 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 	return Serving, serves + ", which is what Consul says"
 }
 
-// consulAway says what is wrong with Consul, "" when nothing is.
+// consulAway describes what is wrong with Consul, "" if nothing is.
 func consulAway(s consul.Status, now time.Time) string {
 	if s.Since.IsZero() || s.Reachable && s.Leader != "" {
-		return "" // not asked yet, or well
+		return "" // not asked yet, or healthy
 	}
 	what := "Consul does not answer"
 	switch {
@@ -410,9 +410,9 @@ func consulAway(s consul.Status, now time.Time) string {
 	return fmt.Sprintf("%s (since %s)", what, clock(s.Since, now))
 }
 
-// grave are the problems that keep more than one service back: Consul's, the
-// templates', nginx's. A service that isn't served as Consul has it is its
-// owner's problem, and the changes of other services don't wait for it.
+// grave returns the problems that affect more than one service: those of Consul, the
+// templates and nginx. A problem of one service is its owner's: other services don't wait
+// for it.
 func grave(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
 	for _, p := range problems {
@@ -423,9 +423,9 @@ func grave(problems []render.Problem) []render.Problem {
 	return bad
 }
 
-// heldBack says which services are not served as Consul has them, by state:
+// heldBack describes the services that are not served as they are in Consul, by state:
 // "1 service is quarantined (api: nginx refuses it); 2 services are held (web:
-// 3 kept in rotation, and 1 more)". It is "" when there is none.
+// 3 kept in rotation, and 1 more)". It returns "" if there are none.
 func heldBack(entries []endpoints.Entry) string {
 	var states []endpoints.State
 	first := map[endpoints.State]endpoints.Entry{}
@@ -440,7 +440,7 @@ func heldBack(entries []endpoints.Entry) string {
 		}
 	}
 	slices.Sort(states)
-	slices.Reverse(states) // quarantined before panic and held: it doesn't end by itself
+	slices.Reverse(states) // quarantined first, since that state doesn't end by itself
 	var parts []string
 	for _, state := range states {
 		n, e := number[state], first[state]
@@ -457,7 +457,7 @@ func heldBack(entries []endpoints.Entry) string {
 	return strings.Join(parts, "; ")
 }
 
-// quote is the first problem, and how many more there are.
+// quote returns the first problem, and the number of the others.
 func quote(ps []render.Problem) string {
 	s := ps[0].Subject + ": " + strings.ReplaceAll(ps[0].Message, "\n", "; ")
 	if more := len(ps) - 1; more > 0 {
@@ -466,8 +466,8 @@ func quote(ps []render.Problem) string {
 	return s
 }
 
-// noAnswer says why nginx does not answer. What its last apply found out says
-// more than a question that failed.
+// noAnswer says why nginx does not answer. The error of the last apply, if there is one,
+// says more than err.
 func (v view) noAnswer(err error) string {
 	if v.down != nil {
 		err = v.down.err
@@ -479,12 +479,12 @@ func (v view) noAnswer(err error) string {
 	if strings.HasPrefix(said, "generation ") {
 		return said
 	}
-	return fmt.Sprintf("%s; generation %d is ready for it", said, v.current.Number)
+	return fmt.Sprintf("%s; it will serve generation %d once it answers", said, v.current.Number)
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// clock is the time of day, with the date unless it is today.
+// clock returns the time of day, with the date unless it is today.
 func clock(t, now time.Time) string {
 	t, now = t.Local(), now.Local()
 	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {

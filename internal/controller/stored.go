@@ -10,17 +10,17 @@ import (
 type stored struct {
 	generation nginx.Generation
 	files      map[string][]byte
-	err        error // it can't be read
+	err        error // why the generation can't be read
 }
 
-// readCurrent reads the current generation, beside the loop.
+// readCurrent reads the current generation. Call it outside the loop's goroutine.
 func readCurrent(server Server) stored {
 	current, err := server.Current()
 	return stored{current, filesOf(server, current.Number), err}
 }
 
-// filesOf is the files of a generation; nil when they can't be read, which the next check
-// finds out too.
+// filesOf returns the files of a generation, or nil if they can't be read; the next check
+// then finds that out too.
 func filesOf(server Server, number int) map[string][]byte {
 	if number == 0 {
 		return nil
@@ -32,7 +32,7 @@ func filesOf(server Server, number int) map[string][]byte {
 	return files
 }
 
-// adopt takes the current generation as it is on disk, after something failed.
+// adopt makes the generation on disk the current one, after a failure.
 func (l *loop) adopt(s stored) {
 	if s.err != nil {
 		l.opts.Logger.Error("current generation is unknown", "error", s.err)
