@@ -282,6 +282,27 @@ func TestWhatNginxKnows(t *testing.T) {
 	})
 }
 
+// TestARestartedNginxIsGivenTime has servers that changed an hour before nginx was
+// restarted: it is no problem that it has yet to ask for them.
+func TestARestartedNginxIsGivenTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Server) {
+		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		w := newWorker(r, 1)
+		w.ask("grpc-a")
+		w.ask("grpc-a")
+		assert.Empty(t, r.Untaken())
+		time.Sleep(time.Hour)
+
+		r.Restarted()
+		restarted := time.Now()
+		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Untaken())
+		time.Sleep(time.Second)
+		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Untaken())
+		r.Set(map[string][]Target{"grpc-a": targets(2)})
+		assert.Equal(t, map[string]time.Time{"grpc-a": time.Now()}, r.Untaken(), "they changed after that")
+	})
+}
+
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

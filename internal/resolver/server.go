@@ -63,6 +63,7 @@ type Server struct {
 	mu        sync.Mutex
 	upstreams map[string]*upstream // by SRV name
 	names     map[string]*upstream // by the upstream's own name
+	restarted time.Time            // when nginx was last; zero: not known
 }
 
 // New makes a Server that answers once it listens and Run runs. The logger may be
@@ -145,14 +146,15 @@ func (s *Server) Reloading() (reloaded func()) {
 func (s *Server) Restarted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.restarted = time.Now()
 	for _, u := range s.upstreams {
 		clear(u.askers) // the new one's are heard of again within five seconds
 	}
 }
 
 // Untaken is the upstreams whose newest servers nginx has not certainly taken, and
-// since when they have them. nginx has certainly taken an answer when it asks the
-// next question, a second later.
+// since when they have them, or nginx was restarted, if that was later. nginx has
+// certainly taken an answer when it asks the next question, a second later.
 func (s *Server) Untaken() map[string]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,6 +163,9 @@ func (s *Server) Untaken() map[string]time.Time {
 	for name, u := range s.names {
 		if !u.isTaken(now) {
 			untaken[name] = u.since
+			if s.restarted.After(u.since) {
+				untaken[name] = s.restarted
+			}
 		}
 	}
 	return untaken
