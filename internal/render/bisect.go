@@ -10,19 +10,19 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// culprit is a service at fault.
+// culprit is a service that makes the configuration fail.
 type culprit struct{ service, why string }
 
-// bisection finds the suspects without which a configuration passes, one after the
-// other: the one that nginx's reason names, else one by trying halves.
+// bisection finds the suspects that make a configuration fail, one after the other: the
+// one that nginx's reason names, or else one found by trying halves.
 type bisection struct {
 	entries []endpoints.Entry
 	accused map[string]bool // all suspects
 	left    []string        // suspects that are neither found nor cleared
-	// try makes a configuration of entries: why is what is wrong with it.
+	// try makes and tests a configuration of entries; why is why it fails, "" if it passes.
 	try func(entries []endpoints.Entry) (files map[string][]byte, why string, err error)
-	// named is the one of names that a reason is about, if it is just one. Nil
-	// is bisection alone.
+	// named returns the name that a reason is about, if it is about a single one. If it is
+	// nil, only bisection is used.
 	named func(why string, files map[string][]byte, names []string) (string, bool)
 
 	tries int
@@ -38,7 +38,7 @@ func newBisection(entries []endpoints.Entry, suspects []endpoints.Suspect) *bise
 	return s
 }
 
-// run returns the culprits. why is what is wrong with all entries together. It returns
+// run returns the culprits. why is why the configuration of all entries fails. It returns
 // none if the suspects are not the cause.
 func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	var found []culprit
@@ -68,8 +68,8 @@ func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	if len(found) == 1 {
 		return found
 	}
-	// Each guess was about what nginx came to first: it may pass with one of
-	// them, now that the others are out.
+	// nginx names only the first error that it finds, so a guess may be wrong. Try each
+	// guessed service again, without the other culprits.
 	var sure []culprit
 	for _, c := range found {
 		if guessed[c.service] {
@@ -84,8 +84,8 @@ func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	return sure
 }
 
-// halve finds one culprit among those left, which together fail for the given reason;
-// "" if the rest fails without them too.
+// halve finds one culprit among the suspects in left, which together fail for the given
+// reason. It returns "" if the configuration fails without them too.
 func (s *bisection) halve(why string) (service, because string, err error) {
 	if !s.based {
 		_, why, err := s.attempt(nil)
@@ -115,7 +115,7 @@ func (s *bisection) halve(why string) (service, because string, err error) {
 
 var errEnough = errors.New("enough attempts")
 
-// attempt tries all services that are not suspected, together with some that are.
+// attempt tries all services that are not suspects, together with the suspects in with.
 func (s *bisection) attempt(with []string) (files map[string][]byte, why string, err error) {
 	if s.tries++; s.tries > bisectTries {
 		return nil, "", errEnough
@@ -128,9 +128,9 @@ func (s *bisection) attempt(with []string) (files map[string][]byte, why string,
 
 var placeNamed = regexp.MustCompile(` in (\S+):(\d+)$`)
 
-// namedAt is the one of names in the line that nginx names in its reason, or, if
-// it has none, in the smallest block around it that has any. A block with two of
-// them says nothing.
+// namedAt returns the name in the line that nginx's reason points to, or, if that line has
+// none, the name in the smallest block around it that has any. It returns false if there
+// are several.
 func namedAt(why string, files map[string][]byte, names []string) (string, bool) {
 	place := placeNamed.FindStringSubmatch(why)
 	if place == nil {
@@ -154,8 +154,8 @@ func namedAt(why string, files map[string][]byte, names []string) (string, bool)
 	}
 }
 
-// mentioned is those of names that are a word of the lines, or the end of one, as
-// in an upstream's name.
+// mentioned returns the names that occur in the lines as a word, or as the end of a word,
+// such as the name of an upstream.
 func mentioned(lines, names []string) []string {
 	words := map[string]bool{}
 	for _, line := range lines {
@@ -170,8 +170,9 @@ func mentioned(lines, names []string) []string {
 
 const wordCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
-// enclosing is the block around some lines, by its braces; false at the top. It
-// takes braces in comments and strings for real ones: what comes of it is tried.
+// enclosing returns the block around some lines, found by its braces; false at the top
+// level. It also counts braces in comments and strings. That can give a wrong name, which
+// run finds out by trying.
 func enclosing(lines []string, first, last int) (int, int, bool) {
 	depth := 0
 	for depth <= 0 {

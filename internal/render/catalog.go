@@ -14,55 +14,53 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// Catalog is what templates are given of Consul, from the function catalog:
-// ordered, free of conflicts, and with every value validated. A configuration
-// that writes it out as it stands is a valid one.
+// Catalog has the services in Consul for templates, which get it from the function
+// catalog. It is sorted, has no conflicts, and all its values are validated: a
+// configuration that contains them unchanged is valid.
 type Catalog struct {
 	GRPC, HTTP Frontend
-	TCP        []TCPService // those that have an upstream, by name of it
+	TCP        []TCPService // services with an upstream, sorted by its name
 
 	entries []endpoints.Entry
 	reads   *reads
 }
 
-// Services is every balanced service, by name, with all that is known of it; the
-// fields are made from it.
+// Services returns all balanced services, sorted by name, with everything that lbctl knows
+// about them. The fields of the Catalog are made from it.
 func (c Catalog) Services() []endpoints.Entry {
 	c.reads.services = true
 	return c.entries
 }
 
-// Frontend is everything that comes in by one listener.
+// Frontend has the upstreams and virtual hosts of one listener.
 type Frontend struct {
-	Upstreams []Upstream // by name of the service
-	Hosts     []Host     // the first is the one for any other host
+	Upstreams []Upstream // sorted by name of the service
+	Hosts     []Host     // the first is the default host
 }
 
-// Upstream is the instances of one service that get traffic. It has one at
-// least, unless nginx asks for them: it refuses empty ones.
+// Upstream has the instances of one service that get traffic. Unless nginx asks for them,
+// there is at least one, because nginx refuses an empty upstream.
 type Upstream struct {
 	endpoints.Spec        // of the service
 	Name           string // of letters, digits, "-" and "_"; unique
 	Service        string
-	MaxConns       int // of each server, when nginx asks for them; 0 is no limit
-	// Resolve: nginx asks for the servers by Host and ResolveService, so that they
-	// have no place in its files; Servers has them too.
+	MaxConns       int // limit of each server, if nginx asks for them; 0 is no limit
+	// Resolve is true if nginx asks for the servers by Host and ResolveService. Then its
+	// files should not contain them, although Servers returns them.
 	Resolve bool
 	IPv6    bool // some of the servers have an IPv6 address
-	ZoneKiB int  // how much shared memory nginx needs for the upstream's state
+	ZoneKiB int  // size of the shared memory that nginx needs for the upstream
 
 	servers []Server
-	targets []resolver.Target // the servers, when nginx asks for them
-	// answerSize is how many bytes they take in a DNS answer.
+	targets []resolver.Target // the servers, in the form of the resolver
+	// answerSize is the size of a DNS answer with the targets, in bytes.
 	answerSize int
-	// revision is that of the entry that the servers were made from; plain, that all
-	// its addresses are IP addresses.
-	revision uint64
-	plain    bool
-	reads    *reads
+	revision   uint64 // revision of the entry that the servers were made from
+	plain      bool   // all addresses of the entry are IP addresses
+	reads      *reads
 }
 
-// Servers is the instances, by address.
+// Servers returns the instances, sorted by address.
 func (u Upstream) Servers() []Server {
 	if u.Resolve {
 		u.reads.servers = true
@@ -70,7 +68,7 @@ func (u Upstream) Servers() []Server {
 	return u.servers
 }
 
-// Server is one instance, in nginx's words.
+// Server is one instance, with the values of nginx's directive server.
 type Server struct {
 	Address  string // "10.0.0.1:7777", "[fd00::1]:7777"
 	Weight   int    // 1 to 65535
@@ -79,17 +77,17 @@ type Server struct {
 
 // Host is one virtual host.
 type Host struct {
-	Name      string     // "example.com", "*.example.com", "_" for any other
-	Default   bool       // the one for any other
+	Name      string     // "example.com", "*.example.com"; "_" for the default host
+	Default   bool       // it serves requests for all other host names
 	Locations []Location // longest path first; the last one is "/"
 }
 
-// Location is one way to a service.
+// Location sends requests for a path to a service.
 type Location struct {
-	Path           string // "/api" when Exact, "/api/" for what is below
-	Exact          bool   // matches Path alone, not what is below it
+	Path           string // "/api" if Exact, "/api/" for all paths below it
+	Exact          bool   // matches Path only, not the paths below it
 	endpoints.Spec        // of the service
-	Service        string // empty: nobody serves this
+	Service        string // empty: no service has this path
 	Upstream       string // empty: the service has no instance that gets traffic
 }
 
@@ -99,22 +97,21 @@ type TCPService struct {
 	Upstream Upstream
 }
 
-// addresses gives the IP addresses of an instance's address, which may be a
-// host name; none when it doesn't resolve. known is false while it is looked up for
-// the first time.
+// addresses returns the IP addresses for the address of an instance, which may be a host
+// name; none if that doesn't resolve. known is false until the first lookup has ended.
 type addresses func(address string) (found []string, known bool)
 
-// newCatalog lays out the entries of an endpoints.Table for nginx. The problems
-// of the builder, which is done with it, are with subject and message only.
+// newCatalog arranges the entries of an endpoints.Table for nginx. It also returns the
+// builder that it used, whose problems have no time yet.
 //
-// before is an earlier layout, or nil: what was made from the same input is reused.
-// crowded is the services that had too many servers to ask for before.
+// before is the builder of an earlier catalog, or nil; parts made from the same input are
+// reused. crowded has the services that had too many servers for a DNS answer before.
 func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses, before *builder, crowded map[string]bool) (Catalog, *builder) {
 	b := &builder{
 		settings:  settings,
 		resolve:   resolve,
 		upstreams: make(map[string]Upstream, len(entries)),
-		places:    make([]place, 0, len(entries)),
+		routed:    make([]routed, 0, len(entries)),
 		claims:    map[claim]string{},
 		byReload:  map[string]string{},
 		crowded:   map[string]bool{},
@@ -133,17 +130,17 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	for _, e := range entries {
 		switch e.Protocol.Family() {
 		case "grpc", "http":
-			b.place(e)
+			b.route(e)
 		case "tcp":
 			if tcp, ok := b.tcp(e); ok {
 				c.TCP = append(c.TCP, tcp)
 			}
 		}
 	}
-	if before != nil && !before.conflict && slices.EqualFunc(b.places, before.places, samePlace) {
+	if before != nil && !before.conflict && slices.EqualFunc(b.routed, before.routed, sameRouted) {
 		b.hosts = before.hosts
 	} else {
-		b.lay()
+		b.makeHosts()
 	}
 	c.GRPC = b.frontend("grpc")
 	c.HTTP = b.frontend("http")
@@ -156,49 +153,49 @@ type builder struct {
 	settings  Settings
 	resolve   addresses
 	reserved  metadata.Reserved
-	before    map[string]Upstream // by service: what can be used again
-	earlier   map[string]Upstream // by service: the layout before
+	before    map[string]Upstream // by service: earlier upstreams that can be reused
+	earlier   map[string]Upstream // by service: all earlier upstreams
 	upstreams map[string]Upstream // by service
-	places    []place             // of services that have routes, in order
+	routed    []routed            // services that have routes, in order
 	hosts     map[string][]Host   // by family
-	claims    map[claim]string    // who has what
-	conflict  bool                // a service did not get what it claims
-	byReload  map[string]string   // services whose servers nginx doesn't ask for though it could, and why
-	crowded   map[string]bool     // services that have too many servers to ask for
+	claims    map[claim]string    // the service that has each claim
+	conflict  bool                // a service did not get a route or port that it claims
+	byReload  map[string]string   // services whose servers are in nginx's files, and why
+	crowded   map[string]bool     // services that have too many servers for a DNS answer
 	reads     *reads
 	problems  []Problem
 
 	crowdedBefore map[string]bool
 }
 
-// place is what decides which hosts and locations there are for a service.
-type place struct {
+// routed is a service with routes. Its fields decide its hosts and locations.
+type routed struct {
 	service  string
 	spec     endpoints.Spec
 	upstream string // empty: it has no instance that gets traffic
 }
 
-func samePlace(a, b place) bool {
+func sameRouted(a, b routed) bool {
 	return a.service == b.service && a.upstream == b.upstream && a.spec.Equal(b.spec)
 }
 
-// claim is a place that one service only can have.
+// claim is a route or port that only one service can have.
 type claim struct {
 	family string
 	route  endpoints.Route
 	port   int
 }
 
-// routing is the routes of one listener: host, path, who serves it.
+// routing has the routes of one listener: the location by host and path.
 type routing map[string]map[string]Location
 
 func (b *builder) problem(service, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Subject: serviceSubject(service), Message: fmt.Sprintf(format, args...)})
 }
 
-// take gives a service what it claims, unless another service has it. An endpoints.Table
-// has settled conflicts already; this is for the case that it has not, because nginx
-// would refuse the configuration.
+// take gives a service a route or port that it claims, unless another service has it. The
+// endpoints.Table has already resolved conflicts; take checks again, because nginx would
+// refuse a configuration with a conflict.
 func (b *builder) take(service string, c claim, what string) bool {
 	owner, taken := b.claims[c]
 	if taken && owner != service {
@@ -210,22 +207,22 @@ func (b *builder) take(service string, c claim, what string) bool {
 	return !taken
 }
 
-// place gives a service that has routes its upstream and its place.
-func (b *builder) place(e endpoints.Entry) {
+// route adds a service that has routes, with its upstream.
+func (b *builder) route(e endpoints.Entry) {
 	if len(e.Routes) == 0 && !e.Default {
 		return
 	}
-	p := place{service: e.Name, spec: e.Spec}
+	p := routed{service: e.Name, spec: e.Spec}
 	if u, ok := b.upstream(e); ok {
 		p.upstream = u.Name
 	}
-	b.places = append(b.places, p)
+	b.routed = append(b.routed, p)
 }
 
-// lay makes hosts of the places.
-func (b *builder) lay() {
+// makeHosts makes the virtual hosts of all services with routes.
+func (b *builder) makeHosts() {
 	all := map[string]routing{"grpc": {}, "http": {}}
-	for _, p := range b.places {
+	for _, p := range b.routed {
 		family := p.spec.Protocol.Family()
 		to := all[family]
 		routes := p.spec.Routes
@@ -273,7 +270,7 @@ func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 	return TCPService{Listen: b.settings.tcpListen(e.Port), Upstream: u}, ok
 }
 
-// upstream makes the service's upstream, once; false when it would be empty.
+// upstream makes the upstream of a service; it returns false if that would be empty.
 func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	u := b.servers(e)
 	u.ZoneKiB = 64 * (1 + len(u.servers)/32)
@@ -289,7 +286,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 		u.ZoneKiB = resolveZoneKiB(e.Peak, e.Protocol)
 		u.IPv6 = slices.ContainsFunc(u.servers, func(s Server) bool { return strings.HasPrefix(s.Address, "[") })
 		if len(e.Instances) > 0 {
-			u.MaxConns = e.Instances[0].MaxConns // as that of all others
+			u.MaxConns = e.Instances[0].MaxConns // all instances have the same
 		}
 	case len(u.servers) == 0:
 		return Upstream{}, false
@@ -299,20 +296,20 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 	return u, true
 }
 
-// has reports whether the layout has the instances that the entry has in rotation, and
-// all their addresses are IP addresses.
+// has reports whether the builder has an upstream with the instances that are in rotation
+// now, and all their addresses are IP addresses.
 func (b *builder) has(e endpoints.Entry) bool {
 	u, ok := b.upstreams[e.Name]
 	return ok && u.isOf(e)
 }
 
-// isOf reports whether the servers were made from the entry as it is, and don't depend on
-// DNS.
+// isOf reports whether the servers were made from this revision of the entry, without
+// looking up host names.
 func (u Upstream) isOf(e endpoints.Entry) bool {
 	return u.plain && e.Revision != 0 && u.revision == e.Revision
 }
 
-// servers begins an upstream with its servers.
+// servers returns the start of an upstream: its service and its servers.
 func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
 	u := Upstream{Service: e.Name, Spec: e.Spec, revision: e.Revision, plain: true, reads: b.reads}
@@ -342,10 +339,10 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 		}
 	}
 	if waiting && len(u.servers) == 0 {
-		// In the next moment the names are known; until then nobody loses a server.
+		// The names are being looked up: keep the earlier servers until they are known.
 		u.servers = slices.Clone(b.earlier[e.Name].servers)
 	}
-	// Registered twice is still one server.
+	// An address that is registered twice becomes one server.
 	slices.SortStableFunc(u.servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
 	u.servers = slices.CompactFunc(u.servers, func(x, y Server) bool { return x.Address == y.Address })
 	u.targets = targets(u.servers)
@@ -353,9 +350,9 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	return u
 }
 
-// refuse says why nginx must not send traffic to an address; empty when it may. The
-// registered addresses were judged before; what host names resolve to, the ports of
-// TCP services, and instances from a snapshot were not.
+// refuse says why nginx must not send traffic to an address, "" if it may. Package
+// metadata has checked the registered addresses; this also covers the addresses of host
+// names, the ports of TCP services, and instances from a snapshot.
 func (b *builder) refuse(address string, port int) string {
 	parsed, err := netip.ParseAddr(address)
 	if err != nil {
@@ -373,7 +370,7 @@ func refusedInstance(i endpoints.Instance, address, why string) string {
 
 func (b *builder) frontend(family string) Frontend {
 	f := Frontend{Hosts: b.hosts[family]}
-	for _, p := range b.places {
+	for _, p := range b.routed {
 		if p.spec.Protocol.Family() != family {
 			continue
 		}
@@ -384,7 +381,7 @@ func (b *builder) frontend(family string) Frontend {
 	return f
 }
 
-// hosts is the virtual hosts of a family, the one for any other host first.
+// hosts returns the virtual hosts of a family, the default host first.
 func (r routing) hosts(family string) []Host {
 	if r[""] == nil {
 		r[""] = map[string]Location{}
@@ -409,10 +406,10 @@ func (r routing) hosts(family string) []Host {
 	return hosts
 }
 
-// paths is what a host serves. Its own routes come first; where none of them
-// matches, those of the wildcards it falls under, the longest first, and at
-// last those for any host. nginx picks one virtual host and stays with it, so
-// each has to have the others' routes that are left to it.
+// paths returns the locations of a host, by path. Its own routes come first. Paths without
+// one get the routes of the wildcards that match the host, the longest first, and then the
+// routes for any host. nginx looks for a location in a single virtual host, so each host
+// needs a copy of the wider routes that it does not override.
 func (r routing) paths(host string) map[string]Location {
 	paths := map[string]Location{}
 	for _, h := range wider(host) {
@@ -427,7 +424,7 @@ func (r routing) paths(host string) map[string]Location {
 	return paths
 }
 
-// wider is the host itself, the wildcards that match it, and "" for any.
+// wider returns the host itself, the wildcards that match it, and "" for any host.
 func wider(host string) []string {
 	if host == "" {
 		return []string{""}

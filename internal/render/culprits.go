@@ -10,27 +10,27 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// Bounds of the search for the services at fault. The services found until then are
+// Limits of the search for the culprits. The services found until then are
 // quarantined, and the next refusal continues from there.
 const (
 	bisectTries   = 40
 	bisectTimeout = 30 * time.Second
 )
 
-// A Test asks nginx whether it would take files as a configuration: why is its
-// reason not to, empty when it would. An error means that it could not be asked.
+// A Test asks nginx whether it accepts files as a configuration: why is the reason if it
+// does not, "" if it does. err means that the test could not be made.
 type Test func(ctx context.Context, files map[string][]byte) (why string, err error)
 
 // Culprits is what Refused found.
 type Culprits struct {
-	// Services are those at fault, sorted. None: it lies elsewhere, or could not
-	// be found, and nothing was changed.
+	// Services has the culprits, sorted. It is empty if the cause lies elsewhere or was
+	// not found; then nothing was changed.
 	Services []string
 	// Again is true when each of them was refused before, for the same data.
 	Again bool
 }
 
-// Refused finds the services for which nginx did not take a configuration, and
+// Refused finds the services that made nginx reject a configuration, and
 // quarantines them: Updates then delivers a configuration without their changes. why is
 // nginx's reason. test is nil if nginx -t does not find the fault, as when a reload
 // failed: then only a port already in use can be traced to its service.
@@ -79,7 +79,8 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 	return len(found.Services) > 0
 }
 
-// attempt executes templates for some entries only; why is what fails.
+// attempt executes the templates for a part of the entries; why is the error of a template,
+// "" if none failed.
 func (s *Source) attempt(set templateSet, entries []endpoints.Entry, crowded map[string]bool) (files map[string][]byte, why string) {
 	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.consul.Brain(), &memo{crowded: crowded})
 	if len(r.problems) > 0 {
@@ -94,15 +95,15 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 	if templateAtFault(entries, suspects, culprits) {
 		return Culprits{}
 	}
-	guilty := map[string]endpoints.Suspect{}
+	byName := map[string]endpoints.Suspect{}
 	for _, suspect := range suspects {
-		guilty[suspect.Name] = suspect
+		byName[suspect.Name] = suspect
 	}
 	found := Culprits{Again: true}
 	for _, c := range culprits {
-		suspect := guilty[c.service]
+		suspect := byName[c.service]
 		refusal := endpoints.Refusal{Reason: c.why}
-		if address, ok := boundInVain(c.why); ok && slices.Contains(s.opts.Settings.tcpListen(suspect.Port), address) {
+		if address, ok := failedBind(c.why); ok && slices.Contains(s.opts.Settings.tcpListen(suspect.Port), address) {
 			refusal.Listen = address
 		}
 		if s.table.Refuse(time.Now(), suspect.Entry, refusal) {
@@ -125,7 +126,7 @@ func templateAtFault(entries []endpoints.Entry, suspects []endpoints.Suspect, cu
 		}
 	}
 	if left > out {
-		return false // these are as nginx took them
+		return false // the templates work for these services
 	}
 	for _, suspect := range suspects {
 		if suspect.Last == nil && slices.ContainsFunc(culprits, func(c culprit) bool { return c.service == suspect.Name }) {
@@ -137,8 +138,8 @@ func templateAtFault(entries []endpoints.Entry, suspects []endpoints.Suspect, cu
 
 var bindFailed = regexp.MustCompile(`bind\(\) to (\S+) failed \([^)]*\)`)
 
-// boundInVain is the address that nginx says it could not bind to.
-func boundInVain(why string) (address string, ok bool) {
+// failedBind returns the address that nginx could not bind to, if that is the reason.
+func failedBind(why string) (address string, ok bool) {
 	match := bindFailed.FindStringSubmatch(why)
 	if match == nil {
 		return "", false
@@ -146,10 +147,10 @@ func boundInVain(why string) (address string, ok bool) {
 	return match[1], true
 }
 
-// listener is the suspect for which nginx could not bind an address. One for
-// which it listens there already is not: it has that port.
+// listener returns the suspect for which nginx could not bind an address. A suspect for
+// which nginx already listens there is not the cause.
 func (s *Source) listener(why string, suspects []endpoints.Suspect) (string, bool) {
-	address, ok := boundInVain(why)
+	address, ok := failedBind(why)
 	if !ok {
 		return "", false
 	}

@@ -49,16 +49,16 @@ func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
 // that scales around the limit doesn't change its way with each instance.
 const crowdedUntil = resolver.MaxSize * 8 / 10
 
-// delivered is what nginx learns of a configuration's servers other than by its files.
+// delivered has the servers of a configuration, by the way in which nginx gets them.
 type delivered struct {
-	upstreams map[string][]resolver.Target // that nginx asks for, by name
+	upstreams map[string][]resolver.Target // those that nginx asks for, by name
 	written   map[string][]resolver.Target // all others, by name
-	byReload  map[string]string            // services that nginx could ask for but doesn't, and why
-	crowded   map[string]bool              // those that have too many servers to ask for
+	byReload  map[string]string            // services whose servers are in nginx's files, and why
+	crowded   map[string]bool              // services that have too many servers for a DNS answer
 }
 
-// deliver sorts the services by how their servers reach nginx. asked is the upstreams
-// that the templates have nginx ask for.
+// deliver sorts the services by how their servers reach nginx. asked has the upstreams for
+// which nginx asks according to the templates.
 func (b *builder) deliver(asked map[string]bool) delivered {
 	d := delivered{
 		upstreams: make(map[string][]resolver.Target, len(b.upstreams)),
@@ -102,14 +102,14 @@ func (u Upstream) Host() string {
 // server.
 func (u Upstream) ResolveService() string { return resolver.Service }
 
-// BootstrapServers is what an upstream includes to have servers before nginx has got
-// an answer: a pattern, because there need not be such a file.
+// BootstrapServers returns the argument of the include directive for an upstream's
+// bootstrap servers. It is a pattern, because nginx accepts a pattern without a file.
 func (s Settings) BootstrapServers(upstream string) string {
 	return nginx.BootstrapPattern(s.BootstrapDir, upstream)
 }
 
-// Seeds is BootstrapServers, by the name that it had in earlier releases: operators'
-// own templates may call it.
+// Seeds is the name that BootstrapServers had in earlier releases; operators' own
+// templates may use it.
 func (s Settings) Seeds(upstream string) string { return s.BootstrapServers(upstream) }
 
 // An upstream's zone has room for twice as many servers as there ever were, within

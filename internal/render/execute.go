@@ -21,15 +21,15 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// rendering is one pass of all templates.
+// rendering is the result of executing all templates.
 type rendering struct {
 	files map[string][]byte
-	// needs is what the templates asked Consul for by consul-template's own
-	// functions; missing is the part of it that has not arrived. While any is
-	// missing, files are made of empty answers and are not to be used.
+	// needs has the queries to Consul that the templates made with consul-template's own
+	// functions; missing has those without an answer yet. While any is missing, the files
+	// were made from empty answers, and must not be used.
 	needs   map[string]dependency.Dependency
 	missing []string
-	// problems are the templates that failed; files has none of them.
+	// problems has the templates that failed. files has nothing from them.
 	problems  []Problem
 	hash      string
 	delivered delivered
@@ -48,7 +48,7 @@ func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem)
 	}
 }
 
-// execute renders every template of the set from what is in the brain.
+// execute renders all templates of the set, with the answers in the brain.
 func execute(set templateSet, funcs gotemplate.FuncMap, brain *template.Brain) rendering {
 	r := rendering{files: make(map[string][]byte, len(set)), needs: map[string]dependency.Dependency{}}
 	for _, name := range set.names() {
@@ -56,8 +56,8 @@ func execute(set templateSet, funcs gotemplate.FuncMap, brain *template.Brain) r
 		result, err := executeOne(joined.text, funcs, brain)
 		if err != nil {
 			r.problems = append(r.problems, Problem{Subject: "template " + name, Message: joined.describe(err)})
-			// It may have failed on the empty answer to a query that was not sent
-			// yet. Without this it would never be sent.
+			// It may have failed because a query has no answer yet. Note the queries of
+			// the template, because the failed execution did not.
 			for _, query := range literalQueries(joined.text) {
 				if result, err := executeOne(query, funcs, brain); err == nil {
 					r.note(result)
@@ -81,7 +81,7 @@ func (r *rendering) note(result *template.ExecuteResult) {
 }
 
 func executeOne(contents string, funcs gotemplate.FuncMap, brain *template.Brain) (result *template.ExecuteResult, err error) {
-	if contents == "" { // which consul-template takes for a mistake
+	if contents == "" { // consul-template returns an error for an empty template
 		return &template.ExecuteResult{Used: &dependency.Set{}, Missing: &dependency.Set{}}, nil
 	}
 	defer func() {
@@ -98,11 +98,11 @@ func executeOne(contents string, funcs gotemplate.FuncMap, brain *template.Brain
 
 var errorPlace = regexp.MustCompile(`(?:^(?:parse|execute): )?template: :(\d+)(?::\d+)?: (?:executing "" )?`)
 
-// describe says in words where an error of consul-template is: its templates have
-// no name, ours have.
+// describe returns the text of an error of consul-template, with the name and line of the
+// template. consul-template itself doesn't know the name.
 func (j joined) describe(err error) string {
 	text := errorPlace.ReplaceAllStringFunc(err.Error(), func(place string) string {
-		line, _ := strconv.Atoi(errorPlace.FindStringSubmatch(place)[1]) // the pattern takes digits only
+		line, _ := strconv.Atoi(errorPlace.FindStringSubmatch(place)[1]) // the pattern matches only digits
 		return j.place(line) + ": "
 	})
 	return strings.ReplaceAll(text, "\n", " ")
@@ -114,14 +114,14 @@ var queryFunctions = []string{
 	"keyOrDefault", "ls", "node", "nodes", "partitions", "peerings", "service", "services", "tree",
 }
 
-// literalQueries finds the calls of query functions in a template that have
-// nothing but literal arguments, and makes a template of each.
+// literalQueries finds the calls of query functions in a template that have only literal
+// arguments, and makes a template from each.
 func literalQueries(contents string) []string {
 	t := parse.New("")
 	t.Mode = parse.SkipFuncCheck
 	trees := map[string]*parse.Tree{}
 	if _, err := t.Parse(contents, "", "", trees); err != nil {
-		return nil // its error was reported by executing it
+		return nil // executing it has reported the error
 	}
 	queries := map[string]bool{}
 	var visit func(parse.Node)
@@ -186,8 +186,7 @@ func isLiteralQuery(command *parse.CommandNode) bool {
 	return true
 }
 
-// checkFiles says what is missing in the rendered files for them to be a
-// configuration at all.
+// checkFiles checks that the rendered files have what every configuration needs.
 func checkFiles(files map[string][]byte) error {
 	main, ok := files[nginx.MainFile]
 	if !ok {
@@ -196,10 +195,10 @@ func checkFiles(files map[string][]byte) error {
 	if nginx.IncludesGeneration(main) {
 		return nil
 	}
-	return fmt.Errorf("it renders to a file without \"include %s;\", want that line in http{}: without it nobody can see which configuration nginx serves", nginx.GenerationFile)
+	return fmt.Errorf("it renders to a file without \"include %s;\", want that line in http{}: without it lbctl can't check which configuration nginx serves", nginx.GenerationFile)
 }
 
-// hash is the same for the same files only.
+// hash returns a hash over the names and contents of all files.
 func hash(files map[string][]byte) string {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(files)) {

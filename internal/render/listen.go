@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Where nginx listens unless told otherwise: at every address of the machine.
+// The default addresses where nginx listens: every address of the machine.
 var (
 	DefaultGRPCListen = Listen{":5000"}
 	DefaultHTTPListen = Listen{":8080"}

@@ -6,26 +6,26 @@ import (
 	"slices"
 )
 
-// memo is the last rendering, and what it was made of. Where nginx asks for
-// servers, most changes are of those alone, and the templates, which take longest
-// with a thousand services, would give the same files again.
+// memo is the last rendering, with its input. If nginx asks for servers, most changes
+// affect only servers, so the templates would give the same files again. Executing them
+// takes the most time with a thousand services.
 type memo struct {
 	set       templateSet
 	catalog   Catalog
 	rendering rendering
 	layout    *builder        // of the newest catalog
-	crowded   map[string]bool // services that had too many servers to ask for, in the newest catalog
+	crowded   map[string]bool // services in the newest catalog with too many servers for a DNS answer
 }
 
-// reads is what the templates have used of a catalog. Most templates use neither all
-// servers nor all services, and then their files don't depend on them.
+// reads notes which parts of a catalog the templates have used. Most templates use neither
+// Servers nor Services, so their files don't depend on them.
 type reads struct {
 	servers, services bool
-	asked             map[string]bool // the upstreams that they have nginx ask for
+	asked             map[string]bool // upstreams that nginx asks for
 }
 
-// fits reports whether the templates would give the same files again. They would not if
-// they ask Consul themselves, or have used something that has changed.
+// fits reports whether the templates would give the same files again. It returns false if
+// they query Consul themselves, or have used a part of the catalog that has changed.
 func (m *memo) fits(set templateSet, c Catalog) bool {
 	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
 		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&
@@ -39,7 +39,7 @@ func sameFrontend(a, b Frontend) bool {
 	return slices.EqualFunc(a.Upstreams, b.Upstreams, sameUpstream) && reflect.DeepEqual(a.Hosts, b.Hosts)
 }
 
-// sameUpstream compares what the files depend on.
+// sameUpstream compares the fields of upstreams that can affect the files.
 func sameUpstream(a, b Upstream) bool {
 	if !(a.Resolve && b.Resolve) && !slices.Equal(a.servers, b.servers) {
 		return false

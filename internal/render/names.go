@@ -14,13 +14,11 @@ const (
 	lookupAgain   = 10 * time.Second
 )
 
-// names resolves the host names that some services are registered with. nginx
-// could do it itself, but refuses the whole configuration for one name that
-// doesn't resolve.
+// names looks up the host names that some instances are registered with. nginx could do
+// that too, but it refuses the whole configuration if a single name doesn't resolve.
 type names struct {
 	lookup func(ctx context.Context, host string) ([]string, error)
-	// changed fires when a name has got other addresses, or was looked up for the
-	// first time.
+	// changed fires when the addresses of a name change, and after its first lookup.
 	changed chan struct{}
 	added   chan struct{} // fires when there are names that were never looked up
 
@@ -28,10 +26,10 @@ type names struct {
 	known map[string]hostAddresses
 }
 
-// hostAddresses is what is known of a host name.
+// hostAddresses is the result of looking up a host name.
 type hostAddresses struct {
 	addresses []string // IP addresses, sorted; none: it doesn't resolve
-	asked     bool     // it was looked up, be it in vain
+	asked     bool     // it was looked up, even if without success
 }
 
 func newNames() *names {
@@ -43,8 +41,8 @@ func newNames() *names {
 	}
 }
 
-// addresses is what is known of an instance's address; an IP address is its own.
-// known is false for a name that is being looked up for the first time.
+// addresses returns the IP addresses for the address of an instance; for an IP address it
+// returns that. known is false until the first lookup of a name has ended.
 func (n *names) addresses(address string) (found []string, known bool) {
 	if _, err := netip.ParseAddr(address); err == nil {
 		return []string{address}, true
@@ -55,8 +53,8 @@ func (n *names) addresses(address string) (found []string, known bool) {
 	return host.addresses, host.asked
 }
 
-// want says which addresses are in use. run looks new names up at once, and those no
-// longer in use are forgotten. settled is false while there are new ones.
+// want sets which addresses are in use. run looks up new ones at once; names that are no
+// longer in use are dropped. settled is false until all have been looked up.
 func (n *names) want(addresses []string) (settled bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -82,13 +80,13 @@ func (n *names) want(addresses []string) (settled bool) {
 	return settled
 }
 
-// lookUp is want that waits until new names were looked up.
+// lookUp is like want, but looks up new names before it returns.
 func (n *names) lookUp(ctx context.Context, addresses []string) {
 	n.want(addresses)
 	n.resolve(ctx, n.list(isNew))
 }
 
-// run looks up new names at once, and all names again and again.
+// run looks up new names at once, and all names every lookupAgain.
 func (n *names) run(ctx context.Context) error {
 	var lookups sync.WaitGroup
 	defer lookups.Wait()
@@ -110,7 +108,7 @@ func (n *names) run(ctx context.Context) error {
 
 func isNew(host hostAddresses) bool { return !host.asked }
 
-// list is the names for which include is true.
+// list returns the names for which include returns true.
 func (n *names) list(include func(hostAddresses) bool) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -123,7 +121,7 @@ func (n *names) list(include func(hostAddresses) bool) []string {
 	return hosts
 }
 
-// resolve looks names up. One that doesn't resolve keeps the addresses it had.
+// resolve looks up names. A name that doesn't resolve keeps its former addresses.
 func (n *names) resolve(ctx context.Context, hosts []string) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -134,14 +132,14 @@ func (n *names) resolve(ctx context.Context, hosts []string) {
 			if err != nil {
 				found = nil
 			}
-			n.learn(host, found)
+			n.store(host, found)
 		})
 	}
 	lookups.Wait()
 }
 
-// learn takes over what a lookup found.
-func (n *names) learn(host string, found []string) {
+// store stores the result of a lookup.
+func (n *names) store(host string, found []string) {
 	found = slices.DeleteFunc(slices.Clone(found), func(address string) bool {
 		a, err := netip.ParseAddr(address)
 		return err != nil || a.Zone() != ""
@@ -152,7 +150,7 @@ func (n *names) learn(host string, found []string) {
 	defer n.mu.Unlock()
 	old, ok := n.known[host]
 	if !ok {
-		return // it is in use no more
+		return // it is no longer in use
 	}
 	if len(found) == 0 {
 		found = old.addresses

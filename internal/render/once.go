@@ -12,10 +12,10 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// Once makes one configuration of what Consul says now. It waits for Consul
-// until ctx is done; the error then says what it waited for. A template that
-// fails is an error at once, unless it is for less than half of the services:
-// those are left out then, and are among the problems.
+// Once makes one configuration from the services that are in Consul now. It waits for
+// Consul until ctx is done; the error then says what it waited for. If a template fails
+// for less than half of the services, these are left out and reported among the problems.
+// Any other failure of a template is returned as an error at once.
 func Once(ctx context.Context, opts Options) (Configuration, error) {
 	s, err := New(opts)
 	if err != nil {
@@ -49,9 +49,8 @@ func Once(ctx context.Context, opts Options) (Configuration, error) {
 	}
 }
 
-// Offline makes a configuration of the given services without Consul and
-// without a Table's memory. For consul-template's own functions, such as key,
-// it is as if Consul were empty.
+// Offline makes a configuration from the given services, without Consul and without a
+// snapshot. consul-template's own functions, such as key, find Consul empty.
 func Offline(opts Options, services []endpoints.Service) (Configuration, error) {
 	return offline(opts, services, newNames())
 }

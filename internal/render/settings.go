@@ -15,18 +15,16 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// maxWorkerConnections is what a worker sets memory aside for: some 7 MiB.
+// maxWorkerConnections limits the connections of a worker. nginx allocates the memory for
+// them when a worker starts: about 7 MiB.
 const maxWorkerConnections = 16384
 
-// reservedFiles are descriptors of a worker that are not for connections: logs,
+// reservedFiles is the number of descriptors that a worker needs besides connections: logs,
 // epoll, and the channels to the master and to each other worker.
 const reservedFiles = 64
 
-// Where nginx listens unless told otherwise.
-const ()
-
-// Settings is what templates need to know that is not in Consul. They get it
-// from the function settings.
+// Settings has the values for templates that are not in Consul. Templates get them from
+// the function settings.
 type Settings struct {
 	GRPCListen Listen // for gRPC; default DefaultGRPCListen; TCP services have the same addresses
 	HTTPListen Listen // for HTTP; default DefaultHTTPListen
@@ -35,16 +33,16 @@ type Settings struct {
 	// client address may have at a time, for each of the three; 0 is no bound.
 	MaxConnsPerClient int
 	OpenFiles         int // descriptors of a worker; default the hard limit, at most 1048576
-	// BootstrapDir is where nginx finds the servers that it starts with: an absolute
-	// path, needed with Resolver only.
+	// BootstrapDir is the directory of the bootstrap servers: an absolute path, needed only
+	// with Resolver.
 	BootstrapDir string
 	RunDir       string // absolute; where nginx keeps its pid file, error log and temporary files
-	User         string // who the workers run as; empty without root, where nginx could not change it
-	Group        string // their group; empty for the one that is called as the user
+	User         string // user of the workers; empty without root, because nginx can't change it then
+	Group        string // group of the workers; empty for the group with the name of the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
 	// on a core of its own; empty leaves it to the kernel.
 	WorkerCPUAffinity string
-	// Marks is when nginx itself takes an instance for failed; default never.
+	// Marks says when nginx itself considers an instance failed; default never.
 	Marks nginx.Marks
 	// NginxVersion is the version of the nginx that gets the configuration,
 	// for example "1.30.6".
@@ -52,8 +50,8 @@ type Settings struct {
 	// Resolver is the address and port where nginx asks for the servers of its
 	// upstreams; empty when they are written into its files.
 	Resolver string
-	// Taken is the other addresses and ports where lbctl itself listens, such as its
-	// API's: no service can have them.
+	// Taken has the other addresses and ports where lbctl listens, such as those of its
+	// API: no service can have them.
 	Taken []string
 	// StreamModule is the path of nginx's stream module, empty when it is
 	// built in, nginx.NoStream when there is none: TCP services are then not served.
@@ -70,9 +68,9 @@ func (s Settings) WorkerConnections() int {
 	return min(maxWorkerConnections, max(s.OpenFiles-reserved, s.OpenFiles/2))
 }
 
-// ConnectTimeout is how long nginx tries to connect to an instance before it tries
-// another one. Linux sends a lost SYN again only after a second, so to wait until
-// then would gain nothing over the next instance.
+// ConnectTimeout is how long nginx tries to connect to an instance before it tries another
+// one. It is less than a second, because Linux repeats a lost SYN only after a second;
+// trying the next instance is faster.
 func (s Settings) ConnectTimeout() string { return "500ms" }
 
 // ResolverTimeout is how long nginx waits for an answer about servers, for its
@@ -92,7 +90,7 @@ func (s Settings) tcpListen(port int) Listen { return s.GRPCListen.at(port) }
 
 var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
-// complete fills in the defaults, and says all that is wrong.
+// complete fills in the defaults. Its error names all invalid settings.
 func (s Settings) complete() (Settings, error) {
 	if len(s.GRPCListen) == 0 {
 		s.GRPCListen = DefaultGRPCListen
@@ -164,15 +162,16 @@ func (s Settings) complete() (Settings, error) {
 	return s, errors.Join(errs...)
 }
 
-// DefaultWorkers is how many worker processes an nginx of this version has when
-// nobody says: as many as the cores this process may use. An older one has a
-// single one, and why says so; it is empty otherwise.
+// DefaultWorkers returns the default number of worker processes: as many as the cores that
+// this process may use. For an nginx before nginx.ManyWorkersSince it is one, and why says
+// so; otherwise why is empty.
 //
-// An old worker tells its clients at a reload to connect anew. With more than one,
-// some come to the next old worker, milliseconds before that one is told to stop.
-// A gRPC client repeats a call once, so one sent away twice fails. Or the older
-// nginx forgets the new connection, which stays with the instances of before the
-// reload. A single worker has closed its listeners before it sends anybody away.
+// At a reload an old worker asks its clients to reconnect. If there are several old
+// workers, some clients reconnect to another one, milliseconds before it stops too. A gRPC
+// client retries a call once, so a call that two workers turn away fails. An older nginx
+// may also lose track of the new connection, which then stays with the instances from
+// before the reload. A single worker has closed its listeners before it asks its clients
+// to reconnect.
 func DefaultWorkers(nginxVersion string) (n int, why string) {
 	if enough, err := nginx.AtLeast(nginxVersion, nginx.ManyWorkersSince); err == nil && !enough {
 		return 1, fmt.Sprintf("nginx %s can fail gRPC calls at reloads when it has more, want %s or later", nginxVersion, nginx.ManyWorkersSince)

@@ -1,16 +1,17 @@
-// Package render makes nginx's configuration of Consul's catalog and templates,
-// with consul-template inside.
+// Package render makes nginx's configuration from Consul's catalog and templates, using
+// consul-template.
 //
-// A [Source] watches Consul, lets an [endpoints.Table] judge what it hears,
-// executes all templates in one pass and gives the result as a value: nothing
-// here touches a file that nginx reads. What can't be understood is a [Problem]
-// and holds back itself alone, and so does a service that a template fails on or
-// nginx refuses; a template that fails for any other reason means no
-// configuration, so that the last good one stays.
+// A [Source] watches Consul, passes what Consul answers to an [endpoints.Table], executes
+// all templates in one pass and returns the result as a value; it doesn't write any file
+// that nginx reads. Invalid input is reported as a [Problem], and affects only the service
+// that it belongs to. The same is true for a service that makes a template fail or that
+// nginx refuses. If a template fails for any other reason, there is no new configuration,
+// and the last good one stays.
 //
-// It runs a loop of its own over consul-template's Watcher, Brain and Template
-// instead of its Runner, which gives up after five minutes without Consul, ends
-// at the first template error, and can't be told what is complete.
+// The package has its own loop over consul-template's Watcher, Brain and Template. It
+// doesn't use consul-template's Runner, because that gives up after five minutes without
+// Consul, ends at the first template error, and offers no way to say whether the data is
+// complete.
 package render
 
 import (
@@ -37,60 +38,59 @@ import (
 )
 
 const (
-	// firstAnswers is how long the first pass waits for services that Consul
-	// lists but says nothing about, before it goes on without.
+	// firstAnswers is how long the first pass waits for Consul's answers about the
+	// services that it lists, before it goes on without them.
 	firstAnswers = 10 * time.Second
-	// answerPatience is how long an answer may take before it is worth a word.
+	// answerPatience is how long an answer may take before Status reports it as missing.
 	answerPatience = 2 * time.Second
 	// templatesInterval is how often the templates directory is read.
 	templatesInterval = time.Second
 )
 
-// Options says what a Source works with. Settings are required.
+// Options configure a Source. Settings is required.
 type Options struct {
 	Settings Settings
-	// Consul is how to reach Consul; default what the environment says in
-	// CONSUL_HTTP_ADDR and the other variables of Consul's own commands.
+	// Consul says how to reach Consul. The default comes from CONSUL_HTTP_ADDR and the
+	// other environment variables of Consul's own commands.
 	Consul *api.Config
-	// TemplatesDir has templates that replace and add to the embedded ones;
-	// default none.
+	// TemplatesDir has templates that replace the embedded ones, or add to them. Empty
+	// means none.
 	TemplatesDir string
-	// Table judges what Consul says; default one without a snapshot.
+	// Table decides which instances are in rotation; default one without a snapshot.
 	Table *endpoints.Table
-	// Probe tunes how lbctl itself asks the table's instances.
+	// Probe configures lbctl's own health checks of the table's instances.
 	Probe probe.Options
-	// Logger gets what changes; default none. consul-template's log, and with
-	// it whatever else is written with package log, goes there too, so it
-	// must not be slog's original default, which writes to package log.
+	// Logger gets messages about changes; default none. It also gets the output of package
+	// log, which consul-template uses, so it must not be slog's original default, which
+	// writes to package log.
 	Logger *slog.Logger
 }
 
-// Configuration is a rendered configuration. Its receiver must not change it.
+// Configuration is a rendered configuration. It must not be changed.
 type Configuration struct {
-	// Files are the contents by slash path relative to the generation's
-	// directory; "nginx.conf" is the main one.
+	// Files has the contents, by path relative to the generation's directory, with
+	// slashes. "nginx.conf" is the main file.
 	Files map[string][]byte
 	// Hash is the SHA-256 over names and contents, in hexadecimal.
 	Hash string
-	// Upstreams are those that Files have nginx ask for, with their servers, by name.
+	// Upstreams has the servers of the upstreams that nginx asks for, by upstream.
 	Upstreams map[string][]resolver.Target
-	// ByReload are the services whose servers nginx could ask for but that have
-	// them in Files, and why. It is empty when nginx asks for none.
+	// ByReload has the services whose servers are in Files, although nginx asks for those
+	// of others, with the reason. It is empty if nginx doesn't ask for any.
 	ByReload map[string]string
-	// Written are all other upstreams, with their servers, by name: an nginx that
-	// serves an earlier configuration may ask for them.
+	// Written has the servers of all other upstreams, by upstream. An nginx that serves an
+	// earlier configuration may ask for them.
 	Written map[string][]resolver.Target
-	// Entries are the services it was made from, by name.
+	// Entries has the services that it was made from, sorted by name.
 	Entries []endpoints.Entry
-	// Problems are what is wrong with the input, though this configuration is
-	// good.
+	// Problems has the problems of the input. The configuration is valid all the same.
 	Problems []Problem
 
-	set     templateSet     // that it was made with
-	crowded map[string]bool // services that have too many servers to ask for
+	set     templateSet     // the templates that it was made with
+	crowded map[string]bool // services that have too many servers for a DNS answer
 }
 
-// Source gives a Configuration whenever Consul or a template changes.
+// Source delivers a Configuration whenever Consul or a template changes.
 type Source struct {
 	opts   Options
 	table  *endpoints.Table
@@ -99,29 +99,29 @@ type Source struct {
 	logger *slog.Logger
 
 	updates  chan Configuration
-	reloaded chan templateSet // by Reload
+	reloaded chan templateSet // from Reload
 
-	// The loop's own.
-	set      templateSet
-	unheard  time.Time // when a service was first found without an answer
-	observed bool
-	started  time.Time // Run
-	latest   Configuration
-	memo     memo
+	// Only the loop uses these.
+	set        templateSet
+	unanswered time.Time // when Consul first listed a service without answering for it
+	observed   bool      // the table has seen the catalog
+	started    time.Time // when Run was called
+	latest     Configuration
+	memo       memo
 
-	// failures gives template errors to Once.
+	// failures passes template errors to Once.
 	failures chan []Problem
 
 	mu        sync.Mutex
-	waiting   ledger // what a configuration waits for
-	catalog   ledger // names in the catalog that can't be asked for
-	services  ledger // what is wrong with services
+	waiting   ledger // answers of Consul that the next configuration waits for
+	catalog   ledger // services in the catalog that lbctl can't balance
+	services  ledger // problems of services
 	templates ledger // templates that failed
-	files     ledger // what can't be read or written here
-	missing   ledger // what templates asked for and have not got
+	files     ledger // files that lbctl can't read or write
+	missing   ledger // queries of templates that Consul has not answered
 }
 
-// New checks the options and reads the templates. Consul is not asked yet.
+// New checks the options and reads the templates. It does not ask Consul yet.
 func New(opts Options) (*Source, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -163,14 +163,14 @@ func New(opts Options) (*Source, error) {
 	}, nil
 }
 
-// Updates gives each new Configuration; of several that were not taken, the
-// latest.
+// Updates delivers each new Configuration. If several wait to be received, it delivers
+// only the latest.
 func (s *Source) Updates() <-chan Configuration { return s.updates }
 
-// Took says that nginx serves what was made of the entries.
+// Took is called when nginx serves a configuration that was made from the entries.
 func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
 
-// Status is the state of Consul, the problems and the entries. It may be called at any
+// Status returns the state of Consul, the problems and the entries. It may be called at any
 // time, also before Run.
 func (s *Source) Status() Status {
 	now := time.Now()
@@ -190,10 +190,10 @@ func (s *Source) Status() Status {
 	}
 }
 
-// Reload reads again what an operator may have changed: the token file, the
-// certificates and the templates; services that a template or nginx refused are tried
-// again. The error says what can't be used: what was read before stays in use then.
-// Any goroutine may call it.
+// Reload reads the files again that an operator may have changed: the token file, the
+// certificates and the templates. It also retries services that nginx refused or that made
+// a template fail. The error names the files that can't be used; their former content then
+// stays in use. Any goroutine may call it.
 func (s *Source) Reload() error {
 	err := s.consul.Reload()
 	if err != nil {
@@ -203,18 +203,18 @@ func (s *Source) Reload() error {
 	if templatesErr != nil {
 		return errors.Join(err, templatesErr)
 	}
-	select { // of several sets the newest
+	select { // only the newest set counts
 	case <-s.reloaded:
 	default:
 	}
 	select {
 	case s.reloaded <- set:
-	default: // another call was faster, and read the same
+	default: // a concurrent call has sent the same templates
 	}
 	return err
 }
 
-// Run watches Consul until ctx is done; it returns nil then. It can run once.
+// Run watches Consul until ctx is done, and then returns nil. Call it once.
 func (s *Source) Run(ctx context.Context) error {
 	s.started = time.Now()
 	g, ctx := errgroup.WithContext(ctx)
@@ -237,7 +237,7 @@ func (s *Source) Run(ctx context.Context) error {
 	return err
 }
 
-// loop owns what Consul says and the templates.
+// loop handles Consul's answers and changes of templates.
 func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 	if err := s.consul.Start(); err != nil {
 		return err
@@ -262,7 +262,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 		case <-s.names.changed:
 		case <-deadline:
 		}
-		// Many answers come at once: one pass is enough for them.
+		// Answers often come in bursts: handle those that are there in one pass.
 		for drained := false; !drained; {
 			select {
 			case view := <-s.consul.Answers():
@@ -283,22 +283,22 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 	}
 }
 
-// nextDeadline is when time alone changes something: the table says so, or the
-// first pass has waited enough. Zero is never.
+// nextDeadline returns when the loop must run even if nothing changes: at the next deadline
+// of the table, or when the first pass has waited long enough. Zero means never.
 func (s *Source) nextDeadline() time.Time {
 	at := s.table.NextDeadline()
 	if first := s.started.Add(firstAnswers); !s.observed && time.Now().Before(first) {
-		at = first // to reconsider what is remembered
+		at = first // reconsider then uses the table's snapshot
 	}
-	if !s.observed && !s.unheard.IsZero() {
-		if first := s.unheard.Add(firstAnswers); at.IsZero() || first.Before(at) {
+	if !s.observed && !s.unanswered.IsZero() {
+		if first := s.unanswered.Add(firstAnswers); at.IsZero() || first.Before(at) {
 			return first
 		}
 	}
 	return at
 }
 
-// follow has Consul asked for the services that are in its catalog.
+// follow starts to watch the services that are in Consul's catalog.
 func (s *Source) follow() {
 	s.consul.Follow()
 	problems := problemsOf(s.consul.NotBalanced())
@@ -309,8 +309,8 @@ func (s *Source) follow() {
 
 var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
 
-// observe lets the table see the catalog, when it is complete; false when
-// there is nothing to make a configuration of.
+// observe passes the catalog to the table once it is complete. It returns false if there is
+// nothing to make a configuration from.
 func (s *Source) observe(ctx context.Context) bool {
 	seen, unheard, known := s.consul.Services()
 	if !known {
@@ -320,10 +320,10 @@ func (s *Source) observe(ctx context.Context) bool {
 	unconfirmed := s.consul.Unconfirmed()
 	remembered, silent, known := s.consul.Recall(unheard, unconfirmed)
 	if !known && !s.observed {
-		if s.unheard.IsZero() {
-			s.unheard = time.Now()
+		if s.unanswered.IsZero() {
+			s.unanswered = time.Now()
 		}
-		if time.Since(s.unheard) < firstAnswers {
+		if time.Since(s.unanswered) < firstAnswers {
 			return s.reconsider()
 		}
 	}
@@ -341,18 +341,19 @@ func (s *Source) observe(ctx context.Context) bool {
 			"no answer yet about %d services, among them %q: is limits.http_max_conns_per_client of the Consul agent high enough?", len(silent), silent[0])}}
 	}
 	s.setWaiting(waiting)
-	// An empty catalog for a token that may see nothing says nothing.
+	// If the token may not see the services, an empty catalog means nothing.
 	return len(entries) > 0 || !s.table.Trust().Filtered
 }
 
-// reconsider lets the table look again at what it remembers, unless Consul may
-// just be about to answer; false when there is nothing to make a configuration of.
+// reconsider makes the table decide again about the entries of its snapshot, once Consul
+// had firstAnswers to answer. It returns false if there is nothing to make a configuration
+// from.
 func (s *Source) reconsider() bool {
 	if time.Since(s.started) < firstAnswers {
 		return false
 	}
 	departed := s.table.Reconsider(time.Now())
-	// An nginx that asks for servers gets the remembered ones.
+	// If nginx asks for servers, it gets those of the snapshot.
 	return departed || s.opts.Settings.Resolver != "" && len(s.table.Entries()) > 0
 }
 
@@ -362,8 +363,7 @@ func (s *Source) setWaiting(problems []Problem) {
 	s.waiting.set(time.Now(), problems)
 }
 
-// lost names the services of which Consul has fewer instances in rotation than
-// it had.
+// lost lists the services that have fewer instances in rotation in Consul than before.
 func (s *Source) lost(seen []endpoints.Service) []string {
 	rotation := make(map[string]int, len(seen))
 	for _, service := range seen {
@@ -378,12 +378,12 @@ func (s *Source) lost(seen []endpoints.Service) []string {
 	return names
 }
 
-// render executes the templates, and publishes what they give.
+// render executes the templates, and publishes the result.
 func (s *Source) render(ctx context.Context) error {
 	began := time.Now()
 	entries := s.table.Entries()
 	if !s.names.want(hostNames(entries, s.memo.layout)) && s.latest.Hash == "" {
-		return nil // the first configuration has all instances
+		return nil // the first configuration must have all instances, so wait for their names
 	}
 	r, problems := renderKnown(s.set, s.opts.Settings, entries, s.names, s.consul.Brain(), &s.memo)
 	if err := s.consul.SetNative(r.needs, len(r.problems) == 0); err != nil {
@@ -401,7 +401,7 @@ func (s *Source) render(ctx context.Context) error {
 	s.mu.Lock()
 	s.logNew("service has a problem", s.services.set(now, problems))
 	s.missing.set(now, missingProblems(r.missing))
-	if len(r.missing) == 0 { // else they may have failed on empty answers only
+	if len(r.missing) == 0 { // otherwise they may have failed only because answers are missing
 		s.logNew("template failed", s.templates.set(now, r.problems))
 	}
 	c := r.configuration(entries, s.services.problems)
@@ -424,7 +424,7 @@ func (s *Source) render(ctx context.Context) error {
 	return nil
 }
 
-// equal compares first what changes most.
+// equal first compares the fields that change most often.
 func (c Configuration) equal(d Configuration) bool {
 	return c.Hash == d.Hash && maps.EqualFunc(c.Upstreams, d.Upstreams, resolver.SameTargets) && reflect.DeepEqual(c, d)
 }
@@ -456,8 +456,8 @@ func missingProblems(queries []string) []Problem {
 	return problems
 }
 
-// hostNames is the addresses of instances that are host names, but for those that an
-// earlier layout is known to need no look-up for.
+// hostNames returns the addresses of instances that are host names. It skips services whose
+// instances are all in the earlier layout, with IP addresses.
 func hostNames(entries []endpoints.Entry, layout *builder) []string {
 	var hosts []string
 	for _, e := range entries {
@@ -479,16 +479,16 @@ func renderEntries(ctx context.Context, set templateSet, settings Settings, entr
 	return renderKnown(set, settings, entries, names, brain, last)
 }
 
-// renderKnown executes the templates with what is known of host names, for all
-// entries or for some. The problems are those of the services; they and the
-// rendering's own are not dated yet. What is in last is used again where it fits, and
-// replaced where it doesn't. Templates don't see what was refused and has nothing to go
-// back to.
+// renderKnown executes the templates with the known addresses of host names. entries may be
+// a part of all entries. It returns the rendering and the problems of the services; no
+// problem has a time yet. It reuses the rendering in last if the templates would give the
+// same files, and replaces it otherwise. Templates don't see services in quarantine that
+// never had a good version.
 func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, names *names, brain *template.Brain, last *memo) (rendering, []Problem) {
 	seen := entries
-	gone := func(e endpoints.Entry) bool { return e.Refused && !e.Served() }
-	if slices.ContainsFunc(seen, gone) {
-		seen = slices.DeleteFunc(slices.Clone(seen), gone)
+	unusable := func(e endpoints.Entry) bool { return e.Refused && !e.Served() }
+	if slices.ContainsFunc(seen, unusable) {
+		seen = slices.DeleteFunc(slices.Clone(seen), unusable)
 	}
 	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.layout, last.crowded)
 	if !last.fits(set, catalog) {
@@ -501,14 +501,14 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 		r.hash = hash(r.files)
 		*last = memo{set: set, catalog: catalog, rendering: r}
 	}
-	laidOut.before, laidOut.earlier = nil, nil // each would keep the one before it
+	laidOut.before, laidOut.earlier = nil, nil // otherwise each layout would keep all earlier ones in memory
 	last.layout, last.crowded = laidOut, laidOut.crowded
 	r := last.rendering
 	r.delivered = laidOut.deliver(last.catalog.reads.asked)
 	return r, append(serviceProblems(entries), laidOut.problems...)
 }
 
-// serviceProblems is what the table and the parser found.
+// serviceProblems returns the problems that the table and package metadata found.
 func serviceProblems(entries []endpoints.Entry) []Problem {
 	var problems []Problem
 	for _, e := range entries {
@@ -518,7 +518,7 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
 		}
 		for _, message := range e.Problems {
-			if !strings.Contains(reason, message) { // it is the reason
+			if !strings.Contains(reason, message) { // otherwise the reason says it already
 				problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: message})
 			}
 		}
@@ -526,7 +526,7 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 	return problems
 }
 
-// readTemplates sends the set of templates whenever it has changed on disk.
+// readTemplates reads the templates regularly, and sends them when they have changed.
 func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) error {
 	last := s.set
 	ticker := time.NewTicker(templatesInterval)
@@ -555,7 +555,7 @@ func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) err
 	}
 }
 
-// setFiles says how it went with the files of subject.
+// setFiles stores the result of reading or writing the files of subject.
 func (s *Source) setFiles(subject string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
