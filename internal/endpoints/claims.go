@@ -6,16 +6,16 @@ import (
 	"strconv"
 )
 
-// claim is a place on the balancer that one service only can have: a route, the default
-// place of a listener, or a TCP port.
+// claim is something that only one service can have: a route, the default of a listener,
+// or a TCP port.
 type claim string
 
-// claims says which service has which place. A service keeps the place that it has;
-// otherwise the first by name gets it.
+// claims knows which service has which claim. A service keeps the claims that it has; a
+// free one goes to the first service by name.
 type claims struct {
 	owners map[claim]string // by claim, the service's name
-	// claimants are the services whose claims were settled last; contested says
-	// whether one of them lost a claim.
+	// claimants has the services whose claims were settled last; contested is true if one
+	// of them lost a claim.
 	claimants []claimant
 	contested bool
 }
@@ -26,8 +26,8 @@ type claimant struct {
 	spec    Spec
 }
 
-// settle takes from each entry what another service has, and notes that as a problem of
-// the entry. Entries must be sorted by name.
+// settle removes from each entry the routes and ports that another service has, and adds a
+// problem to the entry. Entries must be sorted by name.
 func (c *claims) settle(entries []Entry) {
 	if c.areSettled(entries) {
 		return
@@ -49,9 +49,9 @@ func (c *claims) settle(entries []Entry) {
 	}
 }
 
-// areSettled reports whether all services claim what they claimed the last time, when
-// none of them lost anything. With a thousand services it takes a while to settle that
-// again.
+// areSettled reports whether all services have the same claims as the last time, and none
+// of them lost one then. That saves the time to settle them again, which is long with a
+// thousand services.
 func (c *claims) areSettled(entries []Entry) bool {
 	return !c.contested && len(c.claimants) > 0 && slices.EqualFunc(c.claimants, entries, func(c claimant, e Entry) bool {
 		return c.service == e.Name && c.spec.SameRouting(e.Spec)
@@ -81,8 +81,8 @@ func routeClaim(p Protocol, r Route) claim {
 
 func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
-// yield takes from the entry what another service owns, and reports whether that is
-// anything.
+// yield removes the routes and ports from the entry that another service has, and reports
+// whether there were any.
 func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	e.Problems = slices.Clip(e.Problems)
 	lost := func(c claim, what string) bool {

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// compose makes the entries of the records; o is nil as long as there was nothing to
-// observe.
+// compose makes the entries from the records; o is nil until the first observation.
 func (t *Table) compose(now time.Time, o *observation) []Entry {
 	entries := make([]Entry, 0, len(t.records))
 	for _, name := range t.names() {
@@ -31,9 +30,9 @@ func (t *Table) compose(now time.Time, o *observation) []Entry {
 	return entries
 }
 
-// isReusable reports whether the service's entry would be the same again: nothing is
-// known against the service, neither then nor now, and Consul says the same. With
-// thousands of services nearly all of them are so at any moment.
+// isReusable reports whether the service's entry would be the same again: the service was
+// and is healthy, and is unchanged in Consul. With thousands of services, that is true for
+// nearly all of them at any time.
 func (t *Table) isReusable(r *record, s Service) bool {
 	e := &r.entry
 	wasPlain := e.State == Fresh && r.state == Fresh && !e.Expired && len(e.Ejections) == 0 && len(e.Ramps) == 0
@@ -43,8 +42,8 @@ func (t *Table) isReusable(r *record, s Service) bool {
 		t.quarantine.refused[s.Name] == nil && t.ramps.current(s.Name)
 }
 
-// entry makes a service's entry, before quarantine and claims. While it is restored it is
-// from the snapshot.
+// entry makes a service's entry, before quarantine and claims. restored is true if the
+// service comes from the snapshot.
 func (t *Table) entry(now time.Time, r *record, s Service, restored bool) Entry {
 	e := Entry{Service: s}
 	e.Spec, e.Revision = r.spec(), 0
@@ -54,8 +53,8 @@ func (t *Table) entry(now time.Time, r *record, s Service, restored bool) Entry 
 	e.Ejections = t.ejections.of(e)
 	e.State, e.Reason = t.assess(now, r, &e, restored)
 	if restored {
-		// Stale is a state of this process; what it was before goes on
-		// after the first observation.
+		// Stale begins with this process. The former state continues after the first
+		// observation.
 		e.Since = t.seen
 	} else {
 		if e.State != r.state || r.since.IsZero() {
@@ -67,8 +66,8 @@ func (t *Table) entry(now time.Time, r *record, s Service, restored bool) Entry 
 	return e
 }
 
-// assess says how much a service's entry can be trusted, and why. It notes in the entry
-// what that means for its traffic.
+// assess returns the state of a service's entry, and the reason. It sets the fields of the
+// entry that follow from the state.
 func (t *Table) assess(now time.Time, r *record, e *Entry, restored bool) (State, string) {
 	state := Fresh
 	var reasons []string
@@ -118,7 +117,7 @@ func (t *Table) assess(now time.Time, r *record, e *Entry, restored bool) (State
 	return state, strings.Join(reasons, "; ")
 }
 
-// finish settles an entry's rotation, which many will ask for, and its Revision.
+// finish computes an entry's rotation, once for all later uses, and its Revision.
 func (t *Table) finish(e *Entry) {
 	if e.Revision != 0 {
 		return // reused

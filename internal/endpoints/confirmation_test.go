@@ -31,7 +31,7 @@ func TestMaxStale(t *testing.T) {
 		assert.Equal(t, "api[] hello[]", rotation(got))
 		assert.Equal(t, "api=stale hello=stale", states(got))
 		assert.True(t, got[1].Expired)
-		assert.Contains(t, got[1].Reason, "its instances get no traffic, for Consul has not confirmed them since "+at(time.Hour).Local().Format(time.DateTime)+", longer than 1m0s")
+		assert.Contains(t, got[1].Reason, "its instances get no traffic, because Consul has not confirmed them since "+at(time.Hour).Local().Format(time.DateTime)+", longer than 1m0s")
 		assert.Zero(t, tb.NextDeadline())
 
 		tb.SetTrust(at(2*time.Hour), Trust{})

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Source is what finds that an instance should be out though Consul has it in rotation.
+// Source is the part of lbctl that ejects an instance.
 type Source string
 
-// ByProbe is lbctl's own question to the instance.
+// ByProbe is lbctl's own probe of the instance.
 const ByProbe Source = "probe"
 
-// Ejection is an instance that Consul has in rotation and that lbctl takes out.
+// Ejection is an instance that lbctl takes out of rotation although its checks pass in
+// Consul.
 type Ejection struct {
 	Node   string    `json:"node"`
 	ID     string    `json:"id"`
 	Source Source    `json:"source"`
 	Reason string    `json:"reason"` // for people: "connection refused"
 	Since  time.Time `json:"since"`
-	// Kept: it gets traffic all the same, because too many others of its service are
-	// out.
+	// Kept: it still gets traffic, because too many instances of its service are ejected.
 	Kept bool `json:"kept,omitempty"`
 }
 
@@ -28,7 +28,7 @@ func compareEjections(a, b Ejection) int {
 	return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
 }
 
-// Ejection is the instance's ejection, if it has one.
+// Ejection returns the instance's ejection, if it has one.
 func (e Entry) Ejection(i Instance) (Ejection, bool) {
 	n, ok := slices.BinarySearchFunc(e.Ejections, Ejection{Node: i.Node, ID: i.ID}, compareEjections)
 	if !ok {
@@ -46,21 +46,21 @@ func (e Entry) sendable(i Instance) bool {
 	return !ok || out.Kept
 }
 
-// failing is an instance that a source wants out.
+// failing is an instance that a source has ejected.
 type failing struct {
 	Ejection
-	address string // where it was when it failed
+	address string // its address when it failed
 }
 
-// ejections are the instances that sources want out.
+// ejections has the instances that sources have ejected.
 type ejections struct {
 	share   float64                   // Options.MaxEjected
 	failing map[string]map[id]failing // by service
 }
 
-// Eject takes an instance at a host and port out of the rotation, if enough others of
-// its service are left. It takes effect with the next observation, which Changed asks
-// for. An instance that is out already stays so for the first reason.
+// Eject takes an instance at a host and port out of rotation, if enough others of its
+// service are left. It takes effect with the next observation; Changed fires for that. An
+// instance that is already ejected keeps the first reason.
 func (t *Table) Eject(service, hostPort string, e Ejection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -76,8 +76,8 @@ func (t *Table) Eject(service, hostPort string, e Ejection) {
 	notify(t.changed)
 }
 
-// Readmit ends the ejection of an instance, if source is what ejected it. It takes
-// effect with the next observation, which Changed asks for.
+// Readmit ends the ejection of an instance, if the same source ejected it. It takes effect
+// with the next observation; Changed fires for that.
 func (t *Table) Readmit(service, node, instance string, source Source) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -96,8 +96,9 @@ func (x *ejections) isOut(service string, i Instance) bool {
 	return f.Source != "" && !f.Kept
 }
 
-// of is the ejections of an entry's instances. It forgets instances that Consul no longer
-// has in rotation or has at another address, and those that are no longer to be asked.
+// of returns the ejections of an entry's instances. It drops the ejections of instances
+// that Consul no longer has in rotation or has at another address, and of those that are
+// no longer probed.
 func (x *ejections) of(e Entry) []Ejection {
 	all := x.current(e)
 	slices.SortFunc(all, func(a, b Ejection) int {
@@ -115,7 +116,7 @@ func (x *ejections) of(e Entry) []Ejection {
 	return all
 }
 
-// current is what is failing of an entry's instances, and forgets the rest.
+// current returns the failing instances of an entry, and drops the others.
 func (x *ejections) current(e Entry) []Ejection {
 	before := x.failing[e.Name]
 	if len(before) == 0 {
@@ -138,9 +139,9 @@ func (x *ejections) current(e Entry) []Ejection {
 	return all
 }
 
-// allowed is how many of a service's instances in rotation may be ejected: the share, at
-// least one, and never all. Where no instance can be reached, our own network is the
-// likelier cause, so it is better to try them than to serve nothing.
+// allowed returns how many of a service's instances in rotation may be ejected: the share,
+// at least one, and never all. If no instance can be reached, the network of this machine
+// is the more likely cause, and trying them is better than serving nothing.
 func (x *ejections) allowed(inRotation int) int {
 	return min(max(1, int(x.share*float64(inRotation))), max(0, inRotation-1))
 }
