@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// guardMin is how many instances must be known before a share of them means
-// anything: of three, two may well leave together.
+// guardMin is the minimum number of known instances for GuardShare to apply: of three
+// instances, two may leave together for good reasons.
 const guardMin = 4
 
-// guard keeps instances in rotation that vanish from the catalog in a suspicious way:
-// many at once, the last ones of a service, more than its minimum allows, or any while
-// Consul can't be trusted.
+// guard keeps instances in rotation if they vanish from the catalog in a suspicious way:
+// many at once, the last ones of a service, so many that fewer than the minimum are left,
+// or any while Consul can't be trusted.
 type guard struct {
 	share   float64 // the Options of the same names
 	window  time.Duration
@@ -25,7 +25,7 @@ type guard struct {
 	holds    map[string]map[id]*hold // by service
 }
 
-// hold is one instance that is kept in rotation though Consul doesn't list it.
+// hold is one instance that is kept in rotation although Consul doesn't list it.
 type hold struct {
 	instance Instance
 	reason   string
@@ -33,14 +33,14 @@ type hold struct {
 	until    time.Time // zero: restored from the snapshot, runs from the next observation
 }
 
-// vanished is an instance that went from the rotation to nothing.
+// vanished is an instance that was in rotation and is gone from the catalog.
 type vanished struct {
 	at       time.Time
 	service  string
 	instance Instance
 }
 
-// served is how many instances were served until an observation.
+// served is the number of instances that were served until an observation.
 type served struct {
 	at        time.Time
 	instances int
@@ -53,7 +53,7 @@ func newGuard(opts Options) guard {
 	}
 }
 
-// observe takes in what an observation finds gone: it begins and ends holds.
+// observe begins and ends holds, given the instances that an observation finds gone.
 func (g *guard) observe(now time.Time, o *observation, trust Trust, gone []missing) {
 	g.vanished = slices.DeleteFunc(g.vanished, func(v vanished) bool {
 		return now.Sub(v.at) > g.window || o.has(v.service, v.instance.key())
@@ -73,8 +73,8 @@ func (g *guard) observe(now time.Time, o *observation, trust Trust, gone []missi
 	g.decide(now, o, trust, fresh)
 }
 
-// review ends the holds whose time is up, and those of instances that are back or whose
-// address another instance has.
+// review ends the holds whose time is over, and those of instances that are back or whose
+// address another instance has now.
 func (g *guard) review(now time.Time, o *observation, trust Trust) {
 	for service, holds := range g.holds {
 		for k, h := range holds {
@@ -89,8 +89,8 @@ func (g *guard) review(now time.Time, o *observation, trust Trust) {
 	}
 }
 
-// decide holds those of the vanished that are suspicious. fresh is how many vanished just
-// now, by service.
+// decide holds the vanished instances that are suspicious. fresh has the number of
+// instances that vanished with this observation, by service.
 func (g *guard) decide(now time.Time, o *observation, trust Trust, fresh map[string]int) {
 	if trust != (Trust{}) {
 		reason := "vanished while Consul has no leader"
@@ -105,7 +105,7 @@ func (g *guard) decide(now time.Time, o *observation, trust Trust, fresh map[str
 	}
 	lost, known := g.countMissing(o)
 	if known >= guardMin && float64(lost) > g.share*float64(known) {
-		// What vanished before and was replaced since stays away.
+		// Don't hold instances that vanished earlier and have been replaced since.
 		last := g.vanished[max(0, len(g.vanished)-lost):]
 		g.hold(now, o, last, fmt.Sprintf("%d of %d instances vanished from the catalog at once", lost, known))
 		return
@@ -127,9 +127,9 @@ func (g *guard) decide(now time.Time, o *observation, trust Trust, fresh map[str
 	}
 }
 
-// countMissing is how many instances are missing, less those that came in their place
-// within the window, and how many there were before they went. A roll-out that starts a
-// new instance for every one that it deregisters loses none, however many it replaces.
+// countMissing returns how many instances are missing, not counting those that were
+// replaced within the window, and how many there were before. A rollout that starts a new
+// instance for each one that it deregisters loses none, however many it replaces.
 func (g *guard) countMissing(o *observation) (lost, known int) {
 	listed := 0
 	for _, s := range o.services {
@@ -155,9 +155,9 @@ func (g *guard) countMissing(o *observation) (lost, known int) {
 	return lost, listed + lost
 }
 
-// keepMinimum holds what has just vanished of a service that would be left with fewer
-// instances in rotation than its minimum. All of it is held: probes find out which
-// instances are gone, and it may be all of them.
+// keepMinimum holds the instances of a service that have just vanished, if fewer than its
+// minimum would be left in rotation. It holds all of them: probes find out which ones are
+// really gone.
 func (g *guard) keepMinimum(now time.Time, o *observation, s Service) {
 	own := s.MinInstances
 	if !s.OK {
@@ -176,8 +176,8 @@ func (g *guard) keepMinimum(now time.Time, o *observation, s Service) {
 	g.hold(now, o, lost, fmt.Sprintf("%d %s from the catalog and left %d in rotation, less than the minimum of %d", len(lost), verb, left, least))
 }
 
-// vanishedOf is what vanished of a service within the window, or, unless at is zero, just
-// then.
+// vanishedOf returns the instances of a service that vanished within the window, or, unless
+// at is zero, at that time.
 func (g *guard) vanishedOf(service string, at time.Time) []vanished {
 	var all []vanished
 	for _, v := range g.vanished {
@@ -192,7 +192,7 @@ func (g *guard) vanishedOf(service string, at time.Time) []vanished {
 func (g *guard) hold(now time.Time, o *observation, lost []vanished, reason string) {
 	for _, v := range lost {
 		if o.before[v.service] == nil {
-			continue // the rest of the service has left properly since
+			continue // the service has been deregistered in the meantime
 		}
 		if k := v.instance.key(); g.holds[v.service][k] == nil {
 			g.put(v.service, &hold{v.instance, reason, now, now.Add(g.limit)})
@@ -207,8 +207,8 @@ func (g *guard) put(service string, h *hold) {
 	g.holds[service][h.instance.key()] = h
 }
 
-// release ends one hold for good: the instance is gone or back, and what vanishes next
-// does not bring it back. It reports whether the instance was held.
+// release ends one hold permanently: the instance is gone or back, and is not held again
+// when others vanish. It reports whether the instance was held.
 func (g *guard) release(service string, k id) bool {
 	if g.holds[service][k] == nil {
 		return false
@@ -223,14 +223,14 @@ func (g *guard) release(service string, k id) bool {
 	return true
 }
 
-// forget ends the holds of a service that is no longer to be balanced: that is a
-// decision, not a loss.
+// forget ends the holds of a service that no longer asks to be balanced: its owner decided
+// that, so its instances are not lost.
 func (g *guard) forget(service string) {
 	delete(g.holds, service)
 	g.vanished = slices.DeleteFunc(g.vanished, func(v vanished) bool { return v.service == service })
 }
 
-// restart lets all holds run for their full time again.
+// restart sets all holds to their full time again.
 func (g *guard) restart(now time.Time) {
 	for _, holds := range g.holds {
 		for _, h := range holds {
@@ -239,7 +239,7 @@ func (g *guard) restart(now time.Time) {
 	}
 }
 
-// nextDeadline is when the next hold ends by time; zero for never.
+// nextDeadline returns when the next hold ends by time; zero for never.
 func (g *guard) nextDeadline() time.Time {
 	var next time.Time
 	for _, holds := range g.holds {
@@ -250,7 +250,7 @@ func (g *guard) nextDeadline() time.Time {
 	return next
 }
 
-// held is a service's held instances, sorted by Node and ID.
+// held returns a service's held instances, sorted by Node and ID.
 func (g *guard) held(service string) []Instance {
 	var all []Instance
 	for _, h := range g.holds[service] {
@@ -260,8 +260,8 @@ func (g *guard) held(service string) []Instance {
 	return all
 }
 
-// reason says why a service's instances are held, in the words of the latest hold; "" if
-// none are.
+// reason says why a service's instances are held, with the reason of the latest hold; ""
+// if none are.
 func (g *guard) reason(service string) string {
 	var latest *hold
 	for _, h := range g.holds[service] {

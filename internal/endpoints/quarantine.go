@@ -11,21 +11,21 @@ import (
 
 // When a refused service is tried again. Each time that it fails, the pause doubles.
 const (
-	retrySame    = time.Minute // one that is unchanged: the cause may lie outside
+	retrySame    = time.Minute // if it is unchanged: the cause may lie outside lbctl
 	retrySameMax = 16 * time.Minute
-	// A service that has changed is tried at once the first time. Then it waits, so that
-	// one that changes all the time doesn't keep nginx busy with refusing it.
+	// A service that has changed is tried at once the first time, and later after a pause,
+	// so that nginx doesn't spend its time on a service that changes all the time.
 	retryOther    = time.Second
 	retryOtherMax = time.Minute
-	// A port is looked at before it is tried: a failed reload takes seconds, and holds
-	// up all services.
+	// lbctl checks whether a port is free before it tries the service: a failed reload
+	// takes seconds, and delays all services.
 	retryPort    = 5 * time.Second
 	retryPortMax = time.Minute
 )
 
 // Refusal is why a service can't be served as its entry says.
 type Refusal struct {
-	Reason string // nginx's own words, or the template's
+	Reason string // the message of nginx or the template
 	// Listen is the address that nginx should listen on for the service, if the reason is
 	// that another process listens there; else empty.
 	Listen string
@@ -34,25 +34,25 @@ type Refusal struct {
 // refusal is a service in quarantine.
 type refusal struct {
 	Refusal
-	service Service // what was refused
+	service Service // the refused state of the service
 	since   time.Time
 	times   int // in a row
-	// trying: it is served as Consul has it, to see whether nginx accepts that.
+	// trying: the newest state is being served, to find out whether nginx accepts it.
 	trying bool
-	other  time.Time // not tried before then if it has changed
-	same   time.Time // nor before then if it hasn't
-	next   time.Time // the one of the two that counts
+	other  time.Time // the earliest time for a trial if the service has changed
+	same   time.Time // the earliest time if it has not
+	next   time.Time // the one of the two that applies
 }
 
-// quarantine knows which services nginx accepted last, and which ones were refused. Those
-// go back to what was accepted.
+// quarantine knows the last state of each service that nginx accepted, and the services
+// that were refused. A refused service goes back to its last accepted state.
 type quarantine struct {
 	free     func(address string) bool // reports whether the address is free to listen on
 	accepted map[string]accepted       // by service
 	refused  map[string]*refusal       // by service
 }
 
-// accepted is what nginx accepted of a service last.
+// accepted is the last state of a service that nginx accepted.
 type accepted struct {
 	service  Service
 	revision uint64 // of the entry; 0: not known
@@ -67,13 +67,12 @@ func (q *quarantine) forget(service string) {
 	delete(q.refused, service)
 }
 
-// Refuse quarantines a service: its entry e, as Observe returned it, can't be
-// served. The service goes back to what nginx accepted last, or isn't served if there is
-// nothing, until it changes or enough time has passed. That takes effect with the next
-// observation, which Changed asks for.
+// Refuse quarantines a service, because its entry e, as Observe returned it, can't be
+// served. The service goes back to the last state that nginx accepted, or isn't served if
+// there is none, until it changes or enough time has passed. That takes effect with the
+// next observation; Changed fires for that.
 //
-// It returns whether that is new: false when the same was refused before, and
-// has only been tried again.
+// Refuse returns false if the same state was refused before and has only been tried again.
 func (t *Table) Refuse(now time.Time, e Entry, why Refusal) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -111,8 +110,8 @@ func pause(least, most time.Duration, times int) time.Duration {
 	return min(least<<min(times-1, 16), most)
 }
 
-// RetryRefused makes the next observation try all refused services again: call it when
-// what refused them has changed.
+// RetryRefused makes the next observation try all refused services again. Call it when
+// the templates or nginx have changed.
 func (t *Table) RetryRefused() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -121,8 +120,8 @@ func (t *Table) RetryRefused() {
 	}
 }
 
-// Took says that nginx serves the entries: a service goes back to its entry when
-// something later is refused.
+// Took is called when nginx serves the entries: a service goes back to its entry when a
+// later state is refused.
 func (t *Table) Took(entries []Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,13 +149,12 @@ func (t *Table) Took(entries []Entry) {
 // Suspect is an entry that differs from what nginx accepted.
 type Suspect struct {
 	Entry
-	// Last is what nginx accepted of the service last; nil when it never accepted
-	// anything.
+	// Last is the last state of the service that nginx accepted; nil if there is none.
 	Last *Service
 }
 
-// Suspects are those of the entries that can be at fault when nginx refuses them all:
-// only services that changed since nginx last accepted them can. New services come last.
+// Suspects returns the entries that can be the cause when nginx refuses a configuration:
+// those of services that changed since nginx last accepted them. New services come last.
 func (t *Table) Suspects(entries []Entry) []Suspect {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -174,8 +172,8 @@ func (t *Table) Suspects(entries []Entry) []Suspect {
 	return append(changed, added...)
 }
 
-// apply puts what nginx accepted last in the place of each entry that was refused, unless
-// it is time to try that one again.
+// apply replaces each refused entry by the last state that nginx accepted, unless it is
+// time to try the entry again.
 func (q *quarantine) apply(now time.Time, entries []Entry, records map[string]*record) {
 	if len(q.refused) == 0 {
 		return
@@ -220,7 +218,7 @@ func (q *quarantine) mayTry(now time.Time, f *refusal, service Service) bool {
 	return true
 }
 
-// nextTrial is when the next refused service may be tried; zero for never.
+// nextTrial returns when the next refused service may be tried; zero for never.
 func (q *quarantine) nextTrial() time.Time {
 	var next time.Time
 	for _, f := range q.refused {
@@ -231,7 +229,7 @@ func (q *quarantine) nextTrial() time.Time {
 	return next
 }
 
-// fallBack makes the entry what nginx accepted last, and says so.
+// fallBack sets the entry to the last state that nginx accepted, and sets its State.
 func (e *Entry) fallBack(accepted Service) string {
 	e.Refused = true
 	e.Spec = accepted.Spec
@@ -242,10 +240,10 @@ func (e *Entry) fallBack(accepted Service) string {
 	return "its last good state is kept: "
 }
 
-// stillRegistered is those instances of the service that are registered now at the same
-// address: another service may have the address of one that moved. An instance that has
-// left the rotation since leaves it here too, and one whose weight is 0 now has no weight;
-// none comes back.
+// stillRegistered returns the instances of the service that are still registered at the
+// same address: another service may have the address of an instance that moved. It takes
+// over that an instance has left the rotation, or that its weight has become 0, but never
+// the opposite.
 func (s Service) stillRegistered(now []Instance) []Instance {
 	var left []Instance
 	for _, i := range s.Instances {
@@ -264,8 +262,8 @@ func (s Service) stillRegistered(now []Instance) []Instance {
 	return left
 }
 
-// block is what of an entry can reach nginx's configuration: a service whose instances
-// include the held ones.
+// block returns the part of an entry that can reach nginx's configuration, as a service
+// whose instances include the held ones.
 func (e Entry) block() Service {
 	s := Service{Name: e.Name, Spec: e.Spec, Instances: e.Instances} // they are sorted, and never changed
 	if len(e.Held) > 0 {
@@ -279,8 +277,8 @@ func equal(a, b Service) bool {
 	return a.Spec.Equal(b.Spec) && slices.Equal(a.Instances, b.Instances)
 }
 
-// alike is equal, except for what checks do to instances: a service whose checks flap has
-// not changed.
+// alike reports whether two services are equal, ignoring the status of checks: a service
+// whose checks flap has not changed.
 func alike(a, b Service) bool {
 	return a.Spec.Equal(b.Spec) && slices.EqualFunc(a.Instances, b.Instances, func(x, y Instance) bool {
 		x.Status, x.Weight = y.Status, y.Weight

@@ -1,7 +1,7 @@
-// Package printable makes text from others safe to show on a terminal. Names and
-// messages come from whoever may register in Consul: an escape sequence in one could
-// write to the clipboard of whoever runs 'lbctl services', a newline could forge a row
-// of a table, and a bidirectional override could show a row in another order.
+// Package printable makes text from other systems safe to show on a terminal. Anyone who
+// may register in Consul can choose names and messages: an escape sequence could write to
+// the clipboard of the user of 'lbctl services', a newline could forge a row of a table,
+// and a bidirectional override could show a row in another order.
 package printable
 
 import (
@@ -97,7 +97,7 @@ func fields(v reflect.Value, safe func(string) string) {
 	}
 }
 
-// mapFields makes a map's keys and values anew: they can't be changed in place.
+// mapFields replaces the keys and values of a map, which can't be changed in place.
 func mapFields(v reflect.Value, safe func(string) string) {
 	if v.IsNil() || !v.CanSet() {
 		return
