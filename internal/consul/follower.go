@@ -1,9 +1,8 @@
-// Package consul follows what Consul says: the services in its catalog with their
-// instances, and what templates ask for. It also finds out whether Consul can be
-// believed: whether it has a leader, filters its answers, or has stopped sending
-// news.
+// Package consul watches Consul: the services in its catalog with their instances, and the
+// queries of templates. It also finds out whether Consul's answers can be trusted: whether
+// it has a leader, filters its answers, or has stopped answering.
 //
-// consul-template's Watcher and Brain do the work that is worth sharing.
+// It uses consul-template's Watcher and Brain.
 package consul
 
 import (
@@ -30,7 +29,7 @@ import (
 // with one, percent-encoded, fits into a request.
 const maxNameAsked = 1024
 
-// Options says what a Follower works with.
+// Options configure a Follower.
 type Options struct {
 	// Consul is how to reach Consul; default what the environment says in
 	// CONSUL_HTTP_ADDR and the other variables of Consul's own commands.
@@ -46,7 +45,7 @@ type Options struct {
 type Problem struct {
 	Service string // empty: Consul itself
 	Message string
-	Since   time.Time // zero: since it is told
+	Since   time.Time // zero: the caller sets it
 }
 
 // Follower follows the services in Consul's catalog and what templates ask for. But
@@ -70,7 +69,7 @@ type Follower struct {
 	failing    map[string]bool                  // the queries that were last found to fail, by name
 }
 
-// followed is a service as Consul says: the zero one if there is none.
+// followed is a service as in Consul's last answer; the zero Service if it has none.
 type followed struct {
 	name    string
 	heard   bool // Consul has said something

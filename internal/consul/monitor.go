@@ -42,9 +42,9 @@ const (
 	anonymousToken = "00000000-0000-0000-0000-000000000002"
 )
 
-// monitor finds out whether Consul can be believed. Blocking queries don't show it:
-// without a leader they just hang, and with a token that has become too weak they
-// return empty lists.
+// monitor finds out whether Consul's answers can be trusted. Blocking queries don't show
+// that: without a leader they hang, and with a token that has lost rights they return
+// empty lists.
 type monitor struct {
 	credentials *credentials
 	client      *consulclient.Client
@@ -193,7 +193,7 @@ func (m *monitor) ask(ctx context.Context) Status {
 	return Status{Reachable: true, Leader: leader}
 }
 
-// trouble is how it stands with Consul when a request has failed.
+// trouble returns the status of Consul after a failed request.
 func (m *monitor) trouble(err error) Status {
 	s := Status{Refused: consulclient.IsRefusal(err), LastError: m.client.Explain(err)}
 	var answer api.StatusError
@@ -293,8 +293,7 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 	return err == nil && self.AccessorID == anonymousToken, err
 }
 
-// setTrust changes what is known of Consul, and has the loop of whoever follows it
-// take that over.
+// setTrust changes the trust in Consul, and makes Changed fire if it is different.
 func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -312,16 +311,15 @@ func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) 
 	return was
 }
 
-// Trust says how far Consul can be believed now. It is for the table, which is told by
-// one goroutine: that which observes. Changed fires when it is another.
+// Trust returns whether Consul's answers can be trusted now, for Table.SetTrust. Call that
+// from the goroutine that calls Observe. Changed fires when the trust changes.
 func (f *Follower) Trust() endpoints.Trust {
 	f.monitor.mu.Lock()
 	defer f.monitor.mu.Unlock()
 	return f.monitor.trust
 }
 
-// current is the status, and since when answers are filtered: zero when they
-// are not.
+// current returns the status, and since when answers are filtered; zero if they are not.
 func (m *monitor) current() (Status, time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -40,9 +40,10 @@ const (
 	renewInterval = 30 * time.Second
 )
 
-// query is a dependency that never fails for consul-template: it is sent again until
-// it succeeds, and knows whether it fails. consul-template doesn't say which query an
-// error is about, nor that a query succeeds again without news.
+// query is a dependency that never returns an error to consul-template: it repeats the
+// request until it succeeds, and knows whether it is failing. consul-template itself
+// doesn't say which query an error belongs to, nor that a query succeeds again without a
+// change.
 type query struct {
 	dependency.Dependency
 	// changed is called when the query begins to fail, fails for another reason, or
@@ -303,12 +304,12 @@ type failing struct {
 	unrelated bool
 }
 
-// reason is for a service whose query it is.
+// reason says why the answer for the service of the query may be out of date.
 func (f failing) reason() string {
 	return fmt.Sprintf("%s for it since %s", whatFails(f.err), f.since.Format(time.TimeOnly))
 }
 
-// whatFails is the error without what is different each time.
+// whatFails returns the error without the parts that differ each time.
 func whatFails(err error) string {
 	var refusal api.StatusError
 	if errors.As(err, &refusal) {
@@ -317,7 +318,7 @@ func whatFails(err error) string {
 	return "Consul gives no answer"
 }
 
-// details is the error with everything.
+// details returns the whole text of the error.
 func (f failing) details() string {
 	var refusal api.StatusError
 	text := f.err.Error()

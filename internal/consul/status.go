@@ -2,7 +2,7 @@ package consul
 
 import "time"
 
-// Status is what is known of Consul.
+// Status is the state of Consul.
 type Status struct {
 	Address string `json:"address"` // "127.0.0.1:8500"
 	// Reachable is whether the agent answers.

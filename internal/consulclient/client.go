@@ -55,9 +55,9 @@ type connection struct {
 	transport *http.Transport
 }
 
-// New makes a client from a configuration, of which the CONSUL_ environment
-// variables fill in what is empty; nil is the environment alone. It connects to
-// nothing, but fails when the address makes no sense, or a file can't be read.
+// New makes a client from a configuration. The CONSUL_ environment variables fill in its
+// empty fields; nil means the environment alone. New does not connect, but it returns an
+// error if the address is not valid or a file can't be read.
 func New(config *api.Config) (*Client, error) {
 	c := &Client{config: *api.DefaultConfig()}
 	if config != nil {

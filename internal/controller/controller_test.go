@@ -506,7 +506,7 @@ func TestDriftWhileFrozenMovesThePin(t *testing.T) {
 	})
 }
 
-func TestDriftThatCantBePutRightIsTriedLessAndLess(t *testing.T) {
+func TestDriftThatCantBeCorrectedIsRetriedLessAndLess(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.wait(time.Minute)

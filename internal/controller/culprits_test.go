@@ -25,7 +25,7 @@ func refuseBad(r *rig, err error) {
 	})
 }
 
-func TestWhatIsOneServicesFaultIsNotTheOthersTrouble(t *testing.T) {
+func TestAFaultOfOneServiceDoesNotAffectOthers(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("good", entry("api", 1))
 		assert.Equal(t, []string{"api"}, r.source.took)
@@ -63,7 +63,7 @@ func TestWhatIsOneServicesFaultIsNotTheOthersTrouble(t *testing.T) {
 	})
 }
 
-func TestWhoIsAskedForTheServicesAtFault(t *testing.T) {
+func TestTheSourceIsAskedForCulprits(t *testing.T) {
 	tests := []struct {
 		name   string
 		err    error
@@ -94,7 +94,7 @@ func TestWhoIsAskedForTheServicesAtFault(t *testing.T) {
 	}
 }
 
-func TestWhatNginxTestSaysIsToldFromWhatKeepsItFromTesting(t *testing.T) {
+func TestARefusalByNginxTestDiffersFromAFailureToRunIt(t *testing.T) {
 	server := newFakeServer()
 	for _, tt := range []struct {
 		err  error

@@ -23,7 +23,7 @@ import (
 // fakeEndpoints is a resolver whose nginx asks when the test says so.
 type fakeEndpoints struct {
 	mu        sync.Mutex
-	upstreams map[string][]resolver.Target // nil: told nothing yet
+	upstreams map[string][]resolver.Target // nil: Set was not called yet
 	untaken   map[string]time.Time
 	taken     chan struct{}
 	restarted int
@@ -56,9 +56,9 @@ func (f *fakeEndpoints) Untaken() map[string]time.Time {
 func (f *fakeEndpoints) Known(upstream string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, told := f.upstreams[upstream]
+	_, ok := f.upstreams[upstream]
 	_, untaken := f.untaken[upstream]
-	return told && !untaken
+	return ok && !untaken
 }
 
 func (f *fakeEndpoints) Taken() <-chan struct{} { return f.taken }
@@ -233,7 +233,7 @@ func TestDroppingServersIsOneReloadASecond(t *testing.T) {
 	})
 }
 
-func TestServersThatNginxStartedWithStayWhileNobodyKnowsBetter(t *testing.T) {
+func TestBootstrapServersStayUntilConsulAnswers(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.servers(2)
 		f.take()
@@ -382,7 +382,7 @@ func TestAnOlderLbctlsNameOfAnUpstreamIsAnswered(t *testing.T) {
 	now := render.UpstreamName("grpc", "Hello")
 	for name, c := range map[string]struct {
 		others []string // services
-		want   []string // upstreams that nginx is told of
+		want   []string // upstreams with an answer
 	}{
 		"one service has the name":           {nil, []string{"grpc-hello", now}},
 		"another one differs only by case":   {[]string{"HELLO"}, []string{render.UpstreamName("grpc", "HELLO"), now}},
@@ -510,8 +510,8 @@ func TestOutdatedBootstrapServersAreNotServing(t *testing.T) {
 	})
 }
 
-// TestOneServicesBootstrapServersHoldBackNobody can't write the file of one upstream.
-func TestOneServicesBootstrapServersHoldBackNobody(t *testing.T) {
+// TestBootstrapServersOfOneServiceDoNotHoldBackOthers can't write the file of one upstream.
+func TestBootstrapServersOfOneServiceDoNotHoldBackOthers(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.server.with(func() { r.server.bootstrapLeft = map[string]error{"grpc-a": errors.New("file name too long")} })
 		r.asksFor("one", "grpc-a", "grpc-b")

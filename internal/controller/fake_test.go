@@ -231,7 +231,7 @@ type fakeSource struct {
 	mu      sync.Mutex
 	status  render.Status
 	took    []string // names of the services that nginx took last
-	// refused is asked who is at fault; nil: nobody.
+	// refused returns the culprits; nil: there are none.
 	refused func(cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 

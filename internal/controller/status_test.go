@@ -10,7 +10,7 @@ import (
 	"lbctl/internal/render"
 )
 
-func TestAServiceThatIsKeptBackIsNamedAndWaitedForByNobody(t *testing.T) {
+func TestStatusNamesServicesThatAreHeldBack(t *testing.T) {
 	entries := func(states map[string]endpoints.State) []endpoints.Entry {
 		var es []endpoints.Entry
 		for _, name := range []string{"api", "shop", "web"} {

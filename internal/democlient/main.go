@@ -38,7 +38,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	events := stderr
 	if cfg.quiet || cfg.calls == 1 {
-		events = io.Discard // a single call's failure is told with the result
+		events = io.Discard // the result of a single call includes its failure
 	}
 	r, err := load(ctx, cfg, events)
 	if err != nil {

@@ -81,7 +81,7 @@ type recorder struct {
 	mu       sync.Mutex
 	answers  map[string]*answers // by greeting
 	failures map[codes.Code]*failure
-	told     map[codes.Code]bool // in events
+	reported map[codes.Code]bool // in events
 	latency  histogram
 	streams  streams
 }
@@ -93,7 +93,7 @@ func newRecorder(cfg config, events io.Writer) *recorder {
 		events:   events,
 		answers:  map[string]*answers{},
 		failures: map[codes.Code]*failure{},
-		told:     map[codes.Code]bool{},
+		reported: map[codes.Code]bool{},
 	}
 }
 
@@ -108,7 +108,7 @@ func (r *recorder) call(begun time.Time, took time.Duration, greeting string, er
 		if f == nil {
 			f = &failure{Code: codeName(s.Code()), Example: s.Message(), First: ended.UTC()}
 			r.failures[s.Code()] = f
-			if !r.told[s.Code()] { // a broken stream has told it already
+			if !r.reported[s.Code()] { // a broken stream was reported already
 				r.event(ended, "first failure: %s", describe(err))
 			}
 		}
@@ -137,7 +137,7 @@ func (r *recorder) streamBroke(after time.Duration, answered int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.streams.Broken++
-	r.told[status.Code(err)] = true
+	r.reported[status.Code(err)] = true
 	r.event(time.Now(), "stream broke after %s and %s: %s", seconds(after), count(answered, "answer"), describe(err))
 }
 

@@ -57,7 +57,7 @@ func (a *accessLog) begin(ctx context.Context, method string) func(error, ...slo
 			slog.String("code", code.Code(status.Code(err)).String()),
 			slog.Duration("took", time.Since(start)),
 		}, more...)
-		// Behind a balancer the peer is the balancer; this is who called it.
+		// Behind a balancer the peer is the balancer; this is the address of its client.
 		if from := metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"); len(from) > 0 {
 			attrs = append(attrs, slog.String("forwarded_for", strings.Join(from, ", ")))
 		}

@@ -33,9 +33,9 @@ func (h *healthServer) endWatches() { close(h.ending) }
 func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	w := &watch{Health_WatchServer: stream, ctx: ctx, told: make(chan struct{})}
+	w := &watch{Health_WatchServer: stream, ctx: ctx, notified: make(chan struct{})}
 	go func() {
-		for _, reached := range []chan struct{}{h.ending, w.told} {
+		for _, reached := range []chan struct{}{h.ending, w.notified} {
 			select {
 			case <-reached:
 			case <-ctx.Done():
@@ -50,13 +50,13 @@ func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.H
 	return status.Error(codes.Unavailable, "the server is stopping")
 }
 
-// watch is a stream of Watch with a context of its own; told is closed once it
+// watch is a stream of Watch with a context of its own; notified is closed once it
 // has sent anything but SERVING.
 type watch struct {
 	healthpb.Health_WatchServer
-	ctx  context.Context
-	once sync.Once
-	told chan struct{}
+	ctx      context.Context
+	once     sync.Once
+	notified chan struct{}
 }
 
 func (w *watch) Context() context.Context { return w.ctx }
@@ -64,7 +64,7 @@ func (w *watch) Context() context.Context { return w.ctx }
 func (w *watch) Send(r *healthpb.HealthCheckResponse) error {
 	err := w.Health_WatchServer.Send(r)
 	if r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		w.once.Do(func() { close(w.told) })
+		w.once.Do(func() { close(w.notified) })
 	}
 	return err
 }

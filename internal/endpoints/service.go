@@ -147,7 +147,7 @@ type Service struct {
 	OK bool `json:"ok"`
 	// Revision stands for the content: a Service with the same name and Revision as an
 	// earlier one has the same content. It spares comparing thousands of instances; 0
-	// means that whoever made the Service doesn't know.
+	// means that the content has no known revision.
 	//
 	// In an Entry the Table sets it, and it stands for the instances, held ones
 	// included, and for the rotation.

@@ -170,8 +170,8 @@ func (r *reader) settings() {
 	}
 }
 
-// number reads a number from 1 to a limit, which want says with a place for it; 0 when
-// there is none.
+// number reads a number from 1 to a limit; 0 if it is not set. want is the text of the
+// expected value, with a verb for the limit.
 func (r *reader) number(key, want string, limit int) int {
 	value := r.value(key)
 	if value == "" {

@@ -1,5 +1,5 @@
-// Package metadata reads what a service says of itself in Consul, by tags and by
-// metadata whose keys begin with "lb-".
+// Package metadata reads the settings of services from Consul: tags, and metadata whose
+// keys begin with "lb-".
 package metadata
 
 import (
@@ -46,8 +46,8 @@ const (
 	TagHTTP = "http_server"
 )
 
-// maxProblems is how many of a service's problems are told: a hundred instances
-// mostly have one and the same.
+// maxProblems limits how many problems of a service are reported: a hundred instances
+// usually have the same one.
 const maxProblems = 5
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
@@ -143,9 +143,9 @@ func weight(r *api.ServiceEntry) int {
 	return min(w.Passing, 65535)
 }
 
-// agree settles what the instances say about their service, which may differ
-// while a new version rolls out: routes are those of all, everything else is
-// that of most.
+// agree merges the metadata of the instances, which may differ while a new version rolls
+// out. The service gets the routes of all instances; for every other setting it gets the
+// value that most instances have.
 func agree(s *endpoints.Service, parsed []metadata) {
 	parsed = slices.DeleteFunc(parsed, func(m metadata) bool { return !m.valid() })
 	if len(parsed) == 0 {
@@ -188,7 +188,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 	}
 }
 
-// most is the value that most have; of several the lowest.
+// most returns the most frequent value; if there are several, the lowest.
 func most[T cmp.Ordered](all []metadata, value func(metadata) T) T {
 	count := map[T]int{}
 	for _, m := range all {

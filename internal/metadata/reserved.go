@@ -14,7 +14,8 @@ import (
 // or anything below.
 const reservedPath = "/.lb"
 
-// Reserved is what the balancer has itself, so that no service can.
+// Reserved has the ports, domain and addresses of the balancer itself, which no service
+// can have.
 type Reserved struct {
 	// Ports are those that lb-port can't have.
 	Ports []int
@@ -38,7 +39,7 @@ func (r Reserved) Refuse(at netip.AddrPort) string {
 	return ""
 }
 
-// covers reports whether who connects to an address gets to a listener.
+// covers reports whether a connection to an address reaches a listener.
 func covers(listener, address netip.Addr) bool {
 	listener, address = listener.Unmap(), address.Unmap()
 	return listener == address || listener.IsUnspecified() && isLocal(address)

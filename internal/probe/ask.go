@@ -19,7 +19,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// question is what an instance is asked.
+// question is the check to make of an instance.
 type question struct {
 	protocol endpoints.Protocol
 	check    endpoints.Check
@@ -30,7 +30,7 @@ type question struct {
 // instances each system call counts.
 var dialer = net.Dialer{KeepAlive: -1, Control: refuseForbidden}
 
-// refuseForbidden keeps a host name from leading where no instance may be.
+// refuseForbidden refuses to connect if a host name resolves to a forbidden address.
 func refuseForbidden(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -131,7 +131,7 @@ func askGRPC(ctx context.Context, conn net.Conn, q question, service string) err
 	answer, err := healthpb.NewHealthClient(client).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
 	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err() // rather than gRPC's words for it
+			return ctx.Err() // gRPC's error for a timeout is harder to read
 		}
 		return fmt.Errorf("gRPC health check: %s: %s", status.Code(err), status.Convert(err).Message())
 	}

@@ -35,7 +35,7 @@ func failuresNeeded(err error, fall int) int {
 	return fall
 }
 
-// reason is a failure in a few words.
+// reason describes a failure in a few words.
 func reason(err error) string {
 	var number syscall.Errno
 	var timeout net.Error

@@ -1,6 +1,6 @@
-// Package probe asks instances themselves whether they can serve, over another path
-// than Consul does. It ejects instances from an endpoint table that fail, readmits
-// them when they answer again, and releases held ones that are gone.
+// Package probe makes lbctl's own health checks of instances, independent of those of
+// Consul. It ejects failing instances of an endpoint table, readmits them when they answer
+// again, and releases held instances that are gone.
 package probe
 
 import (
@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// perSecond bounds what probes cost: with more instances than that, each one is
-	// asked less often.
+	// perSecond is the maximum number of probes per second: with more instances, each one
+	// is probed less often.
 	perSecond = 100
 	// With manyTargets a round takes so long that Consul's own checks are what finds
 	// failures, and processor time is worth more.
@@ -40,8 +40,8 @@ type Options struct {
 	// Interval is the time from one question to an instance to the next, Timeout
 	// how long an answer may take.
 	Interval, Timeout time.Duration
-	// Fall is how many questions in a row have to fail for an instance to be gone,
-	// Rise how many must be answered for it to come back.
+	// Fall is the number of failed probes in a row that ejects or releases an instance;
+	// Rise is the number of passed probes in a row that readmits it.
 	Fall, Rise int
 	// Logger is for answers that have the asking panic; default none.
 	Logger *slog.Logger

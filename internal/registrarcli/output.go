@@ -15,8 +15,8 @@ const (
 	// outputQueue is how many lines wait for a reader that does not read. Further
 	// ones are lost.
 	outputQueue = 256
-	// outputPatience is how long one line may take. Then nobody waits for lines
-	// any more until one has been written again.
+	// outputPatience is how long put waits for one line. After that, put doesn't wait
+	// until a line has been written again.
 	outputPatience = 200 * time.Millisecond
 	// outputFlush is how long the end of the program waits for lines.
 	outputFlush = time.Second
@@ -24,7 +24,7 @@ const (
 
 // output is standard error for a program that must do its work whatever happens
 // to its output: a reader that has ended, that does not read, or a full disk. It
-// never fails, and makes nobody wait for long.
+// never fails, and never delays its caller for long.
 type output struct {
 	w     io.Writer
 	lines chan line
@@ -56,7 +56,7 @@ func (o *output) run() {
 		if lost := o.lost.Swap(0); lost > 0 {
 			fmt.Fprintf(o.w, "registrar: %d lines are missing here, nobody read them\n", lost)
 		}
-		_, _ = o.w.Write(line.text) // nobody can be told
+		_, _ = o.w.Write(line.text) // there is nowhere to report the error
 		o.stuck.Store(false)
 		close(line.written)
 	}

@@ -26,7 +26,7 @@ type agent struct {
 	address string // without a password, for messages
 }
 
-// registration is what the agent is told about the instance.
+// registration describes the instance to the agent.
 type registration struct {
 	service *api.AgentServiceRegistration
 	// local is true when the agent runs on this machine: then it can reach what
@@ -126,7 +126,7 @@ func (a *agent) register(ctx context.Context, entry registration) error {
 	return explain(err, entry.service.Name)
 }
 
-// found is what the agent has of an instance.
+// found is the agent's entry for an instance.
 type found struct {
 	service *api.AgentService // nil when it doesn't know the instance
 	checks  map[string]*api.AgentCheck
@@ -186,8 +186,8 @@ func (f found) claim() string {
 	return ""
 }
 
-// difference says what of the wanted entry the agent doesn't have, and is empty
-// when all is well.
+// difference describes how the agent's entry differs from the wanted one; "" if it
+// doesn't.
 func (f found) difference(entry registration) string {
 	got, want := f.service, entry.service
 	if got == nil {
@@ -315,8 +315,8 @@ func isStatus(err error, code int) bool {
 	return errors.As(err, &status) && status.Code == code
 }
 
-// neverArrived tells of the error of a request whether the agent has surely not
-// carried it out: there was no connection, or the agent refused it.
+// neverArrived reports whether a failed request was certainly not carried out: there was
+// no connection, or the agent refused it.
 func neverArrived(err error) bool {
 	var status api.StatusError
 	if errors.As(err, &status) {
@@ -325,7 +325,7 @@ func neverArrived(err error) bool {
 	return notSent(err)
 }
 
-// notSent tells of the error of a request whether there was no connection.
+// notSent reports whether a request failed because there was no connection.
 func notSent(err error) bool {
 	var network *net.OpError
 	return errors.As(err, &network) && network.Op == "dial"
