@@ -75,7 +75,7 @@ func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err e
 	return server.code(), nil
 }
 
-// awaitVacant waits until nobody answers the health check, before the command is
+// awaitVacant waits until no process answers the health check, before the command is
 // started. The server of a registrar that was killed takes a moment to end, and
 // its answers would be taken for those of the new one.
 func (r *Registrar) awaitVacant(ctx context.Context) {

@@ -29,7 +29,7 @@ const (
 // watchdog is a process that outlives the registrar for a moment. It reads from
 // a pipe whose other end only the registrar has: the end of the pipe is the end
 // of the registrar, also by SIGKILL. Then the watchdog ends the command's process
-// group, so that nobody of it holds the port when the next registrar starts.
+// group, so that none of its processes holds the port when the next registrar starts.
 //
 // It runs in a session of its own, where neither a terminal nor a supervisor that
 // kills the registrar's process group reaches it.

@@ -71,7 +71,7 @@ func defined(text string) []string {
 }
 
 // textBetween is the text between the definitions of a partial. Anything but
-// white space is an error, for it would end up in every file.
+// white space is an error, because it would appear in every file.
 func textBetween(partial string) (string, error) {
 	t := parse.New("")
 	t.Mode = parse.SkipFuncCheck
