@@ -149,8 +149,11 @@ func (c *docker) killServer(t *testing.T) {
 	t.Logf("out of the rotation %s after the kill, %d of %d calls failed: %v", out.Round(time.Millisecond), result.Failed(), result.Calls, result.Failures)
 	assert.Less(t, out, removed, "from docker kill to out of the rotation")
 	assert.True(t, last.Before(killed), "a killed server does not answer")
-	assert.LessOrEqual(t, result.Failed(), callers, "only calls in flight may fail, one for each caller")
-	assert.True(t, result.LastFailedStart.Before(killed), "a call not yet sent failed: started %s after the kill", result.LastFailedStart.Sub(killed))
+	// Two kinds of calls fail: those that the server had when it was killed, and those
+	// that wait for a connection to it when nginx gets the new list, because nginx tries
+	// no other instance of a list that has changed. A caller has one call at a time.
+	assert.LessOrEqual(t, result.Failed(), 2*callers, "a call of each kind for each caller may fail")
+	assert.True(t, result.LastFailedStart.Before(began.Add(out)), "a call failed that started %s after the kill, when the server was out of the rotation", result.LastFailedStart.Sub(began))
 
 	// compose starts the killed server again, under its old name.
 	c.compose(t, "up", "-d", "--scale", "hello_server=3")
