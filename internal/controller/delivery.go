@@ -228,6 +228,22 @@ func (d *delivery) withServers(current []endpoints.Entry, cfg *render.Configurat
 	return entries
 }
 
+// latestAsked returns the latest entries of the services whose servers nginx asks for.
+// After a restart or a rollback the entries of the generation are unknown, and its numbers
+// are from the time when it was made; nginx has these servers.
+func (l *loop) latestAsked() []endpoints.Entry {
+	if l.latest == nil || l.delivery.endpoints == nil {
+		return nil
+	}
+	var asked []endpoints.Entry
+	for _, e := range l.latest.Entries {
+		if l.delivery.asks(e.Service) {
+			asked = append(asked, e)
+		}
+	}
+	return asked
+}
+
 // untaken returns Endpoints.Untaken for the upstreams in asked.
 func untaken(e Endpoints, asked map[string]bool) map[string]time.Time {
 	if e == nil {

@@ -311,6 +311,34 @@ func TestInstancesComeAndGoWhileAGenerationIsPinned(t *testing.T) {
 	})
 }
 
+func TestStatusCountsWhatNginxHasAfterARollback(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.asksFor("one", "grpc-hello")
+		f.take()
+		r.wait(time.Minute)
+		r.asksFor("two", "grpc-hello", "grpc-other")
+		f.take()
+		r.wait(time.Minute)
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+		server := func(port uint16) resolver.Target {
+			return resolver.Target{Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port), Weight: 1}
+		}
+		r.source.updates <- render.Configuration{
+			Hash: "two", Files: map[string][]byte{"nginx.conf": []byte("two")},
+			Entries: []endpoints.Entry{entry("hello", 3), entry("other", 1)},
+			Upstreams: map[string][]resolver.Target{
+				"grpc-hello": {server(7000), server(7001), server(7002)}, "grpc-other": {server(7003)},
+			},
+		}
+		synctest.Wait()
+		f.take()
+		s := r.status()
+		assert.Equal(t, 1, s.Services, "the generation has one of the two")
+		assert.Equal(t, 3, s.Instances, "it had one when it was made")
+	})
+}
+
 // asksFor delivers a configuration that has nginx ask for upstreams, with one server
 // each.
 func (r *rig) asksFor(hash string, upstreams ...string) {

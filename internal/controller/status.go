@@ -134,6 +134,8 @@ func (l *loop) publish() {
 	}
 	if l.entries != nil {
 		v.services, v.instances = l.summaries.count(l.entries)
+	} else if asked := l.latestAsked(); len(asked) > 0 && len(asked) == l.current.Services {
+		v.services, v.instances = count(asked)
 	}
 	l.show(v)
 }
