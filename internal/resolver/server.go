@@ -174,24 +174,17 @@ func (s *Server) Untaken() map[string]time.Time {
 // Known reports whether nginx has servers of the upstream: it has taken an answer
 // and goes on asking. It keeps them over reloads.
 func (s *Server) Known(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	u := s.names[name]
-	if u == nil {
-		return false
-	}
-	now := time.Now()
-	for _, a := range u.askers {
-		if a.taken > 0 && a.alive(now) {
-			return true
-		}
-	}
-	return false
+	return s.hasAsker(name, func(a *asker) bool { return a.taken > 0 })
 }
 
 // Asks reports whether nginx asks for an upstream. It does after a reload at once, and
 // then sends a packet every five seconds at least.
 func (s *Server) Asks(name string) bool {
+	return s.hasAsker(name, func(*asker) bool { return true })
+}
+
+// hasAsker reports whether an asker of the upstream that fits is still there.
+func (s *Server) hasAsker(name string, fits func(*asker) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.names[name]
@@ -200,7 +193,7 @@ func (s *Server) Asks(name string) bool {
 	}
 	now := time.Now()
 	for _, a := range u.askers {
-		if a.alive(now) {
+		if fits(a) && a.alive(now) {
 			return true
 		}
 	}
