@@ -52,7 +52,9 @@ func hup(t *testing.T, s *site, dir, conf string) (pid int, command string) {
 	return process.PID(), fmt.Sprintf("kill -HUP %d", process.PID())
 }
 
-// restart starts nginx under supervisord, which stops it and starts it again.
+// restart starts nginx under supervisord, which stops it and starts it again. The Go
+// supervisord leaves a program stopped for good when a restart begins within a second
+// after the last one has ended, so the command waits for that second.
 func restart(t *testing.T, s *site, dir, conf string) (pid int, command string) {
 	program, err := exec.LookPath("supervisord")
 	require.NoError(t, err)
@@ -74,7 +76,7 @@ stopsignal=TERM
 		_, err := os.Stat(filepath.Join(dir, "nginx.pid"))
 		return err
 	})
-	return pid, fmt.Sprintf("%s -c %s ctl restart nginx", program, settings)
+	return pid, fmt.Sprintf("%s -c %s ctl restart nginx; sleep 1", program, settings)
 }
 
 // startHAProxy starts HAProxy with a configuration that consul-template renders.
