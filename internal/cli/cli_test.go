@@ -297,7 +297,7 @@ func moved(d *fakeDaemon) {
 }
 
 // reloaded is an nginx whose new workers have asked for nothing yet.
-func reloaded(d *fakeDaemon) { d.status.Endpoints.Untaken = []string{"grpc-hello_server"} }
+func reloaded(d *fakeDaemon) { d.status.Endpoints.Unfetched = []string{"grpc-hello_server"} }
 
 func oldNginx(d *fakeDaemon) {
 	d.status.Nginx.Version, d.status.Nginx.Workers = "1.22.1", 1

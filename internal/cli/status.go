@@ -347,7 +347,7 @@ func endpointsText(e controller.EndpointsStatus, serving bool) string {
 		return "by reload: " + e.Reason
 	}
 	text := fmt.Sprintf("by DNS; nginx has the servers of %s", plural(e.Upstreams, "upstream"))
-	switch n := len(e.Untaken); {
+	switch n := len(e.Unfetched); {
 	case n > 0 && serving:
 		text = fmt.Sprintf("by DNS; nginx will soon ask again for the servers of %s", plural(n, "upstream"))
 	case n > 0:

@@ -26,12 +26,12 @@ type Source interface {
 	// Updates delivers complete configurations, the latest only.
 	Updates() <-chan render.Configuration
 	Status() render.Status
-	// Took is called with the entries that nginx serves now.
-	Took(entries []endpoints.Entry)
-	// Refused finds the services that made nginx reject a configuration; Updates then
+	// NginxAccepted is called with the entries that nginx serves now.
+	NginxAccepted(entries []endpoints.Entry)
+	// QuarantineCulprits finds the services that made nginx reject a configuration; Updates then
 	// delivers one without their changes. test is nil if nginx -t passed and the reload
-	// failed. Refused returns when ctx is done, at the latest.
-	Refused(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits
+	// failed. QuarantineCulprits returns when ctx is done, at the latest.
+	QuarantineCulprits(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 
 // Server is the nginx that serves the configurations.

@@ -16,9 +16,9 @@ func findCulprits(ctx context.Context, source Source, server Server, cfg render.
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
 	switch kindOf(refusal) {
 	case Rejected:
-		return source.Refused(ctx, cfg, why, testBy(server))
+		return source.QuarantineCulprits(ctx, cfg, why, testBy(server))
 	case RolledBack, NoWayBack, NginxDown:
-		return source.Refused(ctx, cfg, why, nil)
+		return source.QuarantineCulprits(ctx, cfg, why, nil)
 	default:
 		return render.Culprits{}
 	}

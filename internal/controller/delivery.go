@@ -18,22 +18,22 @@ import (
 type Endpoints interface {
 	// Set replaces the servers of all upstreams.
 	Set(map[string][]resolver.Target)
-	// Untaken returns the upstreams whose newest servers nginx may not use yet, with the
+	// Unfetched returns the upstreams whose newest servers nginx may not use yet, with the
 	// time since when they have these servers.
-	Untaken() map[string]time.Time
+	Unfetched() map[string]time.Time
 	// Known reports whether nginx has fetched servers of an upstream.
 	Known(upstream string) bool
 	// Asks reports whether nginx is asking for an upstream, or did so recently.
 	Asks(upstream string) bool
-	// Taken fires when nginx has come to use the newest servers of an upstream.
-	Taken() <-chan struct{}
+	// Fetched fires when nginx has come to use the newest servers of an upstream.
+	Fetched() <-chan struct{}
 	// Restarted is called when nginx has restarted: it has no servers yet.
 	Restarted()
 }
 
 // How long nginx may take to ask, and how often the loop checks.
 const (
-	// lookEvery is how often the loop checks whether nginx has taken the newest servers.
+	// lookEvery is how often the loop checks whether nginx has fetched the newest servers.
 	lookEvery = time.Second
 	// lookPause is the minimum time between two checks: an nginx that starts with a
 	// thousand upstreams takes their servers one by one.
@@ -244,12 +244,12 @@ func (l *loop) latestAsked() []endpoints.Entry {
 	return asked
 }
 
-// untaken returns Endpoints.Untaken for the upstreams in asked.
-func untaken(e Endpoints, asked map[string]bool) map[string]time.Time {
+// unfetched returns Endpoints.Unfetched for the upstreams in asked.
+func unfetched(e Endpoints, asked map[string]bool) map[string]time.Time {
 	if e == nil {
 		return nil
 	}
-	all := e.Untaken()
+	all := e.Unfetched()
 	maps.DeleteFunc(all, func(upstream string, _ time.Time) bool { return !asked[upstream] })
 	return all
 }
@@ -296,7 +296,7 @@ func (l *loop) prepare(g nginx.Generation, files map[string][]byte) func() {
 	}
 }
 
-// lookSoon calls lookAtServers, now or after lookPause: nginx has taken new servers.
+// lookSoon calls lookAtServers, now or after lookPause: nginx has fetched new servers.
 func (l *loop) lookSoon(now time.Time) {
 	if next := l.delivery.looked.Add(lookPause); now.Before(next) {
 		l.delivery.nextLook = next
@@ -305,7 +305,7 @@ func (l *loop) lookSoon(now time.Time) {
 	l.lookAtServers(now)
 }
 
-// lookAtServers checks whether nginx has taken all new servers, records when it has, and
+// lookAtServers checks whether nginx has fetched all new servers, records when it has, and
 // makes it drop the bootstrap servers that it no longer needs.
 func (l *loop) lookAtServers(now time.Time) {
 	d := l.delivery
@@ -321,9 +321,9 @@ func (l *loop) lookAtServers(now time.Time) {
 		return
 	}
 	if m := d.moving; m != nil {
-		if untaken := untaken(d.endpoints, d.asked.upstreams); len(untaken) > 0 {
+		if unfetched := unfetched(d.endpoints, d.asked.upstreams); len(unfetched) > 0 {
 			d.nextLook = now.Add(lookEvery)
-			l.reloadSilent(now, untaken)
+			l.reloadSilent(now, unfetched)
 		} else {
 			d.moving, d.reloaded = nil, false
 			if change := changes(m.before, l.entries); m.before != nil && change != noChange {

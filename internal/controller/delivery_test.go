@@ -24,8 +24,8 @@ import (
 type fakeEndpoints struct {
 	mu        sync.Mutex
 	upstreams map[string][]resolver.Target // nil: Set was not called yet
-	untaken   map[string]time.Time
-	taken     chan struct{}
+	unfetched map[string]time.Time
+	fetched   chan struct{}
 	restarted int
 	silent    bool // nginx doesn't ask
 }
@@ -41,27 +41,27 @@ func (f *fakeEndpoints) Set(upstreams map[string][]resolver.Target) {
 	defer f.mu.Unlock()
 	for name, targets := range upstreams {
 		if known, ok := f.upstreams[name]; !ok || !slices.Equal(known, targets) {
-			f.untaken[name] = time.Now()
+			f.unfetched[name] = time.Now()
 		}
 	}
 	f.upstreams = maps.Clone(upstreams)
 }
 
-func (f *fakeEndpoints) Untaken() map[string]time.Time {
+func (f *fakeEndpoints) Unfetched() map[string]time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return maps.Clone(f.untaken)
+	return maps.Clone(f.unfetched)
 }
 
 func (f *fakeEndpoints) Known(upstream string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, ok := f.upstreams[upstream]
-	_, untaken := f.untaken[upstream]
-	return ok && !untaken
+	_, unfetched := f.unfetched[upstream]
+	return ok && !unfetched
 }
 
-func (f *fakeEndpoints) Taken() <-chan struct{} { return f.taken }
+func (f *fakeEndpoints) Fetched() <-chan struct{} { return f.fetched }
 
 func (f *fakeEndpoints) Restarted() {
 	f.mu.Lock()
@@ -78,9 +78,9 @@ func (f *fakeEndpoints) restarts() int {
 // take is nginx fetching the servers of all upstreams.
 func (f *fakeEndpoints) take() {
 	f.mu.Lock()
-	clear(f.untaken)
+	clear(f.unfetched)
 	f.mu.Unlock()
-	f.taken <- struct{}{}
+	f.fetched <- struct{}{}
 	time.Sleep(lookPause)
 	synctest.Wait()
 }
@@ -90,7 +90,7 @@ func (f *fakeEndpoints) takes(upstreams ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, upstream := range upstreams {
-		delete(f.untaken, upstream)
+		delete(f.unfetched, upstream)
 	}
 }
 
@@ -99,7 +99,7 @@ func (f *fakeEndpoints) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for upstream := range f.upstreams {
-		f.untaken[upstream] = time.Now()
+		f.unfetched[upstream] = time.Now()
 	}
 }
 
@@ -124,7 +124,7 @@ func asking(t *testing.T, test func(r *rig, f *fakeEndpoints)) {
 }
 
 func newFakeEndpoints() *fakeEndpoints {
-	return &fakeEndpoints{untaken: map[string]time.Time{}, taken: make(chan struct{}, 1)}
+	return &fakeEndpoints{unfetched: map[string]time.Time{}, fetched: make(chan struct{}, 1)}
 }
 
 // servers delivers so many instances of hello, which are no other files than any
@@ -154,7 +154,7 @@ func TestInstancesAreNoGeneration(t *testing.T) {
 		r.servers(3)
 		s := r.status()
 		assert.Equal(t, Pending, s.State, s.Summary)
-		assert.Equal(t, []string{"grpc-hello"}, s.Endpoints.Untaken)
+		assert.Equal(t, []string{"grpc-hello"}, s.Endpoints.Unfetched)
 		r.wait(2 * time.Second)
 		assert.Equal(t, Pending, r.status().State, "nginx has not asked yet")
 		f.take()

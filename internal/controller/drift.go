@@ -102,7 +102,7 @@ func (l *loop) handleCheck(s checkResult) {
 	}
 	if l.down != nil {
 		if s.serving == l.current.Number && l.entries != nil {
-			l.source.Took(l.entries)
+			l.source.NginxAccepted(l.entries)
 		}
 		if l.down.attempts >= 2 {
 			l.record(Event{Kind: NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)

@@ -15,10 +15,10 @@ type EndpointsStatus struct {
 	// ones without a reload; otherwise it is "reload".
 	By     string `json:"by"`
 	Reason string `json:"reason,omitempty"` // why By is "reload"
-	// Upstreams is how many upstreams nginx asks for. Untaken are those whose newest
+	// Upstreams is how many upstreams nginx asks for. Unfetched are those whose newest
 	// servers it has not fetched yet, or has fetched without showing that it uses them.
 	Upstreams int      `json:"upstreams"`
-	Untaken   []string `json:"untaken,omitempty"`
+	Unfetched []string `json:"untaken,omitempty"`
 	// ByReload has the services that nginx doesn't ask for, although it asks for others.
 	ByReload []ByReload `json:"by_reload,omitempty"`
 }
@@ -29,11 +29,11 @@ type ByReload struct {
 	Reason  string `json:"reason"`
 }
 
-func (v view) endpoints(untaken map[string]time.Time, note string) EndpointsStatus {
+func (v view) endpoints(unfetched map[string]time.Time, note string) EndpointsStatus {
 	if v.asked == nil {
 		return EndpointsStatus{By: "reload", Reason: note}
 	}
-	s := EndpointsStatus{By: "dns", Upstreams: len(v.asked), Untaken: slices.Sorted(maps.Keys(untaken))}
+	s := EndpointsStatus{By: "dns", Upstreams: len(v.asked), Unfetched: slices.Sorted(maps.Keys(unfetched))}
 	for _, service := range slices.Sorted(maps.Keys(v.byReload)) {
 		s.ByReload = append(s.ByReload, ByReload{service, v.byReload[service]})
 	}
@@ -41,10 +41,10 @@ func (v view) endpoints(untaken map[string]time.Time, note string) EndpointsStat
 }
 
 // notAsked returns a problem if nginx has not fetched new servers within askPatience.
-func notAsked(untaken map[string]time.Time, now time.Time) *render.Problem {
+func notAsked(unfetched map[string]time.Time, now time.Time) *render.Problem {
 	var late []string
 	var since time.Time
-	for name, at := range untaken {
+	for name, at := range unfetched {
 		if now.Sub(at) < askPatience {
 			continue
 		}

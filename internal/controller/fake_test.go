@@ -250,7 +250,7 @@ func (s *fakeSource) Status() render.Status {
 	return s.status
 }
 
-func (s *fakeSource) Took(entries []endpoints.Entry) {
+func (s *fakeSource) NginxAccepted(entries []endpoints.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.took = nil
@@ -259,7 +259,7 @@ func (s *fakeSource) Took(entries []endpoints.Entry) {
 	}
 }
 
-func (s *fakeSource) Refused(_ context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits {
+func (s *fakeSource) QuarantineCulprits(_ context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refused == nil {

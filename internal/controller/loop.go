@@ -136,9 +136,9 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 func (l *loop) run() {
 	l.opts.Logger.Info("controller started", "generation", l.current.Number, "frozen", l.frozen != nil)
 	updates, ending := l.source.Updates(), l.ctx.Done()
-	var taken <-chan struct{}
+	var fetched <-chan struct{}
 	if l.opts.Endpoints != nil {
-		taken = l.opts.Endpoints.Taken()
+		fetched = l.opts.Endpoints.Fetched()
 	}
 	for {
 		now := time.Now()
@@ -174,7 +174,7 @@ func (l *loop) run() {
 		case finish := <-l.checks.results:
 			l.checks.running = false
 			finish()
-		case <-taken:
+		case <-fetched:
 			l.lookSoon(time.Now())
 		case written := <-l.delivery.bootstrap.written:
 			l.delivery.bootstrap.wrote(written)
@@ -288,7 +288,7 @@ func (l *loop) update(cfg render.Configuration) {
 	l.setServers()
 	if cfg.Hash == l.current.Hash {
 		l.files, l.entries = cfg.Files, cfg.Entries
-		l.source.Took(cfg.Entries)
+		l.source.NginxAccepted(cfg.Entries)
 		if l.job.hash == "" {
 			l.settle.reset()
 		}
@@ -358,7 +358,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
-		l.source.Took(cfg.Entries)
+		l.source.NginxAccepted(cfg.Entries)
 		l.failure, l.drifted, l.down = nil, nil, nil
 		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
 		return

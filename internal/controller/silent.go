@@ -9,9 +9,9 @@ import (
 // error, or without any answer for that long, nginx waits for resolver.Timeout, an hour,
 // before it asks again; new workers ask at once. reloadSilent reloads once. If nginx
 // doesn't ask then either, its templates name another resolver, and Status reports that.
-func (l *loop) reloadSilent(now time.Time, untaken map[string]time.Time) {
+func (l *loop) reloadSilent(now time.Time, unfetched map[string]time.Time) {
 	d := l.delivery
-	if d.reloaded || l.job.what != "" || now.Before(l.governor.earliest()) || !d.silent(now, untaken) {
+	if d.reloaded || l.job.what != "" || now.Before(l.governor.earliest()) || !d.silent(now, unfetched) {
 		return
 	}
 	d.reloaded = true
@@ -20,7 +20,7 @@ func (l *loop) reloadSilent(now time.Time, untaken map[string]time.Time) {
 		err := l.server.Reload(ctx)
 		return func() {
 			if err == nil {
-				l.opts.Logger.Warn("nginx did not ask for its servers, and was reloaded so that it does", "generation", l.current.Number, "upstreams", len(untaken))
+				l.opts.Logger.Warn("nginx did not ask for its servers, and was reloaded so that it does", "generation", l.current.Number, "upstreams", len(unfetched))
 			} else if !l.canceled(err) {
 				l.opts.Logger.Warn("nginx has stopped asking for its servers, and its reload failed", "error", err)
 			}
@@ -31,8 +31,8 @@ func (l *loop) reloadSilent(now time.Time, untaken map[string]time.Time) {
 }
 
 // silent reports whether nginx has stopped asking for an upstream whose servers changed.
-func (d *delivery) silent(now time.Time, untaken map[string]time.Time) bool {
-	for upstream, since := range untaken {
+func (d *delivery) silent(now time.Time, unfetched map[string]time.Time) bool {
+	for upstream, since := range unfetched {
 		if now.Sub(since) >= askPatience && !d.endpoints.Asks(upstream) {
 			return true
 		}

@@ -239,7 +239,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	}
 	processes, processesErr := c.server.Processes()
 	source := c.source.Status()
-	untaken := untaken(c.opts.Endpoints, v.asked)
+	unfetched := unfetched(c.opts.Endpoints, v.asked)
 	if v.pending == nil && v.known && v.asked != nil && processesErr == nil && processes.Master != v.master {
 		v.pending = &PendingChange{Since: processes.Master.Started, Change: "servers", Reason: "nginx has just started, and has not asked for its servers yet"}
 	}
@@ -261,7 +261,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Pending:   v.pending,
 		Frozen:    v.frozen,
 		LastApply: v.last,
-		Endpoints: v.endpoints(untaken, c.opts.EndpointsNote),
+		Endpoints: v.endpoints(unfetched, c.opts.EndpointsNote),
 	}
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
 		// The generation's numbers are from the time when it was made.
@@ -283,7 +283,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		}
 	}
 	s.Problems = v.problems(serving, servingErr, s.Nginx.Running)
-	if p := notAsked(untaken, time.Now()); p != nil && servingErr == nil {
+	if p := notAsked(unfetched, time.Now()); p != nil && servingErr == nil {
 		s.Problems = append(s.Problems, *p)
 	}
 	s.Problems = append(s.Problems, source.Problems...)

@@ -143,7 +143,7 @@ func newParts(cfg Config) (*parts, error) {
 		return nil, err
 	}
 	p.sharedUser = settings.User == ""
-	settings.Taken = []string{cfg.Admin}
+	settings.OwnAddresses = []string{cfg.Admin}
 	if settings.Workers == 0 {
 		_, p.fewWorkers = render.DefaultWorkers(settings.NginxVersion)
 	}

@@ -120,9 +120,9 @@ func (t *Table) RetryRefused() {
 	}
 }
 
-// Took is called when nginx serves the entries: a service goes back to its entry when a
+// NginxAccepted is called when nginx serves the entries: a service goes back to its entry when a
 // later state is refused.
-func (t *Table) Took(entries []Entry) {
+func (t *Table) NginxAccepted(entries []Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	q := &t.quarantine

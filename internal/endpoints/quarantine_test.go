@@ -33,7 +33,7 @@ func find(t *testing.T, entries []Entry, name string) Entry {
 func refusing(t *testing.T) *Table {
 	t.Helper()
 	tb := table(t)
-	tb.Took(tb.Observe(noon, []Service{version(service("api", "a", "b"), "1"), service("web", "x")}))
+	tb.NginxAccepted(tb.Observe(noon, []Service{version(service("api", "a", "b"), "1"), service("web", "x")}))
 	entries := tb.Observe(noon, []Service{version(service("api", "a", "b", "c"), "2"), service("web", "x", "y")})
 	assert.True(t, tb.Refuse(noon, find(t, entries, "api"), Refusal{Reason: "no such version"}))
 	return tb
@@ -61,7 +61,7 @@ func TestARefusedServiceKeepsItsLastGoodBlock(t *testing.T) {
 		assert.Equal(t, "api[a] web[x y]", rotation(entries))
 		assert.Equal(t, Quarantined, find(t, entries, "api").State)
 		assert.Empty(t, tb.Suspects([]Entry{find(t, entries, "api")}))
-		tb.Took(entries)
+		tb.NginxAccepted(entries)
 		entries = tb.Observe(noon.Add(time.Second), []Service{version(service("api", "a", "b", "c"), "2")})
 		assert.Equal(t, "api[a b] web[x y]", rotation(entries), "but it can come back")
 	})
@@ -77,7 +77,7 @@ func TestARefusedServiceKeepsItsLastGoodBlock(t *testing.T) {
 		assert.False(t, api.Refused, "other data is tried at once")
 		assert.Equal(t, Quarantined, api.State, "but not believed yet")
 		assert.Equal(t, "tried again after it was refused: no such version", api.Reason)
-		tb.Took(entries)
+		tb.NginxAccepted(entries)
 		entries = tb.Observe(noon.Add(3*time.Second), []Service{version(service("api", "a", "b", "c"), "3")})
 		assert.Equal(t, Fresh, find(t, entries, "api").State)
 		assert.Equal(t, noon.Add(3*time.Second), find(t, entries, "api").Since)
@@ -94,7 +94,7 @@ func TestARefusedServiceThatNginxNeverTookIsNotServed(t *testing.T) {
 	assert.True(t, api.Refused)
 	assert.Equal(t, "not served, for there is no earlier good state: bad", api.Reason)
 	assert.Len(t, api.Instances, 1, "an operator still sees them")
-	tb.Took(entries)
+	tb.NginxAccepted(entries)
 	suspects := tb.Suspects(tb.Observe(noon.Add(time.Hour), see))
 	require.Len(t, suspects, 1)
 	assert.Nil(t, suspects[0].Last, "what was left out was not taken")
@@ -103,7 +103,7 @@ func TestARefusedServiceThatNginxNeverTookIsNotServed(t *testing.T) {
 func TestARefusedServiceKeepsItsRoutes(t *testing.T) {
 	tb := table(t)
 	api := service("api", "a")
-	tb.Took(tb.Observe(noon, []Service{api}))
+	tb.NginxAccepted(tb.Observe(noon, []Service{api}))
 	moved := api
 	moved.Routes = []Route{{Path: "/moved"}}
 	tb.Refuse(noon, tb.Observe(noon, []Service{moved})[0], Refusal{Reason: "bad"})
@@ -195,12 +195,12 @@ func TestWhatIsRefusedAgainIsNoNews(t *testing.T) {
 
 func TestWhatNginxTakesLateIsWhatToGoBackTo(t *testing.T) {
 	tb := table(t)
-	tb.Took(tb.Observe(noon, []Service{version(service("api", "a"), "1")}))
+	tb.NginxAccepted(tb.Observe(noon, []Service{version(service("api", "a"), "1")}))
 	second := tb.Observe(noon, []Service{version(service("api", "a"), "2")})
 	third := tb.Observe(noon, []Service{version(service("api", "a"), "3")})
 	tb.Refuse(noon, third[0], Refusal{Reason: "bad"})
 	<-tb.Changed()
-	tb.Took(second)
+	tb.NginxAccepted(second)
 	assert.Len(t, tb.Changed(), 1)
 	e := tb.Observe(noon, []Service{version(service("api", "a"), "3")})[0]
 	assert.True(t, e.Refused)
@@ -209,7 +209,7 @@ func TestWhatNginxTakesLateIsWhatToGoBackTo(t *testing.T) {
 
 func TestSuspects(t *testing.T) {
 	tb := table(t)
-	tb.Took(tb.Observe(noon, []Service{service("a", "1"), service("b", "1"), service("c", "1")}))
+	tb.NginxAccepted(tb.Observe(noon, []Service{service("a", "1"), service("b", "1"), service("c", "1")}))
 	entries := tb.Observe(noon, []Service{service("a", "1"), service("aa", "1"), service("b", "1", "2"), service("c", "1:critical")})
 	var got []string
 	for _, s := range tb.Suspects(entries) {
@@ -221,7 +221,7 @@ func TestSuspects(t *testing.T) {
 func TestTheLastGoodBlockOutlivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	tb := open(t, path)
-	tb.Took(tb.Observe(noon, []Service{version(service("api", "a", "b"), "1"), service("web", "x")}))
+	tb.NginxAccepted(tb.Observe(noon, []Service{version(service("api", "a", "b"), "1"), service("web", "x")}))
 	see := []Service{version(service("api", "a", "b"), "2"), service("web", "x")}
 	tb.Refuse(noon, find(t, tb.Observe(noon, see), "api"), Refusal{Reason: "bad"})
 	tb.Observe(noon, see)

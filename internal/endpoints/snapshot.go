@@ -41,10 +41,10 @@ type snapshotService struct {
 	// Confirmed is when Consul last stood by it, if that differs from the snapshot's
 	// date.
 	Confirmed time.Time `json:"confirmed,omitzero"`
-	// Took: nginx accepted the service as it is above. If not, Last is what it accepted
+	// Accepted: nginx accepted the service as it is above. If not, Last is what it accepted
 	// last.
-	Took bool           `json:"took,omitempty"`
-	Last *snapshotBlock `json:"last,omitempty"`
+	Accepted bool           `json:"took,omitempty"`
+	Last     *snapshotBlock `json:"last,omitempty"`
 }
 
 type snapshotBlock struct {
@@ -89,7 +89,7 @@ func (t *Table) snapshot() snapshot {
 		}
 		slices.SortFunc(ss.Held, func(a, b snapshotHold) int { return compareInstances(a.Instance, b.Instance) })
 		if accepted, ok := t.quarantine.accepted[name]; ok && equal(accepted.service, r.entry.block()) {
-			ss.Took = true
+			ss.Accepted = true
 		} else if accepted.service.Protocol != "" {
 			ss.Last = &snapshotBlock{accepted.service.Spec, accepted.service.Instances}
 		}
@@ -195,7 +195,7 @@ func (t *Table) restore(now time.Time, s snapshot) {
 		switch {
 		case ss.Last != nil:
 			t.quarantine.accepted[ss.Name] = accepted{service: Service{Name: ss.Name, Spec: ss.Last.Spec, Instances: ss.Last.Instances}}
-		case ss.Took:
+		case ss.Accepted:
 			t.quarantine.accepted[ss.Name] = accepted{service: t.records[ss.Name].entry.block()}
 		}
 	}

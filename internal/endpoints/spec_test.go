@@ -30,7 +30,7 @@ func TestEveryFieldOfSpecCounts(t *testing.T) {
 		// refused is a table whose nginx accepted full and refused changed.
 		refused := func(t *testing.T, path string) *endpoints.Table {
 			table := open(t, path)
-			table.Took(table.Observe(now, withSpec(full)))
+			table.NginxAccepted(table.Observe(now, withSpec(full)))
 			require.True(t, table.Refuse(now, table.Observe(now, withSpec(changed))[0], endpoints.Refusal{Reason: "bad"}))
 			return table
 		}
@@ -57,7 +57,7 @@ func TestEveryFieldOfSpecCounts(t *testing.T) {
 			})
 			t.Run("for who may be at fault", func(t *testing.T) {
 				table := open(t, "")
-				table.Took(table.Observe(now, withSpec(full)))
+				table.NginxAccepted(table.Observe(now, withSpec(full)))
 				assert.Empty(t, table.Suspects(table.Observe(now, withSpec(full))))
 				suspects := table.Suspects(table.Observe(now, withSpec(changed)))
 				require.Len(t, suspects, 1)

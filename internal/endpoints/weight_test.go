@@ -69,7 +69,7 @@ func TestAnInstanceWhoseWeightWasZeroComesBackSlowly(t *testing.T) {
 
 func TestWeightZeroCountsInQuarantine(t *testing.T) {
 	tb := table(t)
-	tb.Took(tb.Observe(noon, idle("a b")))
+	tb.NginxAccepted(tb.Observe(noon, idle("a b")))
 	moved := idle("a b:warning")
 	moved[0].Routes = []Route{{Path: "/bad"}}
 	assert.True(t, tb.Refuse(noon, tb.Observe(noon, moved)[0], Refusal{Reason: "bad"}))

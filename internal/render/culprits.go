@@ -21,7 +21,7 @@ const (
 // does not, "" if it does. err means that the test could not be made.
 type Test func(ctx context.Context, files map[string][]byte) (why string, err error)
 
-// Culprits is what Refused found.
+// Culprits is what QuarantineCulprits found.
 type Culprits struct {
 	// Services has the culprits, sorted. It is empty if the cause lies elsewhere or was
 	// not found; then nothing was changed.
@@ -30,14 +30,14 @@ type Culprits struct {
 	Again bool
 }
 
-// Refused finds the services that made nginx reject a configuration, and
+// QuarantineCulprits finds the services that made nginx reject a configuration, and
 // quarantines them: Updates then delivers a configuration without their changes. why is
 // nginx's reason. test is nil if nginx -t does not find the fault, as when a reload
 // failed: then only a port already in use can be traced to its service.
 //
 // Only services that changed since nginx last accepted them can be the cause. If the
 // configuration fails without them too, the cause is a template, or outside of lbctl.
-func (s *Source) Refused(ctx context.Context, c Configuration, why string, test Test) Culprits {
+func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why string, test Test) Culprits {
 	ctx, cancel := context.WithTimeout(ctx, bisectTimeout)
 	defer cancel()
 	suspects := s.table.Suspects(c.Entries)

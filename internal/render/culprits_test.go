@@ -74,8 +74,8 @@ func TestATakenPortIsTracedToItsService(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := source(t, "")
-			s.Took(s.says(t, tt.before...).Entries)
-			found := s.Refused(t.Context(), s.says(t, tt.after...), tt.why, nil)
+			s.NginxAccepted(s.says(t, tt.before...).Entries)
+			found := s.QuarantineCulprits(t.Context(), s.says(t, tt.after...), tt.why, nil)
 			assert.Equal(t, tt.want, found.Services)
 			var reasons []string
 			for _, e := range s.table.Observe(time.Now(), tt.after) {
@@ -112,7 +112,7 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := source(t, failsForBad)
-			s.Took(s.says(t, tt.before...).Entries)
+			s.NginxAccepted(s.says(t, tt.before...).Entries)
 			assert.Empty(t, s.says(t, tt.after...).Files)
 			got := ""
 			for _, e := range s.table.Observe(time.Now(), tt.after) {
@@ -123,7 +123,7 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 	}
 	t.Run("one that is as it was is not at fault for a template that has changed", func(t *testing.T) {
 		s := source(t, "")
-		s.Took(s.says(t, versioned("a", "bad"), versioned("b", "1")).Entries)
+		s.NginxAccepted(s.says(t, versioned("a", "bad"), versioned("b", "1")).Entries)
 		s.set = maps.Clone(s.set) // as the directory is read anew
 		s.set["http.d/own.conf.ctmpl"] = failsForBad
 		s.says(t, versioned("a", "bad"), versioned("b", "2"))
@@ -145,7 +145,7 @@ func TestATemplateThatIsWrongFromTheStartDoesNotTakeOutEverybody(t *testing.T) {
 		return "", nil
 	}
 	for range 20 {
-		if len(s.Refused(t.Context(), s.says(t, crowd...), "nginx -t: no place", refuses).Services) == 0 {
+		if len(s.QuarantineCulprits(t.Context(), s.says(t, crowd...), "nginx -t: no place", refuses).Services) == 0 {
 			break
 		}
 	}
@@ -160,7 +160,7 @@ func TestATemplateThatIsWrongFromTheStartDoesNotTakeOutEverybody(t *testing.T) {
 
 func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 	s := source(t, "{{range catalog.Services}}{{.Name}} {{range .Instances}}{{.Version}}{{end}};\n{{end}}")
-	s.Took(s.says(t, versioned("a", "1"), versioned("b", "1")).Entries)
+	s.NginxAccepted(s.says(t, versioned("a", "1"), versioned("b", "1")).Entries)
 	after := []endpoints.Service{versioned("a", "2"), versioned("b", "2"), versioned("c", "2")}
 	c := s.says(t, after...)
 	asked := 0
@@ -173,7 +173,7 @@ func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 		}
 		return "", nil
 	}
-	found := s.Refused(t.Context(), c, `nginx -t: unknown directive "a" in http.d/own.conf:1`, refuses)
+	found := s.QuarantineCulprits(t.Context(), c, `nginx -t: unknown directive "a" in http.d/own.conf:1`, refuses)
 	assert.Equal(t, Culprits{Services: []string{"a", "c"}}, found)
 	assert.LessOrEqual(t, asked, 8)
 
@@ -184,7 +184,7 @@ func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 
 	t.Run("nobody is blamed while nginx can't be asked", func(t *testing.T) {
 		c := s.says(t, versioned("a", "2"), versioned("b", "3"), versioned("c", "2"))
-		found := s.Refused(t.Context(), c, "nginx -t: no place", func(context.Context, map[string][]byte) (string, error) {
+		found := s.QuarantineCulprits(t.Context(), c, "nginx -t: no place", func(context.Context, map[string][]byte) (string, error) {
 			return "", errors.New("disk full")
 		})
 		assert.Empty(t, found.Services)
@@ -200,7 +200,7 @@ func TestServicesAtFaultAreLookedForBesideTheLoop(t *testing.T) {
 		register(t, consul, name, name+"-1", port, nil, map[string]string{"lb-protocol": "grpc", "lb-path": "/" + name})
 	}
 	add("good", 7001)
-	r.Took(r.awaitServer("127.0.0.1:7001").Entries)
+	r.NginxAccepted(r.awaitServer("127.0.0.1:7001").Entries)
 	add("bad", 7002)
 	c := r.awaitServer("127.0.0.1:7002")
 
@@ -215,7 +215,7 @@ func TestServicesAtFaultAreLookedForBesideTheLoop(t *testing.T) {
 		}
 		return "", nil
 	}
-	assert.Equal(t, []string{"bad"}, r.Refused(t.Context(), c, "nginx -t: no place", refuses).Services)
+	assert.Equal(t, []string{"bad"}, r.QuarantineCulprits(t.Context(), c, "nginx -t: no place", refuses).Services)
 	assert.Equal(t, 2, n, "without all suspects, and once more without the one there is")
 	r.await("without the bad service", func(c Configuration) bool {
 		own := string(c.Files["own.conf"])

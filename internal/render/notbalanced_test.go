@@ -129,7 +129,7 @@ func TestAnInstanceCantBeTheBalancerItself(t *testing.T) {
 	r := run(t, consul, func(o *Options) {
 		byDNS(&o.Settings)
 		o.Settings.Resolver = "127.0.0.1:9153"
-		o.Settings.Taken = []string{"localhost:9119"}
+		o.Settings.OwnAddresses = []string{"localhost:9119"}
 	})
 	for id, instance := range refused {
 		p := r.awaitProblem("service web-"+id, instance.why)

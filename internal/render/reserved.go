@@ -14,7 +14,7 @@ import (
 // reserved is what the balancer has itself, but for the ports of TCP services.
 func (s Settings) reserved() metadata.Reserved {
 	r := metadata.Reserved{Domain: resolver.Domain}
-	for _, listen := range slices.Concat(s.GRPCListen, s.HTTPListen, []string{s.Resolver}, s.Taken) {
+	for _, listen := range slices.Concat(s.GRPCListen, s.HTTPListen, []string{s.Resolver}, s.OwnAddresses) {
 		if socket, ok := parseSocket(listen); ok {
 			if port := int(socket.Port()); !slices.Contains(r.Ports, port) {
 				r.Ports = append(r.Ports, port)

@@ -50,9 +50,9 @@ type Settings struct {
 	// Resolver is the address and port where nginx asks for the servers of its
 	// upstreams; empty when they are written into its files.
 	Resolver string
-	// Taken has the other addresses and ports where lbctl listens, such as those of its
-	// API: no service can have them.
-	Taken []string
+	// OwnAddresses has the other addresses and ports where lbctl listens, such as those of
+	// its API: no service can have them.
+	OwnAddresses []string
 	// StreamModule is the path of nginx's stream module, empty when it is
 	// built in, nginx.NoStream when there is none: TCP services are then not served.
 	StreamModule string

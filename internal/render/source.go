@@ -167,8 +167,8 @@ func New(opts Options) (*Source, error) {
 // only the latest.
 func (s *Source) Updates() <-chan Configuration { return s.updates }
 
-// Took is called when nginx serves a configuration that was made from the entries.
-func (s *Source) Took(entries []endpoints.Entry) { s.table.Took(entries) }
+// NginxAccepted is called when nginx serves a configuration that was made from the entries.
+func (s *Source) NginxAccepted(entries []endpoints.Entry) { s.table.NginxAccepted(entries) }
 
 // Status returns the state of Consul, the problems and the entries. It may be called at any
 // time, also before Run.

@@ -56,11 +56,11 @@ func (s *Server) asked(c client, id uint16, name string) {
 		}
 	}
 	a := u.asker(c, now)
-	before := a.taken
+	before := a.fetched
 	answer := a.ask(id, u.version, now)
-	if a.taken != before && a.taken == u.version {
+	if a.fetched != before && a.fetched == u.version {
 		select {
-		case s.taken <- struct{}{}:
+		case s.fetched <- struct{}{}:
 		default: // it fires already
 		}
 	}

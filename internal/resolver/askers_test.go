@@ -79,7 +79,7 @@ func (w *worker) park(upstream string, d time.Duration) (answered bool) {
 // copyEvery is nginx's.
 const copyEvery = 5 * time.Second
 
-func untaken(r *Server) []string { return slices.Sorted(maps.Keys(r.Untaken())) }
+func unfetched(r *Server) []string { return slices.Sorted(maps.Keys(r.Unfetched())) }
 
 func inBubble(t *testing.T, test func(t *testing.T, r *Server)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -89,24 +89,24 @@ func inBubble(t *testing.T, test func(t *testing.T, r *Server)) {
 	})
 }
 
-func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
+func TestFetchedMeansFetchedByAllAskers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		set := time.Now()
-		assert.Equal(t, map[string]time.Time{"grpc-a": set}, r.Untaken(), "nobody has asked")
+		assert.Equal(t, map[string]time.Time{"grpc-a": set}, r.Unfetched(), "nobody has asked")
 		quick, slow := newWorker(r, 1), newWorker(r, 2)
 		quick.ask("grpc-a")
 		slow.ask("grpc-a")
 		require.Len(t, quick.answers(), 1)
 		require.Len(t, slow.answers(), 1)
-		assert.Equal(t, []string{"grpc-a"}, untaken(r), "an answer that was sent may have got lost")
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "an answer that was sent may have got lost")
 		quick.ask("grpc-a")
 		assert.Len(t, quick.answers(), 1, "there is nothing new")
-		assert.Equal(t, []string{"grpc-a"}, untaken(r), "the other has not asked again")
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "the other has not asked again")
 		slow.ask("grpc-a")
-		assert.Empty(t, untaken(r))
+		assert.Empty(t, unfetched(r))
 		select {
-		case <-r.Taken():
+		case <-r.Fetched():
 		default:
 			t.Error("nobody was notified")
 		}
@@ -117,11 +117,11 @@ func TestTakenIsWhatEverybodyWhoAsksHasTaken(t *testing.T) {
 		require.Len(t, quick.answers(), 2, "what is held is answered when there is news")
 		assert.Len(t, quick.answers()[1].Answer, 2)
 		quick.ask("grpc-a")
-		assert.Equal(t, []string{"grpc-a"}, untaken(r), "the other has it in its socket still")
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "the other has it in its socket still")
 		quick.park("grpc-a", aliveFor+copyEvery)
-		assert.Empty(t, untaken(r), "the other has gone, as after a reload")
+		assert.Empty(t, unfetched(r), "the other has gone, as after a reload")
 		time.Sleep(aliveFor + time.Millisecond)
-		assert.Equal(t, []string{"grpc-a"}, untaken(r), "nobody is there any more")
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "nobody is there any more")
 	})
 }
 
@@ -132,7 +132,7 @@ func TestAQuestionIsParkedForMinutes(t *testing.T) {
 		w.ask("grpc-a")
 		w.ask("grpc-a")
 		assert.False(t, w.park("grpc-a", parkFor*9/10-copyEvery), "copies are dropped")
-		assert.Empty(t, untaken(r), "copies show that it is there")
+		assert.Empty(t, unfetched(r), "copies show that it is there")
 		require.True(t, w.park("grpc-a", parkFor/10+2*copyEvery))
 		require.Len(t, w.answers(), 2)
 		assert.Equal(t, w.answers()[0].Answer, w.answers()[1].Answer)
@@ -156,13 +156,13 @@ func TestALostAnswerIsSentAgain(t *testing.T) {
 		time.Sleep(copyEvery)
 		w.copy("grpc-a")
 		assert.Len(t, w.answers(), 2)
-		assert.Equal(t, []string{"grpc-a"}, untaken(r))
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r))
 		w.ask("grpc-a")
-		assert.Empty(t, untaken(r))
+		assert.Empty(t, unfetched(r))
 	})
 }
 
-func TestAnNginxWithLessPatienceIsAnsweredSooner(t *testing.T) {
+func TestNginxWithAShorterTimeoutIsAnsweredSooner(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		w := newWorker(r, 1)
@@ -176,7 +176,7 @@ func TestAnNginxWithLessPatienceIsAnsweredSooner(t *testing.T) {
 	})
 }
 
-func TestWhoAsksWithManySocketsIsNotParked(t *testing.T) {
+func TestQuestionsOfTooManySocketsAreNotParked(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		for port := range uint16(maxAskers) {
@@ -210,11 +210,11 @@ func TestQuestionsForUnknownUpstreamsAreParkedAndBounded(t *testing.T) {
 		time.Sleep(aliveFor + time.Millisecond)
 		w.ask("grpc-b")
 		assert.Len(t, r.upstreams, 2)
-		assert.NotContains(t, untaken(r), "grpc-b")
+		assert.NotContains(t, unfetched(r), "grpc-b")
 	})
 }
 
-func TestAnUpstreamThatGoesIsAnsweredForNoMore(t *testing.T) {
+func TestRemovedUpstreamsGetNoAnswer(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		w := newWorker(r, 1)
@@ -224,7 +224,7 @@ func TestAnUpstreamThatGoesIsAnsweredForNoMore(t *testing.T) {
 		synctest.Wait()
 		w.copy("grpc-a")
 		assert.Len(t, w.answers(), 1, "an answer would have nginx wait for an hour")
-		assert.Empty(t, untaken(r))
+		assert.Empty(t, unfetched(r))
 		assert.False(t, r.Known("grpc-a"))
 	})
 }
@@ -235,31 +235,31 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 		old, fresh := newWorker(r, 1), newWorker(r, 2)
 		old.ask("grpc-a")
 		old.ask("grpc-a")
-		require.Empty(t, untaken(r))
+		require.Empty(t, unfetched(r))
 		require.True(t, r.Known("grpc-a"))
 
 		r.Reloading() // and nginx refuses
-		assert.Empty(t, untaken(r))
+		assert.Empty(t, unfetched(r))
 		reloaded := r.Reloading()
 		fresh.ask("grpc-a")
 		require.Len(t, fresh.answers(), 1, "whoever is new is answered at once")
 		reloaded()
-		assert.Equal(t, []string{"grpc-a"}, untaken(r))
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r))
 		assert.True(t, r.Known("grpc-a"), "nginx keeps its servers over a reload")
 		old.copy("grpc-a")
-		assert.Equal(t, []string{"grpc-a"}, untaken(r))
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r))
 		fresh.ask("grpc-a")
-		assert.Empty(t, untaken(r))
+		assert.Empty(t, unfetched(r))
 
 		r.Set(map[string][]Target{"grpc-a": targets(2)})
 		synctest.Wait()
 		assert.Len(t, old.answers(), 2, "the old one has calls still, and gets new servers")
 		fresh.ask("grpc-a")
-		assert.Empty(t, untaken(r), "but is not waited for")
+		assert.Empty(t, unfetched(r), "but is not waited for")
 	})
 }
 
-func TestWhatNginxKnows(t *testing.T) {
+func TestKnownUpstreams(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)})
 		w := newWorker(r, 1)
@@ -290,16 +290,16 @@ func TestARestartedNginxIsGivenTime(t *testing.T) {
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
-		assert.Empty(t, r.Untaken())
+		assert.Empty(t, r.Unfetched())
 		time.Sleep(time.Hour)
 
 		r.Restarted()
 		restarted := time.Now()
-		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Untaken())
+		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Unfetched())
 		time.Sleep(time.Second)
-		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Untaken())
+		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Unfetched())
 		r.Set(map[string][]Target{"grpc-a": targets(2)})
-		assert.Equal(t, map[string]time.Time{"grpc-a": time.Now()}, r.Untaken(), "they changed after that")
+		assert.Equal(t, map[string]time.Time{"grpc-a": time.Now()}, r.Unfetched(), "they changed after that")
 	})
 }
 
@@ -331,7 +331,7 @@ func TestPace(t *testing.T) {
 	})
 }
 
-func TestSoManyAnswersMayWait(t *testing.T) {
+func TestWaitingAnswersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(nil)
 		sockets := 0

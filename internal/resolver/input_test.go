@@ -67,8 +67,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 	assert.Len(t, ask(t, askFrom(t, address), srv("grpc-a")).Answer, 1)
 }
 
-// TestAPanicIsLoggedAndNothingElse has an answer panic, which none of ours should.
-func TestAPanicIsLoggedAndNothingElse(t *testing.T) {
+// TestAPanicIsOnlyLogged has an answer panic, which none of ours should.
+func TestAPanicIsOnlyLogged(t *testing.T) {
 	s := New(nil)
 	done := make(chan struct{})
 	assert.True(t, s.inTurn(client{}, 0, func() {

@@ -23,7 +23,7 @@ func many(n int, v6 bool) []Target {
 	return all
 }
 
-func TestAnswersAreWhatOthersUnderstand(t *testing.T) {
+func TestAnswersAreStandardDNS(t *testing.T) {
 	query := srvPrefix + Host("grpc-a") + "."
 	for name, want := range map[string][]Target{"IPv4": many(3, false), "IPv6": many(3, true), "both": append(many(2, true), many(2, false)...)} {
 		t.Run(name, func(t *testing.T) {

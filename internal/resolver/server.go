@@ -49,12 +49,12 @@ const (
 // nginx keeps the servers it has. An error like SERVFAIL would have nginx wait for
 // Timeout before it asks again.
 type Server struct {
-	logger *slog.Logger
-	taken  chan struct{}
-	udp    *net.UDPConn
-	tcp    net.Listener
-	ctx    context.Context // ends with Run; every wait ends with it
-	stop   context.CancelFunc
+	logger  *slog.Logger
+	fetched chan struct{}
+	udp     *net.UDPConn
+	tcp     net.Listener
+	ctx     context.Context // ends with Run; every wait ends with it
+	stop    context.CancelFunc
 
 	questions pace // of those that answers make nginx ask next
 	turns     turns
@@ -75,7 +75,7 @@ func New(logger *slog.Logger) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Server{
 		logger:    logger,
-		taken:     make(chan struct{}, 1),
+		fetched:   make(chan struct{}, 1),
 		ctx:       ctx,
 		stop:      stop,
 		questions: newPace(questionsPerSecond, questionsAtOnce),
@@ -122,7 +122,7 @@ func (s *Server) Set(upstreams map[string][]Target) {
 }
 
 // Reloading is to be called before nginx is told to reload, and what it returns when
-// new workers serve: the old ones then count no longer for what nginx has taken.
+// new workers serve: the old ones then count no longer for what nginx has fetched.
 // Their questions are still answered.
 func (s *Server) Reloading() (reloaded func()) {
 	s.mu.Lock()
@@ -152,29 +152,29 @@ func (s *Server) Restarted() {
 	}
 }
 
-// Untaken is the upstreams whose newest servers nginx has not certainly taken, and
+// Unfetched is the upstreams whose newest servers nginx has not certainly fetched, and
 // since when they have them, or nginx was restarted, if that was later. nginx has
-// certainly taken an answer when it asks the next question, a second later.
-func (s *Server) Untaken() map[string]time.Time {
+// certainly fetched an answer when it asks the next question, a second later.
+func (s *Server) Unfetched() map[string]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	untaken := map[string]time.Time{}
+	unfetched := map[string]time.Time{}
 	now := time.Now()
 	for name, u := range s.names {
-		if !u.isTaken(now) {
-			untaken[name] = u.since
+		if !u.isFetched(now) {
+			unfetched[name] = u.since
 			if s.restarted.After(u.since) {
-				untaken[name] = s.restarted
+				unfetched[name] = s.restarted
 			}
 		}
 	}
-	return untaken
+	return unfetched
 }
 
 // Known reports whether nginx has servers of the upstream: it has taken an answer
 // and goes on asking. It keeps them over reloads.
 func (s *Server) Known(name string) bool {
-	return s.hasAsker(name, func(a *asker) bool { return a.taken > 0 })
+	return s.hasAsker(name, func(a *asker) bool { return a.fetched > 0 })
 }
 
 // Asks reports whether nginx asks for an upstream. It does after a reload at once, and
@@ -200,5 +200,5 @@ func (s *Server) hasAsker(name string, fits func(*asker) bool) bool {
 	return false
 }
 
-// Taken fires when nginx has taken the newest servers of an upstream.
-func (s *Server) Taken() <-chan struct{} { return s.taken }
+// Fetched fires when nginx has fetched the newest servers of an upstream.
+func (s *Server) Fetched() <-chan struct{} { return s.fetched }

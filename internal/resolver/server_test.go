@@ -79,14 +79,14 @@ func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)})
 	conn := askFrom(t, address)
 	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "whoever asks first is answered")
-	assert.Len(t, r.Untaken(), 2)
+	assert.Len(t, r.Unfetched(), 2)
 
 	answered := make(chan *dns.Msg, 1)
 	go func() {
 		m, _, _ := (&dns.Client{Timeout: 20 * time.Second}).ExchangeWithConn(srv("grpc-a"), conn)
 		answered <- m
 	}()
-	require.Eventually(t, func() bool { return len(r.Untaken()) == 1 }, 10*time.Second, time.Millisecond, "asking again shows that the answer was taken")
+	require.Eventually(t, func() bool { return len(r.Unfetched()) == 1 }, 10*time.Second, time.Millisecond, "asking again shows that the answer was taken")
 	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002, 7003)})
 	select {
 	case m := <-answered:
@@ -103,7 +103,7 @@ func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 	assert.Equal(t, "127.0.0.1", a.Answer[0].(*dns.A).A.String())
 }
 
-func TestServerNeverSaysThatThereIsNothing(t *testing.T) {
+func TestServerNeverAnswersWithoutServers(t *testing.T) {
 	r, address := startServer(t)
 	conn := askFrom(t, address)
 	assert.Equal(t, dns.RcodeRefused, ask(t, conn, new(dns.Msg).SetQuestion("example.com.", dns.TypeA)).Rcode, "names that are not ours")
@@ -204,9 +204,9 @@ func named(t *testing.T, name string) int {
 	return int(netip.MustParseAddrPort(s.Listener.Addr().String()).Port())
 }
 
-// TestNginxTakesServers has a real nginx ask: servers come and go, the last one
+// TestNginxFetchesServers has a real nginx ask: servers come and go, the last one
 // goes, and what is taken is known.
-func TestNginxTakesServers(t *testing.T) {
+func TestNginxFetchesServers(t *testing.T) {
 	r, address := startServer(t)
 	one, two := named(t, "one"), named(t, "two")
 	r.Set(map[string][]Target{"http-a": targets(one)})
@@ -215,9 +215,9 @@ func TestNginxTakesServers(t *testing.T) {
 	answers := func(want string) func() bool {
 		return func() bool { _, body, _ := get(t, listen); return body == want }
 	}
-	taken := func() bool { return len(r.Untaken()) == 0 }
+	fetched := func() bool { return len(r.Unfetched()) == 0 }
 	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
-	require.Eventually(t, taken, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, fetched, 20*time.Second, 5*time.Millisecond)
 	for n, want := range []struct {
 		port int
 		name string
@@ -226,7 +226,7 @@ func TestNginxTakesServers(t *testing.T) {
 		r.Set(map[string][]Target{"http-a": targets(want.port)})
 		require.Eventually(t, answers(want.name), 20*time.Second, 2*time.Millisecond)
 		t.Logf("change %d: served after %s", n, time.Since(set).Round(time.Millisecond))
-		require.Eventually(t, taken, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, fetched, 20*time.Second, 5*time.Millisecond)
 		t.Logf("change %d: known to be taken after %s", n, time.Since(set).Round(time.Millisecond))
 	}
 	r.Set(map[string][]Target{"http-a": nil})
@@ -238,9 +238,9 @@ func TestNginxTakesServers(t *testing.T) {
 	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
 }
 
-// TestNginxTakesAThousandUpstreams has a fresh nginx ask for everything at once,
+// TestNginxFetchesAThousandUpstreams has a fresh nginx ask for everything at once,
 // and for one upstream whose answer is too long for UDP.
-func TestNginxTakesAThousandUpstreams(t *testing.T) {
+func TestNginxFetchesAThousandUpstreams(t *testing.T) {
 	r, address := startServer(t)
 	upstreams, names := map[string][]Target{}, []string{}
 	for n := range 1000 {
@@ -261,8 +261,8 @@ func TestNginxTakesAThousandUpstreams(t *testing.T) {
 	r.Set(upstreams)
 	began := time.Now()
 	startNginx(t, address, names...)
-	require.Eventually(t, func() bool { return len(r.Untaken()) == 0 }, 60*time.Second, 50*time.Millisecond)
-	t.Logf("all taken, for certain, after %s", time.Since(began).Round(time.Millisecond))
+	require.Eventually(t, func() bool { return len(r.Unfetched()) == 0 }, 60*time.Second, 50*time.Millisecond)
+	t.Logf("all fetched, for certain, after %s", time.Since(began).Round(time.Millisecond))
 }
 
 // parkedAt reports whether the Server has parked a question for each upstream, from
@@ -302,7 +302,7 @@ func TestOldWorkersLeaveWhileTheirQuestionsAreParked(t *testing.T) {
 		t.Logf("the old workers left after %s", time.Since(began).Round(time.Millisecond))
 		reloaded()
 	}
-	require.Eventually(t, func() bool { return len(s.Untaken()) == 0 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(s.Unfetched()) == 0 }, 20*time.Second, 5*time.Millisecond)
 }
 
 // TestNginxAsksTheNextServer sees that a question that one lbctl has parked is put to
@@ -330,5 +330,5 @@ func TestNginxAsksTheNextServer(t *testing.T) {
 	next.Set(map[string][]Target{"http-a": targets(two)})
 	require.Eventually(t, func() bool { _, body, _ := get(t, listens["http-a"]); return body == "two" }, 30*time.Second, 2*time.Millisecond)
 	t.Logf("served after %s", time.Since(began).Round(time.Millisecond))
-	require.Eventually(t, func() bool { return len(next.Untaken()) == 0 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(next.Unfetched()) == 0 }, 20*time.Second, 5*time.Millisecond)
 }

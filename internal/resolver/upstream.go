@@ -29,15 +29,15 @@ func (u *upstream) set(targets []Target, now time.Time) {
 	u.answer, u.whole = pack(u.query, targets)
 }
 
-// isTaken reports whether everybody who asks has taken the newest servers, and
+// isFetched reports whether everybody who asks has taken the newest servers, and
 // somebody does ask.
-func (u *upstream) isTaken(now time.Time) bool {
+func (u *upstream) isFetched(now time.Time) bool {
 	somebody := false
 	for _, a := range u.askers {
 		if a.old || !a.alive(now) {
 			continue
 		}
-		if a.taken < u.version {
+		if a.fetched < u.version {
 			return false
 		}
 		somebody = true
@@ -79,7 +79,7 @@ type asker struct {
 	sent      int // the version that its question was answered with; 0 while it is not
 	sentAt    time.Time
 	answering bool // its question waits for its turn to be answered
-	taken     int  // the newest version it has certainly taken
+	fetched   int  // the newest version it has certainly fetched
 	old       bool // it was there before the last reload
 }
 
@@ -92,7 +92,7 @@ func (a *asker) ask(id uint16, version int, now time.Time) bool {
 		switch {
 		case a.sent != 0:
 			// The next question shows that the answer to the last one was taken.
-			a.taken = a.sent
+			a.fetched = a.sent
 		case a.parked() && !a.heard.IsZero():
 			// nginx has given the last one up: its resolver_timeout is not Timeout, as
 			// in a template of an operator's own.
@@ -111,7 +111,7 @@ func (a *asker) ask(id uint16, version int, now time.Time) bool {
 	default:
 		// One that has been parked for long is answered right after a copy of it, when
 		// no other copy is on its way.
-		return a.taken != version || !now.Before(a.until)
+		return a.fetched != version || !now.Before(a.until)
 	}
 }
 

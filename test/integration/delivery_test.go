@@ -71,7 +71,7 @@ func TestFromReloadToDNSAndBack(t *testing.T) {
 		s.StartLbctl("--endpoints", by)
 		s.Eventually("nginx takes its servers by "+by, func() error {
 			status, err := s.Status()
-			if err == nil && (status.Endpoints.By != by || status.State != controller.Serving || len(status.Endpoints.Untaken) > 0) {
+			if err == nil && (status.Endpoints.By != by || status.State != controller.Serving || len(status.Endpoints.Unfetched) > 0) {
 				err = fmt.Errorf("by %s: %s", status.Endpoints.By, status.Summary)
 			}
 			return err

@@ -48,7 +48,7 @@ func (s *system) settled(t *testing.T, n int) (generation int) {
 			return err
 		}
 		generation = status.Nginx.Generation
-		if status.State != controller.Serving || len(status.Endpoints.Untaken) > 0 {
+		if status.State != controller.Serving || len(status.Endpoints.Unfetched) > 0 {
 			return fmt.Errorf("%s: %s", status.State, status.Summary)
 		}
 		if found := strings.Count(s.Log(), droppedBootstrap); found < n {
@@ -67,7 +67,7 @@ func (s *system) settledWithoutConsul(t *testing.T, n int) {
 		if err != nil {
 			return err
 		}
-		if found := strings.Count(s.Log(), droppedBootstrap); found < n || len(status.Endpoints.Untaken) > 0 {
+		if found := strings.Count(s.Log(), droppedBootstrap); found < n || len(status.Endpoints.Unfetched) > 0 {
 			return fmt.Errorf("%d times, want %d: %s", found, n, status.Summary)
 		}
 		return nil
