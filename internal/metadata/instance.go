@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -56,6 +57,7 @@ func parseInstance(service *api.AgentService, reserved Reserved) (metadata, erro
 		return r.metadata, nil
 	}
 	r.metadata.balanced = true
+	r.mistakes()
 	p := r.protocol()
 	routes := r.routes(p)
 	r.port(p)
@@ -67,12 +69,26 @@ func parseInstance(service *api.AgentService, reserved Reserved) (metadata, erro
 	return r.metadata, nil
 }
 
-// balanced reports whether the instance asks to be balanced, by any tag or key.
+// balanced reports whether the instance asks to be balanced, by any tag or key. A key
+// that is mistyped asks too, so that somebody hears of it.
 func (r *reader) balanced() bool {
-	return HasTag(r.tags) || slices.ContainsFunc(keys, func(key string) bool {
-		_, ok := r.meta[key]
-		return ok
-	})
+	if HasTag(r.tags) || slices.ContainsFunc(r.tags, isPair) {
+		return true
+	}
+	for key := range r.meta {
+		if slices.Contains(keys, key) || mistyped(key) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// mistakes refuses keys that lbctl doesn't know: without what they were meant to say, the
+// service could get the traffic of others.
+func (r *reader) mistakes() {
+	for _, mistake := range Mistakes(r.tags, r.meta) {
+		r.errs = append(r.errs, errors.New(mistake))
+	}
 }
 
 func (r *reader) value(key string) string { return strings.TrimSpace(r.meta[key]) }
@@ -99,9 +115,14 @@ func (r *reader) protocol() endpoints.Protocol {
 		return endpoints.HTTP
 	case r.value(KeyPort) != "":
 		return endpoints.TCP
+	case len(r.errs) > 0: // the mistyped key or tag may be the one
 	default:
-		r.errs = append(r.errs, fmt.Errorf("neither %s nor one of the tags %q and %q says what it speaks, want one of them",
-			KeyProtocol, TagGRPC, TagHTTP))
+		hint := ""
+		if tag, meant := MistypedTag(r.tags); tag != "" {
+			hint = fmt.Sprintf(" (it has the tag %q: did you mean %q?)", Shorten(tag), meant)
+		}
+		r.errs = append(r.errs, fmt.Errorf("neither %s nor one of the tags %q and %q says what it speaks, want one of them%s",
+			KeyProtocol, TagGRPC, TagHTTP, hint))
 	}
 	return ""
 }

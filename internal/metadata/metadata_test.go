@@ -22,7 +22,8 @@ func TestWhatMakesAServiceABalancedOne(t *testing.T) {
 		problem string
 	}{
 		{"nothing", nil, "", ""},
-		{"other tags and metadata", []change{consultest.Tags("v1", "grpc"), consultest.Meta("version", "1", "LB-HOST", "x")}, "", ""},
+		{"other tags and metadata", []change{consultest.Tags("v1", "grpc"), consultest.Meta("version", "1", "lb_group", "x", "registrar-owner", "host=web1")}, "", ""},
+		{"a key of no version of lbctl alone", []change{consultest.Meta("lb-team", "x")}, "", ""},
 		{"the tag grpc_server", []change{consultest.Tags("grpc_server")}, "grpc default", ""},
 		{"the tag http_server", []change{consultest.Tags("http_server", "other")}, "http default", ""},
 		{"the tag and a route", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/api")}, "http */api", ""},
@@ -37,6 +38,18 @@ func TestWhatMakesAServiceABalancedOne(t *testing.T) {
 		{"a method", []change{consultest.Meta("lb-protocol", "grpc", "lb-path", "/pkg.Service/Method")}, "grpc */pkg.Service/Method", ""},
 		{"TCP", []change{consultest.Meta("lb-protocol", "tcp", "lb-port", "6379")}, "tcp port 6379", ""},
 		{"a port says TCP", []change{consultest.Meta("lb-port", "6379")}, "tcp port 6379", ""},
+
+		{"a mistyped key", []change{consultest.Tags("http_server"), consultest.Meta("lb-paht", "/x")}, "not OK", `instance "x-1": unknown key "lb-paht", did you mean lb-path?`},
+		{"a mistyped key without a value", []change{consultest.Tags("http_server"), consultest.Meta("lb-paht", "")}, "not OK", `unknown key "lb-paht", did you mean lb-path?`},
+		{"a mistyped key beside good ones", []change{consultest.Meta("lb-protocol", "http", "lb-path", "/x", "lb-hots", "a.test")}, "not OK", `unknown key "lb-hots", did you mean lb-host?`},
+		{"a mistyped key alone", []change{consultest.Meta("lb-protocl", "http")}, "not OK", `instance "x-1": unknown key "lb-protocl", did you mean lb-protocol?`},
+		{"a key in capitals", []change{consultest.Tags("http_server"), consultest.Meta("LB-HOST", "x")}, "not OK", `unknown key "LB-HOST", did you mean lb-host?`},
+		{"a key with an underscore", []change{consultest.Tags("http_server"), consultest.Meta("lb_path", "/x")}, "not OK", `unknown key "lb_path", did you mean lb-path?`},
+		{"a key of a newer lbctl", []change{consultest.Tags("http_server"), consultest.Meta("lb-read-timeout", "5s")}, "not OK", `unknown key "lb-read-timeout", want one of lb-protocol, lb-host, lb-path, `},
+		{"a key as a tag", []change{consultest.Tags("http_server", "lb-path=/x")}, "not OK", `tag "lb-path=/x", want it as metadata, not as a tag`},
+		{"all keys as tags", []change{consultest.Tags("lb-protocol=http", "lb-path=/x")}, "not OK", `tag "lb-protocol=http", want it as metadata, not as a tag; tag "lb-path=/x", want`},
+		{"another program's tags", []change{consultest.Tags("http-server", "lb=blue", "urlprefix-/x", "lb-path")}, "", ""},
+		{"a mistyped tag", []change{consultest.Tags("http-server"), consultest.Meta("lb-path", "/x")}, "not OK", `want one of them (it has the tag "http-server": did you mean "http_server"?)`},
 
 		{"an unknown protocol", []change{consultest.Meta("lb-protocol", "udp")}, "not OK", `instance "x-1": lb-protocol "udp", want one of ["grpc" "grpcs" "http" "https" "tcp"]`},
 		{"no protocol at all", []change{consultest.Meta("lb-host", "a.test")}, "not OK", `neither lb-protocol nor one of the tags "grpc_server" and "http_server" says what it speaks`},
@@ -152,6 +165,13 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Equal(t, "v2", s.Instances[0].Version)
 		assert.Empty(t, s.Instances[1].Version)
 	})
+	t.Run("nor does one with an unknown key", func(t *testing.T) {
+		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/good")),
+			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "http", "lb-paht", "/good")))
+		assert.Equal(t, "http */good", structure(s))
+		assert.Len(t, s.Instances, 2)
+		assert.Equal(t, []string{`instance "2": unknown key "lb-paht", did you mean lb-path?`}, s.Problems)
+	})
 	t.Run("problems are told, but not a hundred times", func(t *testing.T) {
 		var all []*api.ServiceEntry
 		for n := range 100 {
@@ -202,4 +222,14 @@ func TestInstances(t *testing.T) {
 		`instance "nowhere": address "", want an IP address or a host name: it gets no traffic`,
 		`instance "portless": port "0", want 1 to 65535: it gets no traffic`,
 	}, s.Problems)
+}
+
+func TestMistypedTag(t *testing.T) {
+	for tag, want := range map[string]string{
+		"http-server": TagHTTP, "grpc.server": TagGRPC, "HTTP_SERVER": TagHTTP, "grpc_servers": TagGRPC, "http": TagHTTP, "grpc": TagGRPC,
+		"http_server": "", "v1": "", "lb.http": "", "": "",
+	} {
+		_, meant := MistypedTag([]string{"v2", tag})
+		assert.Equal(t, want, meant, tag)
+	}
 }

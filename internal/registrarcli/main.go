@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lbctl/internal/metadata"
 	"lbctl/internal/printable"
 	"lbctl/internal/registration"
 )
@@ -112,6 +113,7 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 		return exitUsage, err
 	}
 	logger := slog.New(slog.NewTextHandler(printable.Writer(cmd.ErrOrStderr()), nil))
+	warn(logger, cfg)
 	registrar, err := registration.New(cfg, logger)
 	if err != nil {
 		return exitUsage, err
@@ -119,6 +121,20 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 	ctx, stop := watchSignals(registrar)
 	defer stop()
 	return run(ctx, registrar)
+}
+
+// warn logs what lbctl will not understand of the registration. It is registered all the
+// same: the lbctl that reads it may be newer, or it is for another program.
+func warn(logger *slog.Logger, cfg registration.Config) {
+	for _, mistake := range metadata.Mistakes(cfg.Tags, cfg.Meta) {
+		logger.Warn("lbctl refuses the metadata, unless it is newer than this registrar", "problem", mistake)
+	}
+	if metadata.HasTag(cfg.Tags) {
+		return
+	}
+	if tag, meant := metadata.MistypedTag(cfg.Tags); tag != "" && cfg.Meta[metadata.KeyProtocol] == "" {
+		logger.Warn("lbctl does not know the tag", "tag", tag, "meant", meant)
+	}
 }
 
 // watchSignals makes a context that ends with the first SIGTERM or SIGINT.

@@ -4,10 +4,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
+
+	"lbctl/internal/consultest"
 )
 
 // What an agent or a server answers can hold escape sequences and newlines: they
@@ -35,4 +39,18 @@ func TestAnswersOfOthersArePrintable(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, strings.Count(p.output(), "\nregistrar: "), "one line tells why")
+}
+
+// A key or a tag that lbctl will not understand is registered, and the log says so.
+func TestWarnsOfWhatLbctlDoesNotKnow(t *testing.T) {
+	agent := consultest.Start(t)
+	p := launch(t, environment(agent, "TAGS=http-server,lb-host=a.test", "META=lb-paht=/x,lb_port=1,registrar-note=y"))
+	p.awaitLine(`problem="unknown key \"lb-paht\", did you mean lb-path?"`)
+	p.awaitLine(`problem="unknown key \"lb_port\", did you mean lb-port?"`)
+	p.awaitLine(`problem="tag \"lb-host=a.test\", want it as metadata, not as a tag"`)
+	p.awaitLine(`tag=http-server meant=http_server`)
+	awaitStatus(t, agent, api.HealthPassing)
+	assert.NotContains(t, p.output(), "registrar-")
+	p.signal(syscall.SIGTERM)
+	assert.Zero(t, p.code())
 }
