@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"lbctl/internal/metadata"
 )
 
 // CheckType is how Consul finds out whether the server is healthy.
@@ -64,6 +67,45 @@ type Check struct {
 	// DeregisterAfter is how long the instance may be critical before Consul
 	// removes it by itself, 0 for ever. Consul wants at least a minute.
 	DeregisterAfter time.Duration
+}
+
+// complete fills in the type and the TLS mode that were not given, from the protocol that
+// the server speaks; "" is unknown. A check of a server with TLS takes any certificate, as
+// lbctl does: certificates are for names, and the check goes to an IP address. An endpoint
+// on another port than the server's may speak differently.
+func (c *Check) complete(protocol string) {
+	family := strings.TrimSuffix(protocol, "s")
+	if c.Type == "" {
+		c.Type = CheckGRPC
+		if family == "http" || family == "tcp" {
+			c.Type = CheckType(family)
+		}
+	}
+	if c.TLS != "" {
+		return
+	}
+	c.TLS = TLSOff
+	ownPort := c.Endpoint == "" || strings.HasPrefix(c.Endpoint, "/")
+	if ownPort && protocol == string(c.Type)+"s" {
+		c.TLS = TLSSkipVerify
+	}
+}
+
+// protocolOf is what the server speaks by the metadata and tags that lbctl reads; "" if
+// they don't say it.
+func protocolOf(cfg Config) string {
+	grpc, http := slices.Contains(cfg.Tags, metadata.TagGRPC), slices.Contains(cfg.Tags, metadata.TagHTTP)
+	switch said := strings.ToLower(strings.TrimSpace(cfg.Meta[metadata.KeyProtocol])); {
+	case said != "":
+		return said
+	case grpc && !http:
+		return "grpc"
+	case http && !grpc:
+		return "http"
+	case !grpc && !http && cfg.Meta[metadata.KeyPort] != "":
+		return "tcp"
+	}
+	return ""
 }
 
 // target is the endpoint with what was left open filled in.

@@ -279,10 +279,10 @@ func (r *Registrar) stoppedProcess() int {
 	pid := server.stopped()
 	switch {
 	case pid != 0 && r.stopped == 0:
-		r.logger.Warn("the command is stopped and serves nobody", "pid", pid,
+		r.logger.Warn("the command is stopped by a signal and answers no request", "pid", pid,
 			"remedy", "kill -CONT; a server must not read from the terminal")
 	case pid == 0 && r.stopped != 0:
-		r.logger.Info("the command runs on", "pid", r.stopped)
+		r.logger.Info("the command runs again", "pid", r.stopped)
 	}
 	r.stopped = pid
 	return pid

@@ -119,7 +119,7 @@ var settings = []Setting{
 	},
 
 	{
-		Group: groupCheck, Flag: "check-type", Env: "HEALTH_CHECK_TYPE", Value: "TYPE", Default: "grpc",
+		Group: groupCheck, Flag: "check-type", Env: "HEALTH_CHECK_TYPE", Value: "TYPE", Default: "(by the protocol)",
 		Usage: "grpc, http, tcp, or ttl (a heartbeat of the registrar)",
 		set: func(c *Config, v []string) error {
 			c.Check.Type = CheckType(last(v))
@@ -135,7 +135,7 @@ var settings = []Setting{
 		},
 	},
 	{
-		Group: groupCheck, Flag: "check-tls", Env: "HEALTH_CHECK_TLS", Value: "MODE", Default: "off",
+		Group: groupCheck, Flag: "check-tls", Env: "HEALTH_CHECK_TLS", Value: "MODE", Default: "(by the protocol)",
 		Usage: "off, verify, or skip-verify (any certificate); for grpc and http",
 		set: func(c *Config, v []string) error {
 			c.Check.TLS = TLSMode(last(v))
@@ -309,7 +309,12 @@ func Parse(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: %w", source, err))
 		}
 	}
+	protocol, typeGiven := protocolOf(cfg), cfg.Check.Type != ""
+	cfg.Check.complete(protocol)
 	if err := cfg.Check.validEndpoint(); err != nil {
+		if protocol != "" && !typeGiven {
+			err = fmt.Errorf("%w (the check is of type %s by META and TAGS; HEALTH_CHECK_TYPE sets another)", err, cfg.Check.Type)
+		}
 		mistakes = append(mistakes, fmt.Errorf("%s: %w", name["check-endpoint"], err))
 	}
 	if tlsUseless := cfg.Check.Type == CheckTCP || cfg.Check.Type == CheckTTL; tlsUseless && cfg.Check.TLS != TLSOff {

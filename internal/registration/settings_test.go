@@ -196,6 +196,11 @@ func TestParseMistakes(t *testing.T) {
 			},
 		},
 		{
+			name: "an endpoint that does not fit to the protocol",
+			env:  map[string]string{"TAGS": "http_server", "HEALTH_CHECK_ENDPOINT": "127.0.0.1:80"},
+			want: []string{`HEALTH_CHECK_ENDPOINT: "127.0.0.1:80" is not a URL, want one like http://127.0.0.1:8080/health, or a path like /health (the check is of type http by META and TAGS; HEALTH_CHECK_TYPE sets another)`},
+		},
+		{
 			name: "an endpoint for a heartbeat",
 			env:  map[string]string{"HEALTH_CHECK_TYPE": "ttl", "HEALTH_CHECK_ENDPOINT": "127.0.0.1:80"},
 			want: []string{`HEALTH_CHECK_ENDPOINT: "127.0.0.1:80" given for a check of type ttl, which asks nothing; want none`},
@@ -208,6 +213,38 @@ func TestParseMistakes(t *testing.T) {
 			_, err := parse(env, test.args...)
 			require.Error(t, err)
 			assert.Equal(t, test.want, strings.Split(err.Error(), "\n"))
+		})
+	}
+}
+
+func TestCheckFollowsTheProtocol(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want CheckType
+		tls  TLSMode
+	}{
+		{"nothing says the protocol", nil, CheckGRPC, TLSOff},
+		{"the tag of gRPC", []string{"--tags=v1,grpc_server"}, CheckGRPC, TLSOff},
+		{"the tag of HTTP", []string{"--tags=http_server"}, CheckHTTP, TLSOff},
+		{"both tags", []string{"--tags=http_server,grpc_server"}, CheckGRPC, TLSOff},
+		{"the metadata", []string{"--meta=lb-protocol=HTTP", "--tags=grpc_server"}, CheckHTTP, TLSOff},
+		{"HTTPS", []string{"--meta=lb-protocol=https"}, CheckHTTP, TLSSkipVerify},
+		{"gRPC with TLS", []string{"--meta=lb-protocol=grpcs"}, CheckGRPC, TLSSkipVerify},
+		{"TCP", []string{"--meta=lb-protocol=tcp"}, CheckTCP, TLSOff},
+		{"a port for TCP", []string{"--meta=lb-port=6379"}, CheckTCP, TLSOff},
+		{"a protocol that is not known", []string{"--meta=lb-protocol=udp"}, CheckGRPC, TLSOff},
+		{"another type is given", []string{"--meta=lb-protocol=https", "--check-type=tcp"}, CheckTCP, TLSOff},
+		{"TLS is given", []string{"--meta=lb-protocol=https", "--check-tls=off"}, CheckHTTP, TLSOff},
+		{"a path of the server", []string{"--meta=lb-protocol=https", "--check-endpoint=/health"}, CheckHTTP, TLSSkipVerify},
+		{"another endpoint", []string{"--meta=lb-protocol=grpcs", "--check-endpoint=127.0.0.1:1"}, CheckGRPC, TLSOff},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			cfg, err := parse(map[string]string{"APP_NAME": "a", "APP_PORT": "1"}, test.args...)
+			require.NoError(t, err)
+			assert.Equal(t, test.want, cfg.Check.Type)
+			assert.Equal(t, test.tls, cfg.Check.TLS)
 		})
 	}
 }
