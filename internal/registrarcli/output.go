@@ -54,7 +54,7 @@ func surviveClosedOutput() {
 func (o *output) run() {
 	for line := range o.lines {
 		if lost := o.lost.Swap(0); lost > 0 {
-			fmt.Fprintf(o.w, "registrar: %d lines are missing here, nobody read them\n", lost)
+			fmt.Fprintf(o.w, "registrar: %d lines of the log are missing here, because they could not be written in time\n", lost)
 		}
 		_, _ = o.w.Write(line.text) // there is nowhere to report the error
 		o.stuck.Store(false)

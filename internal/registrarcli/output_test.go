@@ -120,7 +120,7 @@ func TestOutputSaysHowMuchIsMissing(t *testing.T) {
 	consultest.Eventually(t, patience, func() (bool, string) {
 		fmt.Fprintln(o, "the end")
 		text := blocked.String()
-		return strings.Contains(text, "lines are missing here") && strings.HasSuffix(text, "the end\n"), text
+		return strings.Contains(text, "lines of the log are missing here") && strings.HasSuffix(text, "the end\n"), text
 	})
 	assert.True(t, strings.HasPrefix(blocked.String(), "line 0\nregistrar: "), blocked.String())
 }

@@ -17,8 +17,8 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// A command that is stopped serves nobody: under a ttl check it is critical until
-// it runs on.
+// A command that is stopped answers no request: under a ttl check it is critical until
+// it runs again.
 func TestExecStoppedCommandIsCritical(t *testing.T) {
 	agent := consultest.Start(t)
 	for name, command := range map[string]string{
@@ -31,11 +31,11 @@ func TestExecStoppedCommandIsCritical(t *testing.T) {
 			awaitStatus(t, agent, api.HealthPassing)
 			require.NoError(t, syscall.Kill(server, syscall.SIGSTOP))
 			awaitStatus(t, agent, api.HealthCritical)
-			p.awaitLine("the command is stopped and serves nobody")
+			p.awaitLine("the command is stopped by a signal and answers no request")
 			assert.Contains(t, checkOutput(t, agent), fmt.Sprintf("process %d of the command is stopped by a signal", server))
 			require.NoError(t, syscall.Kill(server, syscall.SIGCONT))
 			awaitStatus(t, agent, api.HealthPassing)
-			p.awaitLine("the command runs on")
+			p.awaitLine("the command runs again")
 			p.signal(syscall.SIGTERM)
 			p.code()
 			awaitStatus(t, agent, "absent")
