@@ -16,9 +16,9 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// TestAnAgentThatHasLostItsServersIsToldWhereTheyAre has an agent as it is after a
+// TestAnAgentThatLostItsServersRejoins has an agent as it is after a
 // partition; test/e2e has a real one.
-func TestAnAgentThatHasLostItsServersIsToldWhereTheyAre(t *testing.T) {
+func TestAnAgentThatLostItsServersRejoins(t *testing.T) {
 	tests := []struct {
 		name    string
 		allowed bool

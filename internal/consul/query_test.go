@@ -102,7 +102,7 @@ func TestAQueryIsSentAgainUntilItSucceeds(t *testing.T) {
 	}
 }
 
-func TestAQueryKnowsSinceWhenItFails(t *testing.T) {
+func TestAQueryRemembersItsFirstFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		s := newScript(t, scripted{err: errScript}, scripted{err: errScript}, scripted{err: errScript})
@@ -149,7 +149,7 @@ func TestARenewedQueryIsAskedAnewAtOnce(t *testing.T) {
 	}
 }
 
-func TestAQueryThatIsGivenUpKnowsWhy(t *testing.T) {
+func TestACancelledQueryReportsItsLastError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := slowService{newServiceQuery("web", metadata.Reserved{})}
 		q := newQuery(slow, func() {})
@@ -211,7 +211,7 @@ func (s slowService) FetchContext(ctx context.Context, _ *dependency.ClientSet, 
 	return nil, nil, ctx.Err()
 }
 
-func TestAnAnswerMayTakeAsLongAsConsulMayWait(t *testing.T) {
+func TestTheTimeoutIsLongerThanConsulMayWait(t *testing.T) {
 	service, err := dependency.NewHealthServiceQuery("web|any")
 	require.NoError(t, err)
 	list, err := dependency.NewCatalogServicesQuery("")
@@ -238,7 +238,7 @@ func TestAnAnswerMayTakeAsLongAsConsulMayWait(t *testing.T) {
 	}
 }
 
-func TestErrorsInWords(t *testing.T) {
+func TestErrorText(t *testing.T) {
 	for _, tt := range []struct {
 		name          string
 		err           error
@@ -258,7 +258,7 @@ func TestErrorsInWords(t *testing.T) {
 	}
 }
 
-func TestAWatchHasStalledWhenItStaysBehind(t *testing.T) {
+func TestAWatchThatStaysBehindHasStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuery(newScript(t), func() {})
 		q.succeeded(7)
@@ -279,7 +279,7 @@ func TestAWatchHasStalledWhenItStaysBehind(t *testing.T) {
 	})
 }
 
-func TestEveryServiceIsLookedAtInItsTurn(t *testing.T) {
+func TestEveryServiceIsCheckedInTurn(t *testing.T) {
 	for _, n := range []int{0, 1, 9, 10, 1000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			table, err := endpoints.Open("", endpoints.Options{})
@@ -318,7 +318,7 @@ func TestRetriesNeverEnd(t *testing.T) {
 	}
 }
 
-func TestTheWayToConsulIsTheSameForBothClients(t *testing.T) {
+func TestBothClientsUseTheSameSettings(t *testing.T) {
 	in := clientInput(&api.Config{
 		Address: "consul.example:8501", Scheme: "https", Token: "t", TokenFile: "f", Namespace: "n",
 		HttpAuth: &api.HttpBasicAuth{Username: "u", Password: "p"},

@@ -96,7 +96,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	assert.NoError(t, list(c))
 }
 
-func TestARefusalIsToldAsWhatItIs(t *testing.T) {
+func TestRefusalsAreExplained(t *testing.T) {
 	authority := consultest.NewAuthority(t)
 	consul := consultest.Start(t, consultest.ACL(), consultest.TLS(authority))
 	dir := t.TempDir()

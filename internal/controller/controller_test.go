@@ -102,7 +102,7 @@ func TestOneApplyInFlightAndTheLatestWins(t *testing.T) {
 	})
 }
 
-func TestWhatIsServedIsNotAppliedAgain(t *testing.T) {
+func TestAnUnchangedConfigurationIsNotAppliedAgain(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.wait(time.Minute)
@@ -119,7 +119,7 @@ func TestWhatIsServedIsNotAppliedAgain(t *testing.T) {
 	})
 }
 
-func TestAChangeThatIsTakenBackWhileItSettlesIsNone(t *testing.T) {
+func TestAChangeUndoneWhileItSettlesIsNotApplied(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.say("b")
@@ -130,7 +130,7 @@ func TestAChangeThatIsTakenBackWhileItSettlesIsNone(t *testing.T) {
 	})
 }
 
-func TestAChangeThatIsTakenBackWhileItIsAppliedIsTakenBack(t *testing.T) {
+func TestAChangeUndoneWhileItIsAppliedIsUndone(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.wait(time.Minute)
@@ -205,7 +205,7 @@ func TestTheNextConfigurationGoesAtOnceEvenRightAfterAFailure(t *testing.T) {
 	})
 }
 
-func TestAConfigurationThatGoesAwayIsNoProblemAnyMore(t *testing.T) {
+func TestAWithdrawnConfigurationIsNoProblem(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("good")
 		r.server.with(func() { r.server.fail = func(string) error { return nginx.ErrRejected } })
@@ -363,7 +363,7 @@ func TestARollbackWaitsForTheApplyInFlight(t *testing.T) {
 	})
 }
 
-func TestACrashInTheMiddleOfARollbackEndsWhereTheOperatorWantedToBe(t *testing.T) {
+func TestARollbackSurvivesACrash(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.wait(time.Minute)
@@ -395,7 +395,7 @@ func TestAPinnedGenerationThatIsGone(t *testing.T) {
 	})
 }
 
-func TestDriftOfWhatIsServed(t *testing.T) {
+func TestDriftOfTheServedGeneration(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.wait(time.Minute)
@@ -506,7 +506,7 @@ func TestDriftWhileFrozenMovesThePin(t *testing.T) {
 	})
 }
 
-func TestDriftThatCantBeCorrectedIsRetriedLessAndLess(t *testing.T) {
+func TestDriftThatCantBeCorrectedIsRetriedWithPauses(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.wait(time.Minute)

@@ -63,7 +63,7 @@ func TestAFaultOfOneServiceDoesNotAffectOthers(t *testing.T) {
 	})
 }
 
-func TestTheSourceIsAskedForCulprits(t *testing.T) {
+func TestRejectedConfigurationsQuarantineCulprits(t *testing.T) {
 	tests := []struct {
 		name   string
 		err    error

@@ -185,7 +185,7 @@ func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
 	})
 }
 
-func TestAnNginxThatAsksNoMoreIsReloadedOnce(t *testing.T) {
+func TestAnNginxThatStopsAskingIsReloadedOnce(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.servers(1)
 		f.take()
@@ -206,7 +206,7 @@ func TestAnNginxThatAsksNoMoreIsReloadedOnce(t *testing.T) {
 	})
 }
 
-func TestServersThatNginxStartedWithAreDroppedOnceItHasAskedForAll(t *testing.T) {
+func TestBootstrapServersAreDroppedOnceNginxHasFetchedAll(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.server.start("grpc-hello")
 		r.servers(1)
@@ -311,7 +311,7 @@ func TestInstancesComeAndGoWhileAGenerationIsPinned(t *testing.T) {
 	})
 }
 
-func TestStatusCountsWhatNginxHasAfterARollback(t *testing.T) {
+func TestStatusCountsServedInstancesAfterARollback(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-hello")
 		f.take()
@@ -351,7 +351,7 @@ func (r *rig) asksFor(hash string, upstreams ...string) {
 	synctest.Wait()
 }
 
-func TestTheGenerationSaysWhatNginxAsksFor(t *testing.T) {
+func TestTheGenerationStoresTheUpstreams(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-a", "grpc-b")
 		f.take()
@@ -361,9 +361,9 @@ func TestTheGenerationSaysWhatNginxAsksFor(t *testing.T) {
 	})
 }
 
-// TestTextIsNoUpstream has an older lbctl's generation, which has no list, and values
+// TestTextThatLooksLikeAnUpstreamIsIgnored has an older lbctl's generation, which has no list, and values
 // of services that read like the host name of an upstream.
-func TestTextIsNoUpstream(t *testing.T) {
+func TestTextThatLooksLikeAnUpstreamIsIgnored(t *testing.T) {
 	files := map[string][]byte{"http.conf": []byte(`upstream http-web {
     server http-web.u.lbctl.internal service=lb resolve max_fails=1 fail_timeout=2s;
 }
@@ -378,7 +378,7 @@ server {
 	assert.Equal(t, asked{upstreams: map[string]bool{}, known: true}, a)
 }
 
-func TestAnUpstreamThatNoServiceStandsBehindIsAnswered(t *testing.T) {
+func TestUpstreamsWithoutAServiceAreAnswered(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-a", "grpc-b")
 		f.take()
@@ -458,7 +458,7 @@ func (r *rig) services(hash string, port int, names ...string) {
 	synctest.Wait()
 }
 
-func TestAGenerationOfAnOlderLbctlBlocksNothing(t *testing.T) {
+func TestAGenerationOfAnOlderLbctlDoesNotBlock(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-a")
 		f.take()
@@ -481,8 +481,8 @@ func TestAGenerationOfAnOlderLbctlBlocksNothing(t *testing.T) {
 	})
 }
 
-// TestEachUpstreamDropsItsBootstrapServersForItself has one that nginx never asks for.
-func TestEachUpstreamDropsItsBootstrapServersForItself(t *testing.T) {
+// TestEachUpstreamDropsItsOwnBootstrapServers has one that nginx never asks for.
+func TestEachUpstreamDropsItsOwnBootstrapServers(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-a", "grpc-b", "grpc-c")
 		f.take()
@@ -538,8 +538,8 @@ func TestOutdatedBootstrapServersAreNotServing(t *testing.T) {
 	})
 }
 
-// TestBootstrapServersOfOneServiceDoNotHoldBackOthers can't write the file of one upstream.
-func TestBootstrapServersOfOneServiceDoNotHoldBackOthers(t *testing.T) {
+// TestBootstrapServersOfOneServiceDoNotDelayOthers can't write the file of one upstream.
+func TestBootstrapServersOfOneServiceDoNotDelayOthers(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.server.with(func() { r.server.bootstrapLeft = map[string]error{"grpc-a": errors.New("file name too long")} })
 		r.asksFor("one", "grpc-a", "grpc-b")

@@ -87,7 +87,7 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 	assert.Equal(t, 2, again.newestFirst()[0].Generation)
 }
 
-func TestHistorySaysWhatItCantDo(t *testing.T) {
+func TestHistoryReportsWriteErrors(t *testing.T) {
 	h := newHistory(filepath.Join(t.TempDir(), "missing", "history.jsonl"))
 	assert.Error(t, addAndWrite(h, Event{}))
 	assert.Len(t, h.newestFirst(), 1, "it is remembered even so")

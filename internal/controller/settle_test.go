@@ -81,7 +81,7 @@ func TestOldWorkersSlowReloadsDown(t *testing.T) {
 	}
 }
 
-func TestTheStatusSaysThatOldWorkersAreInTheWay(t *testing.T) {
+func TestStatusSaysThatOldWorkersDelayReloads(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.server.old = []nginx.Process{
 			{Retired: time.Now().Add(-time.Minute), Memory: 7 << 20},

@@ -95,7 +95,7 @@ func clientReport(t *testing.T, args ...string) (code int, r report, stderr stri
 	return code, r, stderr
 }
 
-func TestOneCallPrintsTheAnswerAndNothingElse(t *testing.T) {
+func TestOneCallPrintsOnlyTheAnswer(t *testing.T) {
 	_, addr := serve(t, func(context.Context, int) (string, error) { return "Hello from 1b40646880d9.", nil })
 	_, port, err := net.SplitHostPort(addr)
 	require.NoError(t, err)

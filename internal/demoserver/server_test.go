@@ -230,7 +230,7 @@ func TestHealth(t *testing.T) {
 	assert.Equal(t, "DEBUG", p.line("call")["level"], "health checks are not worth a line at info")
 }
 
-func TestStopTellsWatchersAndDoesNotWaitForThem(t *testing.T) {
+func TestStopNotifiesWatchersWithoutWaiting(t *testing.T) {
 	for _, service := range []string{"", "protos.Ping", "other"} {
 		t.Run("watching "+service, func(t *testing.T) {
 			p := start(t, "-drain=1h")

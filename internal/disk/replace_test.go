@@ -30,7 +30,7 @@ func TestReplace(t *testing.T) {
 	assert.Len(t, files, 1, "nothing is left behind")
 }
 
-func TestWhatCanNotBeReplacedStays(t *testing.T) {
+func TestAFailedReplaceKeepsTheOldFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "taken")
 	require.NoError(t, os.Mkdir(path, 0o755))

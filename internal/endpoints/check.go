@@ -6,14 +6,13 @@ import (
 	"strings"
 )
 
-// Check is how lbctl asks an instance itself whether it can serve, as in its
-// lb-check metadata:
+// Check is how lbctl probes the instances of a service, from its lb-check metadata:
 //
-//	tcp           its port takes connections; the default, also when empty
-//	http:/path    a GET of the path is answered with a status of 200 to 399
-//	grpc          gRPC's health service says that the server is SERVING
-//	grpc:NAME     it says so of the service NAME
-//	none          it is not asked
+//	tcp           the port accepts connections; the default, also when empty
+//	http:/path    the answer to a GET of the path has a status of 200 to 399
+//	grpc          gRPC's health service reports the server as SERVING
+//	grpc:NAME     gRPC's health service reports the service NAME as SERVING
+//	none          no probe
 type Check string
 
 // The checks without a parameter.
@@ -28,7 +27,7 @@ var (
 	checkService = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,255}$`)
 )
 
-// Valid reports whether it is one of the checks there are.
+// Valid reports whether c is a known check.
 func (c Check) Valid() bool {
 	switch c {
 	case "", CheckTCP, CheckGRPC, CheckNone:
@@ -42,10 +41,10 @@ func (c Check) Valid() bool {
 	return ok && checkService.MatchString(service)
 }
 
-// HTTPPath is the path that an HTTP check gets; false for other checks.
+// HTTPPath returns the path that an HTTP check requests; false for other checks.
 func (c Check) HTTPPath() (string, bool) { return strings.CutPrefix(string(c), "http:") }
 
-// GRPCService is the service that a gRPC check asks about, "" for the whole server;
+// GRPCService returns the service that a gRPC check asks about, "" for the whole server;
 // false for other checks.
 func (c Check) GRPCService() (string, bool) {
 	if c == CheckGRPC {

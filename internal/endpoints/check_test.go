@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestChecksThatThereAre(t *testing.T) {
+func TestValidChecks(t *testing.T) {
 	for _, c := range []Check{"", "tcp", "none", "http:/", "http://host/", "http:/health?full=1", "grpc", "grpc:pkg.Service", "grpc:pkg_1.Service-2/x"} {
 		assert.True(t, c.Valid(), c)
 	}

@@ -17,7 +17,7 @@ func TestMaxStale(t *testing.T) {
 	away, filtered := Trust{NoLeader: true}, Trust{Filtered: true}
 	at := func(d time.Duration) time.Time { return noon.Add(d) }
 
-	t.Run("Consul is away after a long quiet", func(t *testing.T) {
+	t.Run("Consul goes away after an hour without changes", func(t *testing.T) {
 		tb := tuned(t, Options{MaxStale: time.Minute})
 		tb.Observe(noon, all)
 		assert.Zero(t, tb.NextDeadline())
@@ -82,7 +82,7 @@ func TestTheAgeSurvivesARestart(t *testing.T) {
 		}
 		crashed, err := Open(path, opts)
 		require.NoError(t, err)
-		assert.WithinDuration(t, time.Now().Add(10*time.Minute), crashed.NextDeadline(), tb.file.interval, "nothing was said at the end")
+		assert.WithinDuration(t, time.Now().Add(10*time.Minute), crashed.NextDeadline(), tb.file.interval, "the table was not saved at the end")
 		tb.SetTrust(time.Now(), Trust{NoLeader: true})
 		left := time.Now()
 		time.Sleep(5 * time.Minute)
@@ -102,9 +102,9 @@ func TestTheAgeSurvivesARestart(t *testing.T) {
 		assert.Zero(t, tb.NextDeadline())
 
 		tb.SetTrust(time.Now(), Trust{})
-		assert.Equal(t, "hello[]", rotation(tb.Entries()), "Consul has not said anything yet")
+		assert.Equal(t, "hello[]", rotation(tb.Entries()), "Consul has not answered yet")
 		assert.Equal(t, "hello[a b]", rotation(tb.Observe(time.Now(), all)))
-		assert.False(t, tb.Reconsider(time.Now()), "there is something to observe")
+		assert.False(t, tb.Reconsider(time.Now()), "there was an observation")
 	})
 }
 
@@ -127,7 +127,7 @@ func TestASnapshotWithoutAgesIsAsOldAsItsLastChange(t *testing.T) {
 	assert.Equal(t, noon.Add(time.Minute), tb.NextDeadline().UTC())
 }
 
-func TestASnapshotKnowsTheAgeOfWhatIsUnconfirmed(t *testing.T) {
+func TestASnapshotStoresTheAgeOfUnconfirmedServices(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	tb := open(t, path)
 	left := time.Now().Add(-time.Hour)
@@ -144,7 +144,7 @@ func TestASnapshotKnowsTheAgeOfWhatIsUnconfirmed(t *testing.T) {
 	assert.True(t, left.Equal(tb.records["b"].confirmed), "%s", tb.records["b"].confirmed)
 }
 
-func TestProbesEjectWhatIsOnlyRemembered(t *testing.T) {
+func TestProbesEjectUnconfirmedInstances(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	tb := open(t, path)
 	tb.Observe(noon, []Service{service("hello", "a", "b")})
@@ -155,7 +155,7 @@ func TestProbesEjectWhatIsOnlyRemembered(t *testing.T) {
 	assert.True(t, tb.Reconsider(noon))
 	assert.Equal(t, "hello[a]", rotation(tb.Entries()))
 	tb.Readmit("hello", "node-b", "b", ByProbe)
-	assert.True(t, tb.Reconsider(noon), "nginx is to have it back")
-	assert.True(t, tb.Reconsider(noon), "and may not have taken it yet")
+	assert.True(t, tb.Reconsider(noon), "nginx gets it back")
+	assert.True(t, tb.Reconsider(noon), "nginx may not have it yet")
 	assert.Equal(t, "hello[a b]", rotation(tb.Entries()))
 }

@@ -28,11 +28,11 @@ func TestEjection(t *testing.T) {
 		{"the only one stays", 0, service("hello", "a"), []string{"a"}, "hello[a]"},
 		{"the only one in rotation stays", 0, service("hello", "a", "b:critical"), []string{"a"}, "hello[a]"},
 		{"no more than half, those that failed first", 0, service("hello", "a", "b", "c", "d"), []string{"d", "b", "a"}, "hello[a c]"},
-		{"all: half stays", 0, service("hello", "a", "b", "c", "d"), []string{"a", "b", "c", "d"}, "hello[c d]"},
+		{"half of all stays", 0, service("hello", "a", "b", "c", "d"), []string{"a", "b", "c", "d"}, "hello[c d]"},
 		{"one of five is more than a tenth, and one is always possible", 0.1, service("hello", "a", "b", "c", "d", "e"), []string{"a", "b"}, "hello[b c d e]"},
-		{"with a share of all one stays", 1, service("hello", "a", "b", "c"), []string{"a", "b", "c"}, "hello[c]"},
-		{"what Consul does not have in rotation is not ours to eject", 0, service("hello", "a", "b", "c:critical"), []string{"c"}, "hello[a b]"},
-		{"one that nobody knows", 0, service("hello", "a", "b"), []string{"x"}, "hello[a b]"},
+		{"with a share of 1 one stays", 1, service("hello", "a", "b", "c"), []string{"a", "b", "c"}, "hello[c]"},
+		{"an instance that Consul has out of rotation is not ejected", 0, service("hello", "a", "b", "c:critical"), []string{"c"}, "hello[a b]"},
+		{"an unknown instance", 0, service("hello", "a", "b"), []string{"x"}, "hello[a b]"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestEjection(t *testing.T) {
 	}
 }
 
-func TestAnEjectionSaysWhatItIs(t *testing.T) {
+func TestEntriesListEjections(t *testing.T) {
 	tb := table(t)
 	all := []Service{service("hello", "a", "b", "c")}
 	tb.Observe(noon, all)
@@ -96,7 +96,7 @@ func TestAnEjectionEnds(t *testing.T) {
 		moved.Instances[1].Address = "10.0.0.9"
 		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, []Service{moved})))
 	})
-	t.Run("when it is no longer asked", func(t *testing.T) {
+	t.Run("when it is no longer probed", func(t *testing.T) {
 		tb := ejected(t)
 		unasked := service("hello", "a", "b")
 		unasked.Check = CheckNone
@@ -129,5 +129,5 @@ func TestAnEjectedInstanceThatVanishesIsNotHeld(t *testing.T) {
 	assert.Equal(t, "hello[a d]", rotation(tb.Observe(noon, all)))
 	assert.Zero(t, tb.Vanishing([]Service{service("hello", "a", "d")}))
 	assert.Equal(t, 1, tb.Vanishing([]Service{service("hello", "a", "b")}))
-	assert.Equal(t, "hello[a d]", rotation(tb.Observe(noon, []Service{service("hello", "a")})), "the one that was kept is")
+	assert.Equal(t, "hello[a d]", rotation(tb.Observe(noon, []Service{service("hello", "a")})), "the instance that was kept is held")
 }

@@ -2,15 +2,15 @@ package endpoints
 
 import "net/netip"
 
-// metadataServices are the addresses, beside link-local ones, where clouds tell a
-// machine its credentials.
+// metadataServices are the addresses, beside link-local ones, where clouds give a machine
+// its credentials.
 var metadataServices = []netip.Addr{
 	netip.MustParseAddr("fd00:ec2::254"),
 	netip.MustParseAddr("fd20:ce::254"),
 	netip.MustParseAddr("100.100.100.200"),
 }
 
-// Forbidden says why no instance may have an IP address; empty when one may.
+// Forbidden returns why no instance may have an IP address; empty if one may.
 func Forbidden(address netip.Addr) string {
 	address = address.Unmap()
 	switch {

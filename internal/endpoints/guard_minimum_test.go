@@ -21,16 +21,16 @@ func TestMinimumInstances(t *testing.T) {
 		before, after Service
 		want          string // the rotation
 	}{
-		{"what would leave less is held", 0, least(2, "a", "b", "c"), least(2, "a"), "hello[a b c]"},
-		{"what leaves enough goes", 0, least(2, "a", "b", "c"), least(2, "a", "b"), "hello[a b]"},
-		{"what left gracefully goes", 0, least(3, "a", "b", "c:critical"), least(3, "a", "b"), "hello[a b]"},
-		{"what fails its checks leaves the rotation", 0, least(2, "a", "b"), least(2, "a", "b:critical"), "hello[a]"},
-		{"what was replaced goes", 0, least(2, "a", "b"), least(2, "b", "c"), "hello[b c]"},
-		{"without one nothing is held", 0, least(0, "a", "b", "c"), least(0, "a"), "hello[a]"},
-		{"the option is for all services", 2, least(0, "a", "b", "c"), least(0, "a"), "hello[a b c]"},
-		{"a service's own goes before", 3, least(1, "a", "b", "c"), least(1, "a"), "hello[a]"},
-		{"one that is lowered counts at once", 0, least(3, "a", "b", "c"), least(1, "a"), "hello[a]"},
-		{"the last good one counts where the data can't be understood", 0, least(2, "a", "b"),
+		{"instances below the minimum are held", 0, least(2, "a", "b", "c"), least(2, "a"), "hello[a b c]"},
+		{"instances above the minimum go", 0, least(2, "a", "b", "c"), least(2, "a", "b"), "hello[a b]"},
+		{"instances that left gracefully go", 0, least(3, "a", "b", "c:critical"), least(3, "a", "b"), "hello[a b]"},
+		{"an instance that fails its checks leaves the rotation", 0, least(2, "a", "b"), least(2, "a", "b:critical"), "hello[a]"},
+		{"a replaced instance goes", 0, least(2, "a", "b"), least(2, "b", "c"), "hello[b c]"},
+		{"without a minimum nothing is held", 0, least(0, "a", "b", "c"), least(0, "a"), "hello[a]"},
+		{"the option applies to all services", 2, least(0, "a", "b", "c"), least(0, "a"), "hello[a b c]"},
+		{"a service's own minimum overrides the option", 3, least(1, "a", "b", "c"), least(1, "a"), "hello[a]"},
+		{"a lowered minimum counts at once", 0, least(3, "a", "b", "c"), least(1, "a"), "hello[a]"},
+		{"the last good minimum counts while the data is invalid", 0, least(2, "a", "b"),
 			Service{Name: "hello", Instances: service("hello", "a").Instances}, "hello[a b]"},
 	}
 	for _, tt := range tests {

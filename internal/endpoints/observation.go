@@ -2,13 +2,13 @@ package endpoints
 
 import "slices"
 
-// observation is the catalog at one moment, beside what was known before.
+// observation is the catalog at one moment, with the records from before.
 type observation struct {
 	services map[string]Service
 	before   map[string]*record
-	// Made when they are asked for: mostly little has changed.
+	// Both are built on first use, since most services have not changed.
 	ids map[string]map[id]bool
-	at  map[string][]registered // by host and port; of services that changed
+	at  map[string][]registered // by host and port; only services that changed
 }
 
 // registered is an instance in the catalog.
@@ -55,23 +55,24 @@ func (o *observation) has(service string, k id) bool {
 	return ids[k]
 }
 
-// takenOver reports whether the address of an instance that is gone belongs to another
-// one now: to one of the same service under another id, or to a newcomer of any service,
-// as after a restart in which containers swapped addresses. Serving it further would
-// send traffic to the wrong service.
+// takenOver reports whether another instance now has the address of an instance that is
+// gone: one of the same service with another id, or a new one of any service, as after a
+// restart in which containers swapped addresses. If the table kept serving the old
+// instance, traffic would reach the wrong service.
 func (o *observation) takenOver(service string, i Instance) bool {
 	for _, other := range o.registeredAt(i.HostPort()) {
 		if _, balanced := o.services[other.service]; !balanced {
 			continue
 		}
-		if other.service == service && other.id != i.key() || other.service != service && !o.knew(other) {
+		if other.service == service && other.id != i.key() || other.service != service && !o.isKnown(other) {
 			return true
 		}
 	}
 	return false
 }
 
-// registeredAt is what is registered at a host and port, of the services that changed.
+// registeredAt returns the instances registered at a host and port. It looks only at
+// services that changed.
 func (o *observation) registeredAt(hostPort string) []registered {
 	if o.at == nil {
 		o.at = map[string][]registered{}
@@ -87,7 +88,7 @@ func (o *observation) registeredAt(hostPort string) []registered {
 	return o.at[hostPort]
 }
 
-func (o *observation) knew(i registered) bool {
+func (o *observation) isKnown(i registered) bool {
 	r, ok := o.before[i.service]
 	return ok && slices.ContainsFunc(r.instances, func(x Instance) bool { return x.key() == i.id })
 }

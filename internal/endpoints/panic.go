@@ -2,10 +2,11 @@ package endpoints
 
 import "fmt"
 
-// panicReason says why all of a service's instances that are not in maintenance are
-// tried, in rotation or not, as with Envoy's panic threshold: so few are in rotation that
-// they would break under the load, or so many fail that the checks are the likelier
-// fault. It is "" when there are enough. Held instances count as in rotation.
+// panicReason returns why the service panics, or "" if enough instances are in rotation.
+// As with Envoy's panic threshold, a service that panics gets traffic on all instances
+// that are not in maintenance: either the few in rotation would break under the load, or
+// so many fail that the checks themselves are probably wrong. Held instances count as in
+// rotation.
 func (e Entry) panicReason(threshold int) string {
 	in, of := len(e.Held), len(e.Held)
 	maintenance := 0
@@ -41,5 +42,5 @@ func (e Entry) panicReason(threshold int) string {
 	return why + what
 }
 
-// percent is the share of n in of, rounded up: only none of many is 0.
+// percent returns the share of n in of, rounded up, so that only n = 0 gives 0.
 func percent(n, of int) int { return (100*n + of - 1) / of }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tuned is a table without a snapshot.
+// tuned returns a table with options and without a snapshot.
 func tuned(t *testing.T, opts Options) *Table {
 	t.Helper()
 	opts.GuardHold = cmp.Or(opts.GuardHold, guardHold)
@@ -32,17 +32,17 @@ func TestPanic(t *testing.T) {
 	}{
 		{"none of three passes", 0, service("hello", "a:critical", "b:critical", "c:critical"), "hello[a b c]",
 			"none of 3 instances passes its checks: all are tried"},
-		{"the only one has been critical from its start", 0, service("hello", "a:critical"), "hello[a]",
+		{"the only instance was critical from the start", 0, service("hello", "a:critical"), "hello[a]",
 			"its only instance does not pass its checks: it is tried"},
-		{"those in maintenance are not tried", 0, service("hello", "a:critical", "b:critical", "c:maintenance"), "hello[a b]",
+		{"instances in maintenance are not tried", 0, service("hello", "a:critical", "b:critical", "c:maintenance"), "hello[a b]",
 			"none of 2 instances passes its checks: all are tried, but not the 1 in maintenance"},
 		{"all in maintenance is no panic", 100, service("hello", "a:maintenance", "b:maintenance"), "hello[]", ""},
 		{"one of three hundred is enough by default", 0, many, "", ""},
 		{"a warning is not a failure", 100, service("hello", "a:warning", "b"), "hello[a b]", ""},
 		{"half is not less than half", 50, service("hello", "a", "b:critical"), "hello[a]", ""},
-		{"a third is", 50, service("hello", "a", "b:critical", "c:critical"), "hello[a b c]",
+		{"a third is less than half", 50, service("hello", "a", "b:critical", "c:critical"), "hello[a b c]",
 			"only 1 of 3 instances is in rotation, which is less than 50 %: all are tried"},
-		{"two of five are", 50, service("hello", "a", "b", "c:critical", "d:critical", "e:critical"), "hello[a b c d e]",
+		{"two of five are less than half", 50, service("hello", "a", "b", "c:critical", "d:critical", "e:critical"), "hello[a b c d e]",
 			"only 2 of 5 instances are in rotation, which is less than 50 %: all are tried"},
 		{"maintenance does not count", 50, service("hello", "a", "b:critical", "c:maintenance"), "hello[a]", ""},
 		{"switched off", -1, service("hello", "a:critical", "b:critical"), "hello[]", ""},
@@ -79,14 +79,14 @@ func TestPanicBeginsAndEnds(t *testing.T) {
 
 func TestHeldInstancesAreInRotationForPanic(t *testing.T) {
 	all := []Service{service("hello", "a", "b")}
-	t.Run("one that is held is enough", func(t *testing.T) {
+	t.Run("held instances can be enough", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, all)
 		got := tb.Observe(noon, []Service{service("hello", "c:critical")})
 		assert.Equal(t, "hello=held", states(got))
 		assert.Equal(t, "hello[a b]", rotation(got))
 	})
-	t.Run("too few are tried together with the critical ones", func(t *testing.T) {
+	t.Run("too few held instances are tried with the critical ones", func(t *testing.T) {
 		tb := tuned(t, Options{PanicThreshold: 60})
 		tb.Observe(noon, all)
 		got := tb.Observe(noon, []Service{service("hello", "c:critical", "d:critical", "e:maintenance")})
@@ -96,7 +96,7 @@ func TestHeldInstancesAreInRotationForPanic(t *testing.T) {
 	})
 }
 
-func TestAServiceThatWasNeverUnderstoodDoesNotPanic(t *testing.T) {
+func TestAServiceWithoutAValidDescriptionDoesNotPanic(t *testing.T) {
 	bad := service("hello", "a:critical")
 	bad.OK, bad.Protocol, bad.Routes = false, "", nil
 	e := table(t).Observe(noon, []Service{bad})[0]

@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// version is a service whose first instance has a version.
+// version returns a service whose first instance has the version.
 func version(s Service, v string) Service {
 	s.Instances[0].Version = v
 	return s
 }
 
-// find is one of the entries.
+// find returns the entry of a service.
 func find(t *testing.T, entries []Entry, name string) Entry {
 	t.Helper()
 	for _, e := range entries {
@@ -29,7 +29,7 @@ func find(t *testing.T, entries []Entry, name string) Entry {
 	return Entry{}
 }
 
-// refusing is a table in which nginx took version 1 of api, and refuses version 2.
+// refusing returns a table in which nginx accepted version 1 of api and refused version 2.
 func refusing(t *testing.T) *Table {
 	t.Helper()
 	tb := table(t)
@@ -56,7 +56,7 @@ func TestARefusedServiceKeepsItsLastGoodBlock(t *testing.T) {
 	assert.Equal(t, "1", api.Instances[0].Version)
 	assert.Equal(t, noon.Add(retrySame), tb.NextDeadline())
 
-	t.Run("what leaves the rotation leaves it here too, and nothing comes to it", func(t *testing.T) {
+	t.Run("instances leave the rotation, and new ones don't join it", func(t *testing.T) {
 		entries := tb.Observe(noon.Add(time.Second), []Service{version(service("api", "a", "b:maintenance", "c"), "2")})
 		assert.Equal(t, "api[a] web[x y]", rotation(entries))
 		assert.Equal(t, Quarantined, find(t, entries, "api").State)
@@ -65,17 +65,17 @@ func TestARefusedServiceKeepsItsLastGoodBlock(t *testing.T) {
 		entries = tb.Observe(noon.Add(time.Second), []Service{version(service("api", "a", "b", "c"), "2")})
 		assert.Equal(t, "api[a b] web[x y]", rotation(entries), "but it can come back")
 	})
-	t.Run("who has another address now is another", func(t *testing.T) {
+	t.Run("an instance with another address is a new one", func(t *testing.T) {
 		api := version(service("api", "a", "b", "c"), "2")
 		api.Instances[1].Address = "new.api"
-		assert.True(t, tb.Refuse(noon, find(t, tb.Observe(noon, []Service{api}), "api"), Refusal{Reason: "no such version"}), "it was tried, for it is new")
+		assert.True(t, tb.Refuse(noon, find(t, tb.Observe(noon, []Service{api}), "api"), Refusal{Reason: "no such version"}), "it was tried, because it is new")
 		assert.Equal(t, "api[a] web[x y]", rotation(tb.Observe(noon, []Service{api})))
 	})
-	t.Run("it is as if nginx had refused nothing once something else is taken", func(t *testing.T) {
+	t.Run("the quarantine ends when nginx accepts other data", func(t *testing.T) {
 		entries := tb.Observe(noon.Add(2*time.Second), []Service{version(service("api", "a", "b", "c"), "3")})
 		api := find(t, entries, "api")
 		assert.False(t, api.Refused, "other data is tried at once")
-		assert.Equal(t, Quarantined, api.State, "but not believed yet")
+		assert.Equal(t, Quarantined, api.State, "but the quarantine goes on")
 		assert.Equal(t, "tried again after it was refused: no such version", api.Reason)
 		tb.NginxAccepted(entries)
 		entries = tb.Observe(noon.Add(3*time.Second), []Service{version(service("api", "a", "b", "c"), "3")})
@@ -84,7 +84,7 @@ func TestARefusedServiceKeepsItsLastGoodBlock(t *testing.T) {
 	})
 }
 
-func TestARefusedServiceThatNginxNeverTookIsNotServed(t *testing.T) {
+func TestARefusedServiceThatNginxNeverAcceptedIsNotServed(t *testing.T) {
 	tb := table(t)
 	see := []Service{service("api", "a"), service("web", "x")}
 	tb.Refuse(noon, find(t, tb.Observe(noon, see), "api"), Refusal{Reason: "bad"})
@@ -97,7 +97,7 @@ func TestARefusedServiceThatNginxNeverTookIsNotServed(t *testing.T) {
 	tb.NginxAccepted(entries)
 	suspects := tb.Suspects(tb.Observe(noon.Add(time.Hour), see))
 	require.Len(t, suspects, 1)
-	assert.Nil(t, suspects[0].Last, "what was left out was not taken")
+	assert.Nil(t, suspects[0].Last, "nginx did not accept what was left out")
 }
 
 func TestARefusedServiceKeepsItsRoutes(t *testing.T) {
@@ -114,10 +114,9 @@ func TestARefusedServiceKeepsItsRoutes(t *testing.T) {
 	assert.Empty(t, find(t, entries, "heir").Routes)
 }
 
-func TestWhenARefusedServiceIsTriedAgain(t *testing.T) {
+func TestRetriesOfRefusedServices(t *testing.T) {
 	bad := func(v int) Service { return version(service("api", "a"), fmt.Sprint("bad-", v)) }
-	// trials lets time pass with what the service says then, and nginx refuse
-	// all of it.
+	// trials returns the seconds at which the service is tried, while nginx refuses it.
 	trials := func(tb *Table, says func(second int) Service, why Refusal, seconds int) []int {
 		var tried []int
 		for second := range seconds {
@@ -131,20 +130,20 @@ func TestWhenARefusedServiceIsTriedAgain(t *testing.T) {
 		}
 		return tried
 	}
-	t.Run("the same comes again after a minute, then ever more seldom", func(t *testing.T) {
+	t.Run("the same data is tried after a minute, then less and less often", func(t *testing.T) {
 		same := func(int) Service { return bad(0) }
 		assert.Equal(t, []int{0, 60, 180, 420, 900, 1860, 2820}, trials(table(t), same, Refusal{Reason: "no"}, 3600))
 	})
-	t.Run("what changes all the time is not tried all the time", func(t *testing.T) {
+	t.Run("data that keeps changing is tried less and less often", func(t *testing.T) {
 		assert.Equal(t, []int{0, 1, 2, 4, 8, 16, 32, 64, 124, 184}, trials(table(t), bad, Refusal{Reason: "no"}, 200))
 	})
-	t.Run("checks that come and go are no change", func(t *testing.T) {
+	t.Run("a changed status is no new data", func(t *testing.T) {
 		flaps := func(second int) Service {
 			return version(service("api", []string{"a", "a:critical", "a:warning"}[second%3]), "bad")
 		}
 		assert.Equal(t, []int{0, 60}, trials(table(t), flaps, Refusal{Reason: "no"}, 100))
 	})
-	t.Run("a port is tried once it is free", func(t *testing.T) {
+	t.Run("a port in use is tried once it is free", func(t *testing.T) {
 		tb := table(t)
 		second := 0
 		tb.quarantine.free = func(address string) bool {
@@ -163,13 +162,13 @@ func TestWhenARefusedServiceIsTriedAgain(t *testing.T) {
 		second = 42
 		assert.False(t, tb.Observe(noon.Add(42*time.Second), []Service{tcp(42)})[0].Refused)
 	})
-	t.Run("everything is tried when the templates have changed", func(t *testing.T) {
+	t.Run("all services are tried when the templates change", func(t *testing.T) {
 		tb := refusing(t)
 		tb.RetryRefused()
 		see := []Service{version(service("api", "a", "b", "c"), "2")}
 		assert.False(t, find(t, tb.Observe(noon, see), "api").Refused)
 	})
-	t.Run("what has changed meanwhile waits a second, and has its turn", func(t *testing.T) {
+	t.Run("data that changed meanwhile is tried after a second", func(t *testing.T) {
 		tb := table(t)
 		old := tb.Observe(noon, []Service{bad(1)})[0]
 		tb.Observe(noon, []Service{bad(2)})
@@ -179,7 +178,7 @@ func TestWhenARefusedServiceIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestWhatIsRefusedAgainIsNoNews(t *testing.T) {
+func TestARepeatedRefusalIsReported(t *testing.T) {
 	tb := refusing(t)
 	see := func(v string) []Service { return []Service{version(service("api", "a", "b", "c"), v)} }
 	old := find(t, tb.Observe(noon, see("2")), "api")
@@ -193,7 +192,7 @@ func TestWhatIsRefusedAgainIsNoNews(t *testing.T) {
 	assert.Equal(t, noon, find(t, tb.Observe(noon.Add(2*retrySame), see("bad, too")), "api").Since)
 }
 
-func TestWhatNginxTakesLateIsWhatToGoBackTo(t *testing.T) {
+func TestAStateAcceptedLateIsTheLastGoodOne(t *testing.T) {
 	tb := table(t)
 	tb.NginxAccepted(tb.Observe(noon, []Service{version(service("api", "a"), "1")}))
 	second := tb.Observe(noon, []Service{version(service("api", "a"), "2")})
@@ -229,7 +228,7 @@ func TestTheLastGoodBlockOutlivesARestart(t *testing.T) {
 
 	tb = open(t, path)
 	suspects := tb.Suspects(tb.Observe(noon, see))
-	require.Len(t, suspects, 1, "web is as nginx took it")
+	require.Len(t, suspects, 1, "web is as nginx accepted it")
 	assert.Equal(t, "api", suspects[0].Name)
 	tb.Refuse(noon, suspects[0].Entry, Refusal{Reason: "bad"})
 	api := find(t, tb.Observe(noon, see), "api")

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestUnconfirmedServicesAreTheirServiceOnly(t *testing.T) {
+func TestAnUnconfirmedServiceDoesNotAffectOthers(t *testing.T) {
 	table := table(t)
 	services := []Service{service("api", "a"), service("web", "b")}
 	table.Observe(noon, services)
@@ -37,7 +37,7 @@ func TestUnconfirmedServicesAreTheirServiceOnly(t *testing.T) {
 	}
 }
 
-func TestWhatIsRememberedCanBeObservedAgain(t *testing.T) {
+func TestRememberedServicesCanBeObservedAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	table, err := Open(path, Options{})
 	require.NoError(t, err)

@@ -1,12 +1,11 @@
-// Package endpoints knows which instances serve which service.
+// Package endpoints decides which instances serve which service.
 //
-// A [Table] takes complete observations of Consul's catalog and answers with what is to
-// be served. It doesn't believe everything: a service goes on being served when Consul
-// says nothing, when its data can't be understood any more, when nginx refuses it, and
-// when many instances vanish from the catalog at once, as they do for a token that has
-// become too weak. An instance that fails lbctl's own probe is ejected, and if no instance
-// passes, all of them are tried. The table remembers across restarts through a snapshot on
-// disk.
+// A [Table] takes complete observations of Consul's catalog and returns the services to
+// be served. It keeps serving a service when Consul gives no answer, when the service's
+// data becomes invalid, when nginx refuses it, and when many instances vanish from the
+// catalog at once, as they do when a token loses its rights. It ejects an instance that
+// fails lbctl's own probe. If no instance passes, it tries all of them. A snapshot on
+// disk carries its state across restarts.
 package endpoints
 
 import (
@@ -20,10 +19,10 @@ import (
 	"time"
 )
 
-// Protocol is what a service speaks, as in its lb-protocol metadata.
+// Protocol is a service's protocol, from its lb-protocol metadata.
 type Protocol string
 
-// The protocols that are balanced.
+// The protocols that lbctl balances.
 const (
 	GRPC  Protocol = "grpc"
 	GRPCS Protocol = "grpcs"
@@ -35,11 +34,11 @@ const (
 // Protocols are all known protocols.
 var Protocols = []Protocol{GRPC, GRPCS, HTTP, HTTPS, TCP}
 
-// Family is the listener of the protocol's traffic: "grpc", "http" or "tcp". Two services
-// can have the same route only in different families.
+// Family returns the listener of the protocol's traffic: "grpc", "http" or "tcp". Two
+// services can have the same route only in different families.
 func (p Protocol) Family() string { return strings.TrimSuffix(string(p), "s") }
 
-// TLS reports whether the protocol has TLS below it.
+// TLS reports whether the protocol uses TLS.
 func (p Protocol) TLS() bool { return p == GRPCS || p == HTTPS }
 
 // Status is an instance's aggregated check status, in Consul's words.
@@ -59,24 +58,24 @@ type Instance struct {
 	Node    string `json:"node"`
 	Address string `json:"address"` // IP address or host name
 	Port    int    `json:"port"`
-	// Weight is its share of the traffic, 0 to 65535, from Consul's weight for the status.
-	// With 0 it gets traffic only when no instance with a weight can serve.
+	// Weight is its share of the traffic, 0 to 65535: Consul's weight for its status. With
+	// 0 it gets traffic only when no instance with a weight can serve.
 	Weight  int    `json:"weight"`
 	Status  Status `json:"status"`
 	Version string `json:"version,omitempty"` // lb-version
-	// MaxConns is how many connections nginx may have to it at a time, from
-	// lb-max-conns; 0 is no limit.
+	// MaxConns is how many connections nginx may have to it at a time, from lb-max-conns;
+	// 0 means no limit.
 	MaxConns int `json:"max_conns,omitempty"`
 }
 
-// InRotation reports whether Consul has the instance in rotation: passing and warning ones
-// are. Entry.Rotation says which of them get traffic.
+// InRotation reports whether Consul has the instance in rotation: its status is passing
+// or warning. Entry.Rotation returns the instances that get traffic.
 func (i Instance) InRotation() bool { return i.Status == Passing || i.Status == Warning }
 
-// HostPort is the address to dial, with brackets around an IPv6 address.
+// HostPort returns the address to dial, with brackets around an IPv6 address.
 func (i Instance) HostPort() string { return net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) }
 
-// Validate returns an error that names all values with which the instance can't be served.
+// Validate returns an error that names all invalid values of the instance.
 func (i Instance) Validate() error {
 	var errs []error
 	bad := func(what string, found any, want string) {
@@ -123,7 +122,7 @@ type Route struct {
 	Path string `json:"path,omitempty"` // a prefix, starting with "/"
 }
 
-// String is the route for people: "example.com/api", or "*" for any host.
+// String returns the route for people: "example.com/api", or "*" for any host.
 func (r Route) String() string {
 	host := r.Host
 	if host == "" {
@@ -132,33 +131,31 @@ func (r Route) String() string {
 	return host + r.Path
 }
 
-// Service is one service of the catalog with its place on the balancer.
+// Service is one service of the catalog, with its settings and instances.
 type Service struct {
 	Name string `json:"name"`
-	// Spec has no Protocol when the service is not, or no longer, to be
-	// balanced (OK is then true) or could not be understood (OK is false).
+	// Spec has no Protocol if the service is not to be balanced (OK is then true) or its
+	// metadata is invalid (OK is false).
 	Spec
-	Instances []Instance `json:"instances"` // every registered one, sorted by Node and ID
-	// Problems is what was wrong with the service's data, a readable line
-	// each.
+	Instances []Instance `json:"instances"` // all registered ones, sorted by Node and ID
+	// Problems has a readable line for each mistake in the service's data.
 	Problems []string `json:"problems,omitempty"`
-	// OK is false when no instance's metadata could be understood: the Table
-	// then keeps the last good Spec.
+	// OK is false if no instance has valid metadata: the Table then keeps the last good
+	// Spec.
 	OK bool `json:"ok"`
-	// Revision stands for the content: a Service with the same name and Revision as an
-	// earlier one has the same content. It spares comparing thousands of instances; 0
-	// means that the content has no known revision.
+	// Revision identifies the content: two Services with the same name and Revision have
+	// the same content. So thousands of instances need no comparison. 0 means that the
+	// revision is unknown.
 	//
-	// In an Entry the Table sets it, and it stands for the instances, held ones
-	// included, and for the rotation.
+	// In an Entry the Table sets it. There it covers the instances, held ones included,
+	// and the rotation.
 	Revision uint64 `json:"-"`
 }
 
-// unbalanced reports whether the service is registered, but not to be balanced.
+// unbalanced reports whether the service is registered but not to be balanced.
 func (s Service) unbalanced() bool { return s.OK && s.Protocol == "" }
 
-// Rotation is the registered instances that Consul has in rotation: passing and
-// warning.
+// Rotation returns the registered instances that Consul has in rotation.
 func (s Service) Rotation() []Instance {
 	var in []Instance
 	for _, i := range s.Instances {
@@ -169,7 +166,7 @@ func (s Service) Rotation() []Instance {
 	return in
 }
 
-// InRotation is how many instances Rotation gives.
+// InRotation returns how many instances Rotation returns.
 func (s Service) InRotation() int {
 	n := 0
 	for _, i := range s.Instances {
@@ -180,20 +177,20 @@ func (s Service) InRotation() int {
 	return n
 }
 
-// State is how much an Entry can be trusted.
+// State says where the content of an Entry comes from.
 type State string
 
 // The states of an Entry.
 const (
-	Fresh         State = "fresh"           // what Consul says
-	Stale         State = "stale"           // what Consul last said; it says nothing now; after Options.MaxStale no instance gets traffic
-	LastKnownGood State = "last-known-good" // what Consul last said of this service; it answers for others; MaxStale is as for Stale
-	Panic         State = "panic"           // too few instances are in rotation: all that are not in maintenance get traffic
+	Fresh         State = "fresh"           // it is what Consul says now
+	Stale         State = "stale"           // Consul gives no answer, so it is Consul's last one; after Options.MaxStale no instance gets traffic
+	LastKnownGood State = "last-known-good" // Consul answers, but not for this service, so it is Consul's last answer for it; MaxStale applies as for Stale
+	Panic         State = "panic"           // too few instances are in rotation: all but those in maintenance get traffic
 	Held          State = "held"            // instances vanished and are kept in rotation
-	Quarantined   State = "quarantined"     // its data can't be understood or is refused; the last good state, if any, is kept
+	Quarantined   State = "quarantined"     // its data is invalid or refused; the last good state, if any, is kept
 )
 
-// Entry is a service as it is to be served.
+// Entry is a service as nginx is to serve it.
 type Entry struct {
 	Service
 	State  State     `json:"state"`
@@ -202,30 +199,30 @@ type Entry struct {
 	// Held are instances that vanished from the catalog and are kept in
 	// rotation. They are not among Instances.
 	Held []Instance `json:"held,omitempty"`
-	// Refused: nginx or a template refuses the service as it is now, and the entry is
-	// what nginx accepted last, with those of its instances that are still registered.
+	// Refused: nginx or a template refuses the service as it is now. The entry is the
+	// state that nginx accepted last, with those of its instances that are still
+	// registered.
 	Refused bool `json:"refused,omitempty"`
 	// Peak is how many instances there were at most, in rotation or not.
 	Peak int `json:"peak"`
-	// Panicking: whatever their checks say, all registered instances that are
-	// not in maintenance get traffic.
+	// Panicking: all registered instances that are not in maintenance get traffic,
+	// whatever their checks say.
 	Panicking bool `json:"panicking,omitempty"`
-	// Expired: Consul has not confirmed the service for so long that no instance gets
-	// traffic.
+	// Expired: Consul has not confirmed the service for longer than Options.MaxStale, so no
+	// instance gets traffic.
 	Expired bool `json:"expired,omitempty"`
 	// Ejections are instances that Consul has in rotation and that lbctl ejected, sorted by
 	// Node and ID.
 	Ejections []Ejection `json:"ejections,omitempty"`
-	// Ramps are instances that were out and get a part of their weight only, sorted by
-	// Node and ID.
+	// Ramps are the instances in slow start, sorted by Node and ID.
 	Ramps []Ramp `json:"returns,omitempty"`
 
 	rotation []Instance // what Rotation returns, once the Table has settled it
 }
 
-// Rotation is the instances that get traffic, held ones included, sorted by
-// Node and ID, with the weights that they have among each other now, 1 to 65535. They
-// must not be changed.
+// Rotation returns the instances that get traffic, held ones included, sorted by Node and
+// ID. Their weights, 1 to 65535, are those that nginx is to use now. The caller must not
+// change them.
 func (e Entry) Rotation() []Instance {
 	if e.rotation != nil {
 		return e.rotation
@@ -246,9 +243,9 @@ func (e Entry) Rotation() []Instance {
 	return in
 }
 
-// withoutWeightless leaves out the instances with a weight of 0 if another one can serve:
-// one that is in rotation and that nothing is known against. If none can, they count as
-// the lightest ones.
+// withoutWeightless removes the instances with a weight of 0 if another instance can
+// serve, that is, if it is in rotation and not ejected. Otherwise it gives them a weight
+// of 1.
 func (e Entry) withoutWeightless(in []Instance) []Instance {
 	weightless := func(i Instance) bool { return i.Weight == 0 }
 	if !slices.ContainsFunc(in, weightless) {
@@ -267,8 +264,8 @@ func (e Entry) withoutWeightless(in []Instance) []Instance {
 }
 
 // Served reports whether traffic can reach the service: it has a protocol, and a route, a
-// port or the default place. A quarantined service without a last good state has none, and
-// neither has one whose routes all belong to other services.
+// port or the default place. That is false for a quarantined service without a last good
+// state, and for a service whose routes all belong to other services.
 func (e Entry) Served() bool {
 	return e.Protocol != "" && (len(e.Routes) > 0 || e.Default || e.Port != 0)
 }

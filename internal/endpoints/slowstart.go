@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// rampStep is the least time between two weights: nginx asks for them once a
+	// rampStep is the minimum time between two weights, since nginx asks for them once a
 	// second.
 	rampStep = time.Second
-	// rampSteps are the most weights below the full one.
+	// rampSteps is the maximum number of weights below the full one.
 	rampSteps = 9
-	// rampScale multiplies the weights while one of them rises, because nginx's are
-	// whole numbers.
+	// rampScale multiplies all weights while one of them rises, because nginx's weights
+	// are whole numbers.
 	rampScale = 10
 
 	maxWeight = 65535
 )
 
-// Ramp is an instance that was out and comes back with less than its weight.
+// Ramp is the slow start of an instance that has returned: it gets a part of its weight.
 type Ramp struct {
 	Node  string  `json:"node"`
 	ID    string  `json:"id"`
@@ -30,7 +30,7 @@ func compareRamps(a, b Ramp) int {
 	return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
 }
 
-// Ramp is the instance's slow start, if it has one.
+// Ramp returns the instance's slow start, if it has one.
 func (e Entry) Ramp(i Instance) (Ramp, bool) {
 	n, ok := slices.BinarySearchFunc(e.Ramps, Ramp{Node: i.Node, ID: i.ID}, compareRamps)
 	if !ok {
@@ -57,15 +57,15 @@ func (e Entry) weigh(in []Instance) {
 	}
 }
 
-// ramps are the slow starts. They follow which instances get traffic.
+// ramps has the slow starts of all services.
 type ramps struct {
 	time     time.Duration      // Options.SlowStart
-	byReload map[string]string  // what SetByReload said
-	known    bool               // it said something
-	services map[string]ramping // of services that have slow starts
+	byReload map[string]string  // the argument of SetByReload
+	known    bool               // SetByReload was called
+	services map[string]ramping // the services that can have slow starts
 }
 
-// ramping is one service's instances, as far as they are registered and have got traffic.
+// ramping has those registered instances of a service that have ever got traffic.
 type ramping struct {
 	instances map[id]traffic
 	next      time.Time // when one of their weights rises next; zero: none will
@@ -73,42 +73,40 @@ type ramping struct {
 
 // traffic says since when an instance gets traffic.
 type traffic struct {
-	on   bool      // it gets some now
-	back time.Time // when it came back, as long as it has less than its weight
+	on   bool      // it gets traffic now
+	back time.Time // when its slow start began; zero: it has its full weight
 }
 
-// SetByReload says which services have their servers written into nginx's files, by name
-// with the reason, so that a change of weight is a reload. They have no slow start.
-// Before the first call no service has one.
+// SetByReload names the services whose servers are written into nginx's files, with the
+// reason for each. They have no slow start, because each change of weight would be a
+// reload. Before the first call no service has a slow start.
 func (t *Table) SetByReload(services map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ramps.byReload, t.ramps.known = services, true
 }
 
-// follow reports whether a service has slow starts.
+// follow reports whether a service can have slow starts.
 func (r *ramps) follow(service string) bool {
 	_, byReload := r.byReload[service]
 	return r.time > 0 && r.known && !byReload
 }
 
-// current reports whether what is remembered of a service's traffic is what has to be
-// remembered: all of it, or nothing.
+// current reports whether the service is in services exactly if it can have slow starts.
 func (r *ramps) current(service string) bool {
 	_, followed := r.services[service]
 	return followed == r.follow(service)
 }
 
-// steps is after how long the weight rises, and how often until it is full.
+// steps returns the time between two steps and how many there are.
 func (r *ramps) steps() (step time.Duration, steps int) {
 	steps = min(rampSteps, max(1, int(r.time/rampStep)))
 	return r.time / time.Duration(steps), steps
 }
 
-// update takes in which of an entry's instances get traffic now, and returns those that
-// get only a part of their weight because they were out. A new instance gets all of its
-// weight: the others need the help. So do all instances if no other is left to carry the
-// rest, and if a change of weight is a reload.
+// update records which of an entry's instances get traffic now, and returns those in slow
+// start. A new instance has no slow start, since it was added to help the others. If all
+// instances would be in slow start, none is, since no other can carry the rest.
 func (r *ramps) update(now time.Time, e Entry) []Ramp {
 	if !r.follow(e.Name) {
 		delete(r.services, e.Name)
@@ -152,7 +150,7 @@ func (r *ramps) update(now time.Time, e Entry) []Ramp {
 	return all
 }
 
-// nextStep is when the next weight rises; zero when none will.
+// nextStep returns when the next weight rises; zero if none will.
 func (r *ramps) nextStep() time.Time {
 	var next time.Time
 	for _, s := range r.services {

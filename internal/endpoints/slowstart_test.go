@@ -10,14 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rampingTable is a table whose services' weights change without a reload.
+// rampingTable returns a table whose services' weights change without a reload.
 func rampingTable(t *testing.T, opts Options) *Table {
 	tb := tuned(t, opts)
 	tb.SetByReload(nil)
 	return tb
 }
 
-// weights is an entry's rotation as "a=10 b=1".
+// weights returns an entry's rotation as "a=10 b=1".
 func weights(e Entry) string {
 	var all []string
 	for _, i := range e.Rotation() {
@@ -36,7 +36,7 @@ func TestSlowStart(t *testing.T) {
 		name  string
 		steps []step
 	}{
-		{"one that was in maintenance comes back in ten steps", []step{
+		{"an instance returns from maintenance in ten steps", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a b:maintenance", "a=1"},
 			{time.Minute, "a b", "a=10 b=1"},
@@ -46,41 +46,41 @@ func TestSlowStart(t *testing.T) {
 			{4700 * time.Millisecond, "a b", "a=10 b=9"},
 			{200 * time.Millisecond, "a b", "a=1 b=1"},
 		}},
-		{"new ones have all of their weight", []step{
+		{"new instances have their full weight", []step{
 			{0, "a", "a=1"},
 			{0, "a b", "a=1 b=1"},
 			{0, "a b c:critical", "a=1 b=1"},
 			{0, "a b c", "a=1 b=1 c=1"},
 		}},
-		{"one that was gone from the catalog is new", []step{
+		{"an instance that was gone from the catalog is new", []step{
 			{0, "a b c d", "a=1 b=1 c=1 d=1"},
 			{0, "a b c", "a=1 b=1 c=1"},
 			{0, "a b c d", "a=1 b=1 c=1 d=1"},
 		}},
-		{"where all come back nobody is slow, until another one is there", []step{
+		{"when all return there is no slow start until another one joins", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a:maintenance b:maintenance", ""},
 			{0, "a b", "a=1 b=1"},
 			{time.Second, "a b c", "a=1 b=1 c=10"},
 		}},
-		{"where one after the other comes back, neither", []step{
+		{"instances that return one after the other", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a:maintenance b:maintenance", ""},
 			{0, "a b:maintenance", "a=1"},
 			{3 * time.Second, "a b", "a=1 b=1"},
 			{time.Second, "a b c", "a=4 b=1 c=10"},
 		}},
-		{"nobody is slow in panic", []step{
+		{"no slow start in panic", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a:critical b:maintenance", "a=1"},
 			{0, "a:critical b:critical", "a=1 b=1"},
 		}},
-		{"who was tried in panic was not out", []step{
+		{"no slow start after panic", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a:critical b:critical", "a=1 b=1"},
 			{0, "a b", "a=1 b=1"},
 		}},
-		{"one that fails again begins anew", []step{
+		{"a second failure starts over", []step{
 			{0, "a b", "a=1 b=1"},
 			{0, "a b:critical", "a=1"},
 			{0, "a b", "a=10 b=1"},
@@ -126,12 +126,12 @@ func TestAnEjectedInstanceComesBackSlowly(t *testing.T) {
 	assert.Equal(t, noon.Add(4*time.Second), now)
 }
 
-func TestSlowStartIsForCheapWeightsOnly(t *testing.T) {
+func TestSlowStartNeedsDeliveryByDNS(t *testing.T) {
 	out, back := service("hello", "a", "b:critical"), service("hello", "a", "b")
 	for name, tb := range map[string]*Table{
-		"switched off": rampingTable(t, Options{}),
-		"before it is known which services are by reload": tuned(t, Options{SlowStart: time.Minute}),
-		"this service is by reload": func() *Table {
+		"switched off":                 rampingTable(t, Options{}),
+		"before the first SetByReload": tuned(t, Options{SlowStart: time.Minute}),
+		"a service by reload": func() *Table {
 			tb := tuned(t, Options{SlowStart: time.Minute})
 			tb.SetByReload(map[string]string{"hello": "why"})
 			return tb
@@ -158,5 +158,5 @@ func TestWeightsStayInBounds(t *testing.T) {
 	assert.Equal(t, "a=60000 b=6", weights(tb.Observe(noon, heavy("a", "b"))[0]))
 	e := tb.Observe(noon.Add(time.Second), heavy("a", "b"))[0]
 	assert.Equal(t, "a=60000 b=12", weights(e))
-	assert.Equal(t, 20, e.Instances[1].Weight, "the weight in Consul is as it was")
+	assert.Equal(t, 20, e.Instances[1].Weight, "Consul's weight is unchanged")
 }

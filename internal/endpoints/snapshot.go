@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// snapshotVersion goes up only when an older lbctl would misread the file. A new field is
-// no reason: an older lbctl ignores what it doesn't know.
+// snapshotVersion goes up only if an older lbctl would misread the file. A new field is no
+// reason, because an older lbctl ignores unknown fields.
 const snapshotVersion = 1
 
-// snapshot is the file's content: what a Table remembers.
+// snapshot is the file's content: the state of a Table.
 type snapshot struct {
 	snapshotDates
 	Version  int               `json:"version"`
@@ -23,10 +23,10 @@ type snapshot struct {
 	Services []snapshotService `json:"services"`
 }
 
-// snapshotDates are the times that alone are no reason to write a snapshot.
+// snapshotDates has the times whose change alone is no reason to write a snapshot.
 type snapshotDates struct {
 	Observed  time.Time `json:"observed,omitzero"`  // the last change, not the last observation
-	Confirmed time.Time `json:"confirmed,omitzero"` // when Consul last stood by all services that have no date of their own
+	Confirmed time.Time `json:"confirmed,omitzero"` // when Consul last confirmed all services without a date of their own
 }
 
 type snapshotService struct {
@@ -38,11 +38,10 @@ type snapshotService struct {
 	Held      []snapshotHold `json:"held,omitempty"`
 	State     State          `json:"state"`
 	Since     time.Time      `json:"since"`
-	// Confirmed is when Consul last stood by it, if that differs from the snapshot's
-	// date.
+	// Confirmed is when Consul last confirmed it, if that differs from the snapshot's date.
 	Confirmed time.Time `json:"confirmed,omitzero"`
-	// Accepted: nginx accepted the service as it is above. If not, Last is what it accepted
-	// last.
+	// Accepted: nginx accepted the service as it is above. Otherwise Last is the state that
+	// it accepted last.
 	Accepted bool           `json:"took,omitempty"`
 	Last     *snapshotBlock `json:"last,omitempty"`
 }
@@ -98,10 +97,10 @@ func (t *Table) snapshot() snapshot {
 	return s
 }
 
-// parseSnapshot gives what can be used of a snapshot, and an error that says what can't.
-// Values are validated like Consul's, because they go into nginx's configuration without
-// Consul's word for them. A service with a value that isn't valid is left out. Fields and
-// checks that aren't known are from a newer lbctl, and ignored.
+// parseSnapshot returns the valid part of a snapshot, and an error that names the rest.
+// Values are validated like Consul's, because they go into nginx's configuration before
+// Consul confirms them. A service with an invalid value is left out. Unknown fields and
+// checks come from a newer lbctl and are ignored.
 func parseSnapshot(b []byte) (s snapshot, usable bool, err error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return snapshot{}, false, err
@@ -125,7 +124,7 @@ func parseSnapshot(b []byte) (s snapshot, usable bool, err error) {
 	return s, true, errors.Join(errs...)
 }
 
-// ignoreUnknown gives a service whose check isn't known the default one.
+// ignoreUnknown replaces an unknown check by the default one.
 func (s *Spec) ignoreUnknown() {
 	if !s.Check.Valid() {
 		s.Check = ""
@@ -157,8 +156,8 @@ func (ss snapshotService) validate() error {
 	return errors.Join(errs...)
 }
 
-// restore fills an empty table. Dates that are in the future, because a clock was wrong,
-// become now. Otherwise a service would count as confirmed until then.
+// restore fills an empty table. A clock may have been wrong, so dates in the future become
+// now; otherwise a service would count as confirmed until then.
 func (t *Table) restore(now time.Time, s snapshot) {
 	past := func(at time.Time) time.Time {
 		if at.After(now) {
@@ -167,7 +166,7 @@ func (t *Table) restore(now time.Time, s snapshot) {
 		return at
 	}
 	t.seen = past(s.Observed)
-	// Without this the first observation would be believed before anything has found out
+	// Without this, the table would trust the first observation before anyone has checked
 	// whether answers are still filtered.
 	t.confirmation.trust.Filtered = s.Filtered
 	t.claims.owners = s.Owners
@@ -178,7 +177,7 @@ func (t *Table) restore(now time.Time, s snapshot) {
 			peak:       ss.Peak,
 			state:      ss.State,
 			since:      past(ss.Since),
-			// Older versions don't have the first two.
+			// An older lbctl wrote no Confirmed.
 			confirmed: past(cmp.Or(ss.Confirmed, s.Confirmed, s.Observed)),
 		}
 		if ss.Understood {

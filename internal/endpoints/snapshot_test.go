@@ -26,7 +26,7 @@ func TestASnapshotCarriesTheTableAcrossARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	five := []Service{service("hello", "a", "b", "c", "d", "e")}
 
-	t.Run("a missing one is an empty table", func(t *testing.T) {
+	t.Run("without a snapshot the table is empty", func(t *testing.T) {
 		tb := open(t, path)
 		assert.Empty(t, tb.Entries())
 		tb.Observe(noon, five)
@@ -39,23 +39,23 @@ func TestASnapshotCarriesTheTableAcrossARestart(t *testing.T) {
 		assert.Contains(t, e[0].Reason, "as of 2026-07-01 12:00:00")
 		assert.True(t, e[0].Served())
 	})
-	t.Run("what vanished meanwhile is guarded", func(t *testing.T) {
+	t.Run("instances that vanished meanwhile are held", func(t *testing.T) {
 		e := open(t, path).Observe(noon.Add(time.Hour), []Service{service("hello", "a")})
 		assert.Equal(t, "hello[a b c d e]", rotation(e))
 		assert.Equal(t, "hello=held", states(e))
 	})
-	t.Run("what was replaced meanwhile is not", func(t *testing.T) {
+	t.Run("instances that were replaced meanwhile are not held", func(t *testing.T) {
 		e := open(t, path).Observe(noon.Add(time.Hour), []Service{service("hello", "f", "g", "h", "i", "j")})
 		assert.Equal(t, "hello[f g h i j]", rotation(e))
 	})
-	t.Run("the state goes on as if nothing had happened", func(t *testing.T) {
+	t.Run("the state and its start are kept", func(t *testing.T) {
 		e := open(t, path).Observe(noon.Add(time.Hour), five)
 		assert.Equal(t, Fresh, e[0].State)
 		assert.Equal(t, noon, e[0].Since.UTC())
 	})
 }
 
-func TestARestartDuringAWeakTokenSpellKeepsEverything(t *testing.T) {
+func TestARestartWithAWeakTokenKeepsEverything(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	tb := open(t, path)
 	tb.Observe(noon, []Service{service("hello", "a", "b", "c"), service("api", "x")})
@@ -74,7 +74,7 @@ func TestARestartDuringAWeakTokenSpellKeepsEverything(t *testing.T) {
 	assert.Equal(t, later.Add(5*time.Minute), tb.NextDeadline())
 }
 
-func TestHoldsRunAfreshAfterARestart(t *testing.T) {
+func TestHoldsStartAgainAfterARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	tb := open(t, path)
 	tb.Observe(noon, []Service{service("hello", "a")})
@@ -92,7 +92,7 @@ func TestHoldsRunAfreshAfterARestart(t *testing.T) {
 	assert.Empty(t, tb.Observe(tb.NextDeadline(), nil))
 }
 
-func TestIncumbentsAndQuarantineSurviveARestart(t *testing.T) {
+func TestOwnersOfRoutesAndQuarantineSurviveARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	a, b := service("a", "a1"), service("b", "b1")
 	a.Routes, b.Routes = []Route{{Path: "/x"}}, []Route{{Path: "/x"}}
@@ -153,7 +153,7 @@ func TestABrokenSnapshotIsMovedAside(t *testing.T) {
 		{"cut short", goodSnapshot[:60], "unexpected end of JSON input"},
 		{"empty", "", "unexpected end of JSON input"},
 		{"of another version", `{"version":2,"services":[]}`, "version 2, want 1"},
-		{"with more behind it", goodSnapshot + goodSnapshot, "invalid character"},
+		{"with trailing data", goodSnapshot + goodSnapshot, "invalid character"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestABrokenSnapshotIsMovedAside(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatIsNoFileIsMovedAside(t *testing.T) {
+func TestASnapshotThatIsNotAFileIsMovedAside(t *testing.T) {
 	for name, create := range map[string]func(path string) error{
 		"a FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
 		"a directory": func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
@@ -195,19 +195,19 @@ func TestASnapshotThatIsNoFileIsMovedAside(t *testing.T) {
 	})
 }
 
-func TestWhatCanBeUsedOfASnapshotIs(t *testing.T) {
+func TestValidPartsOfASnapshotAreUsed(t *testing.T) {
 	tests := []struct {
 		name, old, new string
-		want           string // what is remembered
-		says           string // of what is left out
+		want           string // the rotation
+		says           string // the error about the rest
 	}{
 		{"as it is", "", "", "hello[a]", ""},
 		{"a field that a newer lbctl has added", `"version":1,`, `"version":1,"extra":{"a":1},`, "hello[a]", ""},
-		{"one of a service", `"understood"`, `"timeout":"3s","understood"`, "hello[a]", ""},
-		{"one of an instance", `"port"`, `"zone":"b","port"`, "hello[a]", ""},
-		{"a check that a newer lbctl has", `"understood"`, `"check":"udp:53","understood"`, "hello[a]", ""},
-		{"a protocol that a newer lbctl has", `"services":[`, `"services":[{"name":"dns","understood":true,"protocol":"udp"},`, "hello[a]", `service "dns": protocol "udp" unknown`},
-		{"an address that breaks out", `10.0.0.1`, `10.0.0.1;}`, "", `service "hello": instance "a": address "10.0.0.1;}", want an IP address or a host name`},
+		{"a new field of a service", `"understood"`, `"timeout":"3s","understood"`, "hello[a]", ""},
+		{"a new field of an instance", `"port"`, `"zone":"b","port"`, "hello[a]", ""},
+		{"a newer lbctl's check", `"understood"`, `"check":"udp:53","understood"`, "hello[a]", ""},
+		{"a newer lbctl's protocol", `"services":[`, `"services":[{"name":"dns","understood":true,"protocol":"udp"},`, "hello[a]", `service "dns": protocol "udp" unknown`},
+		{"an address that is nginx configuration", `10.0.0.1`, `10.0.0.1;}`, "", `service "hello": instance "a": address "10.0.0.1;}", want an IP address or a host name`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -230,13 +230,13 @@ func TestASnapshotFromTheFutureDoesNotDefeatMaxStale(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	future := strings.ReplaceAll(goodSnapshot, "2026-07-01", "2999-07-01")
 	for name, dates := range map[string]string{
-		"all confirmed":  `"confirmed":"2999-01-01T00:00:00Z",`,
-		"only observed":  `"observed":"2999-01-01T00:00:00Z",`,
-		"one of its own": `"confirmed":"2026-01-01T00:00:00Z",`,
+		"all confirmed": `"confirmed":"2999-01-01T00:00:00Z",`,
+		"only observed": `"observed":"2999-01-01T00:00:00Z",`,
+		"one service":   `"confirmed":"2026-01-01T00:00:00Z",`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			content := strings.Replace(future, `"version":1,`, `"version":1,`+dates, 1)
-			if name == "one of its own" {
+			if name == "one service" {
 				content = strings.Replace(content, `"understood"`, `"confirmed":"2999-01-01T00:00:00Z","understood"`, 1)
 			}
 			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
@@ -255,7 +255,7 @@ func TestASnapshotFromTheFutureDoesNotDefeatMaxStale(t *testing.T) {
 	}
 }
 
-func TestSaveSaysWhatFailed(t *testing.T) {
+func TestSaveReportsErrors(t *testing.T) {
 	tb := open(t, filepath.Join(t.TempDir(), "missing", "endpoints.json"))
 	assert.ErrorContains(t, tb.Save(), "save endpoint snapshot: ")
 }
@@ -271,11 +271,11 @@ func TestRunWritesTheSnapshot(t *testing.T) {
 		began := time.Now()
 		tb.Observe(noon, []Service{service("hello", "a")})
 		require.NoError(t, <-saved)
-		assert.Zero(t, time.Since(began), "the first change is on disk at once")
+		assert.Zero(t, time.Since(began), "the first change is written at once")
 		tb.Observe(noon, []Service{service("hello", "a", "b")})
 		tb.Observe(noon, []Service{service("hello", "a", "b", "c")})
 		require.NoError(t, <-saved)
-		assert.Equal(t, savePause, time.Since(began), "others wait")
+		assert.Equal(t, savePause, time.Since(began), "later changes wait")
 		assert.Equal(t, "hello[a b c]", rotation(open(t, path).Entries()))
 
 		time.Sleep(savePause)
@@ -290,6 +290,6 @@ func TestRunWritesTheSnapshot(t *testing.T) {
 		cancel()
 		require.NoError(t, <-saved)
 		assert.ErrorIs(t, <-done, context.Canceled)
-		assert.Equal(t, "hello[b]", rotation(open(t, path).Entries()), "the end is on disk")
+		assert.Equal(t, "hello[b]", rotation(open(t, path).Entries()), "the last state is on disk")
 	})
 }

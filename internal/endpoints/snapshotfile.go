@@ -16,33 +16,33 @@ import (
 	"lbctl/internal/disk"
 )
 
-// ErrSnapshot is the error of Open for a snapshot that can't be used, or not all of it.
-// The table that comes with it remembers the rest and works.
+// ErrSnapshot is the error of Open for a snapshot that is unusable, fully or in part. Open
+// then also returns a working table with the usable part.
 var ErrSnapshot = errors.New("endpoint snapshot is unusable")
 
-// savePause is how far apart the snapshot is written at least: with thousands of
-// instances it takes a while. After an error it is written again after that time.
+// savePause is the minimum time between two writes of the snapshot, since with thousands
+// of instances a write takes a while. After an error it is the time until the next try.
 const savePause = 10 * time.Second
 
 // snapshotFile is where a table's snapshot is.
 type snapshotFile struct {
 	path string // "": nowhere
-	// interval is how old the file may get though nothing changes, so that the age of
-	// what it says is known after a restart; 0 where that does not matter.
+	// interval is how old the file may get while nothing changes, so that the age of its
+	// content is known after a restart; 0: any age.
 	interval time.Duration
 
 	mu      sync.Mutex
-	sum     [sha256.Size]byte // of what the file says, except for its dates
+	sum     [sha256.Size]byte // of the file's content, except for its dates
 	written time.Time
 }
 
-// Open makes a table that remembers what the snapshot at path says; without
-// one it starts empty. With an empty path it keeps no snapshot.
+// Open makes a table from the snapshot at path. Without a file there the table is empty.
+// With an empty path it keeps no snapshot.
 //
-// A snapshot that can't be understood, or that is no regular file, is moved aside, to
-// path.broken or a name like it: Open then returns an empty table together with an error
-// that is ErrSnapshot. So it does when single services of the snapshot can't be used;
-// the table has the others. With any other error there is no table.
+// Open moves a snapshot that can't be parsed, or that is no regular file, aside to
+// path.broken or a similar name. It then returns an empty table together with an error that
+// is ErrSnapshot. If only some services of the snapshot are invalid, it returns ErrSnapshot
+// and a table with the others. With any other error there is no table.
 func Open(path string, opts Options) (*Table, error) {
 	t := newTable(path, opts)
 	if path == "" {
@@ -76,7 +76,7 @@ func Open(path string, opts Options) (*Table, error) {
 
 var errNotRegular = errors.New("it is not a regular file")
 
-// readRegular is os.ReadFile that doesn't wait for the writer of a FIFO.
+// readRegular is like os.ReadFile, but does not wait for the writer of a FIFO.
 func readRegular(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, syscall.ENXIO) { // a socket, or a device that is not there
@@ -96,8 +96,8 @@ func readRegular(path string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// moveAside renames a file that can't be used. It replaces the one that was moved aside
-// before, but nothing else.
+// moveAside renames an unusable file. It replaces a file that was moved aside before, but
+// nothing else.
 func moveAside(path string) (string, error) {
 	for n := 1; ; n++ {
 		broken := path + ".broken"
@@ -117,8 +117,8 @@ func moveAside(path string) (string, error) {
 	}
 }
 
-// Run writes the snapshot after observations, until ctx is done; then it writes it once
-// more and returns ctx's error. It calls saved with the error of each attempt, or nil.
+// Run writes the snapshot after observations until ctx is done. Then it writes it once
+// more and returns ctx's error. It calls saved after each attempt, with its error or nil.
 func (t *Table) Run(ctx context.Context, saved func(error)) error {
 	var again <-chan time.Time
 	if t.file.interval > 0 {
@@ -126,7 +126,7 @@ func (t *Table) Run(ctx context.Context, saved func(error)) error {
 		defer ticker.Stop()
 		again = ticker.C
 	}
-	// The first change of several is on disk at once.
+	// The first of several changes is written at once.
 	var pause, retry <-chan time.Time
 	for {
 		unsaved := t.unsaved
@@ -154,9 +154,8 @@ func (t *Table) Run(ctx context.Context, saved func(error)) error {
 	}
 }
 
-// Save writes the snapshot if it would differ from the last one, or if that one is too
-// old to tell the age of what it says. It is atomic: after a crash the file is the old
-// one or the new one.
+// Save writes the snapshot if its content has changed or the file is older than interval.
+// It is atomic: after a crash the file is the old one or the new one.
 func (t *Table) Save() error {
 	if t.file.path == "" {
 		return nil
@@ -185,8 +184,8 @@ func (f *snapshotFile) write(take func() snapshot) error {
 	if sum == f.sum && recent {
 		return nil
 	}
-	// Both are JSON objects, and the second is never empty. Joining them makes the long
-	// one, with its thousands of instances, once only.
+	// Both are JSON objects, and the second is never empty. Joining them avoids encoding
+	// the long one, with its thousands of instances, twice.
 	dates = dates[:len(dates)-1]
 	if len(dates) > 1 {
 		dates = append(dates, ',')

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Table turns observations of the catalog into what is to be served. It is
-// safe for use by several goroutines.
+// Table turns observations of the catalog into the services to be served. It is safe for
+// use by several goroutines.
 type Table struct {
 	opts Options
 
@@ -18,12 +18,12 @@ type Table struct {
 
 	mu       sync.Mutex
 	records  map[string]*record // by service name
-	sorted   []string           // the names of records; nil: to be sorted again
+	sorted   []string           // the names of records; nil: not sorted yet
 	entries  []Entry
 	seen     time.Time // the last observation, or that of the snapshot
-	live     bool      // something was observed since lbctl started
-	departed bool      // before that: the entries are not those of the snapshot
-	revision uint64    // the latest of an entry
+	live     bool      // there was an observation since lbctl started
+	departed bool      // without one: the entries differ from the snapshot's
+	revision uint64    // the newest revision of an entry
 
 	guard        guard
 	confirmation confirmation
@@ -52,16 +52,16 @@ func newTable(path string, opts Options) *Table {
 	}
 }
 
-// Observe takes the whole catalog as seen at now and returns what is to be
-// served, sorted by name. Observations must be complete: a service that is
-// absent is taken to have no instance at all.
+// Observe takes the whole catalog as it is at now and returns the services to be served,
+// sorted by name. Observations must be complete: a service that is absent counts as one
+// without instances.
 //
-// The services' contents are kept: the caller must not change them any more. A service
-// with the Revision of before takes next to no time.
+// The table keeps the services' contents, so the caller must not change them any more. A
+// service with an unchanged Revision costs almost no time.
 //
 // Call Observe again with the same services when Changed fires or NextDeadline passes.
 //
-// The entries are shared, so they must not be changed.
+// The entries are shared, so the caller must not change them.
 func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,10 +77,9 @@ func (t *Table) Observe(now time.Time, services []Service) []Entry {
 	return t.entries
 }
 
-// Vanishing counts the instances in rotation that an observation of services
-// would find gone from the catalog. It changes nothing: a caller who can find
-// out whether Consul's answer is filtered does so, and calls SetTrust, before
-// it lets the table observe.
+// Vanishing returns how many instances in rotation Observe would find gone from the
+// catalog. It changes nothing. If it is above 0, the caller checks whether Consul filters
+// its answers, and calls SetTrust, before it calls Observe.
 func (t *Table) Vanishing(services []Service) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,26 +93,25 @@ func (t *Table) Vanishing(services []Service) int {
 	return n
 }
 
-// Entries is the result of the last observation, or, before the first one,
-// what the snapshot remembers, as stale. It is shared, so it must not be
-// changed.
+// Entries returns the result of the last observation. Before the first one it returns the
+// snapshot's entries, as stale. They are shared, so the caller must not change them.
 func (t *Table) Entries() []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.entries
 }
 
-// Changed fires when the table would answer differently to the same
-// observation, because of trust, a probe, or the operator.
+// Changed fires when Observe would return other entries for the same services, because of
+// trust, a probe, or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
 
-// Observed fires when instances have to be asked that were not asked before, or no
-// longer, because of an observation or of trust. It is for one reader.
+// Observed fires when the instances to probe may have changed, because of an observation
+// or of trust. It is for one reader.
 func (t *Table) Observed() <-chan struct{} { return t.observed }
 
-// NextDeadline is when time alone makes another answer of the same observation: a hold
-// ends, a weight rises, a service has gone unconfirmed for too long, or a refused service
-// may be tried again; zero when nothing will.
+// NextDeadline returns when Observe will return other entries for the same services
+// because of time alone: a hold ends, a weight rises, a service expires, or a refused
+// service may be tried again. It is zero if nothing will change.
 func (t *Table) NextDeadline() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,7 +130,7 @@ func (t *Table) NextDeadline() time.Time {
 	return next
 }
 
-// earlier is the earlier of two times; a zero one is never.
+// earlier returns the earlier of two times; zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -140,7 +138,7 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// names is the services that there are records of, in order.
+// names returns the names of records, sorted.
 func (t *Table) names() []string {
 	if t.sorted == nil {
 		t.sorted = slices.Sorted(maps.Keys(t.records))
@@ -148,7 +146,7 @@ func (t *Table) names() []string {
 	return t.sorted
 }
 
-// dropUnbalanced forgets services that are registered but no longer to be balanced.
+// dropUnbalanced removes services that are registered but no longer to be balanced.
 func (t *Table) dropUnbalanced(o *observation) {
 	for name, s := range o.services {
 		if s.unbalanced() {
@@ -159,7 +157,7 @@ func (t *Table) dropUnbalanced(o *observation) {
 	}
 }
 
-// forget forgets all of a service, except what vanished of it lately.
+// forget removes everything about a service except what the guard knows.
 func (t *Table) forget(service string) {
 	if t.records[service] == nil {
 		return
@@ -171,9 +169,8 @@ func (t *Table) forget(service string) {
 	t.quarantine.forget(service)
 }
 
-// missing is the instances that are gone from the catalog though nothing was known
-// against them: Consul had them in rotation, and we had too, whatever
-// their weight.
+// missing returns the instances that are gone from the catalog although they were in
+// rotation in Consul and served traffic or would have, and were not ejected.
 func (t *Table) missing(o *observation) []missing {
 	var all []missing
 	for _, name := range t.names() {
@@ -190,7 +187,7 @@ func (t *Table) missing(o *observation) []missing {
 	return all
 }
 
-// remember keeps the observation for the next one to be compared with.
+// remember records the observation, so that the next one can be compared with it.
 func (t *Table) remember(o *observation) {
 	for name, s := range o.services {
 		r := t.records[name]

@@ -51,7 +51,7 @@ func states(entries []Entry) string {
 	return strings.Join(all, " ")
 }
 
-// guardHold is how long tests hold what vanished.
+// guardHold is how long tests hold vanished instances.
 const guardHold = 5 * time.Minute
 
 func table(t *testing.T) *Table {
@@ -80,19 +80,19 @@ func TestGuard(t *testing.T) {
 			see(time.Second, "hello[a b]", "hello=fresh", service("hello", "a", "b", "c:maintenance", "d:maintenance", "e:maintenance")),
 			see(time.Second, "hello[a b]", "hello=fresh", service("hello", "a", "b")),
 		}},
-		{"a service whose every instance leaves through critical is tried as long as it is there", []step{
+		{"all instances of a service become critical, then leave", []step{
 			see(0, "hello[a b]", "hello=fresh", service("hello", "a", "b")),
 			see(time.Second, "hello[a b]", "hello=panic", service("hello", "a:critical", "b:critical")),
 			see(time.Second, "", ""),
 		}},
-		{"graceful leaving in several steps, one by one", []step{
+		{"instances leave gracefully one by one", []step{
 			see(0, "hello[a b c]", "hello=fresh", service("hello", "a", "b", "c")),
 			see(time.Second, "hello[b c]", "hello=fresh", service("hello", "a:maintenance", "b", "c")),
 			see(time.Second, "hello[c]", "hello=fresh", service("hello", "b:critical", "c")),
 			see(time.Second, "hello[b]", "hello=panic", service("hello", "b:critical", "c:maintenance")),
 			see(time.Second, "", ""),
 		}},
-		{"a minority that vanishes is believed", []step{
+		{"a minority that vanishes is removed", []step{
 			see(0, "hello[a b c d e]", "hello=fresh", service("hello", "a", "b", "c", "d", "e")),
 			see(time.Second, "hello[a b c]", "hello=fresh", service("hello", "a", "b", "c")),
 		}},
@@ -115,12 +115,12 @@ func TestGuard(t *testing.T) {
 			see(3*time.Second, "hello[a b c]", "hello=fresh", service("hello", "a", "b", "c")),
 			see(3*time.Second, "hello[a b c d e]", "hello=held", service("hello", "a", "b")),
 		}},
-		{"a majority that vanishes slowly is believed", []step{
+		{"a majority that vanishes slowly is removed", []step{
 			see(0, "hello[a b c d e]", "hello=fresh", service("hello", "a", "b", "c", "d", "e")),
 			see(11*time.Second, "hello[a b c]", "hello=fresh", service("hello", "a", "b", "c")),
 			see(11*time.Second, "hello[a b]", "hello=fresh", service("hello", "a", "b")),
 		}},
-		{"what vanishes while others are held counts with them", []step{
+		{"an instance that vanishes while others are held is held too", []step{
 			see(0, "hello[a b c d e]", "hello=fresh", service("hello", "a", "b", "c", "d", "e")),
 			see(time.Second, "hello[a b c d e]", "hello=held", service("hello", "a", "b")),
 			see(time.Minute, "hello[a b c d e]", "hello=held", service("hello", "a")),
@@ -139,7 +139,7 @@ func TestGuard(t *testing.T) {
 			see(time.Second, "a[] b[u v]", "a=fresh b=held", service("a", "x:maintenance", "y:maintenance")),
 			see(time.Second, "b[u v]", "b=held"),
 		}},
-		{"a catalog wiped in one go is held altogether", []step{
+		{"all of a wiped catalog is held", []step{
 			see(0, "a[x y] b[u v]", "a=fresh b=fresh", service("a", "x", "y"), service("b", "u", "v:warning")),
 			see(time.Second, "a[x y] b[u v]", "a=held b=held"),
 			see(time.Second, "a[x y] b[u v]", "a=held b=fresh", service("b", "u", "v")),
@@ -151,7 +151,7 @@ func TestGuard(t *testing.T) {
 			see(time.Second, "hello[a]", "hello=panic", service("hello", "a:critical")),
 			see(time.Second, "", ""),
 		}},
-		{"a service appears again after it was gone for good", []step{
+		{"a removed service appears again", []step{
 			see(0, "hello[a]", "hello=fresh", service("hello", "a")),
 			see(time.Second, "hello[a]", "hello=held"),
 			see(5*time.Minute, "", ""),
@@ -167,11 +167,11 @@ func TestGuard(t *testing.T) {
 			see(time.Second, "hello[d e f g]", "hello=fresh", service("hello", "d", "e", "f", "g")),
 			see(time.Second, "hello[c d e f g]", "hello=held", service("hello", "g")), // five were the most
 		}},
-		{"instances that are replaced in one go are not held", []step{
+		{"instances that are replaced at once are not held", []step{
 			see(0, "hello[a b c d]", "hello=fresh", service("hello", "a", "b", "c", "d")),
 			see(time.Second, "hello[e f g h]", "hello=fresh", service("hello", "e", "f", "g", "h")),
 		}},
-		{"a service that is not to be balanced any longer goes at once", []step{
+		{"a service that asks not to be balanced is removed at once", []step{
 			see(0, "hello[a b]", "hello=fresh", service("hello", "a", "b")),
 			see(time.Second, "", "", Service{Name: "hello", OK: true, Instances: service("hello", "a", "b").Instances}),
 		}},
@@ -225,16 +225,16 @@ func TestAnInstanceIDWithANewAddressMoves(t *testing.T) {
 	assert.Len(t, got[0].Rotation(), 1)
 }
 
-func TestAHeldInstanceGivesWayToWhoeverHasItsAddress(t *testing.T) {
+func TestAHeldInstanceEndsWhenAnotherHasItsAddress(t *testing.T) {
 	taker := service("api", "x")
 	taker.Instances[0].Address = "a.hello"
 
-	t.Run("a newcomer of another service, at the same moment", func(t *testing.T) {
+	t.Run("a new instance of another service, at the same time", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{service("hello", "a")})
 		assert.Equal(t, "api[x]", rotation(tb.Observe(noon, []Service{taker})))
 	})
-	t.Run("a newcomer of another service, later", func(t *testing.T) {
+	t.Run("a new instance of another service, later", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{service("hello", "a")})
 		require.Equal(t, "hello[a]", rotation(tb.Observe(noon, nil)))
@@ -247,7 +247,7 @@ func TestAHeldInstanceGivesWayToWhoeverHasItsAddress(t *testing.T) {
 		again.Instances[0].Address = "a.hello"
 		assert.Equal(t, "hello[b]", rotation(tb.Observe(noon, []Service{again})))
 	})
-	t.Run("but not to a neighbour it always shared it with", func(t *testing.T) {
+	t.Run("not for an instance that always had the same address", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{taker, service("hello", "a")})
 		assert.Equal(t, "api[x] hello[a]", rotation(tb.Observe(noon, []Service{taker})))
@@ -258,7 +258,7 @@ func TestTrust(t *testing.T) {
 	five := []Service{service("hello", "a", "b", "c", "d", "e")}
 	four := []Service{service("hello", "a", "b", "c", "d")}
 
-	t.Run("nothing vanishes from filtered answers, however little, however long", func(t *testing.T) {
+	t.Run("instances missing from filtered answers are held without limit", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, five)
 		tb.SetTrust(noon, Trust{Filtered: true})
@@ -275,7 +275,7 @@ func TestTrust(t *testing.T) {
 		assert.Equal(t, "hello[a b c d]", rotation(tb.Observe(tb.NextDeadline(), four)))
 		assert.Zero(t, tb.NextDeadline())
 	})
-	t.Run("what was believed a moment before is taken back", func(t *testing.T) {
+	t.Run("instances removed a moment before come back", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, five)
 		require.Equal(t, "hello[a b c d]", rotation(tb.Observe(noon, four)))
@@ -283,7 +283,7 @@ func TestTrust(t *testing.T) {
 		<-tb.Changed()
 		assert.Equal(t, "hello[a b c d e]", rotation(tb.Observe(noon.Add(time.Second), four)))
 	})
-	t.Run("what left gracefully stays away", func(t *testing.T) {
+	t.Run("instances that left gracefully stay out", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{service("hello", "a", "b:maintenance")})
 		tb.SetTrust(noon, Trust{Filtered: true})
@@ -297,7 +297,7 @@ func TestTrust(t *testing.T) {
 		assert.Equal(t, "hello=stale", states(got))
 		assert.Equal(t, noon.Add(time.Second), got[0].Since)
 	})
-	t.Run("the operator's word counts even so", func(t *testing.T) {
+	t.Run("the operator can accept without trust", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, five)
 		tb.SetTrust(noon, Trust{Filtered: true})
@@ -307,7 +307,7 @@ func TestTrust(t *testing.T) {
 	})
 }
 
-func TestVanishingForeseesWhatObserveWouldFind(t *testing.T) {
+func TestVanishingPredictsObserve(t *testing.T) {
 	tb := table(t)
 	tb.Observe(noon, []Service{service("hello", "a", "b", "c:critical"), service("api", "x")})
 	assert.Zero(t, tb.Vanishing([]Service{service("hello", "a", "b:critical"), service("api", "x")}))
@@ -342,7 +342,7 @@ func TestQuarantine(t *testing.T) {
 	bad.OK, bad.Protocol, bad.Routes = false, "", nil
 	bad.Problems = []string{`instance "a": lb-protocol "grcp" unknown`}
 
-	t.Run("the last good structure is kept with current endpoints", func(t *testing.T) {
+	t.Run("the last good routes are kept with current instances", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{service("hello", "a")})
 		e := tb.Observe(noon.Add(time.Second), []Service{bad})[0]
@@ -359,13 +359,13 @@ func TestQuarantine(t *testing.T) {
 		assert.Equal(t, Fresh, e.State)
 		assert.Empty(t, e.Reason)
 	})
-	t.Run("without one it isn't served, and the reason says so", func(t *testing.T) {
+	t.Run("a service without a last good state isn't served, and the reason says so", func(t *testing.T) {
 		e := table(t).Observe(noon, []Service{bad})[0]
 		assert.Equal(t, Quarantined, e.State)
 		assert.False(t, e.Served())
 		assert.Contains(t, e.Reason, "not served, for there is no earlier good state: ")
 	})
-	t.Run("held and quarantined at once", func(t *testing.T) {
+	t.Run("a service can be held and quarantined at once", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{service("hello", "c")})
 		e := tb.Observe(noon, []Service{func() Service { b := bad; b.Instances = service("hello", "d:critical").Instances; return b }()})[0]
@@ -384,7 +384,7 @@ func TestClaims(t *testing.T) {
 	}
 	api := Route{Host: "example.com", Path: "/api"}
 
-	t.Run("the first by name wins, then the incumbent", func(t *testing.T) {
+	t.Run("the first by name wins, then the present owner", func(t *testing.T) {
 		tb := table(t)
 		e := tb.Observe(noon, []Service{with("b", HTTP, api), with("a", HTTPS, api)})
 		assert.Equal(t, []Route{api}, e[0].Routes)
@@ -399,10 +399,10 @@ func TestClaims(t *testing.T) {
 		assert.Equal(t, []Route{api}, e[1].Routes)
 
 		e = tb.Observe(noon, []Service{with("a", HTTP, api), with("b", HTTP, Route{Path: "/b"})})
-		assert.Equal(t, []Route{api}, e[0].Routes, "the incumbent gave it up")
+		assert.Equal(t, []Route{api}, e[0].Routes, "the owner gave it up")
 		assert.Empty(t, e[0].Problems)
 	})
-	t.Run("however often nothing changes in between", func(t *testing.T) {
+	t.Run("observations without a change keep the owners", func(t *testing.T) {
 		tb := table(t)
 		a, b, newcomer := with("a", HTTP, Route{Path: "/a"}), with("b", HTTP, api), with("a", HTTP, api)
 		for _, c := range []struct {
@@ -417,7 +417,7 @@ func TestClaims(t *testing.T) {
 		} {
 			for range 3 {
 				tb.Observe(noon, c.seen)
-				tb.Accept() // what vanished is meant to
+				tb.Accept() // the instances vanished on purpose
 				e := tb.Observe(noon, c.seen)
 				require.Len(t, e, len(c.want))
 				for n, routes := range c.want {
@@ -431,7 +431,7 @@ func TestClaims(t *testing.T) {
 		assert.Len(t, e[0].Routes, 1)
 		assert.Len(t, e[1].Routes, 1)
 	})
-	t.Run("one default for each listener, which any host and / is too", func(t *testing.T) {
+	t.Run("one default for each listener; any host and / is the default too", func(t *testing.T) {
 		e := table(t).Observe(noon, []Service{with("a", HTTP, Route{Path: "/"}), with("b", HTTP), with("c", GRPC)})
 		assert.True(t, e[0].Served())
 		assert.False(t, e[1].Default)
@@ -459,7 +459,7 @@ func TestClaims(t *testing.T) {
 	})
 }
 
-func TestObserveLeavesItsArgumentAlone(t *testing.T) {
+func TestObserveDoesNotChangeItsArgument(t *testing.T) {
 	s := service("hello", "b", "a")
 	tb := table(t)
 	e := tb.Observe(noon, []Service{s})
@@ -468,14 +468,14 @@ func TestObserveLeavesItsArgumentAlone(t *testing.T) {
 	assert.Equal(t, e, tb.Entries())
 }
 
-// TestWhatConsulSaysIsAlwaysServed lets instances wander at random and checks
-// what must hold whatever the guard thinks.
-func TestWhatConsulSaysIsAlwaysServed(t *testing.T) {
+// TestInstancesInConsulAreAlwaysServed changes instances at random and checks what must
+// hold whatever the guard does.
+func TestInstancesInConsulAreAlwaysServed(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		tb := table(t)
 		now := noon
-		left := map[string]bool{} // seen out of rotation, not seen in it since
+		left := map[string]bool{} // last seen out of rotation
 		for range 60 {
 			now = now.Add(time.Duration(rnd.IntN(4000)) * time.Millisecond)
 			if rnd.IntN(10) == 0 {
@@ -541,7 +541,7 @@ func BenchmarkObserve(b *testing.B) {
 	}
 }
 
-func TestWhatVanishedIsBelievedAfterAMinute(t *testing.T) {
+func TestVanishedInstancesAreRemovedAfterAMinute(t *testing.T) {
 	tb, err := Open("", Options{})
 	require.NoError(t, err)
 	tb.Observe(noon, []Service{service("hello", "a", "b")})

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// idle is a service whose instances with the status warning have a weight of 0, as
-// Weights.Warning says in Consul.
+// idle returns a service whose instances with the status warning have a weight of 0, as
+// Weights.Warning in Consul can say.
 func idle(instances string) []Service {
 	s := service("hello", strings.Fields(instances)...)
 	for n := range s.Instances {
@@ -27,15 +27,15 @@ func TestWeightZero(t *testing.T) {
 		failing   string
 		want      string // the weights
 	}{
-		{"one gets nothing beside another", 0, "a b:warning", "", "a=1"},
-		{"nor beside several", 0, "a b:warning c d:warning", "", "a=1 c=1"},
-		{"alone it serves", 0, "a:warning", "", "a=1"},
-		{"several that are left serve", 0, "a:warning b:warning c:critical", "", "a=1 b=1"},
-		{"one serves in the place of those that are ejected", 0, "a b:warning", "a", "b=1"},
-		{"one that is ejected itself does not", 0, "a b:warning", "b", "a=1"},
-		{"one serves beside one that is kept though it fails", 0, "a b c:warning", "a b", "b=1 c=1"},
-		{"in panic it serves with those that don't pass", 60, "a:critical b:warning", "", "a=1 b=1"},
-		{"in panic it gets nothing beside one that passes", 90, "a b:critical c:warning", "", "a=1 b=1"},
+		{"no traffic beside another instance", 0, "a b:warning", "", "a=1"},
+		{"no traffic beside several instances", 0, "a b:warning c d:warning", "", "a=1 c=1"},
+		{"an only instance serves", 0, "a:warning", "", "a=1"},
+		{"all serve if no other can", 0, "a:warning b:warning c:critical", "", "a=1 b=1"},
+		{"it serves when the others are ejected", 0, "a b:warning", "a", "b=1"},
+		{"an ejected one does not serve", 0, "a b:warning", "b", "a=1"},
+		{"it serves beside one that fails but is kept", 0, "a b c:warning", "a b", "b=1 c=1"},
+		{"in panic it serves with instances that don't pass", 60, "a:critical b:warning", "", "a=1 b=1"},
+		{"in panic it gets no traffic beside one that passes", 90, "a b:critical c:warning", "", "a=1 b=1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -55,9 +55,9 @@ func TestAnInstanceWithWeightZeroIsNotMissed(t *testing.T) {
 
 	tb = tuned(t, Options{})
 	tb.Observe(noon, idle("a:warning b:warning"))
-	assert.Equal(t, 2, tb.Vanishing(nil), "if it serves it is")
+	assert.Equal(t, 2, tb.Vanishing(nil), "an instance that serves is missed")
 	assert.Equal(t, "a=1 b=1", weights(tb.Observe(noon, nil)[0]))
-	assert.Equal(t, "c=1", weights(tb.Observe(noon, idle("c"))[0]), "until there is another")
+	assert.Equal(t, "c=1", weights(tb.Observe(noon, idle("c"))[0]), "another instance replaces them")
 }
 
 func TestAnInstanceWhoseWeightWasZeroComesBackSlowly(t *testing.T) {

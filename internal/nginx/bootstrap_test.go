@@ -89,10 +89,10 @@ func TestBootstrapServers(t *testing.T) {
 	}
 }
 
-// TestAFileThatCantBeWrittenKeepsBackItsUpstreamOnly has the disk refuse a file: what
+// TestAFileThatCantBeWrittenAffectsItsUpstreamOnly has the disk refuse a file: what
 // is there stays whole, the other upstreams' files are written, and the error says
 // whose file it is.
-func TestAFileThatCantBeWrittenKeepsBackItsUpstreamOnly(t *testing.T) {
+func TestAFileThatCantBeWrittenAffectsItsUpstreamOnly(t *testing.T) {
 	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
 	write := func(lines string) map[string]error {
 		failed, err := b.write(map[string]string{"a": lines, "b": lines, "c": lines})
@@ -115,10 +115,10 @@ func without(m map[string]string, key string) map[string]string {
 	return m
 }
 
-// TestWhatWasShownIsKnownByWhatNginxAnswers maps what nginx answers to the servers that it
+// TestBootstrapFilesInUseAreKnownFromNginxsAnswer maps what nginx answers to the servers that it
 // has: those that it started with are not known any more, those that it read at a
 // reload are, to the next lbctl too.
-func TestWhatWasShownIsKnownByWhatNginxAnswers(t *testing.T) {
+func TestBootstrapFilesInUseAreKnownFromNginxsAnswer(t *testing.T) {
 	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
 	_, err := b.write(map[string]string{"a": "server 10.0.0.1:1;\n", "b": "server 10.0.0.2:2;\n"})
 	require.NoError(t, err)

@@ -162,7 +162,7 @@ func (e *env) complete(body string, n int) map[string][]byte {
 
 // A refusal right after a crash between swap and reload leads back to what
 // nginx serves, not to what was current.
-func TestRollBackToWhatIsServed(t *testing.T) {
+func TestRollBackToTheServedGeneration(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		e := started(t, binary)

@@ -118,7 +118,7 @@ func TestNoAnswerEndsTheProber(t *testing.T) {
 	assert.EqualError(t, p.askRecovering(ctx, question{}), "its answer could not be handled: a bug")
 }
 
-func TestNobodyIsAskedWhereNoInstanceMayBe(t *testing.T) {
+func TestForbiddenAddressesAreNotProbed(t *testing.T) {
 	for _, check := range []endpoints.Check{"tcp", "http:/latest/meta-data", checkHeld} {
 		err := ask(t.Context(), question{protocol: endpoints.HTTP, check: check, address: "169.254.169.254:80"})
 		assert.ErrorContains(t, err, "169.254.169.254 is not asked: it is link-local, as metadata services are")

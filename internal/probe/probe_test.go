@@ -75,7 +75,7 @@ func refused(context.Context, question) error {
 	return &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 }
 
-func TestProbeReleasesWhatRefusesTwice(t *testing.T) {
+func TestProbeReleasesHeldInstancesAfterTwoFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t)
 		ask := refused
@@ -94,7 +94,7 @@ func TestProbeReleasesWhatRefusesTwice(t *testing.T) {
 	})
 }
 
-func TestProbeKeepsWhatAnswers(t *testing.T) {
+func TestProbeKeepsHeldInstancesThatAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t)
 		var dead atomic.Bool
@@ -137,7 +137,7 @@ func TestProbeCountsFailuresInARow(t *testing.T) {
 	})
 }
 
-func TestProbeRestsWhileConsulCantBeTrusted(t *testing.T) {
+func TestProbePausesWhileConsulCantBeTrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t)
 		ask := refused
@@ -154,7 +154,7 @@ func TestProbeRestsWhileConsulCantBeTrusted(t *testing.T) {
 	})
 }
 
-func TestOurOwnTroubleSaysNothingAboutAnInstance(t *testing.T) {
+func TestLocalErrorsAreNotFailuresOfInstances(t *testing.T) {
 	for _, err := range []error{nil, syscall.EMFILE, syscall.EADDRNOTAVAIL, &net.DNSError{IsTimeout: true}} {
 		assert.Zero(t, failuresNeeded(err, 2), "%v", err)
 	}
@@ -186,7 +186,7 @@ func following(t *testing.T, tb *endpoints.Table, opts Options, ask asker, servi
 	<-done
 }
 
-func TestProbeEjectsWhatCantBeReachedAndTakesItBack(t *testing.T) {
+func TestProbeEjectsUnreachableInstancesAndReadmitsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t)
 		var dead atomic.Bool
@@ -217,7 +217,7 @@ func TestProbeEjectsWhatCantBeReachedAndTakesItBack(t *testing.T) {
 	})
 }
 
-func TestProbeEjectsWhatNeverAnswered(t *testing.T) {
+func TestProbeEjectsInstancesThatNeverAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t)
 		ask := func(ctx context.Context, q question) error {
@@ -337,7 +337,7 @@ func TestProbeIsBounded(t *testing.T) {
 	})
 }
 
-func TestOurOwnTroubleEjectsNobody(t *testing.T) {
+func TestLocalErrorsEjectNoInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tb := newTable(t)
 		ask := func(context.Context, question) error { return &net.OpError{Op: "dial", Err: syscall.EADDRNOTAVAIL} }

@@ -77,7 +77,7 @@ func TestExecStopsTheServerOfAWrapper(t *testing.T) {
 }
 
 // What ignores SIGTERM is killed, also when the command itself has ended.
-func TestExecKillsWhatTheCommandLeaves(t *testing.T) {
+func TestExecKillsRemainingProcessesOfTheGroup(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent, "STOP_TIMEOUT=200ms"), "exec", "--", "sh", "-c",
 		"sh -c 'trap \"\" TERM; echo left=$$; while :; do sleep 0.05; done' & wait")

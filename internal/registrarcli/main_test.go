@@ -370,7 +370,7 @@ func TestExecKillsAServerThatDoesNotEnd(t *testing.T) {
 	})
 }
 
-func TestExecIsNotRegisteredBeforeItIsUp(t *testing.T) {
+func TestExecRegistersTheServerOnceItAnswers(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent, "HEALTH_CHECK_TYPE=tcp", "HEALTH_CHECK_ENDPOINT=127.0.0.1:1", "READY_TIMEOUT=1h"),
 		"exec", "--", "sleep", "3600")

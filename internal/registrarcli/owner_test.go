@@ -45,7 +45,7 @@ func TestSuccessorOfAKilledRegistrarTakesOver(t *testing.T) {
 }
 
 // A registrar that was frozen for too long finds that it has a successor, and ends.
-func TestFrozenRegistrarFindsItsSuccessor(t *testing.T) {
+func TestPausedRegistrarFindsItsSuccessor(t *testing.T) {
 	agent := consultest.Start(t)
 	first := launch(t, environment(agent), "exec", "--", "sleep", "3600")
 	awaitStatus(t, agent, api.HealthPassing)

@@ -25,7 +25,7 @@ func hold(request *http.Request) *http.Request {
 
 // A registration can have arrived without an answer: the instance is passing then,
 // and must not stay when the registrar gives up.
-func TestRegistrationWithoutAnswerIsTakenBack(t *testing.T) {
+func TestUnansweredRegistrationIsDeregistered(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
 	proxy := startProxy(t, agent)
@@ -45,7 +45,7 @@ func TestRegistrationWithoutAnswerIsTakenBack(t *testing.T) {
 }
 
 // The same when it is asked to leave before it knows: it drains first.
-func TestRegistrationWithoutAnswerIsDrained(t *testing.T) {
+func TestUnansweredRegistrationIsDrained(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
 	proxy := startProxy(t, agent)
@@ -63,7 +63,7 @@ func TestRegistrationWithoutAnswerIsDrained(t *testing.T) {
 }
 
 // A slow agent can carry out the registration after the deregistration.
-func TestLateRegistrationIsTakenBack(t *testing.T) {
+func TestLateRegistrationIsDeregistered(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
 	proxy := startProxy(t, agent)

@@ -12,7 +12,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-func TestWhoNginxNames(t *testing.T) {
+func TestServicesNamedByNginx(t *testing.T) {
 	const conf = `map $host $own {
     default "";
     api.example api;

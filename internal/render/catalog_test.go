@@ -32,7 +32,7 @@ func served(f Frontend) []string {
 	return lines
 }
 
-func TestWhoServesWhat(t *testing.T) {
+func TestRouting(t *testing.T) {
 	// A row's services are "name protocol host path".
 	for _, c := range []struct {
 		name     string

@@ -102,7 +102,7 @@ func TestTCPConnectionsPerClient(t *testing.T) {
 
 // An event arrives when it is sent, also from a server that says by closing where
 // its response ends.
-func TestEventsArriveAsTheyCome(t *testing.T) {
+func TestEventsArriveAtOnce(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		next := make(chan bool)
 		defer close(next)

@@ -53,7 +53,7 @@ func (s *Source) says(t *testing.T, services ...endpoints.Service) Configuration
 
 const inUse = "generation 8: rolled back to 7: bind() to 0.0.0.0:6379 failed (98: Address already in use)"
 
-func TestATakenPortIsTracedToItsService(t *testing.T) {
+func TestAPortInUseIsTracedToItsService(t *testing.T) {
 	quiet, cache, other := tcp("cache", 6379, endpoints.Critical), tcp("cache", 6379, endpoints.Passing), tcp("other", 6380, endpoints.Passing)
 	tests := []struct {
 		name          string
@@ -132,7 +132,7 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 	})
 }
 
-func TestATemplateThatIsWrongFromTheStartDoesNotTakeOutEverybody(t *testing.T) {
+func TestATemplateThatIsWrongFromTheStartQuarantinesNoService(t *testing.T) {
 	s := source(t, "{{range catalog.Services}}{{.Name}}; {{end}}")
 	var crowd []endpoints.Service
 	for n := range 50 {
@@ -158,7 +158,7 @@ func TestATemplateThatIsWrongFromTheStartDoesNotTakeOutEverybody(t *testing.T) {
 	assert.LessOrEqual(t, out, 25)
 }
 
-func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
+func TestTheNextConfigurationLeavesOutRefusedServices(t *testing.T) {
 	s := source(t, "{{range catalog.Services}}{{.Name}} {{range .Instances}}{{.Version}}{{end}};\n{{end}}")
 	s.NginxAccepted(s.says(t, versioned("a", "1"), versioned("b", "1")).Entries)
 	after := []endpoints.Service{versioned("a", "2"), versioned("b", "2"), versioned("c", "2")}
@@ -191,7 +191,7 @@ func TestWhatIsRefusedIsOutOfTheNextConfiguration(t *testing.T) {
 	})
 }
 
-func TestServicesAtFaultAreLookedForBesideTheLoop(t *testing.T) {
+func TestCulpritsAreSearchedOutsideOfTheLoop(t *testing.T) {
 	consul := consultest.Start(t)
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "own.conf.ctmpl"), []byte("{{range catalog.Services}}{{.Name}};\n{{end}}"), 0o644))

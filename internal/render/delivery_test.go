@@ -48,7 +48,7 @@ func TestScalingChangesNoFile(t *testing.T) {
 	assert.NotEqual(t, one.Hash, render(instance("fd00::1", 1, endpoints.Passing)).Hash, "nginx has to ask for IPv6 addresses too")
 }
 
-func TestWhatDNSCantCarryIsWrittenIntoFiles(t *testing.T) {
+func TestServersThatDNSCantCarryAreWrittenIntoFiles(t *testing.T) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)
 	tests := []struct {
@@ -141,9 +141,9 @@ func TestTooManyServersForAnAnswerAreWrittenIntoFiles(t *testing.T) {
 	}
 }
 
-// TestWhatNginxAsksForIsWhatTheTemplatesSay has services whose values read like an
+// TestUpstreamsAreCollectedWhileRendering has services whose values read like an
 // upstream's host name, which no file is searched for.
-func TestWhatNginxAsksForIsWhatTheTemplatesSay(t *testing.T) {
+func TestUpstreamsAreCollectedWhileRendering(t *testing.T) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)
 	c, err := Offline(Options{Settings: settings}, parseAll(

@@ -134,7 +134,7 @@ func FuzzNothingBreaksOut(f *testing.F) {
 	})
 }
 
-func TestNginxTakesWhatIsLeftOfNonsense(t *testing.T) {
+func TestNginxAcceptsTheValidPartOfInvalidMetadata(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func() string { return nasty[random.IntN(len(nasty))] }
 	good := func(values ...string) string {

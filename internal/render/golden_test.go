@@ -285,7 +285,7 @@ func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.
 	assert.NotContains(t, string(out), "[warn]", "%s", text(c))
 }
 
-func TestNginxTakesEveryConfiguration(t *testing.T) {
+func TestNginxAcceptsEveryConfiguration(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		for _, sc := range scenarios {
 			t.Run(sc.name, func(t *testing.T) {

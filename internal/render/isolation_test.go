@@ -45,7 +45,7 @@ func one(service string, port int, change ...func(*api.ServiceEntry)) *api.Servi
 }
 
 // A request that every instance breaks off is its client's trouble alone.
-func TestARequestThatBreaksInstancesCostsNoOther(t *testing.T) {
+func TestARequestThatBreaksInstancesFailsNoOther(t *testing.T) {
 	fragile := func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/die") || strings.HasSuffix(r.URL.Path, "/Die") {
 			panic(http.ErrAbortHandler) // the connection, or the HTTP/2 stream, ends without an answer

@@ -112,9 +112,9 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 	}
 }
 
-// TestALayoutGoesByWhatThereIs changes the catalog step by step, and compares what
+// TestLayoutDependsOnTheServices changes the catalog step by step, and compares what
 // comes of it with what is laid out afresh.
-func TestALayoutGoesByWhatThereIs(t *testing.T) {
+func TestLayoutDependsOnTheServices(t *testing.T) {
 	settings, err := testSettings("1.30.6").complete()
 	require.NoError(t, err)
 	entry := func(name string, p endpoints.Protocol, address string, routes ...endpoints.Route) endpoints.Entry {

@@ -69,7 +69,7 @@ func TestASidecarProxyDoesNotTakeItsParentsRoute(t *testing.T) {
 	r.awaitNoProblems()
 }
 
-func TestServicesThatDontAskToBeBalancedAreNoProblem(t *testing.T) {
+func TestServicesThatAreNotBalancedAreNoProblem(t *testing.T) {
 	consul := consultest.Start(t)
 	elsewhere(t, consul, api.AgentService{ID: "db-1", Service: "db.internal", Port: 5432})
 	elsewhere(t, consul, api.AgentService{ID: "db-2", Service: "a/../b", Port: 5432, Tags: []string{"primary"}})

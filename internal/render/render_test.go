@@ -54,7 +54,7 @@ func TestAnOlderNginxHasOneWorker(t *testing.T) {
 	assert.Empty(t, why)
 }
 
-func TestAllThatIsWrongWithSettingsIsSaidAtOnce(t *testing.T) {
+func TestAllMistakesInSettingsAreReportedAtOnce(t *testing.T) {
 	_, err := New(Options{Settings: Settings{
 		GRPCListen: Listen{":5001", "localhost:5000"}, HTTPListen: Listen{"0.0.0.0:x"}, Workers: -1, WorkerCPUAffinity: "0101", OpenFiles: 3,
 		RunDir: "run", User: "no body;", NginxVersion: "latest", StreamModule: "/a$b",

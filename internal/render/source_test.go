@@ -197,7 +197,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 	r.awaitNoProblems()
 }
 
-func TestAServiceWithAStrangeNameIsAProblemAndNothingElse(t *testing.T) {
+func TestAServiceWithAnInvalidNameIsOnlyAProblem(t *testing.T) {
 	consul := consultest.Start(t)
 	r := run(t, consul)
 	for n, name := range []string{`bad;} name|x`, "tag.service", "dc@other", "service~near", "s?ns=x", "ü", strings.Repeat("x", 300)} {
@@ -220,7 +220,7 @@ func TestAServiceWithAStrangeNameIsAProblemAndNothingElse(t *testing.T) {
 	r.awaitServer(server(7002))
 }
 
-func TestBadMetadataHoldsBackItsServiceOnly(t *testing.T) {
+func TestBadMetadataAffectsItsServiceOnly(t *testing.T) {
 	consul := consultest.Start(t)
 	r := run(t, consul)
 	register(t, consul, "web", "web-1", 7001, nil, map[string]string{"lb-protocol": "http", "lb-path": "/web"})
@@ -256,7 +256,7 @@ func writeTemplate(t *testing.T, dir, name, content string) {
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 }
 
-func TestTemplatesOfOnesOwnAskConsulThemselves(t *testing.T) {
+func TestUserTemplatesCanQueryConsul(t *testing.T) {
 	consul := consultest.Start(t)
 	dir := t.TempDir()
 	// It fails on the empty answer that is all there is at first.
@@ -295,7 +295,7 @@ func TestTemplatesOfOnesOwnAskConsulThemselves(t *testing.T) {
 	r.awaitNoProblems()
 }
 
-func TestABrokenTemplateAndItsRepair(t *testing.T) {
+func TestARepairedTemplateIsUsed(t *testing.T) {
 	consul := consultest.Start(t)
 	dir := t.TempDir()
 	r := run(t, consul, func(o *Options) { o.TemplatesDir = dir })
@@ -389,7 +389,7 @@ func TestAWipedCatalogIsHeld(t *testing.T) {
 	r.await("without them", func(c Configuration) bool { return len(c.Entries) == 0 })
 }
 
-func TestASnapshotThatIsTooOldServesNobody(t *testing.T) {
+func TestASnapshotThatIsTooOldIsNotServed(t *testing.T) {
 	consul := consultest.Start(t, consultest.Persistent())
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	port := listening(t)
@@ -496,7 +496,7 @@ func TestATokenThatBecomesTooWeak(t *testing.T) {
 	assert.Contains(t, logged.String(), "Consul filters its answers by ACLs")
 }
 
-func TestWithoutATokenThereIsNoConfiguration(t *testing.T) {
+func TestNoConfigurationWithoutAToken(t *testing.T) {
 	consul := consultest.Start(t, consultest.ACL())
 	registerGRPC(t, consul, "hello_server", "one", 7001)
 	r := run(t, consul, func(o *Options) { o.Consul.Token = "" })

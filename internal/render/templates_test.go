@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOnesOwnTemplatesReplaceAndAdd(t *testing.T) {
+func TestUserTemplatesReplaceAndAdd(t *testing.T) {
 	dir := t.TempDir()
 	writeTemplate(t, dir, "stream.conf.ctmpl", "# mine\n")
 	writeTemplate(t, dir, "http.d/deep/er.conf.ctmpl", "{{settings.NginxVersion}}")

@@ -40,7 +40,7 @@ func (r running) awaitState(name string, state endpoints.State, reason string) e
 	return e
 }
 
-func TestOneQueryThatFailsIsTheTroubleOfItsService(t *testing.T) {
+func TestAFailingQueryAffectsItsServiceOnly(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		fault fault
@@ -96,7 +96,7 @@ func TestOneQueryThatFailsIsTheTroubleOfItsService(t *testing.T) {
 	}
 }
 
-func TestANewServiceWhoseQueryFailsHoldsUpNoOther(t *testing.T) {
+func TestANewServiceWithAFailingQueryDoesNotDelayOthers(t *testing.T) {
 	consul := consultest.Start(t)
 	way, through := throughFaulty(t, consul)
 	registerGRPC(t, consul, "api", "api-1", 7001)
@@ -114,7 +114,7 @@ func TestANewServiceWhoseQueryFailsHoldsUpNoOther(t *testing.T) {
 	r.awaitNoProblems()
 }
 
-func TestAQueryThatFailsFromTheStartLeavesWhatTheSnapshotKnows(t *testing.T) {
+func TestAQueryThatNeverSucceededKeepsTheSnapshotsInstances(t *testing.T) {
 	consul := consultest.Start(t)
 	registerGRPC(t, consul, "api", "api-1", 7001)
 	register(t, consul, "web", "web-1", 7002, []string{"http_server"}, nil)
@@ -150,7 +150,7 @@ func TestAQueryThatFailsFromTheStartLeavesWhatTheSnapshotKnows(t *testing.T) {
 	again.awaitNoProblems()
 }
 
-func TestWhenAllQueriesFailConsulIsTheProblem(t *testing.T) {
+func TestFailureOfAllQueriesIsOneProblem(t *testing.T) {
 	consul := consultest.Start(t)
 	registerGRPC(t, consul, "api", "api-1", 7001)
 	register(t, consul, "web", "web-1", 7002, []string{"http_server"}, nil)

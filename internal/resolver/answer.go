@@ -18,8 +18,8 @@ type client struct {
 	send    func(answer []byte) error
 }
 
-// receive handles a message. It returns at once for those over UDP, whatever is in
-// them. A message that is no question is dropped.
+// receive handles a message. For a client over UDP it returns at once. It drops a message
+// that is no question.
 func (s *Server) receive(message []byte, c client) {
 	defer s.recovered()
 	var m dns.Msg
@@ -43,8 +43,8 @@ func (s *Server) receive(message []byte, c client) {
 	}
 }
 
-// asked handles a question for an upstream: it is answered at once when there is
-// something new for who asks, else when there is.
+// asked handles a question for an upstream: it answers at once if the servers are new for
+// the asker, and otherwise parks the question.
 func (s *Server) asked(c client, id uint16, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +61,7 @@ func (s *Server) asked(c client, id uint16, name string) {
 	if a.fetched != before && a.fetched == u.version {
 		select {
 		case s.fetched <- struct{}{}:
-		default: // it fires already
+		default: // it has fired already
 		}
 	}
 	if answer && u.version > 0 {
@@ -69,7 +69,8 @@ func (s *Server) asked(c client, id uint16, name string) {
 	}
 }
 
-// addUnknown adds an upstream that Set may make known; nil if there are too many.
+// addUnknown adds an unknown upstream, which a later Set may make known. It returns nil if
+// there are too many.
 func (s *Server) addUnknown(name string, now time.Time) *upstream {
 	if len(s.upstreams)-len(s.names) >= maxUnknown {
 		maps.DeleteFunc(s.upstreams, func(_ string, u *upstream) bool {
@@ -85,7 +86,7 @@ func (s *Server) addUnknown(name string, now time.Time) *upstream {
 	return u
 }
 
-// answerParked answers the questions that are parked for an upstream.
+// answerParked answers an upstream's parked questions.
 func (s *Server) answerParked(u *upstream, now time.Time) {
 	for _, a := range u.askers {
 		if a.parked() && a.alive(now) {
@@ -94,8 +95,8 @@ func (s *Server) answerParked(u *upstream, now time.Time) {
 	}
 }
 
-// answer has a question answered with what is newest when its turn comes. The caller
-// holds s.mu.
+// answer answers a question when its turn comes, with the servers that are newest then. The
+// caller holds s.mu.
 func (s *Server) answer(u *upstream, a *asker) {
 	a.answering = s.inTurn(a.client, 1+len(u.targets), func() {
 		if answer := s.answerTo(u, a); answer != nil {
@@ -104,7 +105,7 @@ func (s *Server) answer(u *upstream, a *asker) {
 	})
 }
 
-// answerTo is the answer to a question; nil if the upstream is unknown by now.
+// answerTo returns the answer to a question; nil if the upstream has become unknown.
 func (s *Server) answerTo(u *upstream, a *asker) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +117,7 @@ func (s *Server) answerTo(u *upstream, a *asker) []byte {
 	return withID(slices.Clone(u.answer), a.id)
 }
 
-// answerWhole answers over TCP.
+// answerWhole answers over TCP, with all servers.
 func (s *Server) answerWhole(c client, id uint16, name string) {
 	s.mu.Lock()
 	u := s.upstreams[name]
@@ -136,10 +137,10 @@ func withID(answer []byte, id uint16) []byte {
 	return answer
 }
 
-// targetTTL is for names whose address never changes, in seconds.
+// targetTTL is the TTL, in seconds, of target names, whose address never changes.
 const targetTTL = 24 * 60 * 60
 
-// targetAnswer says the address of a target.
+// targetAnswer returns the answer with the address of a target.
 func targetAnswer(question *dns.Msg, addr netip.Addr) *dns.Msg {
 	q := question.Question[0]
 	m := new(dns.Msg).SetReply(question)

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A worker is one of nginx's sockets, without a network.
+// worker is one of nginx's sockets, without a network.
 type worker struct {
 	s       *Server
 	address netip.AddrPort
@@ -46,13 +46,13 @@ func (w *worker) answers() []*dns.Msg {
 	return slices.Clone(w.got)
 }
 
-// ask puts a question, which is answered now or later.
+// ask sends a question, which is answered now or later.
 func (w *worker) ask(upstream string) {
 	w.id++
 	w.copy(upstream)
 }
 
-// copy puts the last question again, as nginx does after five seconds.
+// copy sends the last question again, as nginx does after five seconds.
 func (w *worker) copy(upstream string) {
 	m := srv(upstream)
 	m.Id = w.id
@@ -64,7 +64,7 @@ func (w *worker) copy(upstream string) {
 	synctest.Wait()
 }
 
-// park puts copies for so long, until one is answered.
+// park sends copies for the duration, or until one is answered.
 func (w *worker) park(upstream string, d time.Duration) (answered bool) {
 	before := len(w.answers())
 	for range d / copyEvery {
@@ -76,7 +76,7 @@ func (w *worker) park(upstream string, d time.Duration) (answered bool) {
 	return false
 }
 
-// copyEvery is nginx's.
+// copyEvery is nginx's interval between copies of a question.
 const copyEvery = 5 * time.Second
 
 func unfetched(r *Server) []string { return slices.Sorted(maps.Keys(r.Unfetched())) }
@@ -114,14 +114,14 @@ func TestFetchedMeansFetchedByAllAskers(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		r.Set(map[string][]Target{"grpc-a": targets(1, 2)})
 		synctest.Wait()
-		require.Len(t, quick.answers(), 2, "what is held is answered when there is news")
+		require.Len(t, quick.answers(), 2, "a parked question is answered when the servers change")
 		assert.Len(t, quick.answers()[1].Answer, 2)
 		quick.ask("grpc-a")
-		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "the other has it in its socket still")
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "the other worker may not have read it yet")
 		quick.park("grpc-a", aliveFor+copyEvery)
-		assert.Empty(t, unfetched(r), "the other has gone, as after a reload")
+		assert.Empty(t, unfetched(r), "the other worker has ended, as after a reload")
 		time.Sleep(aliveFor + time.Millisecond)
-		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "nobody is there any more")
+		assert.Equal(t, []string{"grpc-a"}, unfetched(r), "no worker is left")
 	})
 }
 
@@ -132,7 +132,7 @@ func TestAQuestionIsParkedForMinutes(t *testing.T) {
 		w.ask("grpc-a")
 		w.ask("grpc-a")
 		assert.False(t, w.park("grpc-a", parkFor*9/10-copyEvery), "copies are dropped")
-		assert.Empty(t, unfetched(r), "copies show that it is there")
+		assert.Empty(t, unfetched(r), "copies show that the worker is alive")
 		require.True(t, w.park("grpc-a", parkFor/10+2*copyEvery))
 		require.Len(t, w.answers(), 2)
 		assert.Equal(t, w.answers()[0].Answer, w.answers()[1].Answer)
@@ -141,7 +141,7 @@ func TestAQuestionIsParkedForMinutes(t *testing.T) {
 		w.park("grpc-a", time.Minute)
 		r.Set(map[string][]Target{"grpc-a": targets(1, 2)})
 		synctest.Wait()
-		assert.Len(t, w.answers(), 3, "news are not waited for")
+		assert.Len(t, w.answers(), 3, "a change is sent at once")
 		assert.Equal(t, w.id, w.answers()[2].Id)
 	})
 }
@@ -182,7 +182,7 @@ func TestQuestionsOfTooManySocketsAreNotParked(t *testing.T) {
 		for port := range uint16(maxAskers) {
 			newWorker(r, 1+port).ask("grpc-a")
 		}
-		time.Sleep(time.Second) // they were many at once
+		time.Sleep(time.Second) // the pace delays so many answers
 		w := newWorker(r, 1000)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
@@ -223,7 +223,7 @@ func TestRemovedUpstreamsGetNoAnswer(t *testing.T) {
 		r.Set(map[string][]Target{})
 		synctest.Wait()
 		w.copy("grpc-a")
-		assert.Len(t, w.answers(), 1, "an answer would have nginx wait for an hour")
+		assert.Len(t, w.answers(), 1, "after an error nginx would wait for an hour")
 		assert.Empty(t, unfetched(r))
 		assert.False(t, r.Known("grpc-a"))
 	})
@@ -238,11 +238,11 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 		require.Empty(t, unfetched(r))
 		require.True(t, r.Known("grpc-a"))
 
-		r.Reloading() // and nginx refuses
+		r.Reloading() // the reload fails
 		assert.Empty(t, unfetched(r))
 		reloaded := r.Reloading()
 		fresh.ask("grpc-a")
-		require.Len(t, fresh.answers(), 1, "whoever is new is answered at once")
+		require.Len(t, fresh.answers(), 1, "a new worker is answered at once")
 		reloaded()
 		assert.Equal(t, []string{"grpc-a"}, unfetched(r))
 		assert.True(t, r.Known("grpc-a"), "nginx keeps its servers over a reload")
@@ -253,9 +253,9 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 
 		r.Set(map[string][]Target{"grpc-a": targets(2)})
 		synctest.Wait()
-		assert.Len(t, old.answers(), 2, "the old one has calls still, and gets new servers")
+		assert.Len(t, old.answers(), 2, "an old worker that still has calls gets new servers")
 		fresh.ask("grpc-a")
-		assert.Empty(t, unfetched(r), "but is not waited for")
+		assert.Empty(t, unfetched(r), "but it does not count")
 	})
 }
 
@@ -278,12 +278,12 @@ func TestKnownUpstreams(t *testing.T) {
 		again.ask("grpc-a")
 		assert.True(t, r.Known("grpc-a"))
 		time.Sleep(aliveFor + time.Millisecond)
-		assert.False(t, r.Known("grpc-a"), "it has not asked for long")
+		assert.False(t, r.Known("grpc-a"), "it has not asked for a while")
 	})
 }
 
-// TestARestartedNginxIsGivenTime has servers that changed an hour before nginx was
-// restarted: it is no problem that it has yet to ask for them.
+// TestARestartedNginxIsGivenTime restarts nginx an hour after its servers changed: the time
+// that nginx has to fetch them begins with the restart.
 func TestARestartedNginxIsGivenTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
@@ -299,7 +299,7 @@ func TestARestartedNginxIsGivenTime(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Unfetched())
 		r.Set(map[string][]Target{"grpc-a": targets(2)})
-		assert.Equal(t, map[string]time.Time{"grpc-a": time.Now()}, r.Unfetched(), "they changed after that")
+		assert.Equal(t, map[string]time.Time{"grpc-a": time.Now()}, r.Unfetched(), "the servers changed after the restart")
 	})
 }
 
@@ -317,17 +317,17 @@ func TestPace(t *testing.T) {
 		for range answersAtOnce {
 			wait(1, 1)
 		}
-		assert.Zero(t, took(), "so many may be at once")
+		assert.Zero(t, took(), "so many may be sent at once")
 		wait(1, 40)
-		assert.InDelta(t, 10*time.Millisecond, took(), float64(time.Millisecond), "then they are spread")
+		assert.InDelta(t, 10*time.Millisecond, took(), float64(time.Millisecond), "then they are paced")
 		wait(2, answersAtOnce)
 		assert.InDelta(t, 10*time.Millisecond, took(), float64(time.Millisecond), "each socket has a pace of its own")
 		wait(2, 10*answersAtOnce)
-		assert.Less(t, took(), 50*time.Millisecond, "more than may be at once count as that")
+		assert.Less(t, took(), 50*time.Millisecond, "more than that count as that many")
 
 		time.Sleep(2 * socketTTL)
 		wait(3, 1)
-		assert.Len(t, s.turns.by, 1, "sockets that are gone are forgotten")
+		assert.Len(t, s.turns.by, 1, "unused sockets are forgotten")
 	})
 }
 

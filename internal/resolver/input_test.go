@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// noQuestion says that it has a question, and has none.
+// noQuestion claims to have a question, and has none.
 var noQuestion = []byte{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}
 
 func overTCP(message []byte) []byte {
@@ -41,8 +41,8 @@ func TestNoConnectionEndsTheServer(t *testing.T) {
 	assert.Len(t, answer.Answer, 1)
 }
 
-// TestConnectionsAreBounded opens as many connections as there may be: one more is
-// closed at once, and questions over UDP are answered.
+// TestConnectionsAreBounded opens the maximum number of connections. One more is closed at
+// once, and questions over UDP are still answered.
 func TestConnectionsAreBounded(t *testing.T) {
 	s, address := startServer(t)
 	s.Set(map[string][]Target{"grpc-a": targets(7001)})
@@ -67,7 +67,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	assert.Len(t, ask(t, askFrom(t, address), srv("grpc-a")).Answer, 1)
 }
 
-// TestAPanicIsOnlyLogged has an answer panic, which none of ours should.
+// TestAPanicIsOnlyLogged has an answer that panics.
 func TestAPanicIsOnlyLogged(t *testing.T) {
 	s := New(nil)
 	done := make(chan struct{})
@@ -77,7 +77,7 @@ func TestAPanicIsOnlyLogged(t *testing.T) {
 	}))
 	<-done
 	s.turns.close()
-	assert.False(t, s.logging.due(fatal), "it was logged")
+	assert.False(t, s.logging.due(fatal), "the panic was logged")
 }
 
 // FuzzServe gives the Server messages as they come from the network.

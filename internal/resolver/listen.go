@@ -16,23 +16,22 @@ import (
 )
 
 const (
-	// receiveBuffer is asked for; the kernel gives net.core.rmem_max at most.
+	// receiveBuffer is the requested size; the kernel limits it to net.core.rmem_max.
 	receiveBuffer = 4 << 20
-	// maxQuestion is the longest message that is read; nginx's have some 300 bytes.
+	// maxQuestion is the longest message that is read; nginx's have at most some 300 bytes.
 	maxQuestion = 4096
-	// maxConnections bounds those over TCP. One more is closed at once: nginx asks
-	// again after five seconds.
+	// maxConnections bounds the TCP connections. A connection beyond it is closed at once:
+	// nginx asks again after five seconds.
 	maxConnections = 1024
-	// connectionIdle is how long the next question over TCP may take to arrive, and an
-	// answer to be read.
+	// connectionIdle is how long a TCP client may take to send its next question, or to
+	// read an answer.
 	connectionIdle = 10 * time.Second
-	// failurePause is how long to wait when the system can't read or accept.
+	// failurePause is the pause after a failure to read or accept.
 	failurePause = 100 * time.Millisecond
 )
 
-// Listen binds address, UDP and TCP. More than one address would be of no use: nginx
-// would take turns between them, and what it was told at one it would ask for again
-// at the next.
+// Listen listens on address, over UDP and TCP. More than one address would not help: nginx
+// would take turns between them, and would ask each of them for the same servers.
 func (s *Server) Listen(address string) error {
 	if err := s.bind(address); err != nil {
 		s.close()
@@ -50,7 +49,7 @@ func (s *Server) bind(address string) error {
 		s.udp = nil
 		return err
 	}
-	_ = s.udp.SetReadBuffer(receiveBuffer) // a smaller one works too
+	_ = s.udp.SetReadBuffer(receiveBuffer) // the default works too
 	s.tcp, err = net.Listen("tcp", address)
 	return err
 }
@@ -64,9 +63,8 @@ func (s *Server) close() {
 	}
 }
 
-// Run answers until ctx is done; it returns nil then. It runs once, after Listen.
-// Questions that are parked get no answer: nginx sends copies of them to who listens
-// next.
+// Run answers until ctx is done, then returns nil. Call it once, after Listen. At its end
+// parked questions get no answer: nginx sends copies of them to the next Server.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.turns.close()
 	defer s.stop()
@@ -135,7 +133,7 @@ func (s *Server) serveTCP() error {
 	}
 }
 
-// serveConnection answers one question after another.
+// serveConnection answers the questions of a TCP connection one after the other.
 func (s *Server) serveConnection(conn net.Conn) {
 	defer s.recovered()
 	defer conn.Close()
@@ -161,7 +159,7 @@ func (s *Server) serveConnection(conn net.Conn) {
 	}
 }
 
-// readQuestion reads a message as it comes over TCP, after its length.
+// readQuestion reads a message over TCP, which has its length in front.
 func readQuestion(conn net.Conn) ([]byte, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(connectionIdle)); err != nil {
 		return nil, err
@@ -179,8 +177,8 @@ func readQuestion(conn net.Conn) ([]byte, error) {
 	return message, err
 }
 
-// failed handles that nothing could be read or accepted. It reports whether to try
-// again, as when there are no descriptors left; the error is nil at the end of Run.
+// failed handles a failure to read or accept. It reports whether to try again, as when
+// there are no descriptors left. At the end of Run the error is nil.
 func (s *Server) failed(err error) (again bool, _ error) {
 	switch {
 	case s.ctx.Err() != nil:
@@ -199,15 +197,15 @@ func (s *Server) failed(err error) (again bool, _ error) {
 	}
 }
 
-// recovered is deferred around whatever input could make fail.
+// recovered is deferred in every function that handles input.
 func (s *Server) recovered() {
 	if fault := recover(); fault != nil && s.logging.due(fatal) {
 		s.logger.Error("a DNS question could not be handled, this is a bug in lbctl", "panic", fault, "stack", string(debug.Stack()))
 	}
 }
 
-// logging bounds what others can have logged to a line a minute of each kind. The
-// zero value is ready.
+// logging limits lines that others can cause to one a minute of each kind. The zero value
+// is ready.
 type logging struct {
 	mu   sync.Mutex
 	last [kinds]time.Time

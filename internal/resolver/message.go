@@ -8,24 +8,24 @@ import (
 )
 
 const (
-	// MaxSize is the most bytes that a DNS message can have, over TCP.
+	// MaxSize is the maximum number of bytes of a DNS message, over TCP.
 	MaxSize = 65535
-	// udpSize is the longest answer over UDP that nginx takes.
+	// udpSize is the longest answer over UDP that nginx accepts.
 	udpSize = 4096
 
 	headerSize = 12
-	// questionSize is the most that a question takes: the longest name there is
-	// (RFC 1035, section 2.3.4), type and class.
+	// questionSize is the maximum size of a question: the longest possible name (RFC 1035,
+	// section 2.3.4), type and class.
 	questionSize = 255 + 4
-	// recordSize is what a server takes without its target's name: the owner's name,
-	// which is a pointer to the question's, type, class, TTL and length, then
-	// priority, weight and port.
+	// recordSize is the size of a record without its target's name: the owner's name,
+	// which is a pointer to the question's, type, class, TTL and length, then priority,
+	// weight and port.
 	recordSize = 2 + 10 + 6
 
-	pointer = 0xc000 // to a name that has been written before
+	pointer = 0xc000 // to an earlier name in the message
 )
 
-// Size is how many bytes an answer with these servers takes at most.
+// Size returns the maximum number of bytes of an answer with these servers.
 func Size(targets []Target) int {
 	size := headerSize + questionSize + len(targetZone) + 1
 	for _, t := range targets {
@@ -38,8 +38,9 @@ func Size(targets []Target) int {
 // IPv4 address, or 1,100 with an IPv6 address.
 func Fits(targets []Target) bool { return Size(targets) <= MaxSize }
 
-// pack makes the answer over UDP, but for the question's id; one that is too long
-// says so (RFC 1035, section 4.2.1), has no servers, and whole is false.
+// pack makes the answer over UDP, without the question's id. If it is too long, it is an
+// answer without servers that is marked as truncated (RFC 1035, section 4.2.1), and whole
+// is false.
 func pack(query string, targets []Target) (answer []byte, whole bool) {
 	answer = packAll(query, targets)
 	if len(answer) <= udpSize {
@@ -51,9 +52,8 @@ func pack(query string, targets []Target) (answer []byte, whole bool) {
 	return answer, false
 }
 
-// packAll makes the answer over TCP. Of servers that don't fit only the first are in
-// it. The names of targets are compressed, which nginx understands and dns.SRV
-// would not do.
+// packAll makes the answer over TCP. If not all servers fit, it has the first ones. It
+// compresses the names of targets, which nginx understands and dns.SRV would not do.
 func packAll(query string, targets []Target) []byte {
 	if len(targets) == 0 {
 		targets = []Target{sentinel}
@@ -67,7 +67,7 @@ func packAll(query string, targets []Target) []byte {
 		m = binary.BigEndian.AppendUint16(m, pointer|headerSize)
 		m = binary.BigEndian.AppendUint16(m, dns.TypeSRV)
 		m = binary.BigEndian.AppendUint16(m, dns.ClassINET)
-		m = binary.BigEndian.AppendUint32(m, 0) // no TTL: nginx asks again as soon as it does, after a second
+		m = binary.BigEndian.AppendUint32(m, 0) // TTL 0: nginx asks again after a second, its minimum
 		lengthAt := len(m)
 		m = binary.BigEndian.AppendUint16(m, 0)
 		m = binary.BigEndian.AppendUint16(m, 0) // priority: nginx takes any other as backup
@@ -85,7 +85,7 @@ func packAll(query string, targets []Target) []byte {
 	return m
 }
 
-// packHeader makes an answer to a question for SRV records, up to its n records.
+// packHeader makes the beginning of an answer with n SRV records, up to the first record.
 func packHeader(query string, n int) []byte {
 	const response, authoritative = 0x8000, 0x0400
 	m := make([]byte, 0, headerSize+questionSize)
@@ -101,8 +101,7 @@ func appendLabel(m []byte, label string) []byte {
 	return append(append(m, byte(len(label))), label...)
 }
 
-// appendName appends a whole name. It panics for one that can't be, and none of ours
-// is.
+// appendName appends a full name. It panics if the name is invalid, which ours never are.
 func appendName(m []byte, name string) []byte {
 	var b [256]byte
 	n, err := dns.PackDomainName(name, b[:], 0, nil, false)

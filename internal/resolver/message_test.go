@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// many is n targets whose names are as long as names get.
+// many returns n targets with the longest possible names.
 func many(n int, v6 bool) []Target {
 	all := make([]Target, n)
 	for k := range all {
@@ -57,13 +57,13 @@ func TestHowManyServersFit(t *testing.T) {
 			assert.True(t, Fits(many(c.fits, c.v6)))
 			assert.False(t, Fits(many(c.fits+1, c.v6)))
 			all := packAll(longest, many(c.fits, c.v6))
-			assert.LessOrEqual(t, len(all), Size(many(c.fits, c.v6)), "Size is not less than what is packed")
+			assert.LessOrEqual(t, len(all), Size(many(c.fits, c.v6)), "Size is at least the packed size")
 			var m dns.Msg
 			require.NoError(t, m.Unpack(all))
 			assert.Equal(t, c.fits, len(m.Answer))
 			tooMany := packAll(longest, many(3*c.fits, c.v6))
 			require.LessOrEqual(t, len(tooMany), MaxSize)
-			require.NoError(t, m.Unpack(tooMany), "what doesn't fit is left out")
+			require.NoError(t, m.Unpack(tooMany), "targets that don't fit are left out")
 			assert.Positive(t, len(m.Answer))
 		})
 	}

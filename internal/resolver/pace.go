@@ -9,26 +9,26 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What is lost on the way between nginx and the Server, nginx asks for again
-// after five seconds only, and with a thousand upstreams or servers a socket's
-// buffer is soon full: Linux has room for some 270 small packets by default.
+// nginx asks again for a lost packet only after five seconds, and with a thousand upstreams
+// or servers a socket's buffer is soon full: by default Linux has room for some 270 small
+// packets. So both directions are paced.
 const (
-	// questionsPerSecond and questionsAtOnce bound what comes in.
+	// questionsPerSecond and questionsAtOnce bound the questions that nginx sends.
 	questionsPerSecond = 25000
 	questionsAtOnce    = 128
-	// answersPerSecond and answersAtOnce bound what goes to one of nginx's sockets:
-	// a worker that gets no processor for 50 ms still loses none.
+	// answersPerSecond and answersAtOnce bound the answers to one of nginx's sockets: even
+	// a worker that gets no processor for 50 ms loses none.
 	answersPerSecond = 4000
 	answersAtOnce    = 64
 )
 
-// Bounds of the answers that wait for their turn, so that nobody's questions take all
-// memory. A question beyond them is dropped: nginx asks again after five seconds. An
-// upstream has up to 2,000 servers, each with an A and an AAAA question.
+// Bounds of the answers that wait for their turn, so that no process can use up the memory
+// with questions. A question beyond them is dropped: nginx asks again after five seconds. An
+// upstream has up to 2,000 servers, and nginx asks an A and an AAAA question for each.
 const (
 	maxTurns       = 8192
 	maxSocketTurns = 4096
-	maxSockets     = 16384 // that are remembered
+	maxSockets     = 16384
 )
 
 // pace spreads events in time.
@@ -36,14 +36,15 @@ type pace struct{ limiter *rate.Limiter }
 
 func newPace(perSecond rate.Limit, atOnce int) pace { return pace{rate.NewLimiter(perSecond, atOnce)} }
 
-// wait lets n events pass, or as many as may be at once. The error is ctx's.
+// wait waits until n events may happen, or the maximum at once if n is more. The error is
+// ctx's.
 func (p pace) wait(ctx context.Context, n int) error {
 	return p.limiter.WaitN(ctx, min(n, p.limiter.Burst()))
 }
 
-// inTurn calls answer after n questions more may come in; with none, when the next
-// answer may go to the socket. It does so beside the caller if the client is not one
-// over TCP. It reports false if too many wait already.
+// inTurn calls answer when nginx may send n more questions, or, if n is 0, when the next
+// answer may go to the socket. For a client over UDP it does so in a goroutine. It returns
+// false if too many answers are waiting already.
 func (s *Server) inTurn(c client, n int, answer func()) bool {
 	to := s.turns.enter(c.address)
 	if to == nil {
@@ -74,7 +75,7 @@ func (s *Server) inTurn(c client, n int, answer func()) bool {
 	return true
 }
 
-// turns is the answers that wait, and the sockets they are for.
+// turns counts the waiting answers, in total and for each socket.
 type turns struct {
 	mu     sync.Mutex
 	by     map[netip.AddrPort]*socket
@@ -91,11 +92,11 @@ type socket struct {
 	n    int // answers that wait
 }
 
-// socketTTL is how long a socket is remembered; after much less its pace starts
-// afresh anyway.
+// socketTTL is how long an unused socket is remembered. By then its pace allows the maximum
+// at once again anyway.
 const socketTTL = 10 * time.Second
 
-// socket is nil if there are too many.
+// socket returns the state of a socket; nil if there are too many.
 func (t *turns) socket(address netip.AddrPort) *socket {
 	now := time.Now()
 	if now.Sub(t.swept) > socketTTL {
@@ -118,8 +119,8 @@ func (t *turns) socket(address netip.AddrPort) *socket {
 	return s
 }
 
-// enter adds an answer that waits, until leave. It is nil if there are too many, or no
-// more at all.
+// enter adds a waiting answer, until leave. It returns nil if there are too many, or after
+// close.
 func (t *turns) enter(address netip.AddrPort) *socket {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -141,7 +142,7 @@ func (t *turns) leave(s *socket) {
 	t.all.Done()
 }
 
-// close waits for the answers that wait, and lets no more in.
+// close makes enter return nil, and waits for the waiting answers.
 func (t *turns) close() {
 	t.mu.Lock()
 	t.closed = true

@@ -1,5 +1,5 @@
-// Package resolver answers the questions of nginx's resolver: by DNS, which servers
-// an upstream has.
+// Package resolver tells nginx the servers of its upstreams: it answers nginx's DNS
+// questions.
 package resolver
 
 import (
@@ -11,43 +11,44 @@ import (
 	"time"
 )
 
-// DefaultListen is where a Server listens unless told otherwise.
+// DefaultListen is the default address of a Server.
 const DefaultListen = "127.0.0.1:9153"
 
-// Timeout is what nginx's directive resolver_timeout must say: how long nginx waits
-// for an answer. It is longer than a question is parked, and than lbctl is likely to
-// be away: when nginx gives a question up, it asks the next one as much later again.
+// Timeout is the value that nginx's directive resolver_timeout must have: how long nginx
+// waits for an answer. It is longer than a question is parked, and longer than lbctl is
+// likely to be away. If nginx gives up a question, it waits as long again before it asks
+// the next one.
 const Timeout = time.Hour
 
 const (
-	// parkFor is how long a question is parked at most.
+	// parkFor is the maximum time that a question is parked.
 	parkFor = 5 * time.Minute
-	// aliveFor is how long after its last packet somebody is taken to be there still.
-	// nginx sends a copy of its question every five seconds; one may get lost.
+	// aliveFor is how long after its last packet an asker counts as alive. nginx sends a
+	// copy of its question every five seconds; one may get lost.
 	aliveFor = 12 * time.Second
-	// rememberFor is how long it is remembered then. An nginx whose resolver_timeout is
-	// short is silent for as long again when it gives a question up.
+	// rememberFor is how long after its last packet an asker is remembered. An nginx with
+	// a short resolver_timeout is silent for that time after it gives up a question.
 	rememberFor = 3 * time.Minute
-	// copyPause is for how long after an answer a copy of its question is taken to
-	// have been on its way already. nginx logs an answer that it gets twice.
+	// copyPause is how long after an answer copies of its question are ignored, since they
+	// may have crossed the answer. nginx logs an answer that it gets twice.
 	copyPause = time.Second
-	// maxAskers bounds who is remembered for an upstream: in nginx one worker asks
-	// for it, and old workers until they have ended.
+	// maxAskers bounds the askers of an upstream: nginx has one for each generation of
+	// workers that has not ended.
 	maxAskers = 64
-	// maxUnknown bounds for how many unknown upstreams questions are parked; others are
-	// dropped, and nginx sends copies of them.
+	// maxUnknown bounds the unknown upstreams whose questions are parked. The questions of
+	// others are dropped; nginx sends copies of them.
 	maxUnknown = 4096
 )
 
-// Server answers nginx's questions for the servers of its upstreams, by DNS: SRV
-// records with names that say the address. nginx asks again a second after each
-// answer. A question for which there is nothing new is parked until there is, so
-// changes reach nginx at once. nginx sends a copy of it every five seconds meanwhile,
-// which shows that it is still there.
+// Server answers nginx's DNS questions for the servers of its upstreams with SRV records
+// whose target names contain the address. nginx asks again a second after each answer. The
+// Server parks a question until the servers change, so a change reaches nginx at once.
+// Meanwhile nginx sends a copy of the question every five seconds, which shows that it is
+// still there.
 //
-// A question for an upstream that the Server doesn't know yet is parked as well:
-// nginx keeps the servers it has. An error like SERVFAIL would have nginx wait for
-// Timeout before it asks again.
+// The Server also parks a question for an upstream that it doesn't know yet, so that nginx
+// keeps the servers it has. After an error like SERVFAIL nginx would wait for Timeout
+// before it asks again.
 type Server struct {
 	logger  *slog.Logger
 	fetched chan struct{}
@@ -56,18 +57,18 @@ type Server struct {
 	ctx     context.Context // ends with Run; every wait ends with it
 	stop    context.CancelFunc
 
-	questions pace // of those that answers make nginx ask next
+	questions pace // of the questions that nginx asks because of an answer
 	turns     turns
 	logging   logging
 
 	mu        sync.Mutex
 	upstreams map[string]*upstream // by SRV name
 	names     map[string]*upstream // by the upstream's own name
-	restarted time.Time            // when nginx was last; zero: not known
+	restarted time.Time            // when nginx last restarted; zero: not known
 }
 
-// New makes a Server that answers once it listens and Run runs. The logger may be
-// nil, for no log.
+// New makes a Server. It answers after Listen, while Run runs. The logger may be nil, for
+// no log.
 func New(logger *slog.Logger) *Server {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -85,9 +86,9 @@ func New(logger *slog.Logger) *Server {
 	}
 }
 
-// Set says which servers each upstream has. Upstreams that are missing are unknown
-// from now on. Of the targets of an upstream no two may have the same address, they
-// must fit (see Fits), and nobody may change them any more.
+// Set replaces the servers of all upstreams. Upstreams that are missing become unknown. The
+// targets of an upstream must have different addresses and must fit (see Fits). The caller
+// must not change them any more.
 func (s *Server) Set(upstreams map[string][]Target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +110,7 @@ func (s *Server) Set(upstreams map[string][]Target) {
 		s.answerParked(u, now)
 	}
 	if len(s.names) == len(upstreams) {
-		return // there are no others
+		return // none is missing
 	}
 	for name, u := range s.names {
 		if _, ok := upstreams[name]; !ok {
@@ -121,9 +122,9 @@ func (s *Server) Set(upstreams map[string][]Target) {
 	}
 }
 
-// Reloading is to be called before nginx is told to reload, and what it returns when
-// new workers serve: the old ones then count no longer for what nginx has fetched.
-// Their questions are still answered.
+// Reloading must be called before nginx reloads, and the function that it returns once the
+// new workers serve. From then on Unfetched and Fetched ignore the old workers. The Server
+// still answers their questions.
 func (s *Server) Reloading() (reloaded func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,19 +143,19 @@ func (s *Server) Reloading() (reloaded func()) {
 	}
 }
 
-// Restarted says that nginx is a new one, which has no servers yet.
+// Restarted must be called when nginx has restarted: it then has no servers.
 func (s *Server) Restarted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.restarted = time.Now()
 	for _, u := range s.upstreams {
-		clear(u.askers) // the new one's are heard of again within five seconds
+		clear(u.askers) // askers of the new nginx send a copy within five seconds
 	}
 }
 
-// Unfetched is the upstreams whose newest servers nginx has not certainly fetched, and
-// since when they have them, or nginx was restarted, if that was later. nginx has
-// certainly fetched an answer when it asks the next question, a second later.
+// Unfetched returns the upstreams whose newest servers nginx has not certainly fetched. It
+// is certain once nginx asks the next question, a second after the answer. The time is that
+// of the change of servers, or of nginx's restart if that was later.
 func (s *Server) Unfetched() map[string]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,19 +172,19 @@ func (s *Server) Unfetched() map[string]time.Time {
 	return unfetched
 }
 
-// Known reports whether nginx has servers of the upstream: it has taken an answer
-// and goes on asking. It keeps them over reloads.
+// Known reports whether nginx has servers of the upstream: it has fetched an answer and is
+// still asking. It keeps the servers over reloads.
 func (s *Server) Known(name string) bool {
 	return s.hasAsker(name, func(a *asker) bool { return a.fetched > 0 })
 }
 
-// Asks reports whether nginx asks for an upstream. It does after a reload at once, and
-// then sends a packet every five seconds at least.
+// Asks reports whether nginx asks for an upstream: it does so right after a reload, and
+// then at least every five seconds.
 func (s *Server) Asks(name string) bool {
 	return s.hasAsker(name, func(*asker) bool { return true })
 }
 
-// hasAsker reports whether an asker of the upstream that fits is still there.
+// hasAsker reports whether the upstream has an asker that fits and is alive.
 func (s *Server) hasAsker(name string, fits func(*asker) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,5 +201,5 @@ func (s *Server) hasAsker(name string, fits func(*asker) bool) bool {
 	return false
 }
 
-// Fetched fires when nginx has fetched the newest servers of an upstream.
+// Fetched fires when nginx has certainly fetched the newest servers of an upstream.
 func (s *Server) Fetched() <-chan struct{} { return s.fetched }

@@ -78,7 +78,7 @@ func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 	r, address := startServer(t)
 	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)})
 	conn := askFrom(t, address)
-	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "whoever asks first is answered")
+	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "the first question is answered")
 	assert.Len(t, r.Unfetched(), 2)
 
 	answered := make(chan *dns.Msg, 1)
@@ -86,7 +86,7 @@ func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 		m, _, _ := (&dns.Client{Timeout: 20 * time.Second}).ExchangeWithConn(srv("grpc-a"), conn)
 		answered <- m
 	}()
-	require.Eventually(t, func() bool { return len(r.Unfetched()) == 1 }, 10*time.Second, time.Millisecond, "asking again shows that the answer was taken")
+	require.Eventually(t, func() bool { return len(r.Unfetched()) == 1 }, 10*time.Second, time.Millisecond, "the next question shows that the answer was fetched")
 	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002, 7003)})
 	select {
 	case m := <-answered:
@@ -106,7 +106,7 @@ func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 func TestServerNeverAnswersWithoutServers(t *testing.T) {
 	r, address := startServer(t)
 	conn := askFrom(t, address)
-	assert.Equal(t, dns.RcodeRefused, ask(t, conn, new(dns.Msg).SetQuestion("example.com.", dns.TypeA)).Rcode, "names that are not ours")
+	assert.Equal(t, dns.RcodeRefused, ask(t, conn, new(dns.Msg).SetQuestion("example.com.", dns.TypeA)).Rcode, "a name outside of our zone")
 	r.Set(map[string][]Target{"grpc-a": nil})
 	m := ask(t, conn, srv("grpc-a"))
 	require.Len(t, m.Answer, 1, "an upstream without servers has the sentinel")
@@ -131,19 +131,19 @@ func TestServerTruncatesAndAnswersAllOverTCP(t *testing.T) {
 	assert.Len(t, whole.Answer, 1000)
 }
 
-// newest is the newest nginx, if it takes its servers from DNS.
+// newest returns the newest nginx. It skips the test if that can't fetch servers by DNS.
 func newest(t *testing.T) nginxtest.Binary {
 	t.Helper()
 	all := nginxtest.Binaries(t)
 	binary := all[len(all)-1]
 	if strings.HasPrefix(binary.Version, "1.22") {
-		t.Skip("this nginx can't take its servers from DNS, 1.27.3 can")
+		t.Skip("this nginx can't fetch its servers by DNS, 1.27.3 can")
 	}
 	return binary
 }
 
-// startNginx starts an nginx whose upstreams ask the server, a server with a
-// port of its own for each.
+// startNginx starts an nginx that asks resolver for the servers of upstreams. It listens on
+// a socket for each upstream.
 func startNginx(t *testing.T, resolver string, upstreams ...string) (map[string]string, *nginxtest.Process) {
 	t.Helper()
 	binary, dir := newest(t), nginxtest.Dir(t)
@@ -179,7 +179,7 @@ http {
 	return listen, nginxtest.Start(t, binary, conf, dir)
 }
 
-// get asks a server of startNginx's, over a connection of its own.
+// get sends a request to a socket of startNginx's, over a new connection.
 func get(t *testing.T, listen string) (status int, body, upstream string) {
 	t.Helper()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
@@ -204,8 +204,8 @@ func named(t *testing.T, name string) int {
 	return int(netip.MustParseAddrPort(s.Listener.Addr().String()).Port())
 }
 
-// TestNginxFetchesServers has a real nginx ask: servers come and go, the last one
-// goes, and what is taken is known.
+// TestNginxFetchesServers uses a real nginx. Servers come and go, also the last one, and
+// the Server knows when nginx has fetched them.
 func TestNginxFetchesServers(t *testing.T) {
 	r, address := startServer(t)
 	one, two := named(t, "one"), named(t, "two")
@@ -227,19 +227,19 @@ func TestNginxFetchesServers(t *testing.T) {
 		require.Eventually(t, answers(want.name), 20*time.Second, 2*time.Millisecond)
 		t.Logf("change %d: served after %s", n, time.Since(set).Round(time.Millisecond))
 		require.Eventually(t, fetched, 20*time.Second, 5*time.Millisecond)
-		t.Logf("change %d: known to be taken after %s", n, time.Since(set).Round(time.Millisecond))
+		t.Logf("change %d: certainly fetched after %s", n, time.Since(set).Round(time.Millisecond))
 	}
 	r.Set(map[string][]Target{"http-a": nil})
 	require.Eventually(t, func() bool {
 		status, _, upstream := get(t, listen)
 		return status == http.StatusBadGateway && upstream == Sentinel
-	}, 20*time.Second, 5*time.Millisecond, "the sentinel is asked")
+	}, 20*time.Second, 5*time.Millisecond, "nginx uses the sentinel")
 	r.Set(map[string][]Target{"http-a": targets(one)})
 	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
 }
 
-// TestNginxFetchesAThousandUpstreams has a fresh nginx ask for everything at once,
-// and for one upstream whose answer is too long for UDP.
+// TestNginxFetchesAThousandUpstreams has a new nginx ask for all upstreams at once. One of
+// them has an answer that is too long for UDP.
 func TestNginxFetchesAThousandUpstreams(t *testing.T) {
 	r, address := startServer(t)
 	upstreams, names := map[string][]Target{}, []string{}
@@ -262,11 +262,11 @@ func TestNginxFetchesAThousandUpstreams(t *testing.T) {
 	began := time.Now()
 	startNginx(t, address, names...)
 	require.Eventually(t, func() bool { return len(r.Unfetched()) == 0 }, 60*time.Second, 50*time.Millisecond)
-	t.Logf("all fetched, for certain, after %s", time.Since(began).Round(time.Millisecond))
+	t.Logf("all certainly fetched after %s", time.Since(began).Round(time.Millisecond))
 }
 
-// parkedAt reports whether the Server has parked a question for each upstream, from
-// those who ask since the last reload.
+// parkedAt reports whether the Server has parked a question of a new worker for each
+// upstream.
 func parkedAt(s *Server) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,8 +282,8 @@ func parkedAt(s *Server) bool {
 	return true
 }
 
-// TestOldWorkersLeaveWhileTheirQuestionsAreParked sees that a reload doesn't wait for
-// an answer: old workers would stay for as long as nginx waits for one.
+// TestOldWorkersLeaveWhileTheirQuestionsAreParked checks that old workers don't wait for
+// an answer before they end.
 func TestOldWorkersLeaveWhileTheirQuestionsAreParked(t *testing.T) {
 	s, address := startServer(t)
 	one := named(t, "one")
@@ -305,8 +305,8 @@ func TestOldWorkersLeaveWhileTheirQuestionsAreParked(t *testing.T) {
 	require.Eventually(t, func() bool { return len(s.Unfetched()) == 0 }, 20*time.Second, 5*time.Millisecond)
 }
 
-// TestNginxAsksTheNextServer sees that a question that one lbctl has parked is put to
-// the next one, though nginx would wait an hour for the answer.
+// TestNginxAsksTheNextServer checks that nginx repeats a question that one lbctl has parked
+// to the next one, although its timeout is an hour.
 func TestNginxAsksTheNextServer(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
 	first, stop := startServerAt(t, address)

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// upstream is what the Server knows of one.
+// upstream is an upstream with its servers and those who ask for it.
 type upstream struct {
 	query   string // SRV name
 	targets []Target
-	version int       // goes up with targets; 0: none are known
+	version int       // of targets; 0: unknown
 	answer  []byte    // over UDP; without the question's id
 	whole   bool      // answer has all targets
-	since   time.Time // when they became its targets
+	since   time.Time // when targets changed
 	askers  map[netip.AddrPort]*asker
 }
 
@@ -29,10 +29,10 @@ func (u *upstream) set(targets []Target, now time.Time) {
 	u.answer, u.whole = pack(u.query, targets)
 }
 
-// isFetched reports whether everybody who asks has taken the newest servers, and
-// somebody does ask.
+// isFetched reports whether all askers have fetched the newest servers, and there is at
+// least one.
 func (u *upstream) isFetched(now time.Time) bool {
-	somebody := false
+	asking := false
 	for _, a := range u.askers {
 		if a.old || !a.alive(now) {
 			continue
@@ -40,13 +40,13 @@ func (u *upstream) isFetched(now time.Time) bool {
 		if a.fetched < u.version {
 			return false
 		}
-		somebody = true
+		asking = true
 	}
-	return somebody
+	return asking
 }
 
-// asker finds or adds who asks from a socket. Beyond maxAskers nobody is remembered:
-// who asks then is answered at once each time.
+// asker returns the asker at a socket, a new one if there is none. A new one beyond
+// maxAskers is not remembered, so each of its questions is answered at once.
 func (u *upstream) asker(c client, now time.Time) *asker {
 	if a := u.askers[c.address]; a != nil {
 		return a
@@ -62,55 +62,56 @@ func (u *upstream) asker(c client, now time.Time) *asker {
 	return a
 }
 
-// forget drops those of whom nothing was heard for so long.
+// forget drops the askers that have been silent for longer than that.
 func (u *upstream) forget(now time.Time, silent time.Duration) {
 	maps.DeleteFunc(u.askers, func(_ netip.AddrPort, a *asker) bool { return now.Sub(a.heard) > silent })
 }
 
-// asker is who asks for an upstream: a socket of one of nginx's workers. It has one
+// asker is a socket of one of nginx's workers that asks for an upstream. It has one
 // question at a time.
 type asker struct {
 	client
-	id        uint16    // of its question
-	asked     time.Time // when that came
-	heard     time.Time // when the last packet came
-	until     time.Time // how long its question is parked, if it is
-	patience  time.Duration
-	sent      int // the version that its question was answered with; 0 while it is not
+	id        uint16        // of its question
+	asked     time.Time     // when the question came
+	heard     time.Time     // when the last packet came
+	until     time.Time     // until when its question is parked, if it is
+	patience  time.Duration // how long its questions are parked
+	sent      int           // the version in the answer to its question; 0: not answered
 	sentAt    time.Time
-	answering bool // its question waits for its turn to be answered
+	answering bool // its answer waits for its turn
 	fetched   int  // the newest version it has certainly fetched
 	old       bool // it was there before the last reload
 }
 
 func (a *asker) alive(now time.Time) bool { return now.Sub(a.heard) <= aliveFor }
 
-// ask takes note of a packet, which has a new question or a copy of the last one. It
-// reports whether the question is to be answered now; else it is parked.
+// ask records a packet with a new question or a copy of the last one. It reports whether
+// the question is to be answered now; otherwise it stays parked.
 func (a *asker) ask(id uint16, version int, now time.Time) bool {
 	if isCopy := !a.heard.IsZero() && id == a.id; !isCopy {
 		switch {
 		case a.sent != 0:
-			// The next question shows that the answer to the last one was taken.
+			// The next question shows that nginx has fetched the answer to the last one.
 			a.fetched = a.sent
 		case a.parked() && !a.heard.IsZero():
-			// nginx has given the last one up: its resolver_timeout is not Timeout, as
-			// in a template of an operator's own.
+			// nginx has given up the last question: an operator's own template has a
+			// shorter resolver_timeout.
 			a.patience = a.heard.Sub(a.asked) / 2
 		}
 		a.id, a.asked, a.sent = id, now, 0
-		// All upstreams at once would be too much, and nginx starts with all of them.
+		// nginx asks for all upstreams when it starts; the times differ so that their
+		// questions don't end at the same time.
 		a.until = now.Add(a.patience - time.Duration(rand.Int64N(1+int64(a.patience/10))))
 	}
 	a.heard = now
 	switch {
 	case a.answering:
 		return false
-	case a.sent != 0: // the answer got lost
+	case a.sent != 0: // the answer may have got lost
 		return now.Sub(a.sentAt) >= copyPause
 	default:
-		// One that has been parked for long is answered right after a copy of it, when
-		// no other copy is on its way.
+		// A question at the end of its time is answered right after a copy, when no other
+		// copy is on its way.
 		return a.fetched != version || !now.Before(a.until)
 	}
 }

@@ -188,9 +188,9 @@ func TestOneOrTwoConsulServersStop(t *testing.T) {
 	assert.Len(t, load.Stop().Names, 2)
 }
 
-// TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers tests delivery by DNS:
+// TestABalancerThatStartsWithoutConsulGivesNginxTheSnapshot tests delivery by DNS:
 // lbctl answers nginx only when Consul has answered or has had enough time to.
-func TestABalancerThatStartsWithoutConsulTellsNginxWhatItRemembers(t *testing.T) {
+func TestABalancerThatStartsWithoutConsulGivesNginxTheSnapshot(t *testing.T) {
 	s := start(t, asking(t))
 	all := s.backends(t, 1, 3)
 	s.settled(t, 1)

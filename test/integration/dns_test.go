@@ -140,7 +140,7 @@ func TestNginxStartsWithItsServersWithoutLbctl(t *testing.T) {
 	lostNothing(t, more.Stop())
 }
 
-func TestReloadWhileNobodyAnswersNginxKeepsItsServers(t *testing.T) {
+func TestNginxKeepsItsServersOverAReloadWithoutLbctl(t *testing.T) {
 	s := start(t, asking(t))
 	s.backends(t, 1, 2)
 	s.settled(t, 1)
@@ -158,7 +158,7 @@ func TestReloadWhileNobodyAnswersNginxKeepsItsServers(t *testing.T) {
 	lostNothing(t, load.Stop())
 }
 
-func TestWithoutAHealthyInstanceTheCallerIsTold(t *testing.T) {
+func TestErrorsWithoutAHealthyInstance(t *testing.T) {
 	s := start(t, asking(t))
 	all := s.backends(t, 1, 2)
 	s.web(t)

@@ -16,7 +16,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-func TestABadValueHoldsBackItselfOnly(t *testing.T) {
+func TestABadValueIsIgnoredAlone(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
 		s := start(t, nginx)
 		s.backends(t, 1, 1)
@@ -40,7 +40,7 @@ func TestABadValueHoldsBackItselfOnly(t *testing.T) {
 	})
 }
 
-func TestATemplateThatFailsHoldsBackItselfOnly(t *testing.T) {
+func TestATemplateThatFailsStopsItselfOnly(t *testing.T) {
 	templates := t.TempDir()
 	write := func(text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(templates, "own.conf.ctmpl"), []byte(text), 0o644))
@@ -61,7 +61,7 @@ func TestATemplateThatFailsHoldsBackItselfOnly(t *testing.T) {
 	lostNothing(t, load.Stop())
 }
 
-func TestAConfigurationThatFailsOnlyAtReload(t *testing.T) {
+func TestConfigurationsThatFailOnlyAtReload(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
 		taken, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)

@@ -16,9 +16,9 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// TestWhenAllAreCriticalAllAreTried makes Consul's checks fail for instances that answer,
+// TestPanicSendsTrafficToCriticalInstances makes Consul's checks fail for instances that answer,
 // as wrong checks do after a deploy.
-func TestWhenAllAreCriticalAllAreTried(t *testing.T) {
+func TestPanicSendsTrafficToCriticalInstances(t *testing.T) {
 	t.Parallel() // it mostly waits
 	var wrong atomic.Bool
 	check := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -122,7 +122,7 @@ func (s *system) refusals(t *testing.T, kind controller.Kind, service string) in
 	return strings.Count(out, fmt.Sprintf("%q: %q", "kind", kind)) + 1000*strings.Count(out, "service "+service+": ")
 }
 
-func TestATakenPortHoldsBackItsServiceOnly(t *testing.T) {
+func TestAPortInUseQuarantinesItsServiceOnly(t *testing.T) {
 	s, _, load := startInACrowd(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -168,7 +168,7 @@ func TestATakenPortHoldsBackItsServiceOnly(t *testing.T) {
 	lostNothing(t, load.Stop())
 }
 
-func TestAValueThatATemplateCantTakeHoldsBackItsServiceOnly(t *testing.T) {
+func TestAValueThatATemplateRejectsQuarantinesItsServiceOnly(t *testing.T) {
 	const file = "http.d/own.conf"
 	tests := []struct {
 		name     string
@@ -238,7 +238,7 @@ func TestAValueThatATemplateCantTakeHoldsBackItsServiceOnly(t *testing.T) {
 	}
 }
 
-func TestAMistakeInATemplateIsNotTheServicesFault(t *testing.T) {
+func TestAMistakeInATemplateQuarantinesNoService(t *testing.T) {
 	templates := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(templates, "http.d"), 0o755))
 	write := func(text string) {

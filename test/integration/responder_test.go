@@ -18,9 +18,9 @@ import (
 // every five seconds nginx sends a copy of a question that has no answer.
 const resync = 15 * time.Second
 
-// TestAnLbctlThatDoesNotAnswerIsNotNoticed leaves nginx's questions without an answer, and
+// TestCallsGoOnWhileLbctlHangs leaves nginx's questions without an answer, and
 // checks that no call fails.
-func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
+func TestCallsGoOnWhileLbctlHangs(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
 	all := s.backends(t, 1, 3)
@@ -66,9 +66,9 @@ func TestAnLbctlThatDoesNotAnswerIsNotNoticed(t *testing.T) {
 	assert.Equal(t, generation, status.Nginx.Generation, "no reload was needed")
 }
 
-// TestAnNginxThatAsksNoMoreIsReloaded answers nginx's questions with an error while lbctl
+// TestAnNginxThatStopsAskingIsReloaded answers nginx's questions with an error while lbctl
 // is away. After such an answer nginx doesn't ask for an hour.
-func TestAnNginxThatAsksNoMoreIsReloaded(t *testing.T) {
+func TestAnNginxThatStopsAskingIsReloaded(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
 	all := s.backends(t, 1, 2)
