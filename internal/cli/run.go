@@ -182,6 +182,7 @@ func parseAdmin(given string) (string, error) {
 
 // runRun sets up the log and runs the daemon.
 func runRun(ctx context.Context, opts *runOptions) error {
+	daemon.SurviveBrokenPipe() // before the first line of the log
 	logger := newLogger(opts)
 	slog.SetDefault(logger)
 	warnOfUnknown(logger, opts)

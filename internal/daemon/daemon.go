@@ -76,9 +76,9 @@ func SocketPath(runDir string) string { return filepath.Join(runDir, "admin.sock
 
 // Run runs the daemon until ctx is done, and returns nil then. It returns an error
 // at once if another daemon uses one of the directories, if nginx or a template can't
-// be used, or if an address is in use. nginx itself keeps running in any case.
+// be used, or if an address is in use. nginx itself keeps running in any case. Call
+// SurviveBrokenPipe before it.
 func Run(ctx context.Context, cfg Config) error {
-	surviveBrokenPipe()
 	hangups := make(chan os.Signal, 1) // keeps a signal that comes during the start
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

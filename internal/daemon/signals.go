@@ -8,15 +8,16 @@ import (
 	"syscall"
 )
 
-// surviveBrokenPipe makes a write to standard output or error fail with EPIPE if the
+// SurviveBrokenPipe makes a write to standard output or error fail with EPIPE if the
 // reader has ended. By default SIGPIPE ends a Go process then: the daemon would die with
 // the reader of its log, as in 'lbctl run 2>&1 | tee log' and Ctrl-C, which ends tee
 // first.
 //
-// It lasts until the process ends, because the daemon logs its own end. It catches the
+// Call it before the first line of the log: the reader may have ended already. It lasts
+// until the process ends, because the daemon logs its own end. It catches the
 // signal rather than ignore it: programs that the daemon runs would inherit an ignored
 // signal.
-func surviveBrokenPipe() {
+func SurviveBrokenPipe() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nothing receives from the channel
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,28 +20,27 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// TestLogWithoutReader ends the reader of the daemon's standard output and error.
+// TestLogWithoutReader ends the reader of the daemon's standard output and error, after the
+// first byte of the log: all later lines are lost.
 func TestLogWithoutReader(t *testing.T) {
 	consul, dir := consultest.Start(t), nginxtest.Dir(t)
 	cmd := exec.Command(lbtest.Binary(t), "run", "--state-dir", dir, "--nginx", newest(t).Path, "--admin", "none",
 		"--log-level", "debug", "--open-files", "1024",
 		"--grpc-listen", address(t), "--http-listen", address(t), "--dns-listen", address(t))
 	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+consul.Addr)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	reader, writer, err := os.Pipe()
-	require.NoError(t, err)
-	cmd.Stdout, cmd.Stderr = writer, writer
-	require.NoError(t, cmd.Start())
-	require.NoError(t, writer.Close())
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	_, err = reader.Read(make([]byte, 1)) // it logs
-	require.NoError(t, err)
-	require.NoError(t, reader.Close())
+	for i := range 1000 { // for each of them lbctl logs a line before it does anything else
+		cmd.Env = append(cmd.Env, fmt.Sprintf("LBCTL_UNKNOWN_%d=", i))
+	}
+	ended := startWithoutReader(t, cmd)
 
-	// From now on its log is lost, and it must still work.
 	s := lbtest.StartBackend(t, "server-1")
 	s.Register(t, consul.Client(), hello)
 	lbtest.Eventually(t, "the service is in the configuration", func() error {
+		select {
+		case err := <-ended:
+			require.FailNow(t, "lbctl has ended", "%v", err)
+		default:
+		}
 		text, err := os.ReadFile(filepath.Join(dir, "current", "grpc.conf"))
 		if err == nil && !strings.Contains(string(text), hello) {
 			err = fmt.Errorf("not there yet")
@@ -48,7 +48,38 @@ func TestLogWithoutReader(t *testing.T) {
 		return err
 	})
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
-	assert.NoError(t, cmd.Wait(), "it ends as after any SIGINT")
+	assert.NoError(t, <-ended, "it ends as after any SIGINT")
+}
+
+// startWithoutReader starts cmd with a pipe as its standard output and error, and closes the
+// pipe's reader once it has read a byte. The channel gets cmd's end. cmd ends with the test.
+func startWithoutReader(t *testing.T, cmd *exec.Cmd) <-chan error {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = writer, writer
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended, waited := make(chan error), make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(waited)
+		runtime.LockOSThread() // Pdeathsig takes effect when the starting thread ends
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	require.NoError(t, <-started)
+	require.NoError(t, writer.Close())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-waited
+	})
+	_, err = reader.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.NoError(t, reader.Close())
+	return ended
 }
 
 // TestHangup sends SIGHUP to the daemon. The daemon must read its files again, and keep the
