@@ -9,9 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -118,7 +116,7 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 	if err != nil {
 		return exitUsage, err
 	}
-	ctx, stop := watchSignals(registrar)
+	ctx, stop := watchSignals(registrar, logger)
 	defer stop()
 	return run(ctx, registrar)
 }
@@ -135,37 +133,4 @@ func warn(logger *slog.Logger, cfg registration.Config) {
 	if tag, meant := metadata.MistypedTag(cfg.Tags); tag != "" && cfg.Meta[metadata.KeyProtocol] == "" {
 		logger.Warn("lbctl does not know the tag", "tag", tag, "meant", meant)
 	}
-}
-
-// watchSignals makes a context that ends with the first SIGTERM or SIGINT.
-// Each further one hurries the registrar. Every other signal that a supervisor or
-// an operator sends to a server goes on to the child; SIGHUP also makes the
-// registrar read its credentials again.
-func watchSignals(registrar *registration.Registrar) (context.Context, func()) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT,
-		syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case s := <-signals:
-				switch {
-				case s != syscall.SIGTERM && s != syscall.SIGINT:
-					if s == syscall.SIGHUP {
-						registrar.Reload()
-					}
-					registrar.Signal(s)
-				case ctx.Err() == nil:
-					cancel()
-				default:
-					registrar.Hurry()
-				}
-			}
-		}
-	}()
-	return ctx, func() { signal.Stop(signals); close(done); cancel() }
 }

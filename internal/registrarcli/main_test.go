@@ -255,7 +255,7 @@ func TestRunLeavesOnSIGTERM(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	p.signal(syscall.SIGTERM)
 	awaitStatus(t, agent, api.HealthMaint)
-	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGINT)
 	assert.Equal(t, 0, p.code())
 	awaitStatus(t, agent, "absent")
 }
@@ -286,7 +286,7 @@ func TestExecLeavesInOrder(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	awaitStatus(t, agent, api.HealthMaint)
 	require.True(t, serves(), "draining, so it serves on")
-	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGINT)
 	p.awaitLine("server: stopping")
 	assert.NotEqual(t, "absent", status(t, agent), "the server is still ending")
 
@@ -362,7 +362,7 @@ func TestExecKillsAServerThatDoesNotEnd(t *testing.T) {
 		p.awaitLine("deaf")
 		p.signal(syscall.SIGTERM)
 		p.awaitLine("stopping the server")
-		p.signal(syscall.SIGTERM)
+		p.signal(syscall.SIGINT)
 		p.awaitLine("asking once more kills it")
 		p.signal(syscall.SIGTERM)
 		assert.Equal(t, 128+int(syscall.SIGKILL), p.code())
@@ -381,16 +381,16 @@ func TestExecRegistersTheServerOnceItAnswers(t *testing.T) {
 	assert.NotContains(t, p.output(), "drain")
 }
 
-// The second SIGTERM cuts the drain short. When the drain is over already it does
+// The second signal cuts the drain short. When the drain is over already it does
 // nothing, so that a supervisor which asks twice kills nobody; the third one kills.
-func TestExecSecondSIGTERMAfterTheDrainKillsNobody(t *testing.T) {
+func TestExecSecondSignalAfterTheDrainKillsNobody(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent, "STOP_TIMEOUT=1h"), "exec", "--", "sh", "-c",
 		"trap 'echo got TERM' TERM; trap 'exit 3' USR1; while :; do sleep 0.05; done")
 	awaitStatus(t, agent, api.HealthPassing)
 	p.signal(syscall.SIGTERM)
 	p.awaitLine("got TERM")
-	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGINT)
 	p.awaitLine("asking once more kills it")
 	p.signal(syscall.SIGUSR1)
 	assert.Equal(t, 3, p.code(), "it ended by itself")

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -24,10 +25,7 @@ import (
 // first byte of the log: all later lines are lost.
 func TestLogWithoutReader(t *testing.T) {
 	consul, dir := consultest.Start(t), nginxtest.Dir(t)
-	cmd := exec.Command(lbtest.Binary(t), "run", "--state-dir", dir, "--nginx", newest(t).Path, "--admin", "none",
-		"--log-level", "debug", "--open-files", "1024",
-		"--grpc-listen", address(t), "--http-listen", address(t), "--dns-listen", address(t))
-	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+consul.Addr)
+	cmd := daemon(t, consul, dir)
 	for i := range 1000 { // for each of them lbctl logs a line before it does anything else
 		cmd.Env = append(cmd.Env, fmt.Sprintf("LBCTL_UNKNOWN_%d=", i))
 	}
@@ -80,6 +78,37 @@ func startWithoutReader(t *testing.T, cmd *exec.Cmd) <-chan error {
 	require.NoError(t, err)
 	require.NoError(t, reader.Close())
 	return ended
+}
+
+// TestSignalsOfOneSecond sends the daemon one signal again and again, all within the second
+// in which they count as one. The daemon must end in order.
+func TestSignalsOfOneSecond(t *testing.T) {
+	dir := nginxtest.Dir(t)
+	cmd := daemon(t, consultest.Start(t), dir)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	lbtest.Eventually(t, "the daemon has written a configuration", func() error {
+		_, err := os.Stat(filepath.Join(dir, "current", "nginx.conf"))
+		return err
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for first := time.Now(); time.Since(first) < 500*time.Millisecond; time.Sleep(time.Millisecond) {
+		if cmd.Process.Signal(syscall.SIGTERM) != nil {
+			break // it has ended
+		}
+	}
+	assert.NoError(t, <-ended, "it ends as after a single SIGTERM")
+}
+
+// daemon is an lbctl run without an admin port, which is not started yet.
+func daemon(t *testing.T, consul *consultest.Server, dir string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(lbtest.Binary(t), "run", "--state-dir", dir, "--nginx", newest(t).Path, "--admin", "none",
+		"--log-level", "debug", "--open-files", "1024",
+		"--grpc-listen", address(t), "--http-listen", address(t), "--dns-listen", address(t))
+	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+consul.Addr)
+	return cmd
 }
 
 // TestHangup sends SIGHUP to the daemon. The daemon must read its files again, and keep the
