@@ -9,7 +9,7 @@ import (
 	"lbctl/internal/consulclient"
 )
 
-// clientInput is consul/api's configuration in consul-template's words.
+// clientInput converts consul/api's configuration to consul-template's.
 func clientInput(c *api.Config) *dependency.CreateConsulClientInput {
 	input := &dependency.CreateConsulClientInput{
 		Address:    c.Address,

@@ -11,8 +11,8 @@ import (
 	"lbctl/internal/consulclient"
 )
 
-// credentials keeps the clients of Consul up to date with the token file and the
-// certificates. Any goroutine may use it.
+// credentials gives Consul's clients a new token and new certificates when their files
+// change. Any goroutine may use it.
 type credentials struct {
 	client  *consulclient.Client
 	native  *dependency.ClientSet // consul-template's client, which all queries use
@@ -20,7 +20,7 @@ type credentials struct {
 	logger  *slog.Logger
 
 	mu      sync.Mutex
-	problem Problem // why the files can't be used now; its Message is empty when they can
+	problem Problem // why the files can't be used; its Message is empty if they can
 }
 
 func newCredentials(client *consulclient.Client, queries *queries, logger *slog.Logger) (*credentials, error) {
@@ -37,8 +37,8 @@ func (c *credentials) connect() error {
 	return nil
 }
 
-// reload reads the files again. When they have changed, everything is asked again
-// with what is in them; when they can't be used, the former credentials stay in use.
+// reload reads the files again. If they have changed, all queries are sent again with the
+// new credentials. If they can't be used, the former credentials stay in use.
 func (c *credentials) reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,7 +61,7 @@ func (c *credentials) reload() error {
 	return nil
 }
 
-// problems is why the files can't be used now, if they can't.
+// problems returns the problem with the files, if there is one.
 func (c *credentials) problems() []Problem {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package consul watches Consul: the services in its catalog with their instances, and the
-// queries of templates. It also finds out whether Consul's answers can be trusted: whether
-// it has a leader, filters its answers, or has stopped answering.
+// Package consul follows the services and instances in Consul's catalog, and the queries of
+// templates. It also checks whether Consul's answers can be trusted: whether Consul has a
+// leader, filters its answers, or has stopped answering.
 //
 // It uses consul-template's Watcher and Brain.
 package consul
@@ -25,31 +25,32 @@ import (
 	"lbctl/internal/metadata"
 )
 
-// maxNameAsked bounds the names of services that Consul is asked for, so that a path
-// with one, percent-encoded, fits into a request.
+// maxNameAsked bounds the service names in requests, so that a path with the
+// percent-encoded name fits into a request.
 const maxNameAsked = 1024
 
 // Options configure a Follower.
 type Options struct {
-	// Consul is how to reach Consul; default what the environment says in
-	// CONSUL_HTTP_ADDR and the other variables of Consul's own commands.
+	// Consul is how to reach Consul. By default the environment variables of Consul's own
+	// commands apply, such as CONSUL_HTTP_ADDR.
 	Consul *api.Config
 	// Table remembers services. It is only asked.
 	Table *endpoints.Table
-	// Reserved is what the balancer has itself, so that no service can.
+	// Reserved has the ports and addresses of the balancer itself, which no service can
+	// have.
 	Reserved metadata.Reserved
 	Logger   *slog.Logger
 }
 
-// Problem is something wrong with Consul or with what it says, in words for people.
+// Problem is a problem with Consul or with its answers, as a sentence for people.
 type Problem struct {
 	Service string // empty: Consul itself
 	Message string
 	Since   time.Time // zero: the caller sets it
 }
 
-// Follower follows the services in Consul's catalog and what templates ask for. But
-// for Run, Reload, Status and Problems, one goroutine may use it at a time.
+// Follower follows the services in Consul's catalog and the queries of templates. Only one
+// goroutine at a time may use it, except for Run, Reload, Status and Problems.
 type Follower struct {
 	queries     *queries
 	credentials *credentials
@@ -61,19 +62,19 @@ type Follower struct {
 	reserved   metadata.Reserved
 	listing    dependency.Dependency            // the query for the list of services
 	followed   []*dependency.CatalogSnippet     // the list whose services are followed
-	unfollowed []Problem                        // services of that list for which there is no query though they ask to be balanced
+	unfollowed []Problem                        // services of that list that ask to be balanced, but can't be queried
 	own        map[string]dependency.Dependency // the queries for the list and for services
-	native     map[string]dependency.Dependency // the templates', by functions like key
+	native     map[string]dependency.Dependency // the queries of templates, by functions like key
 	services   []followed                       // by name
-	revision   uint64                           // of the service that was answered last
-	failing    map[string]bool                  // the queries that were last found to fail, by name
+	revision   uint64                           // of the service with the newest answer
+	failing    map[string]bool                  // the queries that failed at the last LogFailing, by name
 }
 
-// followed is a service as in Consul's last answer; the zero Service if it has none.
+// followed is a service as in Consul's last answer; the zero Service if it has no instances.
 type followed struct {
-	name    string
-	heard   bool // Consul has said something
-	service endpoints.Service
+	name     string
+	answered bool // Consul has answered
+	service  endpoints.Service
 }
 
 // New makes a Follower. It asks Consul for the list of services at once.
@@ -97,8 +98,8 @@ func New(opts Options) (*Follower, error) {
 		monitor:     newMonitor(credentials, opts.Table, opts.Logger),
 		watcher: watch.NewWatcher(&watch.NewWatcherInput{
 			Clients: credentials.native,
-			// No MaxStale: a server that just started and knows nothing yet
-			// would answer with an empty catalog.
+			// MaxStale is not set: a server that has just started would answer with an
+			// empty catalog.
 			BlockQueryWaitTime: queryWait,
 		}),
 		table:    opts.Table,
@@ -114,36 +115,35 @@ func New(opts Options) (*Follower, error) {
 // Start sends the query for the list of services.
 func (f *Follower) Start() error { return f.add(f.listing) }
 
-// Reload reads the token file and the certificates again, and has everything asked
-// with them if they have changed. Run does so every two seconds by itself. The error
-// says what can't be used; the former credentials stay in use then. Any goroutine may
-// call it.
+// Reload reads the token file and the certificates again. If they have changed, all queries
+// are sent again with them. Run also does this every two seconds. The error names the file
+// that can't be used; the former credentials then stay in use. Any goroutine may call it.
 func (f *Follower) Reload() error { return f.credentials.reload() }
 
-// Run finds out whether Consul can be believed, until ctx is done.
+// Run keeps checking whether Consul can be trusted, until ctx is done.
 func (f *Follower) Run(ctx context.Context) error { return f.monitor.run(ctx) }
 
-// Stop ends all queries. One of consul-template's own that is under way ends with
-// its answer, within queryWait.
+// Stop ends all queries. A current request of consul-template's own queries ends with its
+// answer, within queryWait.
 func (f *Follower) Stop() { f.watcher.Stop() }
 
-// Answers gives what Consul answers, for Receive.
+// Answers delivers Consul's answers, for Receive.
 func (f *Follower) Answers() <-chan *watch.View { return f.watcher.DataCh() }
 
 // Changed fires when a query begins to fail, fails for another reason, or succeeds
 // again, and when Trust changes.
 func (f *Follower) Changed() <-chan struct{} { return f.queries.changed }
 
-// Brain has what Consul answered to the templates' queries.
+// Brain returns Consul's answers to the templates' queries.
 func (f *Follower) Brain() *template.Brain { return f.queries.brain }
 
-// Status is what is known of Consul. Any goroutine may call it.
+// Status returns the state of Consul. Any goroutine may call it.
 func (f *Follower) Status() Status {
 	status, _ := f.monitor.current()
 	return status
 }
 
-// Receive takes an answer, unless its query was ended.
+// Receive stores an answer, unless its query has ended.
 func (f *Follower) Receive(view *watch.View) {
 	d := view.Dependency()
 	q := f.queries.find(d.String())
@@ -159,12 +159,12 @@ func (f *Follower) Receive(view *watch.View) {
 		if n, ok := f.place(name); ok {
 			f.revision++
 			service.Revision = f.revision
-			f.services[n].heard, f.services[n].service = true, service
+			f.services[n].answered, f.services[n].service = true, service
 		}
 	}
 }
 
-// Follow sends queries for the services that are in the catalog, and for no others.
+// Follow makes the services in the catalog those that are queried.
 func (f *Follower) Follow() {
 	data, ok := f.queries.brain.Recall(f.listing)
 	if !ok {
@@ -205,15 +205,15 @@ func (f *Follower) Follow() {
 	}
 }
 
-// canAsk reports whether Consul can be asked for a service's instances: the name is a
-// part of a path, which Consul cleans.
+// canAsk reports whether a request for a service's instances is possible: the name becomes
+// a part of a path, which Consul cleans.
 func canAsk(service string) bool {
 	return len(service) <= maxNameAsked && path.Clean("/"+service) == "/"+service
 }
 
-// NotBalanced is the services that ask to be balanced and can't be, mostly because of
-// their names. Whether a service asks is known from its tags in the catalog's list, and from
-// its metadata, for which Consul is asked. Services that don't ask are no problem,
+// NotBalanced returns a problem for each service that asks to be balanced and can't be,
+// mostly because of its name. A service asks by its tags, which are in the catalog's list,
+// or by its metadata, which its query returns. Services that don't ask are no problem,
 // whatever their names are.
 func (f *Follower) NotBalanced() []Problem {
 	problems := slices.Clone(f.unfollowed)
@@ -232,11 +232,10 @@ func badName(service string) Problem {
 	}
 }
 
-// Services is what Consul says of the services it lists; known is false before it
-// has listed any. unheard are those that it has said nothing about yet. A service
-// without instances is left out: it is about to leave the list. So is one whose name
-// can't be balanced.
-func (f *Follower) Services() (services []endpoints.Service, unheard []string, known bool) {
+// Services returns the services in Consul's list; known is false before there is a list.
+// unanswered has those whose query has no answer yet. A service without instances is left
+// out, since it is about to leave the list, and so is a service whose name is invalid.
+func (f *Follower) Services() (services []endpoints.Service, unanswered []string, known bool) {
 	if _, ok := f.queries.brain.Recall(f.listing); !ok {
 		return nil, nil, false
 	}
@@ -244,18 +243,17 @@ func (f *Follower) Services() (services []endpoints.Service, unheard []string, k
 	for _, s := range f.services {
 		switch {
 		case !metadata.ValidName(s.name):
-		case !s.heard:
-			unheard = append(unheard, s.name)
+		case !s.answered:
+			unanswered = append(unanswered, s.name)
 		case s.service.Name != "":
 			services = append(services, s.service)
 		}
 	}
-	return services, unheard, true
+	return services, unanswered, true
 }
 
-// SetNative says which queries the templates need now; the others are ended and
-// forgotten. complete is false when templates failed: they may need more than is
-// known, so nothing is ended.
+// SetNative sets the queries that the templates need now, and ends the others. complete is
+// false if a template failed: it may need more queries than are known, so none is ended.
 func (f *Follower) SetNative(needs map[string]dependency.Dependency, complete bool) error {
 	var errs []error
 	for name, d := range needs {
@@ -280,7 +278,7 @@ func (f *Follower) place(service string) (int, bool) {
 	return slices.BinarySearchFunc(f.services, service, func(x followed, name string) int { return strings.Compare(x.name, name) })
 }
 
-// add sends a query of our own.
+// add starts a query for the list or for a service.
 func (f *Follower) add(d dependency.Dependency) error {
 	f.own[d.String()] = d
 	if q, ok := d.(*serviceQuery); ok {
@@ -291,7 +289,7 @@ func (f *Follower) add(d dependency.Dependency) error {
 	return f.start(d)
 }
 
-// remove ends what add began.
+// remove ends a query that add started.
 func (f *Follower) remove(name string) {
 	d := f.own[name]
 	if d == nil {
@@ -309,7 +307,7 @@ func (f *Follower) remove(name string) {
 func (f *Follower) start(d dependency.Dependency) error {
 	q, ok := f.queries.add(d)
 	if !ok {
-		return nil // it is sent already, for the templates or for us
+		return nil // the query is running already, for the templates or for the Follower
 	}
 	if _, err := f.watcher.Add(q); err != nil {
 		return fmt.Errorf("watch %s: %w", d, err)
@@ -320,7 +318,7 @@ func (f *Follower) start(d dependency.Dependency) error {
 func (f *Follower) end(d dependency.Dependency) {
 	name := d.String()
 	if f.own[name] != nil || f.native[name] != nil {
-		return // the templates need it still, or we do
+		return // the templates or the Follower still need it
 	}
 	f.queries.remove(name)
 	f.watcher.Remove(d)

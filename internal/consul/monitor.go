@@ -23,16 +23,15 @@ import (
 const (
 	monitorInterval = 2 * time.Second
 	monitorTimeout  = 2 * time.Second
-	// maxLastContact is how long ago a server may have heard from the leader for its
-	// answers to be believed.
+	// maxLastContact is how long ago a server may have heard from the leader so that its
+	// answers can be trusted.
 	maxLastContact = 10 * time.Second
-	// maxLooks bounds how many services are asked about directly after services
-	// vanished.
-	maxLooks = 10
-	// longAway is how long Consul must have been away for every query to be sent
-	// again. Each one that is under way takes a second connection for a while then.
-	// After a shorter time, those that failed are sent again anyway.
-	longAway = 5 * time.Second
+	// maxFilterChecks bounds the services that checkFilter asks about.
+	maxFilterChecks = 10
+	// longOutage is how long Consul must have been away until all queries are sent again.
+	// Each running query then has a second connection for a while. After a shorter outage
+	// only the queries that failed are sent again.
+	longOutage = 5 * time.Second
 
 	// rejoinPatience is how long an agent may take to use a server it has found.
 	rejoinPatience = time.Second
@@ -52,10 +51,10 @@ type monitor struct {
 	queries     *queries
 	logger      *slog.Logger
 
-	// Of run's goroutine.
+	// Only run's goroutine uses these.
 	turn    int
-	suspect string            // the service whose answer was found to be filtered
-	behind  map[string]behind // the queries that seemed to be behind at the last check
+	suspect string            // the service whose answer was filtered first
+	behind  map[string]behind // the queries that were behind at the last check
 
 	mu            sync.Mutex
 	status        Status
@@ -80,7 +79,7 @@ func newMonitor(credentials *credentials, table *endpoints.Table, logger *slog.L
 	return m
 }
 
-// run asks every two seconds.
+// run checks Consul every two seconds.
 func (m *monitor) run(ctx context.Context) error {
 	ticker := time.NewTicker(monitorInterval)
 	defer ticker.Stop()
@@ -95,7 +94,7 @@ func (m *monitor) run(ctx context.Context) error {
 }
 
 func (m *monitor) check(ctx context.Context) {
-	_ = m.credentials.reload() // the error is logged and among the problems
+	_ = m.credentials.reload() // reload logs its error, and problems returns it
 	found := m.ask(ctx)
 	if strings.Contains(found.LastError, noServers) && m.rejoin(ctx) {
 		found = m.askAfterRejoin(ctx)
@@ -114,15 +113,15 @@ func (m *monitor) check(ctx context.Context) {
 	}
 	m.findStalled(ctx)
 	if _, since := m.current(); !since.IsZero() || m.suspect != "" {
-		m.look(ctx, m.heldOrSuspect())
+		m.checkFilter(ctx, m.heldOrSuspect())
 		if _, since := m.current(); since.IsZero() {
 			m.suspect = ""
 		}
 	}
 }
 
-// askAfterRejoin asks until all is well: the agent needs a moment for a server that
-// it has found.
+// askAfterRejoin asks until there is no error: the agent needs a moment to use a server
+// that it has found.
 func (m *monitor) askAfterRejoin(ctx context.Context) Status {
 	deadline := time.NewTimer(rejoinPatience)
 	defer deadline.Stop()
@@ -143,7 +142,7 @@ func (m *monitor) askAfterRejoin(ctx context.Context) Status {
 	}
 }
 
-// note takes over what ask found, and logs what has changed.
+// note stores the status that ask returned, and logs changes.
 func (m *monitor) note(found Status) {
 	now := time.Now()
 	m.mu.Lock()
@@ -161,14 +160,13 @@ func (m *monitor) note(found Status) {
 		m.logger.Warn("Consul is away", "address", found.Address, "reason", found.LastError)
 	case !old.Since.IsZero():
 		m.logger.Info("Consul is back", "address", found.Address, "leader", found.Leader)
-		if now.Sub(old.Since) >= longAway {
+		if now.Sub(old.Since) >= longOutage {
 			m.queries.renewAll()
 		}
 	}
 }
 
-// ask finds out whether the agent answers and who leads. LastError says what is
-// wrong, if anything is.
+// ask finds out whether the agent answers and which server leads.
 func (m *monitor) ask(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
@@ -215,7 +213,7 @@ func (m *monitor) rejoin(ctx context.Context) bool {
 		m.logger.Debug("Consul's agent does not say which servers it had", "error", err)
 		return false
 	}
-	for _, n := range rand.Perm(len(members)) { // one that is gone for good takes all the time there is
+	for _, n := range rand.Perm(len(members)) { // a server that has gone for good would use up the time on every call
 		member := members[n]
 		if member.Tags["role"] != "consul" {
 			continue
@@ -231,8 +229,8 @@ func (m *monitor) rejoin(ctx context.Context) bool {
 	return false
 }
 
-// heldOrSuspect is the services to look at while answers are filtered: those with held
-// instances, and the one whose answer was found to be filtered first.
+// heldOrSuspect returns the services to check while answers are filtered: those with held
+// instances, and the one whose answer was filtered first.
 func (m *monitor) heldOrSuspect() []string {
 	var names []string
 	for _, h := range m.table.Held() {
@@ -245,17 +243,19 @@ func (m *monitor) heldOrSuspect() []string {
 	return names
 }
 
-// Look asks Consul directly whether it filters what it says about the services. Trust
-// says so afterwards. It takes two seconds at most, and asks about ten services at most.
-func (f *Follower) Look(ctx context.Context, services []string) { f.monitor.look(ctx, services) }
+// CheckFilter asks Consul directly whether it filters its answers about the services, and
+// updates Trust. It asks about ten services at most, for two seconds at most.
+func (f *Follower) CheckFilter(ctx context.Context, services []string) {
+	f.monitor.checkFilter(ctx, services)
+}
 
-// look asks directly whether Consul filters what it says about the services.
-func (m *monitor) look(ctx context.Context, services []string) {
+// checkFilter asks Consul directly whether it filters its answers about the services.
+func (m *monitor) checkFilter(ctx context.Context, services []string) {
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
-	filtered, err := m.filtered(ctx, services[:min(len(services), maxLooks)])
+	filtered, err := m.filtered(ctx, services[:min(len(services), maxFilterChecks)])
 	if err != nil {
-		return // nothing new is known; ask reports the error
+		return // the trust stays as it is; ask reports the error
 	}
 	if was := m.setTrust(func(t *endpoints.Trust) { t.Filtered = filtered }); was.Filtered && !filtered {
 		m.logger.Info("Consul no longer filters its answers by ACLs")
@@ -276,7 +276,7 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 			return true, nil
 		}
 	}
-	// Every token that can read anything sees the service "consul".
+	// Any token with any rights can see the service "consul".
 	all, meta, err := m.client.API().Catalog().Services(options)
 	if err != nil || len(all) > 0 {
 		return false, err
@@ -284,7 +284,7 @@ func (m *monitor) filtered(ctx context.Context, services []string) (bool, error)
 	if meta.ResultsFilteredByACLs || m.client.Config().Token != "" {
 		return meta.ResultsFilteredByACLs, nil
 	}
-	// Consul doesn't tell clients without a token that it filters.
+	// Consul doesn't say to clients without a token that it filters.
 	self, _, err := m.client.API().ACL().TokenReadSelf(options)
 	var answer api.StatusError
 	if errors.As(err, &answer) {
@@ -311,8 +311,8 @@ func (m *monitor) setTrust(change func(*endpoints.Trust)) (was endpoints.Trust) 
 	return was
 }
 
-// Trust returns whether Consul's answers can be trusted now, for Table.SetTrust. Call that
-// from the goroutine that calls Observe. Changed fires when the trust changes.
+// Trust returns whether Consul's answers can be trusted now, for Table.SetTrust. Call
+// SetTrust from the goroutine that calls Observe. Changed fires when the trust changes.
 func (f *Follower) Trust() endpoints.Trust {
 	f.monitor.mu.Lock()
 	defer f.monitor.mu.Unlock()

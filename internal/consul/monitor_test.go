@@ -16,8 +16,8 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// TestAnAgentThatLostItsServersRejoins has an agent as it is after a
-// partition; test/e2e has a real one.
+// TestAnAgentThatLostItsServersRejoins imitates an agent after a partition; test/e2e has a
+// real one.
 func TestAnAgentThatLostItsServersRejoins(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -26,13 +26,13 @@ func TestAnAgentThatLostItsServersRejoins(t *testing.T) {
 		leader  string
 		trouble string
 	}{
-		{"it looks for one that it had", true, []string{"10.0.0.1:8301"}, "10.0.0.1:8300", ""},
+		{"it joins a server that it knew", true, []string{"10.0.0.1:8301"}, "10.0.0.1:8300", ""},
 		{"the token does not allow it", false, nil, "", "Consul has no leader: No known Consul servers"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var joined []string
-			asked := 0 // since then
+			asked := 0 // since it joined
 			agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				address, join := strings.CutPrefix(r.URL.Path, "/v1/agent/join/")
 				switch {

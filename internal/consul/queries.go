@@ -11,31 +11,30 @@ import (
 	"github.com/hashicorp/consul-template/template"
 )
 
-// queries is the set of queries that are sent to Consul now. Any goroutine may use
-// it.
+// queries is the set of current queries to Consul. Any goroutine may use it.
 type queries struct {
-	brain *template.Brain // has the answers of all but those about services
+	brain *template.Brain // has the answers of all queries except service queries
 	// changed fires when a query begins to fail, fails for another reason, or
 	// succeeds again.
-	changed  chan struct{}
-	reversed atomic.Uint64 // how often that happened
+	changed chan struct{}
+	changes atomic.Uint64 // how often changed was due
 
 	mu     sync.Mutex
 	byName map[string]*query
-	// allGoodAt is reversed as it was when no query failed.
+	// allGoodAt is the value of changes when no query failed.
 	allGoodAt uint64
-	renewal   bool      // renewAll was called, and everything has not been sent again since
-	renewedAt time.Time // when everything was sent again last
+	renewal   bool      // renewAll was called, and the queries have not been sent again since
+	renewedAt time.Time // when all queries were last sent again
 }
 
 func newQueries() *queries {
 	return &queries{brain: template.NewBrain(), changed: make(chan struct{}, 1), byName: map[string]*query{}}
 }
 
-// add makes a query of d; false when there is one of that name.
+// add makes a query of d. It returns false if there is a query with that name.
 func (s *queries) add(d dependency.Dependency) (*query, bool) {
 	q := newQuery(d, func() {
-		s.reversed.Add(1)
+		s.changes.Add(1)
 		notify(s.changed)
 	})
 	q.wait = s.wait
@@ -54,21 +53,21 @@ func (s *queries) remove(name string) {
 	delete(s.byName, name)
 }
 
-// find is the query of that name; nil when there is none.
+// find returns the query with the name; nil if there is none.
 func (s *queries) find(name string) *query {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byName[name]
 }
 
-// wait is how long a query waits for a change.
+// wait returns how long a query waits for a change.
 func (s *queries) wait() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return waitOf(len(s.byName))
 }
 
-// waitOf is how long each of so many queries waits for a change.
+// waitOf returns how long each query waits for a change, given their number.
 func waitOf(queries int) time.Duration {
 	if queries >= manyQueries {
 		return manyWait
@@ -76,8 +75,8 @@ func waitOf(queries int) time.Duration {
 	return queryWait
 }
 
-// renewPause is the minimum time between two renewals of all queries, so that the
-// agent never has too many: it counts those that were given up, too.
+// renewPause returns the minimum time between two renewals of all queries, so that the
+// agent never has too many: it also counts cancelled ones.
 func (s *queries) renewPause() time.Duration {
 	s.mu.Lock()
 	n := len(s.byName)
@@ -85,18 +84,16 @@ func (s *queries) renewPause() time.Duration {
 	return waitOf(n) / time.Duration(max(1, agentQueries/max(1, n)-2))
 }
 
-// renewAll has renewDue send every query to Consul again: Consul may have come back
-// with less than it had, filter its answers no longer, or want other credentials. A
-// blocking query would find out when its time is over. Until then the last answers
-// stay.
+// renewAll makes renewDue send all queries again. Consul may have restarted with less data,
+// may have stopped filtering its answers, or may want other credentials; a blocking query
+// would show that only at the end of its time. Until then the last answers stay.
 func (s *queries) renewAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.renewal = true
 }
 
-// renewDue does what renewAll asked for, as soon as the agent has room for that many
-// queries.
+// renewDue sends all queries again if renewAll was called and the agent has room for them.
 func (s *queries) renewDue(now time.Time) {
 	pause := s.renewPause()
 	s.mu.Lock()
@@ -112,14 +109,14 @@ func (s *queries) renewDue(now time.Time) {
 	}
 }
 
-// failing is the queries that fail, by name; all reports whether there are several
-// and every one fails.
+// failing returns the failing queries, sorted by name. all is true if there are several
+// queries and all of them fail.
 func (s *queries) failing() (list []failing, all bool) {
-	reversed := s.reversed.Load()
+	changes := s.changes.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.allGoodAt == reversed {
-		return nil, false // the usual case, and there may be thousands to ask
+	if s.allGoodAt == changes {
+		return nil, false // the usual case; there may be thousands of queries
 	}
 	for _, q := range s.byName {
 		if f, fails := q.failing(); fails {
@@ -127,14 +124,14 @@ func (s *queries) failing() (list []failing, all bool) {
 		}
 	}
 	if len(list) == 0 {
-		s.allGoodAt = reversed
+		s.allGoodAt = changes
 	}
 	slices.SortFunc(list, func(a, b failing) int { return strings.Compare(a.query, b.query) })
 	return list, len(list) > 1 && len(list) == len(s.byName)
 }
 
-// hasList reports whether the newest list of services that its query gave is this
-// one, by name with their tags.
+// hasList reports whether the last answer to the query for the list of services equals
+// listed: the services by name, with their tags.
 func (s *queries) hasList(listed map[string][]string) bool {
 	q := s.find(catalogQuery)
 	if q == nil {

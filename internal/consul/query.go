@@ -14,53 +14,49 @@ import (
 )
 
 const (
-	// queryWait is how long a blocking query waits for a change. With a thousand
-	// queries, each that ends without news costs something. What its end would show,
-	// findStalled finds sooner: that the query hangs on a server that was cut off from
-	// the others, or that answers are filtered.
+	// queryWait is how long a blocking query waits for a change. It is long because with a
+	// thousand queries each end without a change has a cost. The end would show that the
+	// query hangs on an isolated server, or that answers are filtered; findStalled finds
+	// that sooner.
 	queryWait = 2 * time.Minute
-	// An agent goes on with a query until its time is over, even when the client is
-	// gone. It lets a client have agentQueries of them, if it is set up as
-	// docs/templates.md says. From manyQueries on, queries wait for manyWait only:
-	// that number fits three times, for the lbctl before this one, for this one, and
-	// for queries that are sent again.
+	// An agent configured as in docs/templates.md allows a client agentQueries queries. It
+	// keeps a query until its time is over, even if the client has gone. From manyQueries
+	// on, queries wait only for manyWait. The agent has room for three times that many: for
+	// the previous lbctl, for this one, and for queries that are sent again.
 	agentQueries = 4096
 	manyQueries  = 1300
 	manyWait     = time.Minute
-	// answerTimeout is how long Consul may take to answer what needn't wait for
-	// a change.
+	// answerTimeout is how long Consul may take to answer a query that waits for no change.
 	answerTimeout = 15 * time.Second
 	retryMin      = 250 * time.Millisecond
 	retryMax      = 5 * time.Second
-	// failingAfter is how many failures in a row make a query a failing one. A single
-	// failure, as when a server restarts, is not reported.
+	// failingAfter is how many failures in a row count as failing. A single failure, as
+	// when a server restarts, is not reported.
 	failingAfter = 2
-	// renewInterval bounds how often a query that seems to have stalled is sent
-	// again.
+	// renewInterval is the minimum time between two renewals of a stalled query.
 	renewInterval = 30 * time.Second
 )
 
-// query is a dependency that never returns an error to consul-template: it repeats the
-// request until it succeeds, and knows whether it is failing. consul-template itself
-// doesn't say which query an error belongs to, nor that a query succeeds again without a
-// change.
+// query is a dependency that returns no errors to consul-template: it repeats the request
+// until it succeeds, and records whether it is failing. consul-template itself doesn't say
+// which query an error belongs to, nor that a query succeeds again without a change.
 type query struct {
 	dependency.Dependency
 	// changed is called when the query begins to fail, fails for another reason, or
 	// succeeds again.
 	changed func()
-	wait    func() time.Duration // how long for a change; nil: as consul-template says
-	again   chan struct{}        // the request that is under way is given up and sent again
+	wait    func() time.Duration // how long to wait for a change; nil: consul-template's default
+	again   chan struct{}        // cancels the current request and sends it again
 	stopped chan struct{}
 
-	mu       sync.Mutex
-	giveUp   context.CancelCauseFunc // ends the request that is under way, if that is possible
-	index    uint64                  // of the last answer; 0 before the first
-	failures int                     // in a row
-	since    time.Time
-	err      error
-	// renewedAt is when the query was last found to have stalled, with renewedFor
-	// the index that it should have come to.
+	mu            sync.Mutex
+	cancelRequest context.CancelCauseFunc // cancels the current request, if that is possible
+	index         uint64                  // of the last answer; 0 before the first
+	failures      int                     // in a row
+	since         time.Time
+	err           error
+	// renewedAt is when the query was last found to have stalled; renewedFor is Consul's
+	// index at that time.
 	renewedAt  time.Time
 	renewedFor uint64
 }
@@ -69,8 +65,8 @@ func newQuery(d dependency.Dependency, changed func()) *query {
 	return &query{Dependency: d, changed: changed, again: make(chan struct{}, 1), stopped: make(chan struct{})}
 }
 
-// Fetch returns when Consul has news, or without news after the time that opts says.
-// The only error is ErrStopped, and is not wrapped: consul-template compares it.
+// Fetch returns after a change, or without one after the time in opts. Its only error is
+// ErrStopped, which is not wrapped because consul-template compares it.
 func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	asked := *opts
 	for {
@@ -79,8 +75,8 @@ func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptio
 		case err == nil:
 			q.succeeded(meta.LastIndex)
 			if asked.WaitIndex == 0 && meta.LastIndex == opts.WaitIndex && meta.LastIndex > 0 {
-				// A Consul that lost its data may have come to the same index with
-				// other content. A lower one has consul-template compare.
+				// After Consul lost its data, it may have reached the same index with other
+				// content. A lower index makes consul-template compare the content.
 				lower := *meta
 				lower.LastIndex--
 				meta = &lower
@@ -96,17 +92,16 @@ func (q *query) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptio
 				return nil, nil, dependency.ErrStopped
 			}
 		}
-		// Without an index Consul answers at once. This shows whether the query
-		// succeeds again without waiting for news, and the index may be one from
-		// before Consul lost its data.
+		// Without an index Consul answers at once, which shows whether the query succeeds
+		// again. Besides, the index may be from before Consul lost its data.
 		asked.WaitIndex = 0
 	}
 }
 
 var errRenewed = errors.New("the query is sent again")
 
-// cancellable is a dependency that can be given up before it answers, which those
-// of consul-template can't.
+// cancellable is a dependency whose request can be cancelled. consul-template's own
+// requests can't.
 type cancellable interface {
 	FetchContext(context.Context, *dependency.ClientSet, *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error)
 }
@@ -120,14 +115,14 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	if !ok {
 		return q.askBeside(clients, opts)
 	}
-	ctx, giveUp := context.WithCancelCause(context.Background())
-	defer giveUp(nil)
+	ctx, cancelRequest := context.WithCancelCause(context.Background())
+	defer cancelRequest(nil)
 	limit := q.limit(opts)
-	defer time.AfterFunc(limit, func() { giveUp(noAnswer(limit)) }).Stop()
+	defer time.AfterFunc(limit, func() { cancelRequest(noAnswer(limit)) }).Stop()
 	q.mu.Lock()
-	q.giveUp = giveUp
+	q.cancelRequest = cancelRequest
 	q.mu.Unlock()
-	select { // renew or Stop may have come before giveUp was there
+	select { // renew or Stop may have been called before cancelRequest was set
 	case <-q.again:
 		return nil, nil, errRenewed
 	case <-q.stopped:
@@ -147,8 +142,8 @@ func (q *query) ask(clients *dependency.ClientSet, opts dependency.QueryOptions)
 	return data, meta, err
 }
 
-// askBeside is ask for a dependency that can't be cancelled. When it is given up, its
-// request goes on until its answer comes or its connection ends.
+// askBeside is ask for a dependency that can't be cancelled. When askBeside returns early,
+// the request goes on until its answer comes or its connection ends.
 func (q *query) askBeside(clients *dependency.ClientSet, opts dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	type answer struct {
 		data any
@@ -183,8 +178,8 @@ func noAnswer(limit time.Duration) error {
 	return fmt.Errorf("no answer within %s", limit.Round(time.Second))
 }
 
-// limit is how long an answer may take; 0 where there is no limit, as for files
-// and for those of consul-template's queries that wait on their own.
+// limit returns how long an answer may take; 0 if there is no limit, as for files and for
+// those of consul-template's queries that wait by themselves.
 func (q *query) limit(opts dependency.QueryOptions) time.Duration {
 	switch q.Dependency.(type) {
 	case cancellable, *dependency.HealthServiceQuery, *dependency.CatalogServicesQuery:
@@ -204,7 +199,7 @@ func (q *query) Stop() {
 	q.Dependency.Stop()
 }
 
-// renew gives up the request that is under way and sends the query again.
+// renew cancels the current request and sends the query again.
 func (q *query) renew() {
 	notify(q.again)
 	q.cancel(errRenewed)
@@ -212,10 +207,10 @@ func (q *query) renew() {
 
 func (q *query) cancel(why error) {
 	q.mu.Lock()
-	giveUp := q.giveUp
+	cancelRequest := q.cancelRequest
 	q.mu.Unlock()
-	if giveUp != nil {
-		giveUp(why)
+	if cancelRequest != nil {
+		cancelRequest(why)
 	}
 }
 
@@ -229,7 +224,7 @@ func (q *query) succeeded(index uint64) {
 	}
 }
 
-// failed takes note of an error, and returns how many came before it in a row.
+// failed records an error, and returns how many preceded it in a row.
 func (q *query) failed(err error) int {
 	q.mu.Lock()
 	before := q.failures
@@ -245,16 +240,16 @@ func (q *query) failed(err error) int {
 	return before
 }
 
-// stalled reports whether the query's last answer still has the index heard, though
-// Consul has been at the index news for a while. It sends the query again then, once for
-// the same news: when the agent serves blocking queries from its own memory
+// stalled reports whether the last answer still has the index answered although Consul has
+// had the index current for a while. In that case it sends the query again, once for each
+// value of current: if the agent serves blocking queries from its own memory
 // (use_streaming_backend), the two indexes may count different things.
-func (q *query) stalled(heard, news uint64) bool {
+func (q *query) stalled(answered, current uint64) bool {
 	q.mu.Lock()
 	now := time.Now()
-	stalled := q.index == heard && q.failures == 0 && news != q.renewedFor && now.Sub(q.renewedAt) >= renewInterval
+	stalled := q.index == answered && q.failures == 0 && current != q.renewedFor && now.Sub(q.renewedAt) >= renewInterval
 	if stalled {
-		q.renewedAt, q.renewedFor = now, news
+		q.renewedAt, q.renewedFor = now, current
 	}
 	q.mu.Unlock()
 	if stalled {
@@ -263,14 +258,14 @@ func (q *query) stalled(heard, news uint64) bool {
 	return stalled
 }
 
-// heard is the index of the last answer; false when there is none that counts.
-func (q *query) heard() (uint64, bool) {
+// answered returns the index of the last answer; false if there is none or the query fails.
+func (q *query) answered() (uint64, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.index, q.index > 0 && q.failures == 0
 }
 
-// failing says how the query fails; false when it doesn't.
+// failing returns the details of a failing query; false if it isn't failing.
 func (q *query) failing() (failing, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -284,8 +279,8 @@ func (q *query) failing() (failing, bool) {
 	return f, true
 }
 
-// retry is how long to wait after a failure, n having come before it in a row.
-// It spreads the attempts of many queries.
+// retry returns how long to wait after a failure that n others preceded. It is random, so
+// that many queries are not repeated at the same time.
 func retry(n int) time.Duration {
 	wait := retryMax
 	if n < 8 {
@@ -299,17 +294,16 @@ type failing struct {
 	query string
 	since time.Time
 	err   error
-	// unrelated: it is about a service that didn't ask to be balanced when Consul
-	// answered last.
+	// unrelated: according to Consul's last answer, its service doesn't ask to be balanced.
 	unrelated bool
 }
 
-// reason says why the answer for the service of the query may be out of date.
+// reason says why the last answer may be out of date.
 func (f failing) reason() string {
 	return fmt.Sprintf("%s for it since %s", whatFails(f.err), f.since.Format(time.TimeOnly))
 }
 
-// whatFails returns the error without the parts that differ each time.
+// whatFails returns the kind of the error, without the parts that vary.
 func whatFails(err error) string {
 	var refusal api.StatusError
 	if errors.As(err, &refusal) {

@@ -21,11 +21,11 @@ import (
 	"lbctl/internal/metadata"
 )
 
-// script is a dependency that answers one thing after the other, and then hangs.
+// script is a dependency that gives one answer after the other, and then hangs.
 type script struct {
 	*dependency.HealthServiceQuery
 	answers []scripted
-	asked   []uint64 // the indexes it was asked to wait beyond
+	asked   []uint64 // the indexes in its requests
 	ended   chan struct{}
 }
 
@@ -54,7 +54,7 @@ func (s *script) Fetch(_ *dependency.ClientSet, opts *dependency.QueryOptions) (
 
 func (s *script) Stop() { close(s.ended) }
 
-// cancellableScript is a script that can be given up.
+// cancellableScript is a script that can be cancelled.
 type cancellableScript struct{ *script }
 
 func (s cancellableScript) FetchContext(ctx context.Context, clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
@@ -73,17 +73,17 @@ func TestAQueryIsSentAgainUntilItSucceeds(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		answers []scripted
-		asked   []uint64 // when first asked to wait beyond 7
-		index   uint64   // given
-		changes int      // beginning and end of doubt
+		asked   []uint64 // the first has the index 7
+		index   uint64   // returned to consul-template
+		changes int      // calls of changed
 	}{
 		{"it succeeds", []scripted{{index: 9}}, []uint64{7}, 9, 0},
-		{"it waits in vain", []scripted{{index: 7}}, []uint64{7}, 7, 0},
-		{"a single failure is no reason to doubt", []scripted{fails, {index: 9}}, []uint64{7, 0}, 9, 0},
-		{"two in a row are", []scripted{fails, fails, {index: 9}}, []uint64{7, 0, 0}, 9, 2},
-		{"many are told once", []scripted{fails, fails, fails, fails, {index: 9}}, []uint64{7, 0, 0, 0, 0}, 9, 2},
-		{"another error is told", []scripted{fails, fails, {err: io.EOF}, {err: io.EOF}, {index: 9}}, []uint64{7, 0, 0, 0, 0}, 9, 3},
-		{"the same index has consul-template compare, for Consul may have lost its data", []scripted{fails, {index: 7}}, []uint64{7, 0}, 6, 0},
+		{"it waits without a change", []scripted{{index: 7}}, []uint64{7}, 7, 0},
+		{"a single failure is not reported", []scripted{fails, {index: 9}}, []uint64{7, 0}, 9, 0},
+		{"two failures in a row are reported", []scripted{fails, fails, {index: 9}}, []uint64{7, 0, 0}, 9, 2},
+		{"many failures are reported once", []scripted{fails, fails, fails, fails, {index: 9}}, []uint64{7, 0, 0, 0, 0}, 9, 2},
+		{"another error is reported", []scripted{fails, fails, {err: io.EOF}, {err: io.EOF}, {index: 9}}, []uint64{7, 0, 0, 0, 0}, 9, 3},
+		{"after a failure the same index is lowered", []scripted{fails, {index: 7}}, []uint64{7, 0}, 6, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestAQueryRemembersItsFirstFailure(t *testing.T) {
 			_, _, err := q.Fetch(nil, &dependency.QueryOptions{WaitIndex: 7})
 			ended <- err
 		}()
-		time.Sleep(10 * time.Second) // it hangs by now
+		time.Sleep(10 * time.Second) // the script hangs by then
 		f, fails := q.failing()
 		require.True(t, fails)
 		assert.Equal(t, "health.service(web|any)", f.query)
@@ -126,8 +126,8 @@ func TestAQueryRemembersItsFirstFailure(t *testing.T) {
 
 func TestARenewedQueryIsAskedAnewAtOnce(t *testing.T) {
 	for name, dependencyOf := range map[string]func(*script) dependency.Dependency{
-		"one that goes on by itself": func(s *script) dependency.Dependency { return s },
-		"one that can be given up":   func(s *script) dependency.Dependency { return cancellableScript{s} },
+		"not cancellable": func(s *script) dependency.Dependency { return s },
+		"cancellable":     func(s *script) dependency.Dependency { return cancellableScript{s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -161,7 +161,7 @@ func TestACancelledQueryReportsItsLastError(t *testing.T) {
 		go q.renew()
 		_, _, err = q.ask(nil, dependency.QueryOptions{WaitIndex: 7, WaitTime: 32 * time.Second})
 		assert.Equal(t, errRenewed, err)
-		assert.Empty(t, q.again, "the next one isn't given up for it, too")
+		assert.Empty(t, q.again, "the next request isn't cancelled too")
 
 		go q.Stop()
 		_, _, err = q.ask(nil, dependency.QueryOptions{WaitIndex: 7, WaitTime: 32 * time.Second})
@@ -177,7 +177,7 @@ func TestManyQueriesWaitForLess(t *testing.T) {
 		w.byName[fmt.Sprint(n)] = nil
 	}
 	assert.Equal(t, queryWait, w.wait())
-	assert.Equal(t, queryWait/2, w.renewPause(), "four times a thousand fit, and two are taken")
+	assert.Equal(t, queryWait/2, w.renewPause(), "there is room for four times a thousand, and two are in use")
 	for n := range manyQueries {
 		w.byName[fmt.Sprint(n)] = nil
 	}
@@ -192,7 +192,7 @@ func TestManyQueriesWaitForLess(t *testing.T) {
 	assert.Equal(t, manyWait, asked)
 }
 
-// askedFor is a query that notes how long it was to wait.
+// askedFor is a query that records how long it should wait.
 type askedFor struct {
 	*serviceQuery
 	wait *time.Duration
@@ -224,12 +224,12 @@ func TestTheTimeoutIsLongerThanConsulMayWait(t *testing.T) {
 		index uint64
 		want  time.Duration
 	}{
-		{"one of ours, at once", newServiceQuery("web", metadata.Reserved{}), 0, 15 * time.Second},
-		{"one of ours, with news", newServiceQuery("web", metadata.Reserved{}), 7, 49 * time.Second},
-		{"a service, at once", service, 0, 15 * time.Second},
-		{"a service, with news", service, 7, 49 * time.Second},
-		{"the list of services, with news", list, 7, 49 * time.Second},
-		{"a file, which waits on its own", file, 7, 0},
+		{"our query, without an index", newServiceQuery("web", metadata.Reserved{}), 0, 15 * time.Second},
+		{"our query, with an index", newServiceQuery("web", metadata.Reserved{}), 7, 49 * time.Second},
+		{"consul-template's service query, without an index", service, 0, 15 * time.Second},
+		{"consul-template's service query, with an index", service, 7, 49 * time.Second},
+		{"the list of services, with an index", list, 7, 49 * time.Second},
+		{"a file, which waits by itself", file, 7, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			q := newQuery(tt.d, func() {})
@@ -263,19 +263,19 @@ func TestAWatchThatStaysBehindHasStalled(t *testing.T) {
 		q := newQuery(newScript(t), func() {})
 		q.succeeded(7)
 		time.Sleep(renewInterval)
-		assert.False(t, q.stalled(6, 9), "it has been answered since")
+		assert.False(t, q.stalled(6, 9), "there was a newer answer")
 		assert.True(t, q.stalled(7, 9))
 		<-q.again
 		time.Sleep(renewInterval)
-		assert.False(t, q.stalled(7, 9), "asked anew for the same news once")
+		assert.False(t, q.stalled(7, 9), "one renewal for each index")
 		assert.True(t, q.stalled(7, 10))
 		<-q.again
-		assert.False(t, q.stalled(7, 11), "not so often")
+		assert.False(t, q.stalled(7, 11), "too soon")
 		time.Sleep(renewInterval)
 		q.failed(errScript)
-		assert.False(t, q.stalled(7, 11), "it fails, and is sent again anyway")
+		assert.False(t, q.stalled(7, 11), "a failing query is sent again anyway")
 		q.succeeded(7)
-		assert.True(t, q.stalled(7, 3), "indexes have gone back")
+		assert.True(t, q.stalled(7, 3), "the index has gone back")
 	})
 }
 
@@ -298,9 +298,9 @@ func TestEveryServiceIsCheckedInTurn(t *testing.T) {
 			table.Observe(time.Now(), services)
 			m := &monitor{table: table}
 			seen := map[string]bool{}
-			for range lookRound {
+			for range checkRounds {
 				turn := m.next()
-				assert.LessOrEqual(t, len(turn), n/lookRound+1)
+				assert.LessOrEqual(t, len(turn), n/checkRounds+1)
 				for _, name := range turn {
 					seen[name] = true
 				}
@@ -333,7 +333,7 @@ func TestBothClientsUseTheSameSettings(t *testing.T) {
 	assert.False(t, clientInput(&api.Config{Address: "127.0.0.1:8500", Scheme: "http"}).SSLEnabled)
 }
 
-// A broken proxy between lbctl and Consul may answer so.
+// A broken proxy between lbctl and Consul may give such answers.
 func TestAnAnswerThatCantBeReadIsAnErrorOfItsQuery(t *testing.T) {
 	for _, answer := range []string{`[null]`, `[{"Service":{"Service":"web"}}]`, `[{"Node":{}}]`, `{}`} {
 		agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) }))

@@ -14,14 +14,14 @@ import (
 )
 
 // serviceQuery asks Consul for all instances of a service. Its data is an
-// endpoints.Service. consul-template's own query for that can't be given up before
-// Consul answers, and it keeps everything that Consul says of each instance, which with
-// thousands of instances would be most of lbctl's memory.
+// endpoints.Service. consul-template's own query for instances can't be cancelled, and it
+// keeps all of Consul's data of each instance, which with thousands of instances would be
+// most of lbctl's memory.
 type serviceQuery struct {
 	service  string
 	name     string
 	reserved metadata.Reserved
-	// unrelated: the last answer said that the service doesn't ask to be balanced.
+	// unrelated: according to the last answer, the service doesn't ask to be balanced.
 	unrelated *atomic.Bool
 }
 
@@ -29,13 +29,13 @@ func newServiceQuery(service string, reserved metadata.Reserved) *serviceQuery {
 	return &serviceQuery{service, queryOf(service), reserved, new(atomic.Bool)}
 }
 
-// Fetch is FetchContext that nothing ends.
+// Fetch is FetchContext without cancellation.
 func (q *serviceQuery) Fetch(clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	return q.FetchContext(context.Background(), clients, opts)
 }
 
-// FetchContext returns an endpoints.Service, the zero one when Consul knows no instance.
-// An answer that can't be read at all is an error of this query, and of no other.
+// FetchContext returns an endpoints.Service, the zero one if Consul knows no instance. If
+// Consul's answer can't be read, it returns an error instead of panicking.
 func (q *serviceQuery) FetchContext(ctx context.Context, clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
 	entries, meta, err := clients.Consul().Health().Service(q.service, "", false, opts.ToConsulOpts().WithContext(ctx))
 	if err != nil {
@@ -58,20 +58,19 @@ func (q *serviceQuery) parse(entries []*api.ServiceEntry) (service endpoints.Ser
 	return metadata.Parse(q.service, entries, q.reserved), nil
 }
 
-// asks reports whether a service asks to be balanced, be it in a way that can't be
-// understood.
+// asks reports whether a service asks to be balanced, even with invalid metadata.
 func asks(s endpoints.Service) bool { return s.Name != "" && (s.Protocol != "" || !s.OK) }
 
-// CanShare is for consul-template: several views may share the query.
+// CanShare tells consul-template that several views may share the query.
 func (q *serviceQuery) CanShare() bool { return true }
 
-// Stop has nothing to do: FetchContext ends with its context.
+// Stop does nothing, since FetchContext ends with its context.
 func (q *serviceQuery) Stop() {}
 
-// Type is that of what Consul answers.
+// Type tells consul-template that Consul answers the query.
 func (q *serviceQuery) Type() dependency.Type { return dependency.TypeConsul }
 
-// String is the query's name.
+// String returns the query's name.
 func (q *serviceQuery) String() string { return q.name }
 
 const (
@@ -79,12 +78,12 @@ const (
 	querySuffix = ")"
 )
 
-// queryOf is the name of the query for all instances of a service. No query of
-// consul-template has a name that begins so.
+// queryOf returns the name of the query for all instances of a service. None of
+// consul-template's own queries has such a name.
 func queryOf(service string) string { return queryPrefix + service + querySuffix }
 
-// serviceOf is the service that the query of that name is about; false when it is
-// no serviceQuery's.
+// serviceOf returns the service of a serviceQuery with the name; false if the name is not a
+// serviceQuery's.
 func serviceOf(query string) (string, bool) {
 	name, ok := strings.CutPrefix(query, queryPrefix)
 	if !ok {

@@ -7,36 +7,35 @@ import (
 )
 
 const (
-	// lookRound is how many checks it takes to look at every service: 24 seconds. A
-	// stalled query gets one more check to catch up, and so is sent again within
-	// thirty seconds.
-	lookRound = 12
-	// nothing is a filter that no instance passes. Consul's answer has its index all
-	// the same.
+	// checkRounds is how many checks cover every service once: 24 seconds. A stalled query
+	// has one more check to catch up, so it is sent again within thirty seconds.
+	checkRounds = 12
+	// nothing is a filter that no instance passes. Consul's answer has the index
+	// nevertheless.
 	nothing = `Node.Node == ""`
 )
 
-// catalogQuery is what consul-template calls the query for the list of services.
+// catalogQuery is consul-template's name of the query for the list of services.
 const catalogQuery = "catalog.services"
 
-// behind is a query whose last answer has the index heard, while Consul is at the index
-// news already. By the next check, an answer that is on its way has arrived.
-type behind struct{ heard, news uint64 }
+// behind has the index of a query's last answer and Consul's current index, which differs.
+// If the query has not stalled, an answer arrives before the next check.
+type behind struct{ answered, current uint64 }
 
-// findStalled asks directly about some of the services and the list of them, each in
-// its turn. It finds what blocking queries don't show: that one has stalled, so that its
-// connection is open and no answer comes, and that answers are filtered now. A token that
-// becomes too weak ends no query.
+// findStalled asks Consul directly for the index of the next queries in turn. It finds what
+// a blocking query doesn't show: that the query has stalled, with an open connection and no
+// answer, and that Consul now filters its answers. If a token loses its rights, blocking
+// queries go on.
 func (m *monitor) findStalled(ctx context.Context) {
 	for name, b := range m.behind {
-		if q := m.queries.find(name); q != nil && q.stalled(b.heard, b.news) {
+		if q := m.queries.find(name); q != nil && q.stalled(b.answered, b.current) {
 			m.logger.Warn("a query has stalled and is sent again", "query", name)
 		}
 	}
 	clear(m.behind)
 	ctx, cancel := context.WithTimeout(ctx, monitorTimeout)
 	defer cancel()
-	whole := true // the first question has no filter: with one, Consul may not say that it filters by ACLs
+	whole := true // the first request has no filter: with one, Consul may not say that it filters by ACLs
 	for _, name := range m.next() {
 		options := (&api.QueryOptions{}).WithContext(ctx)
 		var meta *api.QueryMeta
@@ -54,7 +53,7 @@ func (m *monitor) findStalled(ctx context.Context) {
 			var listed map[string][]string
 			listed, meta, err = m.client.API().Catalog().Services(options)
 			if err == nil && m.queries.hasList(listed) {
-				continue // a node's check that goes raises the list's index, but answers no query
+				continue // the end of a node's check raises the list's index, but answers no query
 			}
 		}
 		if ctx.Err() != nil {
@@ -64,14 +63,14 @@ func (m *monitor) findStalled(ctx context.Context) {
 			continue // the blocking query fails too, and reports it
 		}
 		if q := m.queries.find(name); q != nil {
-			if heard, ok := q.heard(); ok && heard != meta.LastIndex {
-				m.behind[name] = behind{heard, meta.LastIndex}
+			if index, ok := q.answered(); ok && index != meta.LastIndex {
+				m.behind[name] = behind{index, meta.LastIndex}
 			}
 		}
 	}
 }
 
-// next is the queries whose turn it is to be looked at.
+// next returns the names of the queries to check now.
 func (m *monitor) next() []string {
 	names := []string{catalogQuery}
 	for _, e := range m.table.Entries() {
@@ -80,9 +79,9 @@ func (m *monitor) next() []string {
 		}
 	}
 	if len(names) == 1 {
-		names = append(names, queryOf("consul")) // every token that can read anything can read it
+		names = append(names, queryOf("consul")) // any token with any rights can read it
 	}
-	turn := make([]string, (len(names)+lookRound-1)/lookRound)
+	turn := make([]string, (len(names)+checkRounds-1)/checkRounds)
 	for n := range turn {
 		m.turn++
 		turn[n] = names[m.turn%len(names)]

@@ -7,13 +7,13 @@ type Status struct {
 	Address string `json:"address"` // "127.0.0.1:8500"
 	// Reachable is whether the agent answers.
 	Reachable bool `json:"reachable"`
-	// Leader is the leading server's address, empty when there is none:
-	// Consul then answers from memory, and changes wait.
+	// Leader is the leading server's address, empty if there is none: Consul then answers
+	// from memory, and accepts no changes.
 	Leader string `json:"leader,omitempty"`
 	// Refused is whether Consul refuses the token or the certificate.
 	Refused bool `json:"refused,omitempty"`
-	// Since is since when it has been so.
+	// Since is when this status began.
 	Since time.Time `json:"since,omitzero"`
-	// LastError is what is wrong, empty when nothing is.
+	// LastError is the problem; empty if there is none.
 	LastError string `json:"last_error,omitempty"`
 }

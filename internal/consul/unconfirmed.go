@@ -5,7 +5,7 @@ import (
 	"lbctl/internal/metadata"
 )
 
-// Unconfirmed is the services whose last answer may be out of date because their query
+// Unconfirmed returns the services whose last answer may be out of date because their query
 // fails, each with the reason.
 func (f *Follower) Unconfirmed() map[string]string {
 	reasons := map[string]string{}
@@ -18,8 +18,8 @@ func (f *Follower) Unconfirmed() map[string]string {
 	return reasons
 }
 
-// LogFailing logs which queries have begun to fail, and which succeed again, in one line
-// each: when Consul's agent ends, all of them fail at once.
+// LogFailing logs the queries that have begun to fail in one line, and those that succeed
+// again in another: when Consul's agent ends, all queries fail at once.
 func (f *Follower) LogFailing() {
 	list, _ := f.queries.failing()
 	now := make(map[string]bool, len(list))
@@ -45,8 +45,8 @@ func (f *Follower) LogFailing() {
 	}
 }
 
-// Problems is what is wrong with Consul, and the services whose queries fail. Any
-// goroutine may call it.
+// Problems returns the problems with Consul and with failing queries. Any goroutine may
+// call it.
 func (f *Follower) Problems() []Problem {
 	status, filtered := f.monitor.current()
 	var problems []Problem
@@ -65,14 +65,14 @@ func (f *Follower) Problems() []Problem {
 	return problems
 }
 
-// failingProblems names the services whose queries fail, or Consul when all do.
+// failingProblems returns a problem for each failing query, or a single one if all fail.
 func (f *Follower) failingProblems() []Problem {
 	list, all := f.queries.failing()
 	var problems []Problem
 	for _, q := range list {
 		name, ok := serviceOf(q.query)
 		if !all && (q.unrelated || ok && !metadata.ValidName(name)) {
-			continue // it is not served in any case
+			continue // the service is not served anyway
 		}
 		p := Problem{Message: "a query fails and is tried again: " + q.query + ": " + q.details(), Since: q.since}
 		if ok && !all {
@@ -90,23 +90,23 @@ func (f *Follower) failingProblems() []Problem {
 	return problems
 }
 
-// Recall returns what the table remembers of services that Consul lists but has not
-// answered for: they are not gone. It adds those whose query doesn't fail, the silent
-// ones, to unconfirmed. known is true when there is no reason to wait for any of them:
-// each fails, and is remembered.
-func (f *Follower) Recall(unheard []string, unconfirmed map[string]string) (remembered []endpoints.Service, silent []string, known bool) {
+// Recall returns the table's state of the services that Consul lists but has not answered
+// for yet. pending has those whose query has not failed; Recall adds them to unconfirmed.
+// known is true if waiting is pointless: the query of each service fails, and the table
+// remembers the service.
+func (f *Follower) Recall(unanswered []string, unconfirmed map[string]string) (remembered []endpoints.Service, pending []string, known bool) {
 	known = true
-	for _, name := range unheard {
+	for _, name := range unanswered {
 		service, ok := f.table.Remembered(name)
 		if ok {
 			remembered = append(remembered, service)
 		}
 		if unconfirmed[name] == "" {
 			unconfirmed[name] = "Consul has not answered for it yet, this is the last it said"
-			silent = append(silent, name)
+			pending = append(pending, name)
 			ok = false
 		}
 		known = known && ok
 	}
-	return remembered, silent, known
+	return remembered, pending, known
 }

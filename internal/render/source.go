@@ -312,13 +312,13 @@ var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not a
 // observe passes the catalog to the table once it is complete. It returns false if there is
 // nothing to make a configuration from.
 func (s *Source) observe(ctx context.Context) bool {
-	seen, unheard, known := s.consul.Services()
+	seen, unanswered, known := s.consul.Services()
 	if !known {
 		s.setWaiting(waitingForCatalog)
 		return s.reconsider()
 	}
 	unconfirmed := s.consul.Unconfirmed()
-	remembered, silent, known := s.consul.Recall(unheard, unconfirmed)
+	remembered, pending, known := s.consul.Recall(unanswered, unconfirmed)
 	if !known && !s.observed {
 		if s.unanswered.IsZero() {
 			s.unanswered = time.Now()
@@ -330,15 +330,15 @@ func (s *Source) observe(ctx context.Context) bool {
 	seen = append(seen, remembered...)
 	s.table.SetUnconfirmed(unconfirmed)
 	if len(seen) == 0 || s.table.Vanishing(seen) > 0 {
-		s.consul.Look(ctx, s.lost(seen))
+		s.consul.CheckFilter(ctx, s.lost(seen))
 		s.table.SetTrust(time.Now(), s.consul.Trust())
 	}
 	entries := s.table.Observe(time.Now(), seen)
 	s.observed = true
 	var waiting []Problem
-	if len(silent) > 0 {
+	if len(pending) > 0 {
 		waiting = []Problem{{Subject: "consul", Message: fmt.Sprintf(
-			"no answer yet about %d services, among them %q: is limits.http_max_conns_per_client of the Consul agent high enough?", len(silent), silent[0])}}
+			"no answer yet about %d services, among them %q: is limits.http_max_conns_per_client of the Consul agent high enough?", len(pending), pending[0])}}
 	}
 	s.setWaiting(waiting)
 	// If the token may not see the services, an empty catalog means nothing.
