@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,8 @@ type Server struct {
 	Controller  Controller
 	Services    Services
 	Generations Generations
+	// Catalog says why a service is not balanced; default none.
+	Catalog Catalog
 	// AllowedHosts are host names that the API accepts over TCP, besides "localhost"
 	// and the machine's own: "lb.example.com", "*.example.org" for all names below it,
 	// "*" for any; default none. It always accepts IP addresses.
@@ -78,7 +81,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 		if listener.Addr().Network() == "unix" {
 			handler = ownersOnly(handler)
 		} else {
-			handler = newHosts(s.AllowedHosts).restrict(readOnly(handler))
+			handler = newHosts(s.AllowedHosts).restrict(readOnly(handler, runDir(listeners)))
 		}
 		server := &http.Server{
 			Handler:           handler,
@@ -109,13 +112,28 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	return group.Wait()
 }
 
-// readOnly refuses requests that change something.
-func readOnly(next http.Handler) http.Handler {
+// runDir returns the directory of the unix socket among the listeners, "DIR" if there is
+// none.
+func runDir(listeners []net.Listener) string {
+	for _, listener := range listeners {
+		if path := listener.Addr().String(); listener.Addr().Network() == "unix" {
+			if absolute, err := filepath.Abs(path); err == nil {
+				path = absolute
+			}
+			return filepath.Dir(path)
+		}
+	}
+	return "DIR"
+}
+
+// readOnly refuses requests that change something. The error names the run directory, with
+// which a command finds the socket.
+func readOnly(next http.Handler, runDir string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			writeError(w, http.StatusForbidden, errors.New("the HTTP address is read-only: "+
-				"run the command on the daemon's machine as the daemon's user, so that it uses the unix socket "+
-				"(docker-compose exec load-balancer lbctl ...)"))
+			writeError(w, http.StatusForbidden, fmt.Errorf("the HTTP address is read-only, and this command needs the daemon's unix socket: "+
+				"run it on the daemon's machine as root or the daemon's user, with --run-dir %s; if the daemon is in a container, run it there "+
+				"(docker-compose exec load-balancer lbctl ...)", runDir))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -191,11 +209,7 @@ func (s *Server) service(w http.ResponseWriter, r *http.Request) {
 		}
 		names = append(names, entry.Name)
 	}
-	known := "no service is balanced"
-	if len(names) > 0 {
-		known = "want one of " + firstNames(names)
-	}
-	writeError(w, http.StatusNotFound, fmt.Errorf("no balanced service %q; %s", name, known))
+	writeError(w, http.StatusNotFound, s.notBalanced(name, names))
 }
 
 // firstNames lists up to ten names.

@@ -61,6 +61,11 @@ func (f *fake) Entries() []endpoints.Entry {
 }
 
 func (f *fake) Accept() int { return 0 }
+
+// Listed has services that nobody balances, each with one tag of the same name.
+func (f *fake) Listed(service string) (tags []string, listed, known bool) {
+	return []string{service}, service != "nope" && service != "wep", true
+}
 func (f *fake) Current() (nginx.Generation, error) {
 	return nginx.Generation{Number: f.current}, f.disk
 }
@@ -73,7 +78,7 @@ func (f *fake) Generations() ([]nginx.Generation, error) {
 }
 
 func newServer(f *fake) *Server {
-	return &Server{Controller: f, Services: f, Generations: f, Logger: slog.New(slog.DiscardHandler)}
+	return &Server{Controller: f, Services: f, Generations: f, Catalog: f, Logger: slog.New(slog.DiscardHandler)}
 }
 
 // serve runs a server and returns addresses of its socket and its TCP listener.
@@ -129,7 +134,12 @@ func TestHTTP(t *testing.T) {
 		"a generation has files":               {path: "/v1/generations/1", status: 200, answer: `"files":{"nginx.conf":"x\n"}`},
 		"an unknown generation":                {path: "/v1/generations/9", status: 404, answer: "there is no generation 9 on disk; want one of 1 to 3"},
 		"no number":                            {path: "/v1/generations/x", status: 400, answer: `generation \"x\": want a number`},
-		"an unknown service":                   {path: "/v1/services/nope", status: 404, answer: `no balanced service \"nope\"; want one of web`},
+		"a mistyped service":                   {path: "/v1/services/wep", status: 404, answer: `Consul has no service \"wep\"; did you mean \"web\"?`},
+		"a service that does not ask":          {path: "/v1/services/cart", status: 404, answer: `service \"cart\" is in Consul, but nothing asks lbctl to balance it: it has neither lb-... metadata nor one of the tags grpc_server and http_server`},
+		"a service with a mistyped tag":        {path: "/v1/services/http-server", status: 404, answer: `nothing asks lbctl to balance it. It has the tag \"http-server\": did you mean \"http_server\"?`},
+		"a service with a tag, not balanced":   {path: "/v1/services/http_server", status: 404, answer: `service \"http_server\" is not balanced, though it has one of the tags`},
+		"a service that has no good name":      {path: "/v1/services/shop.eu", status: 404, answer: `service \"shop.eu\" can't be balanced: its name has other characters`},
+		"an unknown service":                   {path: "/v1/services/nope", status: 404, answer: `Consul has no service \"nope\"; want one of web`},
 		"a diff skips what nginx never served": {path: "/v1/diff", status: 200, answer: `{"from":1,"to":3,"files":[]}`},
 		"a diff of no numbers":                 {path: "/v1/diff?from=-1", status: 400, answer: `from \"-1\": want the number of a generation`},
 		"a diff of what is not there":          {path: "/v1/diff?from=1&to=9", status: 404, answer: "there is no generation 9"},
@@ -174,7 +184,7 @@ func TestHTTP(t *testing.T) {
 
 func TestTCPOnlyAnswers(t *testing.T) {
 	f := &fake{current: 3}
-	_, tcp := serve(t, f)
+	socket, tcp := serve(t, f)
 	c := client(t, tcp)
 	status, err := c.Status(t.Context())
 	require.NoError(t, err)
@@ -183,7 +193,7 @@ func TestTCPOnlyAnswers(t *testing.T) {
 	var refused *Error
 	require.ErrorAs(t, err, &refused)
 	assert.Equal(t, http.StatusForbidden, refused.Status)
-	assert.Contains(t, refused.Message, "uses the unix socket")
+	assert.Contains(t, refused.Message, "with --run-dir "+filepath.Dir(strings.TrimPrefix(socket, "unix://"))+";")
 	assert.Equal(t, 3, f.current, "nothing was done")
 }
 

@@ -174,6 +174,14 @@ func newFakeDaemon() *fakeDaemon {
 				State:   endpoints.Quarantined, Since: before(50 * time.Hour),
 				Reason: `no instance's metadata can be understood: lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
 			},
+			{
+				Service: endpoints.Service{
+					Name: "twin", Spec: endpoints.Spec{Protocol: endpoints.GRPC}, OK: true,
+					Problems:  []string{`service "hello_server" is the default of gRPC already, so "twin" is not`},
+					Instances: []endpoints.Instance{passing("twin-1", "node-1", "10.0.0.31")},
+				},
+				State: endpoints.Fresh, Since: before(10 * time.Second),
+			},
 		},
 		held: 1,
 		generations: []nginx.Generation{
@@ -339,6 +347,8 @@ func TestCommands(t *testing.T) {
 	}{
 		{golden: "help", line: "lbctl"},
 		{golden: "help-status", line: "lbctl help status"},
+		{golden: "help-services", line: "lbctl services --help"},
+		{golden: "help-history", line: "lbctl history --help"},
 		{golden: "help-run", line: "lbctl run --help"},
 		{golden: "help-unknown", line: "lbctl help nope"},
 		{golden: "unknown-command", line: "lbctl stauts"},
@@ -379,6 +389,8 @@ func TestCommands(t *testing.T) {
 		{golden: "service-quarantined", line: "lbctl services strange"},
 		{golden: "service-json", line: "lbctl services shop -o json"},
 		{golden: "service-unknown", line: "lbctl services nope"},
+		{golden: "service-mistyped", line: "lbctl services stocks"},
+		{golden: "service-unrouted", line: "lbctl services twin"},
 		{golden: "services-too-many", line: "lbctl services a b"},
 		{golden: "history", line: "lbctl history"},
 		{golden: "history-narrow", line: "lbctl history", terminal: narrow},

@@ -67,7 +67,7 @@ func TestChangesGoOverTheSocketOnly(t *testing.T) {
 	for _, line := range []string{"rollback", "resume", "accept"} {
 		got := command(t.Context(), Terminal{}, nil, line, "--addr", listener.Addr().String())
 		assert.Equal(t, exitFailure, got.code)
-		assert.Contains(t, got.err, "uses the unix socket")
+		assert.Contains(t, got.err, "needs the daemon's unix socket")
 		assert.Empty(t, got.out)
 	}
 }

@@ -14,6 +14,10 @@ import (
 
 const historyHelp = `List what happened to nginx's configuration, newest first.`
 
+const historyExample = `  lbctl history
+  lbctl history --limit 100
+  lbctl history -o json | jq -r '.[] | select(.kind == "rejected") | .reason'`
+
 type historyOptions struct {
 	Out, Err io.Writer
 	Terminal Terminal
@@ -27,10 +31,11 @@ type historyOptions struct {
 func newHistoryCmd(f *factory) *cobra.Command {
 	opts := &historyOptions{Out: f.out, Err: f.err, Terminal: f.terminal, Now: f.now}
 	cmd := &cobra.Command{
-		Use:   "history",
-		Short: "List what happened, newest first",
-		Long:  historyHelp,
-		Args:  atMost(0, ""),
+		Use:     "history",
+		Short:   "List what happened, newest first",
+		Long:    historyHelp,
+		Example: historyExample,
+		Args:    atMost(0, ""),
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)

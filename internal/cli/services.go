@@ -19,6 +19,8 @@ const servicesHelp = `List the services that nginx balances, or one service's in
 A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
   fresh            nginx serves what Consul says
+  no route         other services have all routes that it asks for, so nginx sends
+                   it no requests
   stale            Consul can't be reached or has no leader; nginx serves Consul's
                    last answer
   last-known-good  Consul does not answer for this service; nginx serves Consul's
@@ -29,6 +31,10 @@ and http_server in Consul. Its state is:
                    rotation; 'lbctl accept' removes them
   quarantined      the service's data is wrong, or nginx or a template refuses it;
                    nginx serves its last good state`
+
+const servicesExample = `  lbctl services
+  lbctl services web       # its instances, and why one gets no traffic
+  lbctl services -o json | jq -r '.[] | select(.state != "fresh") | .name'`
 
 type servicesOptions struct {
 	Out      io.Writer
@@ -43,10 +49,11 @@ type servicesOptions struct {
 func newServicesCmd(f *factory) *cobra.Command {
 	opts := &servicesOptions{Out: f.out, Terminal: f.terminal, Now: f.now}
 	cmd := &cobra.Command{
-		Use:   "services [NAME]",
-		Short: "List the balanced services, or one service's instances",
-		Long:  servicesHelp,
-		Args:  atMost(1, "one service's name"),
+		Use:     "services [NAME]",
+		Short:   "List the balanced services, or one service's instances",
+		Long:    servicesHelp,
+		Example: servicesExample,
+		Args:    atMost(1, "one service's name"),
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
@@ -98,9 +105,9 @@ func writeServices(opts *servicesOptions, services []admin.Service) error {
 			cell{service.Name, cyan},
 			text(string(service.Protocol)),
 			text(routesText(service, 3)),
-			cell{string(service.State), serviceStyle(service.State)},
+			stateCell(service),
 			instancesCell(service),
-			text(age(opts.Now().Sub(service.Since))+" ago"),
+			text(stateAge(service, opts.Now())),
 		)
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
@@ -136,12 +143,19 @@ func writeProblems(opts *servicesOptions, services ...admin.Service) error {
 
 func writeService(opts *servicesOptions, service admin.Service) error {
 	summary := "not served"
-	if service.Protocol != "" {
+	switch {
+	case unrouted(service):
+		summary = string(service.Protocol) + ", not served"
+	case service.Protocol != "":
 		summary = fmt.Sprintf("%s, %s", service.Protocol, routesText(service, 0))
 	}
-	fmt.Fprintf(opts.Out, "%s: %s; %s in rotation; %s %s\n\n",
-		opts.Terminal.paint(cyan, service.Name), summary, instancesCell(service).text,
-		opts.Terminal.paint(serviceStyle(service.State), string(service.State)), since(service.Since, opts.Now()))
+	state := stateCell(service)
+	shown := opts.Terminal.paint(state.style, state.text)
+	if stateAge(service, opts.Now()) != "" {
+		shown += " " + since(service.Since, opts.Now())
+	}
+	fmt.Fprintf(opts.Out, "%s: %s; %s in rotation; %s\n\n",
+		opts.Terminal.paint(cyan, service.Name), summary, instancesCell(service).text, shown)
 	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, prose: true}
 	for _, instance := range service.Instances {
 		t.add(
@@ -218,6 +232,30 @@ func instancesCell(service admin.Service) cell {
 		c.style = yellow
 	}
 	return c
+}
+
+// unrouted reports whether a service has no route, because others have all that it asks
+// for. nginx then sends it nothing, however good its data is.
+func unrouted(service admin.Service) bool {
+	return service.Protocol != "" && len(service.Routes) == 0 && service.Port == 0 && !service.Default
+}
+
+// stateCell is the state of a service. To call one fresh that has no route would be
+// misleading.
+func stateCell(service admin.Service) cell {
+	if service.State == endpoints.Fresh && unrouted(service) {
+		return cell{"no route", red}
+	}
+	return cell{string(service.State), serviceStyle(service.State)}
+}
+
+// stateAge is how long the service has been in the state that stateCell shows; "" if that
+// is not known.
+func stateAge(service admin.Service, now time.Time) string {
+	if service.State == endpoints.Fresh && unrouted(service) {
+		return "" // Since is when it became fresh
+	}
+	return age(now.Sub(service.Since)) + " ago"
 }
 
 func serviceStyle(state endpoints.State) style {

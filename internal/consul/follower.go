@@ -252,6 +252,19 @@ func (f *Follower) Services() (services []endpoints.Service, unanswered []string
 	return services, unanswered, true
 }
 
+// Listed reports whether Consul's last list has a service, balanced or not, and which tags
+// its instances have. known is false until Consul has answered. Any goroutine may call it.
+func (f *Follower) Listed(service string) (tags []string, listed, known bool) {
+	data, known := f.queries.brain.Recall(f.listing)
+	all, _ := data.([]*dependency.CatalogSnippet)
+	for _, snippet := range all {
+		if snippet.Name == service {
+			return slices.Clone(snippet.Tags), true, known
+		}
+	}
+	return nil, false, known
+}
+
 // SetNative sets the queries that the templates need now, and ends the others. complete is
 // false if a template failed: it may need more queries than are known, so none is ended.
 func (f *Follower) SetNative(needs map[string]dependency.Dependency, complete bool) error {

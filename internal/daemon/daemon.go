@@ -216,7 +216,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, h
 	}
 	group.Go(func() error {
 		api := &admin.Server{
-			Controller: p.loop, Services: p.table, Generations: p.server,
+			Controller: p.loop, Services: p.table, Generations: p.server, Catalog: p.source,
 			AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
 		}
 		return api.Run(ctx, listeners...)

@@ -84,6 +84,11 @@ func TestServicesThatAreNotBalancedAreNoProblem(t *testing.T) {
 		problems := r.Status().Problems // at first there is one of Consul's too
 		return len(problems) == 2, fmt.Sprint(problems)
 	})
+	tags, listed, known := r.Listed("a/../b")
+	assert.Equal(t, []string{"primary"}, tags)
+	assert.True(t, listed && known)
+	_, listed, known = r.Listed("nope")
+	assert.True(t, !listed && known)
 
 	require.NoError(t, consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "unused"}))
 	for _, id := range []string{"by-meta", "by-tag"} {

@@ -190,6 +190,12 @@ func (s *Source) Status() Status {
 	}
 }
 
+// Listed reports whether Consul lists a service, balanced or not, and with which tags.
+// known is false until Consul has answered. Any goroutine may call it.
+func (s *Source) Listed(service string) (tags []string, listed, known bool) {
+	return s.consul.Listed(service)
+}
+
 // Reload reads the files again that an operator may have changed: the token file, the
 // certificates and the templates. It also retries services that nginx refused or that made
 // a template fail. The error names the files that can't be used; their former content then
