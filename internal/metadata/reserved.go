@@ -31,12 +31,14 @@ func (r Reserved) Refuse(at netip.AddrPort) string {
 	if why := endpoints.Forbidden(at.Addr()); why != "" {
 		return why
 	}
-	for _, socket := range r.Sockets {
-		if socket.Port() == at.Port() && covers(socket.Addr(), at.Addr()) {
-			return fmt.Sprintf("the balancer itself listens at %s", socket)
+	return endpoints.Objection(at.Addr(), func(address netip.Addr) string {
+		for _, socket := range r.Sockets {
+			if socket.Port() == at.Port() && covers(socket.Addr(), address) {
+				return fmt.Sprintf("the balancer itself listens at %s", socket)
+			}
 		}
-	}
-	return ""
+		return ""
+	})
 }
 
 // covers reports whether a connection to an address reaches a listener.

@@ -122,6 +122,16 @@ func TestAnInstanceCantBeTheBalancerItself(t *testing.T) {
 		"mapped-link":  {"::ffff:169.254.169.254", 80, "it is link-local, as metadata services are"},
 		"multicast":    {"224.0.0.1", 80, "it is a multicast or broadcast address"},
 		"everywhere":   {"255.255.255.255", 80, "it is a multicast or broadcast address"},
+		"compatible":   {"::169.254.169.254", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"nat64":        {"64:ff9b::a9fe:a9fe", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"nat64-local":  {"64:ff9b:1::a9fe:a9fe", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"nat64-48":     {"64:ff9b:1:a9fe:a9:fe00::", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"nat64-56":     {"64:ff9b:1:a9:fe:a9fe::", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"nat64-64":     {"64:ff9b:1:0:a9:fea9:fe00:0", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"6to4":         {"2002:a9fe:a9fe::", 80, "it stands for 169.254.169.254, and it is link-local"},
+		"6to4-itself":  {"2002:7f00:1::", 8080, "it stands for 127.0.0.1, and the balancer itself listens at 0.0.0.0:8080"},
+		"nat64-itself": {"64:ff9b::7f00:1", 9153, "it stands for 127.0.0.1, and the balancer itself listens at 127.0.0.1:9153"},
+		"nat64-cloud":  {"64:ff9b::100.100.100.200", 80, "it stands for 100.100.100.200, and it is a cloud's metadata service"},
 	}
 	elsewhere(t, consul, api.AgentService{ID: "redis-1", Service: "redis", Address: "127.0.0.1", Port: 6379, Meta: map[string]string{"lb-port": "16379"}})
 	for id, instance := range refused {
