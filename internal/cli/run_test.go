@@ -235,6 +235,29 @@ func TestRunThatCannotStart(t *testing.T) {
 	}
 }
 
+// TestRunBeforeNginx starts the daemon where nginx does not run yet: that is no fault, and
+// the log must not say that nginx fails, or that it keeps serving.
+func TestRunBeforeNginx(t *testing.T) {
+	consul, binary, stateDir := consultest.Start(t), nginxtest.Binaries(t)[0], nginxtest.Dir(t)
+	t.Setenv("CONSUL_HTTP_ADDR", consul.Addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	log := new(screen)
+	codes := make(chan int, 1)
+	go func() {
+		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{
+			"run", "--state-dir", stateDir, "--nginx", binary.Path, "--admin", "none", "--verify-timeout", "3s",
+			"--grpc-listen", freeAddress(t), "--http-listen", freeAddress(t), "--dns-listen", freeAddress(t)}})
+	}()
+	require.Eventually(t, seen(log, `msg="nginx is not running: the generation waits for its start" generation=1`), patience, often)
+	assert.NotContains(t, log.String(), "level=WARN msg=nginx", "before nginx had any time to start")
+	require.Eventually(t, seen(log, `reason="generation 1 waits for nginx to start: nginx does not answer: `), patience, often)
+	assert.Regexp(t, `level=WARN msg="nginx does not answer" generation=1 for=3`, log.String())
+	cancel()
+	assert.Equal(t, exitOK, <-codes)
+	assert.Contains(t, log.String(), `msg="lbctl ends; nginx is not running"`)
+	assert.NotContains(t, log.String(), "keeps serving")
+}
+
 // Nobody says how many workers nginx has: the log and status tell why they are few.
 func TestLogFormat(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")

@@ -63,7 +63,11 @@ type Event struct {
 }
 
 func (e Event) log(logger *slog.Logger) {
-	args := []any{"generation", e.Generation, "took", time.Duration(e.TookSeconds * float64(time.Second)).Round(time.Millisecond)}
+	took := "took"
+	if e.Kind == NginxDown {
+		took = "for" // it is no work of lbctl or nginx
+	}
+	args := []any{"generation", e.Generation, took, time.Duration(e.TookSeconds * float64(time.Second)).Round(time.Millisecond)}
 	if e.Change != "" {
 		args = append(args, "change", e.Change)
 	}

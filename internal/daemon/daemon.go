@@ -111,6 +111,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := p.run(ctx, cfg, listeners, hangups); err != nil {
 		return err
 	}
+	if _, err := p.server.Processes(); errors.Is(err, nginx.ErrNotRunning) {
+		cfg.Logger.Info("lbctl ends; nginx is not running")
+		return nil
+	}
 	cfg.Logger.Info("lbctl ends; nginx keeps serving")
 	return nil
 }

@@ -148,7 +148,7 @@ func notRunning(n int, failed *failure) error {
 	if failed.reason != "" {
 		return fmt.Errorf("generation %d is current, but %w: %s", n, ErrNotRunning, failed.reason)
 	}
-	return fmt.Errorf("generation %d is current, but %w: %s", n, ErrNotRunning, failed.symptom)
+	return fmt.Errorf("generation %d waits for nginx to start: %w: %s", n, ErrNotRunning, failed.symptom)
 }
 
 // fallback is the generation to go back to if nginx refuses n: the one it serves now.

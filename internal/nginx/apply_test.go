@@ -67,7 +67,7 @@ func TestApplyWithoutNginx(t *testing.T) {
 		e := newEnv(t, binary, func(o *Options) { o.VerifyTimeout = 100 * time.Millisecond })
 		g, err := e.Apply(t.Context(), e.files("one"), Note{})
 		require.ErrorIs(t, err, ErrNotRunning)
-		assert.Equal(t, fmt.Sprintf("generation 1 is current, but nginx does not answer: %s/nginx.pid does not name a running nginx", e.run), err.Error())
+		assert.Equal(t, fmt.Sprintf("generation 1 waits for nginx to start: nginx does not answer: %s/nginx.pid does not name a running nginx", e.run), err.Error())
 		assert.Equal(t, 1, g.Number)
 		_, err = e.Serving(t.Context())
 		require.ErrorIs(t, err, ErrNotRunning)

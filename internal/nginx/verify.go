@@ -113,6 +113,9 @@ func (i *Instance) reload(ctx context.Context, n int, log *tail) *failure {
 			}
 		}()
 	}
+	if pid == 0 {
+		i.opts.Logger.Info("nginx is not running: the generation waits for its start", "generation", n)
+	}
 	reloaded := i.opts.Resolver.Reloading()
 	signalled := 0 // the master process that got the signal to reload
 	if pid != 0 {
