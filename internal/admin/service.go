@@ -23,6 +23,9 @@ func serviceOf(entry endpoints.Entry) Service {
 		Problems:   append([]string{}, entry.Problems...),
 		Instances:  []Instance{},
 	}
+	if output := entry.FailingCheck(); output != "" && entry.State == endpoints.Panic {
+		service.Reason += "; " + output
+	}
 	type key struct{ node, id string }
 	traffic := map[key]bool{}
 	for _, instance := range entry.Rotation() {
@@ -71,7 +74,7 @@ func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out end
 	case instance.Status == endpoints.Maintenance:
 		return "in maintenance"
 	case !instance.InRotation():
-		return "a check is critical"
+		return "a check is critical" + after(": ", entry.CheckOutput(instance))
 	case out.Source != "":
 		return "ejected: " + out.Reason
 	case entry.Served() && instance.Weight == 0:
@@ -87,7 +90,7 @@ func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpo
 	ramp, ramping := entry.Ramp(instance)
 	switch {
 	case !instance.InRotation():
-		return "gets traffic though a check is critical, because too few others pass"
+		return "gets traffic though a check is critical, because too few others pass" + after("; the check says: ", entry.CheckOutput(instance))
 	case out.Source != "":
 		return "stays in rotation, because too few others are left: " + out.Reason
 	case instance.Weight == 0:
@@ -97,4 +100,12 @@ func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpo
 	default:
 		return ""
 	}
+}
+
+// after is text behind a separator, "" if there is no text.
+func after(separator, text string) string {
+	if text == "" {
+		return ""
+	}
+	return separator + text
 }

@@ -150,6 +150,7 @@ func newFakeDaemon() *fakeDaemon {
 						{ID: "stock-1", Node: "node-1", Address: "10.0.0.11", Port: 7801, Weight: 1, Status: endpoints.Critical},
 						{ID: "stock-2", Node: "node-2", Address: "10.0.0.12", Port: 7801, Weight: 1, Status: endpoints.Maintenance},
 					},
+					CheckOutputs: []endpoints.CheckOutput{{Node: "node-1", ID: "stock-1", Text: "dial tcp 10.0.0.11:7801: \x1b[2Jconnection refused"}},
 				},
 				State: endpoints.Panic, Since: before(90 * time.Second), Panicking: true,
 				Reason: "its only instance does not pass its checks: it is tried, but not the 1 in maintenance",

@@ -447,6 +447,9 @@ func heldBack(entries []endpoints.Entry) string {
 	for _, state := range states {
 		n, e := number[state], first[state]
 		why := e.Name + ": " + strings.ReplaceAll(e.Reason, "\n", "; ")
+		if output := e.FailingCheck(); output != "" && state == endpoints.Panic {
+			why += "; " + output
+		}
 		if n > 1 {
 			why += fmt.Sprintf(", and %d more", n-1)
 		}

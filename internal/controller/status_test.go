@@ -39,6 +39,8 @@ func TestStatusNamesServicesThatAreHeldBack(t *testing.T) {
 			Serving, "nginx serves generation 1; 1 service is quarantined (shop: why shop); 2 services are held (api: why api, and 1 more)"},
 		{"one panics, one is held", entries(map[string]endpoints.State{"api": endpoints.Held, "web": endpoints.Panic}), nil,
 			Serving, "nginx serves generation 1; 1 service is in panic (web: why web); 1 service is held (api: why api)"},
+		{"one panics, and its check says why", []endpoints.Entry{{Service: endpoints.Service{Name: "web", CheckOutputs: []endpoints.CheckOutput{{ID: "web-1", Text: "refused"}}}, State: endpoints.Panic, Reason: "why"}}, nil,
+			Serving, "nginx serves generation 1; 1 service is in panic (web: why; the check of web-1 says: refused)"},
 		{"a value of one is wrong", entries(nil), []render.Problem{{Subject: "service api", Message: "lb-weight wrong"}},
 			Serving, "nginx serves generation 1, which is what Consul says, as far as it can be understood; service api: lb-weight wrong"},
 		{"a template fails, too", entries(map[string]endpoints.State{"api": endpoints.Quarantined}), []render.Problem{service, {Subject: "template nginx.conf.ctmpl", Message: "line 3: no"}},

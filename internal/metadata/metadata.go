@@ -103,6 +103,9 @@ func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoint
 			continue
 		}
 		s.Instances = append(s.Instances, i)
+		if output := checkOutput(r.Checks); output != "" {
+			s.CheckOutputs = append(s.CheckOutputs, endpoints.CheckOutput{Node: i.Node, ID: i.ID, Text: output})
+		}
 	}
 	if !known {
 		return endpoints.Service{}

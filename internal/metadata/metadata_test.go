@@ -233,3 +233,28 @@ func TestMistypedTag(t *testing.T) {
 		assert.Equal(t, want, meant, tag)
 	}
 }
+
+func TestCheckOutputs(t *testing.T) {
+	says := func(outputs ...string) func(*api.ServiceEntry) {
+		return func(e *api.ServiceEntry) {
+			e.Checks = append(e.Checks, &api.HealthCheck{CheckID: "slow", Status: api.HealthWarning, Output: "slow"})
+			for _, output := range outputs {
+				e.Checks = append(e.Checks, &api.HealthCheck{CheckID: "own", Status: api.HealthCritical, Output: output})
+			}
+		}
+	}
+	s := Parse("x", []*api.ServiceEntry{
+		consultest.Entry("x", "a", "10.0.0.1", 80, consultest.Tags("http_server"), says()),
+		consultest.Entry("x", "b", "10.0.0.2", 80, consultest.Tags("http_server"), says("", " HTTP GET: 503\n\tOutput:  down\n", "more")),
+		consultest.Entry("x", "c", "10.0.0.3", 80, consultest.Tags("http_server"), says(strings.Repeat("\u00fc", 1000))),
+		consultest.Entry("x", "d", "10.0.0.4", 80, consultest.Tags("http_server"), consultest.Status("maintenance")),
+		consultest.Entry("x", "e", "10.0.0.5", 0, consultest.Tags("http_server"), says("no port")),
+	}, Reserved{})
+	assert.Equal(t, []endpoints.CheckOutput{
+		{Node: "node-1", ID: "b", Text: "HTTP GET: 503 Output: down"},
+		{Node: "node-1", ID: "c", Text: strings.Repeat("\u00fc", 157) + "..."},
+	}, s.CheckOutputs)
+	assert.Equal(t, "the check of b says: HTTP GET: 503 Output: down", s.FailingCheck())
+	assert.Empty(t, s.CheckOutput(s.Instances[0]))
+	assert.Equal(t, "HTTP GET: 503 Output: down", s.CheckOutput(s.Instances[1]))
+}

@@ -186,6 +186,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 	c = r.await("with a last server that is tried", func(c Configuration) bool { return c.Entries[0].State == endpoints.Panic })
 	assert.True(t, hasServer(c, server(7002)))
 	assert.False(t, hasServer(c, server(7001)))
+	assert.Equal(t, "the check of two says: gone", c.Entries[0].FailingCheck())
 	r.awaitProblem("service hello_server", "panic: its only instance does not pass its checks: it is tried, but not the 1 in maintenance")
 	require.NoError(t, consul.Client().Agent().EnableServiceMaintenance("two", "leaving"))
 	c = r.await("without any server", func(c Configuration) bool { return !hasServer(c, server(7002)) })
