@@ -443,13 +443,12 @@ func TestHTTPTraffic(t *testing.T) {
 			if ok, err := nginx.AtLeast(binary.Version, "1.25.1"); err != nil || !ok {
 				t.Skipf("nginx %s speaks either HTTP/1.1 or HTTP/2 on a port without TLS", binary.Version)
 			}
-			transport := &http.Transport{Protocols: new(http.Protocols)}
-			transport.Protocols.SetUnencryptedHTTP2(true)
-			response, body := get(t, &http.Client{Transport: transport}, base+"/web")
+			client := h2c()
+			response, body := get(t, client, base+"/web")
 			assert.Equal(t, 2, response.ProtoMajor)
 			assert.Equal(t, "web GET /web 0", body)
 			assert.Equal(t, b.http, response.Header.Get("Seen-Host"))
-			transport.CloseIdleConnections()
+			client.CloseIdleConnections()
 		})
 
 		t.Run("a WebSocket", func(t *testing.T) {
