@@ -26,7 +26,7 @@ func TestCheck(t *testing.T) {
 					"ok    one gRPC service", "ok    services without a healthy instance", "ok    services of every kind",
 				},
 			},
-			"a file of one's own": {
+			"an own file": {
 				templates: map[string]string{"http.d/own.conf.ctmpl": `map $host $own { default "{{len catalog.Services}}"; }`},
 				want:      []string{"ok    services of every kind"},
 			},

@@ -46,10 +46,10 @@ server {
 		{"the line has its upstream", `nginx -t: unexpected "}" in own.conf:4`, []string{"api", "web"}, "web"},
 		{"the block has its upstream", `nginx -t: invalid parameter "weight=x" in own.conf:8`, []string{"api", "my-web"}, "my-web"},
 		{"the end of a name may be another's name", `nginx -t: invalid parameter "weight=x" in own.conf:8`, []string{"my-web", "web"}, ""},
-		{"what is not suspected does not matter", `nginx -t: no port in upstream in own.conf:20`, []string{"web", "other"}, "web"},
-		{"a block that names two names nobody", `nginx -t: host not found in own.conf:12`, []string{"api", "web"}, ""},
-		{"so does a block around many", `nginx -t: host not found in "nowhere" of the "listen" directive in own.conf:22`, []string{"api", "web"}, ""},
-		{"a line outside of all blocks names nobody", `nginx -t: unexpected end of file in own.conf:23`, []string{"api"}, ""},
+		{"only suspects count", `nginx -t: no port in upstream in own.conf:20`, []string{"web", "other"}, "web"},
+		{"a block with two names identifies no service", `nginx -t: host not found in own.conf:12`, []string{"api", "web"}, ""},
+		{"a block around many identifies no service", `nginx -t: host not found in "nowhere" of the "listen" directive in own.conf:22`, []string{"api", "web"}, ""},
+		{"a line outside of all blocks identifies no service", `nginx -t: unexpected end of file in own.conf:23`, []string{"api"}, ""},
 		{"a part of a word is no name", `nginx -t: invalid parameter "weight=x" in own.conf:8`, []string{"serv", "10"}, ""},
 		{"there is no such line", `nginx -t: something in own.conf:99`, []string{"api"}, ""},
 		{"there is no such file", `nginx -t: something in /etc/nginx/mime.types:3`, []string{"api"}, ""},
@@ -66,7 +66,7 @@ server {
 	}
 }
 
-// hundred is so many services, of which the last seventy are suspects.
+// hundred returns a hundred services, of which the last seventy are suspects.
 func hundred() (entries []endpoints.Entry, suspects []endpoints.Suspect) {
 	for n := range 100 {
 		e := endpoints.Entry{Service: endpoints.Service{Name: fmt.Sprint("s", n)}}
@@ -78,8 +78,8 @@ func hundred() (entries []endpoints.Entry, suspects []endpoints.Suspect) {
 	return entries, suspects
 }
 
-// picky refuses a configuration at the first line with one of the bad services,
-// and names the line as nginx does.
+// picky refuses a configuration at the first line with a bad service, and names the line as
+// nginx does.
 func picky(bad ...string) func([]endpoints.Entry) (map[string][]byte, string, error) {
 	return func(entries []endpoints.Entry) (map[string][]byte, string, error) {
 		var lines []string
@@ -119,7 +119,7 @@ func TestSearch(t *testing.T) {
 			}
 			return "", false
 		}, nil, 2},
-		{"who is named wrongly is let go", []string{"s33"}, liar, []string{"s33"}, 4 + 4},
+		{"a wrongly named service is released", []string{"s33"}, liar, []string{"s33"}, 4 + 4},
 		{"more than can be found at once", []string{"s31", "s33", "s35", "s37", "s39", "s41", "s43", "s45"}, none,
 			[]string{"s31", "s33", "s35", "s37", "s39"}, bisectTries + 1},
 	}
@@ -138,7 +138,7 @@ func TestSearch(t *testing.T) {
 			assert.LessOrEqual(t, s.tries, tt.tries)
 		})
 	}
-	t.Run("nginx can't be asked", func(t *testing.T) {
+	t.Run("nginx -t can't run", func(t *testing.T) {
 		s := newBisection(hundred())
 		s.try = func([]endpoints.Entry) (map[string][]byte, string, error) { return nil, "", errors.New("disk full") }
 		assert.Empty(t, s.run(nil, "bad"))

@@ -11,7 +11,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// served is one host of a frontend in a line: "host: location service, ...".
+// served returns one line for each host of a frontend: "host: location service, ...".
 func served(f Frontend) []string {
 	var lines []string
 	for _, h := range f.Hosts {
@@ -81,8 +81,8 @@ func TestRouting(t *testing.T) {
 	}
 }
 
-// services makes one service of each "name protocol host path [port]", with
-// one instance; "-" is none.
+// services makes a service with one instance from each "name protocol host path [port]";
+// "-" means none.
 func services(lines ...string) []endpoints.Service {
 	var all []endpoints.Service
 	for n, line := range lines {
@@ -107,11 +107,11 @@ func services(lines ...string) []endpoints.Service {
 func TestCallsOfGRPCNeedOneLocationEach(t *testing.T) {
 	c := catalogOf(t, testSettings("1.30.6"), services("a grpc - /pkg.A", "b grpcs - /pkg.A/Method"))
 	assert.Equal(t, []string{"_: =/pkg.A/Method b, /pkg.A/ a, / nobody"}, served(c.GRPC))
-	assert.Equal(t, []string{"_: / nobody"}, served(c.HTTP), "families are apart")
+	assert.Equal(t, []string{"_: / nobody"}, served(c.HTTP), "families are separate")
 }
 
-// An endpoints.Table lets no conflict through; should it ever, nginx must not
-// be the one to find it.
+// An endpoints.Table returns no conflicts. If it did, the catalog must find them before
+// nginx does.
 func TestAConflictIsAProblem(t *testing.T) {
 	var entries []endpoints.Entry
 	for _, s := range services("a http - /x", "b https - /x", "c tcp - - 7000", "d tcp - - 7000", "e http - -", "f http - -") {
@@ -138,7 +138,7 @@ func TestUpstreams(t *testing.T) {
 	c := catalogOf(t, testSettings("1.30.6"), s)
 	names := map[string]bool{}
 	for _, u := range c.HTTP.Upstreams {
-		assert.False(t, names[strings.ToLower(u.Name)], "nginx takes %q for another's name", u.Name)
+		assert.False(t, names[strings.ToLower(u.Name)], "%q is another upstream's name in nginx", u.Name)
 		names[strings.ToLower(u.Name)] = true
 		if u.Service == "web" {
 			require.Len(t, u.servers, 2)

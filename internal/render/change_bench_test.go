@@ -12,8 +12,8 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// BenchmarkChange is what one instance more costs among 1,000 services with 10
-// instances each, from the parsed answer on.
+// BenchmarkChange measures the addition of one instance to 1,000 services with 10 instances
+// each, from the parsed answer on.
 func BenchmarkChange(b *testing.B) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)

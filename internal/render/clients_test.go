@@ -20,7 +20,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// listener gives each connection to serve, and closes it then.
+// listener calls serve with each connection, then closes it.
 func listener(t *testing.T, serve func(net.Conn)) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +58,7 @@ func dialTCP(t *testing.T, address string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// A TCP client that has sent all and says so still gets its answer.
+// A TCP client that closes its sending side still gets the answer.
 func TestTCPHalfClose(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		requireStream(t, binary)
@@ -80,7 +80,7 @@ func TestTCPHalfClose(t *testing.T) {
 	})
 }
 
-// A TCP client has no more connections at a time than the operator allows.
+// A TCP client can't have more connections at a time than the operator allows.
 func TestTCPConnectionsPerClient(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		requireStream(t, binary)
@@ -96,12 +96,12 @@ func TestTCPConnectionsPerClient(t *testing.T) {
 		fmt.Fprint(conn, "x")
 		n, err := conn.Read(second)
 		assert.Zero(t, n)
-		assert.Error(t, err, "it is closed")
+		assert.Error(t, err, "the connection is closed")
 	})
 }
 
-// An event arrives when it is sent, also from a server that says by closing where
-// its response ends.
+// An event arrives as soon as it is sent, also from a server that ends its response by
+// closing the connection.
 func TestEventsArriveAtOnce(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		next := make(chan bool)
@@ -132,7 +132,7 @@ func TestEventsArriveAtOnce(t *testing.T) {
 	})
 }
 
-// The host that decides the route is the one that the instance is told.
+// The instance gets the host that decided the route.
 func TestHostOfARequest(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		tell := func(w http.ResponseWriter, r *http.Request) {
@@ -151,7 +151,7 @@ func TestHostOfARequest(t *testing.T) {
 			{"an IPv6 address", "GET http://[::1]:81/ HTTP/1.1\r\nHost: shop.example.com\r\n", "any [::1]:81 [::1]:81"},
 			{"a URI in the query is none", "GET /?a=http://shop.example.com:1/ HTTP/1.1\r\nHost: other.example\r\n", "any other.example other.example"},
 			{"HTTP/1.0 without a host", "GET / HTTP/1.0\r\n", "any " + b.http + " " + b.http},
-			{"HTTP/1.0 with one", "GET / HTTP/1.0\r\nHost: shop.example.com\r\n", "shop shop.example.com shop.example.com"},
+			{"HTTP/1.0 with a host", "GET / HTTP/1.0\r\nHost: shop.example.com\r\n", "shop shop.example.com shop.example.com"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				status, body := raw(t, b.http, c.request+"Connection: close\r\n\r\n")
@@ -162,7 +162,7 @@ func TestHostOfARequest(t *testing.T) {
 	})
 }
 
-// CGI and WSGI take X_Real_IP for X-Real-IP: a client could say who it is.
+// CGI and WSGI don't distinguish X_Real_IP from X-Real-IP: a client could forge its address.
 func TestHeadersWithUnderscoresDoNotPass(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		b := startBalancer(t, binary, nil, one("web", handler(t, func(w http.ResponseWriter, r *http.Request) {
@@ -173,9 +173,8 @@ func TestHeadersWithUnderscoresDoNotPass(t *testing.T) {
 	})
 }
 
-// A server that closes idle connections after two seconds, as gunicorn does, or
-// after five, as Node.js does, may do so while a request is under way. So nginx has
-// to be the first to close one.
+// A server may close an idle connection just when nginx sends a request: gunicorn does so
+// after two seconds, Node.js after five. So nginx must close it first.
 func TestIdleConnectionsToInstancesAreClosed(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		var answered atomic.Int64

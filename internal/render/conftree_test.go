@@ -11,14 +11,14 @@ import (
 
 // directive is one directive of an nginx configuration.
 type directive struct {
-	words []string // with its name, without quotes
+	words []string // the name and the arguments, without quotes
 	block []directive
 	isBlk bool
 }
 
 func (d directive) name() string { return d.words[0] }
 
-// parseConf reads a configuration the way nginx does (ngx_conf_read_token).
+// parseConf reads a configuration as nginx does (ngx_conf_read_token).
 func parseConf(text string) ([]directive, error) {
 	p := confParser{rest: text}
 	block, end, err := p.block()
@@ -60,7 +60,7 @@ func (p *confParser) block() (block []directive, end byte, err error) {
 	}
 }
 
-// next is a word ('w'), one of ";{}", or the end (0).
+// next returns the kind of the next token: a word ('w'), one of ";{}", or the end (0).
 func (p *confParser) next() (word string, mark byte, err error) {
 	for {
 		p.rest = strings.TrimLeft(p.rest, " \t\r\n")
@@ -120,9 +120,8 @@ func TestConfParserReadsAsNginxDoes(t *testing.T) {
 	}
 }
 
-// checkTree makes sure that files say what the catalog says and nothing else:
-// each of its values where it belongs, and around them exactly the directives
-// that are there without any service.
+// checkTree checks that the files have each value of the catalog in its place, and otherwise
+// exactly the directives of a configuration without services.
 func checkTree(t *testing.T, files map[string][]byte, catalog Catalog, settings Settings) {
 	t.Helper()
 	empty, err := offline(Options{Settings: settings}, nil, testNames())
@@ -145,13 +144,13 @@ func checkTree(t *testing.T, files map[string][]byte, catalog Catalog, settings 
 	}
 }
 
-// keepalive is what an upstream of each family says of connections it keeps.
+// keepalive has the keepalive directives of an upstream, by family.
 var keepalive = map[string][]string{
 	"grpc": {"keepalive", "keepalive_requests"},
 	"http": {"keepalive", "keepalive_requests", "keepalive_timeout"},
 }
 
-// checkFrontend compares a frontend's file with what the catalog says of it.
+// checkFrontend compares a frontend's file with the catalog.
 func checkFrontend(t *testing.T, tree, empty []directive, f Frontend, pass string) {
 	t.Helper()
 	fixed := empty[:len(empty)-1] // all but the default server

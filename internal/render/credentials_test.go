@@ -16,7 +16,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// recovery is how soon new credentials must be in use.
+// recovery is the time within which new credentials must be in use.
 const recovery = 10 * time.Second
 
 func TestARotatedTokenIsUsed(t *testing.T) {
@@ -62,7 +62,7 @@ func TestRotatedCertificatesAreUsed(t *testing.T) {
 	r := run(t, consul, func(o *Options) { o.Consul = consul.TLSConfig(cert, key) })
 	r.awaitServer(server(7001))
 
-	consul.Stop() // connections that are open go on with a certificate that has expired
+	consul.Stop() // open connections would go on with the expired certificate
 	consultest.Eventually(t, patience, func() (bool, string) { return time.Now().After(expires), "the certificate is still valid" })
 	consul.Start()
 	consul.WaitReady()

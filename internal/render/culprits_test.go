@@ -18,14 +18,14 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// tcp is a TCP service with an instance in this status.
+// tcp returns a TCP service with an instance in the status.
 func tcp(name string, port int, status endpoints.Status) endpoints.Service {
 	return endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.TCP, Port: port}, OK: true, Instances: []endpoints.Instance{
 		{ID: name + "-1", Node: "n", Address: "10.0.0.1", Port: 6379, Weight: 1, Status: status},
 	}}
 }
 
-// source is one without Consul: what it says is given to observe.
+// source returns a Source without Consul; says provides the services.
 func source(t *testing.T, template string) *Source {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,7 +38,7 @@ func source(t *testing.T, template string) *Source {
 	return s
 }
 
-// says has Consul say services, and returns what the source makes of them.
+// says makes the source observe services, and returns its configuration.
 func (s *Source) says(t *testing.T, services ...endpoints.Service) Configuration {
 	t.Helper()
 	s.table.Observe(time.Now(), services)
@@ -63,7 +63,7 @@ func TestAPortInUseIsTracedToItsService(t *testing.T) {
 	}{
 		{"a new service", []endpoints.Service{other}, []endpoints.Service{other, cache}, inUse, []string{"cache"}},
 		{"a service whose first instance passes", []endpoints.Service{quiet, other}, []endpoints.Service{cache, other}, inUse, []string{"cache"}},
-		{"nginx listens there already", []endpoints.Service{cache, other}, []endpoints.Service{func() endpoints.Service {
+		{"nginx already listens on the port", []endpoints.Service{cache, other}, []endpoints.Service{func() endpoints.Service {
 			more := cache
 			more.Instances = append([]endpoints.Instance{{ID: "0", Node: "n", Address: "10.0.0.2", Port: 1, Weight: 1, Status: endpoints.Passing}}, cache.Instances...)
 			return more
@@ -94,7 +94,7 @@ func versioned(name, version string) endpoints.Service {
 		Instances: []endpoints.Instance{{ID: name, Node: "n", Address: "10.0.0.1", Port: 7777, Weight: 1, Status: endpoints.Passing, Version: version}}}
 }
 
-// failsForBad is a template that fails for version "bad".
+// failsForBad is a template that fails for the version "bad".
 const failsForBad = `{{range catalog.Services}}{{range .Instances}}{{if eq .Version "bad"}}{{index "" 1}}{{end}}{{end}}{{end}}`
 
 func TestATemplateThatFailsForSomeServices(t *testing.T) {
@@ -106,8 +106,8 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 		{"one of two, which was good before", []endpoints.Service{versioned("a", "1"), versioned("b", "1")}, []endpoints.Service{versioned("a", "bad"), versioned("b", "2")}, "a=quarantined(true) b=fresh(true)"},
 		{"the only one, which was good before", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "bad")}, "a=quarantined(true)"},
 		{"a new one of two", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "2"), versioned("b", "bad")}, "a=fresh(true) b=quarantined(false)"},
-		{"two new ones beside one that is as it was", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "1"), versioned("b", "bad"), versioned("c", "bad")}, "a=fresh(true) b=quarantined(false) c=quarantined(false)"},
-		{"most of them, and they are new: it may as well be the template", nil, []endpoints.Service{versioned("a", "bad"), versioned("b", "bad"), versioned("c", "1")}, "a=fresh(true) b=fresh(true) c=fresh(true)"},
+		{"two new ones beside an unchanged one", []endpoints.Service{versioned("a", "1")}, []endpoints.Service{versioned("a", "1"), versioned("b", "bad"), versioned("c", "bad")}, "a=fresh(true) b=quarantined(false) c=quarantined(false)"},
+		{"most of them and new: the template may be the cause", nil, []endpoints.Service{versioned("a", "bad"), versioned("b", "bad"), versioned("c", "1")}, "a=fresh(true) b=fresh(true) c=fresh(true)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -121,10 +121,10 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 			assert.Equal(t, " "+tt.want, got)
 		})
 	}
-	t.Run("one that is as it was is not at fault for a template that has changed", func(t *testing.T) {
+	t.Run("an unchanged service is not the cause when a template has changed", func(t *testing.T) {
 		s := source(t, "")
 		s.NginxAccepted(s.says(t, versioned("a", "bad"), versioned("b", "1")).Entries)
-		s.set = maps.Clone(s.set) // as the directory is read anew
+		s.set = maps.Clone(s.set) // as when the directory is read again
 		s.set["http.d/own.conf.ctmpl"] = failsForBad
 		s.says(t, versioned("a", "bad"), versioned("b", "2"))
 		assert.Equal(t, "template http.d/own.conf.ctmpl", s.Status().Problems[0].Subject)
@@ -178,11 +178,11 @@ func TestTheNextConfigurationLeavesOutRefusedServices(t *testing.T) {
 	assert.LessOrEqual(t, asked, 8)
 
 	c = s.says(t, after...)
-	assert.Equal(t, "a 1;\nb 2;\n", string(c.Files["http.d/own.conf"]), "a as it was, b as it is, and c not at all")
+	assert.Equal(t, "a 1;\nb 2;\n", string(c.Files["http.d/own.conf"]), "the old a, the new b, and no c")
 	require.Len(t, c.Entries, 3)
 	assert.Equal(t, "service a", c.Problems[0].Subject)
 
-	t.Run("nobody is blamed while nginx can't be asked", func(t *testing.T) {
+	t.Run("no service is blamed if nginx -t can't run", func(t *testing.T) {
 		c := s.says(t, versioned("a", "2"), versioned("b", "3"), versioned("c", "2"))
 		found := s.QuarantineCulprits(t.Context(), c, "nginx -t: no place", func(context.Context, map[string][]byte) (string, error) {
 			return "", errors.New("disk full")
@@ -206,7 +206,7 @@ func TestCulpritsAreSearchedOutsideOfTheLoop(t *testing.T) {
 
 	n := 0
 	refuses := func(_ context.Context, files map[string][]byte) (string, error) {
-		// Consul and the templates go on meanwhile.
+		// Meanwhile Consul and the templates may change.
 		n++
 		add(fmt.Sprint("new-", n), 7100+n)
 		r.awaitServer(fmt.Sprint("127.0.0.1:", 7100+n))
@@ -216,7 +216,7 @@ func TestCulpritsAreSearchedOutsideOfTheLoop(t *testing.T) {
 		return "", nil
 	}
 	assert.Equal(t, []string{"bad"}, r.QuarantineCulprits(t.Context(), c, "nginx -t: no place", refuses).Services)
-	assert.Equal(t, 2, n, "without all suspects, and once more without the one there is")
+	assert.Equal(t, 2, n, "one test without all suspects, one without the only one")
 	r.await("without the bad service", func(c Configuration) bool {
 		own := string(c.Files["own.conf"])
 		return strings.Contains(own, "good;") && strings.Contains(own, "new-2;") && !strings.Contains(own, "bad;")

@@ -10,8 +10,8 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// CanResolve says why nginx of this version can't ask for the servers of its
-// upstreams; nil when it can.
+// CanResolve returns an error if this version of nginx can't ask for the servers of its
+// upstreams.
 func CanResolve(nginxVersion string) error {
 	can, err := nginx.AtLeast(nginxVersion, nginx.ResolveSince)
 	if err == nil && !can {
@@ -20,9 +20,9 @@ func CanResolve(nginxVersion string) error {
 	return err
 }
 
-// byReloadReason says why the servers of a service are written into nginx's files, so that
-// each change of them is a reload; "" when nginx is to ask for them. DNS can't carry
-// what differs between instances, nor more servers than fit into one answer.
+// byReloadReason returns why the servers of a service are written into nginx's files, so
+// that each change of them is a reload; "" if nginx asks for them. DNS can't carry settings
+// that differ between instances, nor more servers than fit into one answer.
 func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
 	if e.ByReload {
 		return fmt.Sprintf("its %s says %q", metadata.KeyEndpoints, metadata.EndpointsReload)
@@ -44,21 +44,21 @@ func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
 	return ""
 }
 
-// crowdedUntil is the size of the DNS answer at which nginx asks again for a service
-// that had too many servers for an answer. It is below the limit, so that a service
-// that scales around the limit doesn't change its way with each instance.
+// crowdedUntil is the size of the DNS answer below which nginx asks again for a service
+// that had too many servers. It is less than the limit, so that a service that scales
+// around the limit doesn't change its delivery with each instance.
 const crowdedUntil = resolver.MaxSize * 8 / 10
 
-// delivered has the servers of a configuration, by the way in which nginx gets them.
+// delivered has the servers of a configuration, by their delivery.
 type delivered struct {
-	upstreams map[string][]resolver.Target // those that nginx asks for, by name
-	written   map[string][]resolver.Target // all others, by name
+	upstreams map[string][]resolver.Target // the upstreams that nginx asks for, by name
+	written   map[string][]resolver.Target // all other upstreams, by name
 	byReload  map[string]string            // services whose servers are in nginx's files, and why
 	crowded   map[string]bool              // services that have too many servers for a DNS answer
 }
 
-// deliver sorts the services by how their servers reach nginx. asked has the upstreams for
-// which nginx asks according to the templates.
+// deliver sorts the services by their delivery. asked has the upstreams that nginx asks for
+// according to the templates.
 func (b *builder) deliver(asked map[string]bool) delivered {
 	d := delivered{
 		upstreams: make(map[string][]resolver.Target, len(b.upstreams)),
@@ -91,15 +91,14 @@ func targets(servers []Server) []resolver.Target {
 	return all
 }
 
-// Host is the name under which nginx asks for the upstream's servers. A template that
-// calls it has nginx ask for them.
+// Host returns the host name by which nginx asks for the upstream's servers. If a template
+// calls it, the upstream counts as one that nginx asks for.
 func (u Upstream) Host() string {
 	u.reads.asked[u.Name] = true
 	return resolver.Host(u.Name)
 }
 
-// ResolveService is the service that nginx asks for, in the words of its directive
-// server.
+// ResolveService returns the parameter service of nginx's directive server.
 func (u Upstream) ResolveService() string { return resolver.Service }
 
 // BootstrapServers returns the argument of the include directive for an upstream's
@@ -112,12 +111,12 @@ func (s Settings) BootstrapServers(upstream string) string {
 // templates may use it.
 func (s Settings) Seeds(upstream string) string { return s.BootstrapServers(upstream) }
 
-// An upstream's zone has room for twice as many servers as there ever were, within
+// An upstream's zone has room for twice as many servers as it ever had, and grows in
 // steps, so that scaling a service doesn't change nginx's configuration.
 const (
-	zoneServers   = 64 // of the smallest
-	zoneKiB       = 64 // for what isn't a server
-	serverKiB     = 2  // twice what it takes: bootstrap servers take room too
+	zoneServers   = 64 // of the smallest zone
+	zoneKiB       = 64 // for everything but servers
+	serverKiB     = 2  // twice the size of a server: bootstrap servers need room too
 	serverTLSKiB  = 4  // with a TLS session
 	zoneFullShare = 0.75
 )

@@ -17,7 +17,7 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// byDNS has nginx ask for servers.
+// byDNS makes nginx ask for servers.
 func byDNS(s *Settings) {
 	s.Resolver = "127.0.0.1:9153"
 	s.BootstrapDir = "/var/lib/lbctl/seeds/now"
@@ -56,7 +56,7 @@ func TestServersThatDNSCantCarryAreWrittenIntoFiles(t *testing.T) {
 		services []endpoints.Service
 		want     map[string]string
 	}{
-		{"nothing in particular", parseAll(
+		{"a plain service", parseAll(
 			registration("a", "a-1", "10.0.0.1", 80, tags("grpc_server"), meta("lb-max-conns", "5")),
 			registration("a", "a-2", "10.0.0.2", 80, tags("grpc_server"), meta("lb-max-conns", "5")),
 		), map[string]string{}},
@@ -100,8 +100,8 @@ func TestPeakStays(t *testing.T) {
 	assert.Equal(t, 3, table.Observe(time.Now(), []endpoints.Service{service})[0].Peak)
 }
 
-// TestTooManyServersForAnAnswerAreWrittenIntoFiles scales a service beyond what a DNS
-// answer can carry, and back: in between it stays with the way that it has.
+// TestTooManyServersForAnAnswerAreWrittenIntoFiles scales a service beyond the limit of a
+// DNS answer, and back. Between the two limits its delivery does not change.
 func TestTooManyServersForAnAnswerAreWrittenIntoFiles(t *testing.T) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)
@@ -133,16 +133,16 @@ func TestTooManyServersForAnAnswerAreWrittenIntoFiles(t *testing.T) {
 		assert.Equal(t, step.byReload, !asked, "%d instances", step.instances)
 		if step.byReload {
 			assert.Contains(t, r.delivered.byReload["crowded"], fmt.Sprintf("its %d servers take ", step.instances))
-			assert.Len(t, r.delivered.written["http-crowded"], step.instances, "for an nginx that asks still")
+			assert.Len(t, r.delivered.written["http-crowded"], step.instances, "for an nginx that still asks")
 		} else {
 			assert.Empty(t, r.delivered.byReload)
 		}
-		assert.Len(t, r.delivered.upstreams["http-small"], 2, "the other one goes on as it was")
+		assert.Len(t, r.delivered.upstreams["http-small"], 2, "the other service is unchanged")
 	}
 }
 
-// TestUpstreamsAreCollectedWhileRendering has services whose values read like an
-// upstream's host name, which no file is searched for.
+// TestUpstreamsAreCollectedWhileRendering has services with values that look like an
+// upstream's host name. They must not count.
 func TestUpstreamsAreCollectedWhileRendering(t *testing.T) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)

@@ -13,27 +13,27 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// faulty is a way to Consul with faults by path, which begin and end at once,
-// also for queries that are under way.
+// faulty is a proxy to Consul with faults by path. They begin and end at once, also for
+// running queries.
 type faulty struct {
 	consul *consultest.Server
 	done   chan struct{}
 
 	mu      sync.Mutex
 	faults  map[string]fault
-	asked   map[string]int // how often, by path
+	asked   map[string]int // the number of requests, by path
 	changed chan struct{}  // closed when faults change
 }
 
-// fault is what happens to queries; the zero value is nothing.
+// fault is what the proxy does to queries; the zero value is no fault.
 type fault struct {
-	code int    // they are answered so,
-	body string // with this
-	// stalls: those that wait for a change never get an answer.
+	code int    // the status of its answer
+	body string // the body of its answer
+	// stalls: queries that wait for a change never get an answer.
 	stalls bool
 }
 
-// throughFaulty puts a faulty between the Source and Consul.
+// throughFaulty puts a faulty proxy between the Source and Consul.
 func throughFaulty(t *testing.T, consul *consultest.Server) (*faulty, func(*Options)) {
 	t.Helper()
 	f := &faulty{consul: consul, done: make(chan struct{}), faults: map[string]fault{}, asked: map[string]int{}, changed: make(chan struct{})}
@@ -54,7 +54,7 @@ func (f *faulty) set(path string, to fault) {
 	f.changed = make(chan struct{})
 }
 
-// awaitChecks waits until the monitor has made n whole checks from now on.
+// awaitChecks waits until the monitor has made n more complete checks.
 func (f *faulty) awaitChecks(t *testing.T, n int) {
 	t.Helper()
 	count := func() int {
@@ -62,7 +62,7 @@ func (f *faulty) awaitChecks(t *testing.T, n int) {
 		defer f.mu.Unlock()
 		return f.asked["/v1/status/leader"]
 	}
-	end := count() + n + 1 // the last one has to begin only
+	end := count() + n + 1 // the last one only has to begin
 	consultest.Eventually(t, patience, func() (bool, string) {
 		return count() >= end, "the monitor does not ask for the leader"
 	})

@@ -7,8 +7,8 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// functions are those that templates have beside consul-template's own. They
-// are pure: the same catalog and settings give the same text.
+// functions are the functions that templates have beside consul-template's own. They are
+// pure: the same catalog and settings give the same text.
 func functions(catalog Catalog, settings Settings) template.FuncMap {
 	m := template.FuncMap{
 		"catalog":  func() Catalog { return catalog },
@@ -24,7 +24,7 @@ func functions(catalog Catalog, settings Settings) template.FuncMap {
 	return m
 }
 
-// refused are functions of consul-template that would do harm.
+// refused has consul-template's functions that would do harm, each with the reason.
 var refused = map[string]string{
 	"secret":           noVault,
 	"secrets":          noVault,

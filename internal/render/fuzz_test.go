@@ -19,8 +19,8 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// nasty is what could mean something to nginx, to Go's templates, or to
-// whatever reads a path or a name.
+// nasty has texts with a meaning for nginx, for Go's templates, or for code that reads a
+// path or a name.
 var nasty = []string{
 	"", " ", ";", "}", "{", "#", "\n", "\r\n", "\t", "\x00", `"`, `'`, `\`, "$", "${x}", "$host", "`", "%0a", "%2e%2e", "~", "*", "=", "^~",
 	";}", "; }\nserver { listen 1; }", `";}`, `\";}`, "{{.}}", "{{", "}}", "{{end}}", "/", "//", "/.", "/..", "/../", "@", "|", "name|x", "a.b",
@@ -30,7 +30,7 @@ var nasty = []string{
 	strings.Repeat("a", 300), strings.Repeat("/a", 200), strings.Repeat("a.", 130) + "com", strings.Repeat("h,", 100),
 }
 
-// catalogOf is what Offline lays out of services.
+// catalogOf returns the catalog of services, as Offline makes it.
 func catalogOf(t *testing.T, settings Settings, services []endpoints.Service) Catalog {
 	t.Helper()
 	settings, err := settings.complete()
@@ -41,8 +41,7 @@ func catalogOf(t *testing.T, settings Settings, services []endpoints.Service) Ca
 	return catalog
 }
 
-// checkValues makes sure that the catalog has nothing in it that could mean
-// anything but itself.
+// checkValues checks that no value in the catalog has a special meaning.
 func checkValues(t *testing.T, c Catalog) {
 	t.Helper()
 	var (
@@ -94,9 +93,9 @@ func checkValues(t *testing.T, c Catalog) {
 	}
 }
 
-// FuzzNothingBreaksOut registers a service of arbitrary values beside a steady
-// one: whatever they are, the configuration says what the catalog says and
-// nothing else, and the steady one is served.
+// FuzzNothingBreaksOut registers a service with arbitrary values beside a steady one.
+// Whatever the values are, the configuration matches the catalog, and the steady service is
+// served.
 func FuzzNothingBreaksOut(f *testing.F) {
 	for n := range nasty {
 		at := func(k int) string { return nasty[(n+k)%len(nasty)] }
@@ -114,7 +113,7 @@ func FuzzNothingBreaksOut(f *testing.F) {
 			}
 		}
 		services := parseAll(registration("steady", "steady-1", "10.9.9.9", 7777, meta("lb-protocol", "grpc", "lb-host", "steady.internal")))
-		if metadata.ValidName(name) && name != "steady" { // as the loop does
+		if metadata.ValidName(name) && name != "steady" { // as in the loop
 			services = append(services, parseAll(fuzzed)...)
 		}
 		for _, version := range []string{"1.22.1", "1.30.6"} {

@@ -26,7 +26,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// How tests make what Consul tells of an instance.
+// Options of the instances in tests.
 var (
 	registration = consultest.Entry
 	tags         = consultest.Tags
@@ -36,7 +36,7 @@ var (
 	onNode       = consultest.OnNode
 )
 
-// parseAll makes services of registrations.
+// parseAll makes services from registrations.
 func parseAll(registrations ...*api.ServiceEntry) []endpoints.Service {
 	byName := map[string][]*api.ServiceEntry{}
 	for _, r := range registrations {
@@ -49,7 +49,7 @@ func parseAll(registrations ...*api.ServiceEntry) []endpoints.Service {
 	return services
 }
 
-// testSettings are the same on every machine.
+// testSettings has settings that don't depend on the machine.
 func testSettings(nginxVersion string) Settings {
 	return Settings{
 		GRPCListen:   Listen{"0.0.0.0:5000"},
@@ -73,7 +73,7 @@ func testNames() *names {
 	return n
 }
 
-// scenarios are catalogs that between them reach every branch of the templates.
+// scenarios are catalogs that together reach every branch of the templates.
 var scenarios = []struct {
 	name          string
 	registrations []*api.ServiceEntry
@@ -191,8 +191,8 @@ func TestGoldenConfigurations(t *testing.T) {
 	}
 }
 
-// text is a configuration to read: the problems, and what differs from
-// scenario to scenario of the files.
+// text returns a configuration for a golden file: the problems, and the files that differ
+// between scenarios.
 func text(c Configuration) string {
 	var b strings.Builder
 	for _, p := range c.Problems {
@@ -215,8 +215,8 @@ func golden(t *testing.T, path, got string) {
 	assert.Equal(t, string(want), got, "run go test with -update if %s is to change", path)
 }
 
-// streamModule finds what an nginx needs for TCP: where it was built for, or
-// beside it when it was unpacked elsewhere.
+// streamModule finds nginx's stream module: at the place that nginx was built for, or
+// beside the binary if it was unpacked elsewhere.
 func streamModule(t *testing.T, binary nginxtest.Binary) string {
 	t.Helper()
 	out, err := exec.Command(binary.Path, "-V").CombinedOutput()
@@ -248,8 +248,8 @@ func nginxLoads(t *testing.T, binary nginxtest.Binary, module string) bool {
 	return exec.Command(binary.Path, "-t", "-p", dir, "-c", conf).Run() == nil
 }
 
-// write puts a configuration where nginx can be started with it, and returns
-// the main file.
+// write writes a configuration so that nginx can start with it, and returns the path of the
+// main file.
 func write(t *testing.T, dir string, c Configuration) string {
 	t.Helper()
 	for name, content := range c.Files {
@@ -262,7 +262,7 @@ func write(t *testing.T, dir string, c Configuration) string {
 	return filepath.Join(dir, "nginx.conf")
 }
 
-// checkWithNginx has nginx test a configuration rendered for its own version.
+// checkWithNginx makes nginx test a configuration that was rendered for its version.
 func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.Service, change func(*Settings)) {
 	t.Helper()
 	dir := nginxtest.Dir(t)
@@ -274,7 +274,7 @@ func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.
 		settings.StreamModule = module
 	}
 	settings.RunDir = dir
-	// nginx opens the ports of TCP services while it tests.
+	// nginx opens the ports of TCP services during the test.
 	settings.GRPCListen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
 	settings.HTTPListen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
 	c, err := offline(Options{Settings: settings}, services, testNames())

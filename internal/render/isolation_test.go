@@ -27,7 +27,7 @@ import (
 	"lbctl/protos"
 )
 
-// handler is the port of an HTTP server, which also speaks HTTP/2 without TLS.
+// handler returns the port of an HTTP server, which also speaks HTTP/2 without TLS.
 func handler(t *testing.T, serve http.HandlerFunc) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(serve)
@@ -39,18 +39,18 @@ func handler(t *testing.T, serve http.HandlerFunc) int {
 	return server.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// one is an instance on a port of this machine.
+// one returns an instance on a port of this machine.
 func one(service string, port int, change ...func(*api.ServiceEntry)) *api.ServiceEntry {
 	return registration(service, fmt.Sprintf("%s-%d", service, port), "127.0.0.1", port, change...)
 }
 
-// A request that every instance breaks off is its client's trouble alone.
+// A request that every instance breaks off fails no other request.
 func TestARequestThatBreaksInstancesFailsNoOther(t *testing.T) {
 	fragile := func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/die") || strings.HasSuffix(r.URL.Path, "/Die") {
 			panic(http.ErrAbortHandler) // the connection, or the HTTP/2 stream, ends without an answer
 		}
-		io.Copy(io.Discard, r.Body) // Go would reset the stream else
+		io.Copy(io.Discard, r.Body) // otherwise Go would reset the stream
 		if r.ProtoMajor == 2 {
 			w.Header().Set("Content-Type", "application/grpc")
 			w.Header().Set("Trailer", "Grpc-Status")
@@ -76,7 +76,7 @@ func TestARequestThatBreaksInstancesFailsNoOther(t *testing.T) {
 			}
 		}
 		conn := b.dial(t, "localhost")
-		for range 6 { // as a server does that resets a call at its deadline
+		for range 6 { // like a server that resets a call at its deadline
 			_, err := call(t, conn, "/any.Service/Die")
 			require.Error(t, err)
 			_, err = call(t, conn, "/any.Service/Method")
@@ -85,7 +85,7 @@ func TestARequestThatBreaksInstancesFailsNoOther(t *testing.T) {
 	})
 }
 
-// An operator can have nginx's own marks all the same.
+// An operator can still use nginx's own marks.
 func TestMarksOfNginx(t *testing.T) {
 	assert.Equal(t, "max_fails=0", nginx.Marks{}.String())
 	assert.Equal(t, "max_fails=3 fail_timeout=2s", nginx.Marks{MaxFails: 3}.String())
@@ -97,7 +97,7 @@ func TestMarksOfNginx(t *testing.T) {
 	assert.Contains(t, string(c.Files["http.conf"]), "server 127.0.0.1:80 weight=1 max_fails=2 fail_timeout=1s;")
 }
 
-// The locations of nginx's own errors are reached by nothing but errors.
+// Only errors reach the locations for nginx's own errors.
 func TestErrorPagesAreOutOfReach(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		greedy := "/.lb/400,/.lb/404,/.lb/500,/.lb/502,/.lb/503,/.lb"
@@ -127,7 +127,7 @@ func TestErrorPagesAreOutOfReach(t *testing.T) {
 	})
 }
 
-// raw sends a request as it is and returns what came back.
+// raw sends a request as it is and returns the response.
 func raw(t *testing.T, address, request string) (status int, body string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -144,7 +144,7 @@ func raw(t *testing.T, address, request string) (status int, body string) {
 	return status, body
 }
 
-// What an instance answers steers its client, not nginx.
+// Headers of an instance's response reach the client and don't control nginx.
 func TestHeadersOfInstancesDoNotSteerNginx(t *testing.T) {
 	orders := map[string]string{
 		"X-Accel-Redirect":   "/secret/x",
@@ -182,8 +182,8 @@ func TestHeadersOfInstancesDoNotSteerNginx(t *testing.T) {
 	})
 }
 
-// Metadata and headers that real services have pass, and more than that is refused
-// with the reason, without harm to other calls on the connection.
+// Metadata and headers of the size that real services need pass. Larger ones are refused
+// with the reason, and other calls on the connection are not affected.
 func TestSizes(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		size := func(r *http.Request) int {
@@ -204,9 +204,9 @@ func TestSizes(t *testing.T) {
 
 		for _, c := range []struct {
 			name    string
-			request []int // sizes of metadata values
-			header  int   // of the answer
-			status  int   // length of its message
+			request []int // sizes of the request's metadata values
+			header  int   // size of the answer's metadata
+			status  int   // length of the status message
 			stream  bool  // the answer has a message before its status
 			code    codes.Code
 			message string
@@ -235,7 +235,7 @@ func TestSizes(t *testing.T) {
 			})
 		}
 		require.NoError(t, idle.SendMsg(&protos.PingMessage{}))
-		assert.NoError(t, idle.RecvMsg(&protos.PingMessage{}), "a stream that was open all the time")
+		assert.NoError(t, idle.RecvMsg(&protos.PingMessage{}), "the stream that was open during all calls")
 
 		for _, c := range []struct {
 			name    string
@@ -265,7 +265,7 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// sized answers with metadata of the sizes that a call wants.
+// sized answers with metadata of the sizes that a call asks for.
 func sized(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	wants, _ := grpcmetadata.FromIncomingContext(stream.Context())
 	var header, message int
@@ -284,7 +284,7 @@ func sized(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grp
 	return grpcstatus.Error(codes.Aborted, strings.Repeat("m", message))
 }
 
-// Connections that lb-max-conns allows are in use: that is no failure.
+// An instance that has reached lb-max-conns is busy, not failed.
 func TestBusyInstances(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		began, end := make(chan bool), make(chan bool)
@@ -312,7 +312,7 @@ func TestBusyInstances(t *testing.T) {
 	})
 }
 
-// With marks of nginx, instances may be out because of them or of lb-max-conns. nginx
+// With nginx's marks on, an instance may be out because of a mark or of lb-max-conns. nginx
 // doesn't say which, so the answer names both.
 func TestInstancesMarkedAsFailed(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -330,7 +330,7 @@ func TestInstancesMarkedAsFailed(t *testing.T) {
 		)
 		defer close(end)
 		response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
-		assert.Equal(t, http.StatusBadGateway, response.StatusCode, "the request that marks them")
+		assert.Equal(t, http.StatusBadGateway, response.StatusCode, "the request that marks the instances")
 		assert.Equal(t, "no instance of web could be reached, or it failed\n", body)
 		response, body = get(t, http.DefaultClient, "http://"+b.http+"/")
 		assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
@@ -351,7 +351,7 @@ func TestInstancesMarkedAsFailed(t *testing.T) {
 	})
 }
 
-// A client that opens streams only to reset them is cut off before it has cost
+// nginx disconnects a client that opens streams only to reset them before it has cost the
 // instances much.
 func TestRapidResets(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -361,7 +361,7 @@ func TestRapidResets(t *testing.T) {
 		defer conn.Close()
 		require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 
-		var sent bytes.Buffer // all at once: that is the attack
+		var sent bytes.Buffer // sent at once, which is the attack
 		sent.WriteString(http2.ClientPreface)
 		framer := http2.NewFramer(&sent, conn)
 		require.NoError(t, framer.WriteSettings())
@@ -382,18 +382,18 @@ func TestRapidResets(t *testing.T) {
 			frame, err := framer.ReadFrame()
 			if err != nil {
 				require.NotErrorIs(t, err, context.DeadlineExceeded)
-				break // closed, as it should be
+				break // closed, as expected
 			}
 			if away, ok := frame.(*http2.GoAwayFrame); ok {
 				last = away.LastStreamID
 			}
 		}
 		assert.NotZero(t, last, "no GOAWAY")
-		assert.Less(t, last, uint32(2*streams/3), "the last stream that was taken")
+		assert.Less(t, last, uint32(2*streams/3), "the last stream that nginx accepted")
 	})
 }
 
-// A client address has no more at a time than the operator allows.
+// A client address can't have more connections at a time than the operator allows.
 func TestConnectionsPerClient(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		began, end := make(chan bool), make(chan bool)

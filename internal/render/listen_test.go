@@ -32,7 +32,7 @@ func TestParseListen(t *testing.T) {
 		_, err := ParseListen(text)
 		assert.ErrorContains(t, err, "want addresses like :5000 (IPv4 and IPv6)", text)
 	}
-	assert.Equal(t, "10.0.0.1:1", fmt.Sprint(Listen{"10.0.0.1:1", "10.0.0.2:1"}), "for templates from the time when there was one address")
+	assert.Equal(t, "10.0.0.1:1", fmt.Sprint(Listen{"10.0.0.1:1", "10.0.0.2:1"}), "for templates of the time when there was one address")
 }
 
 func TestListenOnSeveralAddresses(t *testing.T) {

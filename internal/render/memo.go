@@ -7,8 +7,8 @@ import (
 )
 
 // memo is the last rendering, with its input. If nginx asks for servers, most changes
-// affect only servers, so the templates would give the same files again. Executing them
-// takes the most time with a thousand services.
+// affect only servers, so the templates would give the same files again. With a thousand
+// services, executing them takes most of the time.
 type memo struct {
 	set       templateSet
 	catalog   Catalog
@@ -17,8 +17,8 @@ type memo struct {
 	crowded   map[string]bool // services in the newest catalog with too many servers for a DNS answer
 }
 
-// reads notes which parts of a catalog the templates have used. Most templates use neither
-// Servers nor Services, so their files don't depend on them.
+// reads records which parts of a catalog the templates have used. Most templates use
+// neither Servers nor Services, so their files don't depend on them.
 type reads struct {
 	servers, services bool
 	asked             map[string]bool // upstreams that nginx asks for

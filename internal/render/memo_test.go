@@ -14,8 +14,8 @@ import (
 	"lbctl/internal/endpoints/endpointstest"
 )
 
-// TestTemplatesAreExecutedWhenTheirInputChanges renders twice with the same memo,
-// and compares with what is rendered afresh.
+// TestTemplatesAreExecutedWhenTheirInputChanges renders twice with the same memo, and
+// compares the result with a rendering without one.
 func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)
@@ -30,7 +30,7 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name          string
-		own           string // a template of the operator's
+		own           string // an operator's own template
 		before, after endpoints.Entry
 		again         bool // the templates are executed again
 	}{
@@ -38,7 +38,7 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 		{"another route", "", service("/a", "10.0.0.1"), service("/b", "10.0.0.1"), true},
 		{"a template that writes servers", "{{range catalog.HTTP.Upstreams}}{{range .Servers}}# {{.Address}}\n{{end}}{{end}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.2"), true},
 		{"a template that reads all of a service", "{{range catalog.Services}}# {{len .Rotation}}\n{{end}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.1", "10.0.0.2"), true},
-		{"a template that asks Consul", "{{keyOrDefault \"a\" \"b\"}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.2"), true},
+		{"a template that queries Consul", "{{keyOrDefault \"a\" \"b\"}}", service("/a", "10.0.0.1"), service("/a", "10.0.0.2"), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -61,8 +61,8 @@ func TestTemplatesAreExecutedWhenTheirInputChanges(t *testing.T) {
 	}
 }
 
-// TestEveryFieldOfSpecReachesTheTemplates changes one field at a time: forgetting one
-// would hand out the old files.
+// TestEveryFieldOfSpecReachesTheTemplates changes one field at a time. If the memo ignored a
+// field, a change of it would give the old files.
 func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 	settings := testSettings("1.30.6")
 	byDNS(&settings)
@@ -80,7 +80,7 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 	tcp.Protocol = endpoints.TCP
 	for field, changed := range endpointstest.Changes(tcp) {
 		if field == "Protocol" || field == "Routes" || field == "Default" {
-			continue // they have no place in stream.conf.ctmpl
+			continue // stream.conf.ctmpl does not use them
 		}
 		t.Run("of a TCP service: "+field, func(t *testing.T) {
 			last, brain := new(memo), template.NewBrain()
@@ -112,8 +112,8 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 	}
 }
 
-// TestLayoutDependsOnTheServices changes the catalog step by step, and compares what
-// comes of it with what is laid out afresh.
+// TestLayoutDependsOnTheServices changes the catalog step by step, and compares each layout
+// with one that is made without a predecessor.
 func TestLayoutDependsOnTheServices(t *testing.T) {
 	settings, err := testSettings("1.30.6").complete()
 	require.NoError(t, err)
@@ -133,18 +133,18 @@ func TestLayoutDependsOnTheServices(t *testing.T) {
 	}{
 		{"nothing", nil},
 		{"a service", []endpoints.Entry{a}},
-		{"the same", []endpoints.Entry{a}},
+		{"no change", []endpoints.Entry{a}},
 		{"another instance", []endpoints.Entry{entry("a", endpoints.HTTP, "10.0.0.2", a.Routes...)}},
 		{"no instance", []endpoints.Entry{entry("a", endpoints.HTTP, "", a.Routes...)}},
 		{"another path", []endpoints.Entry{entry("a", endpoints.HTTP, "10.0.0.2", route("a.test", "/b"))}},
 		{"another host", []endpoints.Entry{entry("a", endpoints.HTTP, "10.0.0.2", route("b.test", "/b"))}},
 		{"another protocol", []endpoints.Entry{entry("a", endpoints.GRPC, "10.0.0.2", route("b.test", "/b"))}},
-		{"the place of all others", []endpoints.Entry{entry("a", endpoints.GRPC, "10.0.0.2")}},
-		{"a service with a claim of another's", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", a.Routes...)}},
-		{"which it keeps", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", a.Routes...)}},
-		{"and gives up", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", route("", "/b"))}},
+		{"the default place", []endpoints.Entry{entry("a", endpoints.GRPC, "10.0.0.2")}},
+		{"a service with another's route", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", a.Routes...)}},
+		{"the conflict stays", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", a.Routes...)}},
+		{"the conflict ends", []endpoints.Entry{a, entry("b", endpoints.HTTP, "10.0.0.3", route("", "/b"))}},
 		{"another name", []endpoints.Entry{entry("c", endpoints.HTTP, "10.0.0.1", a.Routes...)}},
-		{"nothing again", nil},
+		{"no service again", nil},
 	} {
 		want, afresh := newCatalog(step.entries, settings, testNames().addresses, nil, nil)
 		got, laidOut := newCatalog(step.entries, settings, testNames().addresses, before, nil)

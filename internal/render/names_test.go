@@ -53,7 +53,7 @@ func TestHostNames(t *testing.T) {
 		is("db.example", true, "10.0.0.1", "10.0.0.2")
 		is("nowhere.example", true)
 		is("slow.example", false)
-		assert.Zero(t, time.Since(began), "a slow name holds up no other")
+		assert.Zero(t, time.Since(began), "a slow name does not delay others")
 		assert.False(t, n.want([]string{"db.example", "nowhere.example", "slow.example"}))
 		<-n.changed
 		<-n.changed
@@ -70,14 +70,14 @@ func TestHostNames(t *testing.T) {
 
 		set("db.example")
 		time.Sleep(3 * lookupAgain)
-		is("db.example", true, "10.0.0.3") // a name that is gone keeps its addresses
+		is("db.example", true, "10.0.0.3") // a name that no longer resolves keeps its addresses
 		select {
 		case <-n.changed:
 			t.Error("nothing has changed")
 		default:
 		}
 		n.want(nil)
-		is("db.example", false) // it is in use no more
+		is("db.example", false) // it is no longer in use
 		cancel()
 		assert.ErrorIs(t, <-done, context.Canceled)
 	})

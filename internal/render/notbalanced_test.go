@@ -14,7 +14,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// elsewhere registers an instance as somebody else's agent would.
+// elsewhere registers an instance as an agent on another machine would.
 func elsewhere(t *testing.T, consul *consultest.Server, instance api.AgentService) {
 	t.Helper()
 	_, err := consul.Client().Catalog().Register(&api.CatalogRegistration{
@@ -32,7 +32,7 @@ func TestASidecarProxyDoesNotTakeItsParentsRoute(t *testing.T) {
 		Check:   &api.AgentServiceCheck{CheckID: "a-web-1", TTL: "1h", Status: api.HealthPassing},
 		Connect: &api.AgentServiceConnect{SidecarService: &api.AgentServiceRegistration{}},
 	}))
-	// A service whose instances are mixed, and one that is all gateways.
+	// One service with gateways and normal instances, and one with gateways only.
 	for n, kind := range []api.ServiceKind{api.ServiceKindTypical, api.ServiceKindConnectProxy, api.ServiceKindMeshGateway,
 		api.ServiceKindTerminatingGateway, api.ServiceKindIngressGateway, api.ServiceKindAPIGateway} {
 		instance := api.AgentService{
@@ -81,7 +81,7 @@ func TestServicesThatAreNotBalancedAreNoProblem(t *testing.T) {
 		r.awaitProblem(fmt.Sprintf("service %q", name), "it isn't balanced: its name has other characters")
 	}
 	consultest.Eventually(t, patience, func() (bool, string) {
-		problems := r.Status().Problems // at first there is one of Consul's too
+		problems := r.Status().Problems // at first there is a problem with Consul too
 		return len(problems) == 2, fmt.Sprint(problems)
 	})
 	tags, listed, known := r.Listed("a/../b")
@@ -138,7 +138,7 @@ func TestAnInstanceCantBeTheBalancerItself(t *testing.T) {
 		elsewhere(t, consul, api.AgentService{ID: id, Service: "web-" + id, Address: instance.address, Port: instance.port,
 			Meta: map[string]string{"lb-protocol": "http", "lb-path": "/" + id}})
 	}
-	// Others of this machine are as good as any.
+	// Other sockets of this machine are allowed.
 	elsewhere(t, consul, api.AgentService{ID: "good", Service: "web-http", Address: "127.0.0.1", Port: 7001,
 		Meta: map[string]string{"lb-protocol": "http", "lb-path": "/http"}})
 	r := run(t, consul, func(o *Options) {
@@ -168,7 +168,7 @@ func TestAnInstanceCantBeTheBalancerItself(t *testing.T) {
 	}
 }
 
-// ownAddress is one of this machine that is not a loopback one.
+// ownAddress returns an address of this machine that is not a loopback address.
 func ownAddress(t *testing.T) string {
 	t.Helper()
 	all, err := net.InterfaceAddrs()

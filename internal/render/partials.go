@@ -12,21 +12,21 @@ import (
 	"lbctl/internal/metadata"
 )
 
-// partialDir holds templates that render to no file. They define blocks, such as
+// partialDir has templates that render to no file. They define blocks, such as
 // {{define "upstream"}}, that every template may use.
 const partialDir = "partials/"
 
 func isPartial(name string) bool { return strings.HasPrefix(name, partialDir) }
 
-// partialSeparator stands before each partial. The comment keeps a partial that
-// begins with "{{-" from trimming what stands before it.
+// partialSeparator is put before each partial. Without the comment, a partial that begins
+// with "{{-" would trim the text before it.
 const partialSeparator = "{{/*\n*/}}"
 
-// joined is a template together with the partials it may use, as one text.
+// joined is the text of a template together with the partials it may use.
 type joined struct {
 	text string
-	// between is what the text between the definitions of partials adds to the end
-	// of the output: line breaks and blanks, which are not the template's.
+	// between is the white space between the definitions of partials. It is added to the
+	// end of the output, but does not belong to the template.
 	between string
 	starts  []partialStart // in order
 }
@@ -37,8 +37,8 @@ type partialStart struct {
 	line int // of the joined text
 }
 
-// withPartials is the template of that name and the partials it may use. A partial that defines
-// something under a name that the template itself defines is left out.
+// withPartials returns the template with the name and the partials it may use. It leaves
+// out a partial that defines a block that the template itself defines.
 func (s templateSet) withPartials(name string) joined {
 	all := joined{text: s[name]}
 	if all.text == "" {
@@ -53,7 +53,7 @@ func (s templateSet) withPartials(name string) joined {
 		all.text += partialSeparator
 		all.starts = append(all.starts, partialStart{partial, 1 + strings.Count(all.text, "\n")})
 		all.text += text
-		between, _ := textBetween(text) // loading has found no error
+		between, _ := textBetween(text) // loadTemplates has checked for errors
 		all.between += between
 	}
 	return all
@@ -61,7 +61,7 @@ func (s templateSet) withPartials(name string) joined {
 
 var definition = regexp.MustCompile(`\{\{-?\s*(?:define|block)\s+"([^"]*)"`)
 
-// defined is the names of the blocks that a template defines.
+// defined returns the names of the blocks that a template defines.
 func defined(text string) []string {
 	var names []string
 	for _, match := range definition.FindAllStringSubmatch(text, -1) {
@@ -70,8 +70,8 @@ func defined(text string) []string {
 	return names
 }
 
-// textBetween is the text between the definitions of a partial. Anything but
-// white space is an error, because it would appear in every file.
+// textBetween returns the text between the definitions of a partial. Anything but white
+// space is an error, because it would appear in every file.
 func textBetween(partial string) (string, error) {
 	t := parse.New("")
 	t.Mode = parse.SkipFuncCheck
@@ -89,8 +89,7 @@ func textBetween(partial string) (string, error) {
 	return between.String(), nil
 }
 
-// place says in words which line of the joined text it is: the template's own, or
-// one of a partial.
+// place describes a line of the joined text: a line of the template or of a partial.
 func (j joined) place(line int) string {
 	where := ""
 	for _, start := range j.starts {

@@ -16,27 +16,27 @@ func TestPartials(t *testing.T) {
 		err   string
 	}{
 		{
-			name:  "a template of one's own uses the built-in block",
+			name:  "an own template uses the built-in block",
 			files: map[string]string{"out.ctmpl": mine},
 			want:  "\nupstream http-a {\n    zone http-a 64k;\n    server 10.0.0.1:80 weight=1 max_fails=0;\n    keepalive 64;\n    keepalive_requests 100000;\n    keepalive_timeout 1500ms;\n}",
 		},
 		{
-			name:  "the inside of the block alone",
+			name:  "only the inner block",
 			files: map[string]string{"out.ctmpl": `{{range catalog.HTTP.Upstreams}}upstream mine { {{template "servers" .}} }{{end}}`},
 			want:  "upstream mine { \n    zone http-a 64k;\n    server 10.0.0.1:80 weight=1 max_fails=0; }",
 		},
 		{
-			name:  "a block of the same name in the template itself wins",
+			name:  "a block in the template itself wins",
 			files: map[string]string{"out.ctmpl": mine + `{{define "upstream"}}my {{.Name}}{{end}}`},
 			want:  "my http-a",
 		},
 		{
-			name:  "a partial of one's own replaces the built-in one",
+			name:  "an own partial replaces the built-in one",
 			files: map[string]string{"out.ctmpl": mine, "partials/upstream.ctmpl": "{{define \"upstream\"}}mine\n{{end}}\n{{- /* and */ -}}\n{{define \"servers\"}}{{end}}\n"},
 			want:  "mine\n",
 		},
 		{
-			name:  "the line breaks between definitions are in no file",
+			name:  "line breaks between definitions appear in no file",
 			files: map[string]string{"out.ctmpl": "x\n", "partials/more.ctmpl": "\n\n{{define \"a\"}}{{end}}\n\n{{define \"b\"}}{{end}}\n\n"},
 			want:  "x\n",
 		},

@@ -30,8 +30,8 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	assert.Equal(t, []int{5000, 5001, 8080}, Settings{GRPCListen: Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, HTTPListen: Listen{":8080"}}.reserved().Ports)
 }
 
-// With more, an older nginx sends clients from one old worker to the next one at a
-// reload, and some gRPC calls fail.
+// With more workers, an older nginx can send clients from one old worker to another at a
+// reload, so that some gRPC calls fail.
 func TestAnOlderNginxHasOneWorker(t *testing.T) {
 	for _, tt := range []struct {
 		nginx string

@@ -11,7 +11,8 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// reserved is what the balancer has itself, but for the ports of TCP services.
+// reserved returns the addresses and ports of the balancer itself, except for the ports of
+// TCP services.
 func (s Settings) reserved() metadata.Reserved {
 	r := metadata.Reserved{Domain: resolver.Domain}
 	for _, listen := range slices.Concat(s.GRPCListen, s.HTTPListen, []string{s.Resolver}, s.OwnAddresses) {
@@ -26,7 +27,7 @@ func (s Settings) reserved() metadata.Reserved {
 	return r
 }
 
-// withTCP is reserved, and where nginx listens for TCP services.
+// withTCP returns reserved together with the sockets where nginx listens for TCP services.
 func (s Settings) withTCP(r metadata.Reserved, entries []endpoints.Entry) metadata.Reserved {
 	for _, e := range entries {
 		if e.Port == 0 || !s.HasStream() {
@@ -41,8 +42,8 @@ func (s Settings) withTCP(r metadata.Reserved, entries []endpoints.Entry) metada
 	return r
 }
 
-// parseSocket is a listener's address. A host name, or none, is taken for every
-// address of this machine. False when there is no listener.
+// parseSocket returns a listener's address and port. A host name, or none, counts as all
+// addresses of this machine. It returns false if there is no listener.
 func parseSocket(listen string) (netip.AddrPort, bool) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

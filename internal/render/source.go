@@ -445,8 +445,8 @@ func latest[T any](c chan T, value T) {
 	c <- value
 }
 
-func (s *Source) logNew(message string, news []Problem) {
-	for _, p := range news {
+func (s *Source) logNew(message string, added []Problem) {
+	for _, p := range added {
 		s.logger.Warn(message, "subject", p.Subject, "problem", p.Message)
 	}
 }

@@ -23,11 +23,10 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// patience is long because test machines are loaded; it is spent only when
-// something is wrong.
+// patience is long because test machines are loaded; only failures take that long.
 const patience = 30 * time.Second
 
-// running is a Source at work.
+// running is a running Source.
 type running struct {
 	*Source
 	t *testing.T
@@ -56,7 +55,7 @@ func run(t *testing.T, consul *consultest.Server, change ...func(*Options)) runn
 	return running{s, t}
 }
 
-// await takes configurations until one fits.
+// await receives configurations until one fits.
 func (r running) await(what string, fits func(Configuration) bool) Configuration {
 	r.t.Helper()
 	deadline := time.After(patience)
@@ -74,7 +73,7 @@ func (r running) await(what string, fits func(Configuration) bool) Configuration
 	}
 }
 
-// awaitServer takes configurations until one sends traffic to address.
+// awaitServer receives configurations until one has the server.
 func (r running) awaitServer(address string) Configuration {
 	r.t.Helper()
 	return r.await("with server "+address, func(c Configuration) bool { return hasServer(c, address) })
@@ -89,7 +88,7 @@ func hasServer(c Configuration, address string) bool {
 	return false
 }
 
-// awaitProblem waits until the status has a problem with both texts in it.
+// awaitProblem waits until the status has a problem with both texts.
 func (r running) awaitProblem(subject, message string) Problem {
 	r.t.Helper()
 	var found Problem
@@ -114,7 +113,7 @@ func (r running) awaitNoProblems() {
 	})
 }
 
-// nothingNew makes sure that a change that was seen gave no configuration.
+// nothingNew checks that an observed change gave no configuration.
 func (r running) nothingNew() {
 	r.t.Helper()
 	select {
@@ -137,7 +136,7 @@ func registerGRPC(t *testing.T, consul *consultest.Server, service, id string, p
 	register(t, consul, service, id, port, []string{"grpc_server"}, nil)
 }
 
-// listening is a port where a second look finds a gRPC server.
+// listening returns the port of a gRPC server, which a second look finds.
 func listening(t *testing.T) int {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -260,7 +259,7 @@ func writeTemplate(t *testing.T, dir, name, content string) {
 func TestUserTemplatesCanQueryConsul(t *testing.T) {
 	consul := consultest.Start(t)
 	dir := t.TempDir()
-	// It fails on the empty answer that is all there is at first.
+	// It fails while the answer is empty, as at first.
 	writeTemplate(t, dir, "http.d/own.conf.ctmpl",
 		"# {{with key \"own/settings\" | parseJSON}}{{index .names 1}}{{end}} {{with service \"hello_server|any\"}}{{len .}}{{end}}\n")
 	put(t, consul, "own/settings", `{"names": ["a", "b"]}`)
@@ -288,7 +287,7 @@ func TestUserTemplatesCanQueryConsul(t *testing.T) {
 	own("# d 2")
 	r.awaitNoProblems()
 
-	// A key that isn't there holds everything back, and is named.
+	// A missing key stops all changes, and the problem names it.
 	writeTemplate(t, dir, "http.d/own.conf.ctmpl", `# {{key "own/nowhere"}}`+"\n")
 	r.awaitProblem("templates", "own/nowhere")
 	put(t, consul, "own/nowhere", "here")
@@ -355,7 +354,7 @@ func TestConsulGoesAwayAndComesBack(t *testing.T) {
 	assert.Equal(t, endpoints.Stale, status.Entries[0].State)
 	select {
 	case c := <-r.Updates():
-		assert.True(t, hasServer(c, server(port)), "what is served stays")
+		assert.True(t, hasServer(c, server(port)), "the instance is still served")
 	default:
 	}
 
@@ -377,7 +376,7 @@ func TestAWipedCatalogIsHeld(t *testing.T) {
 	r.awaitServer(server(two))
 
 	consul.Stop()
-	consul.Start() // knows nothing
+	consul.Start() // without data
 	consul.WaitReady()
 	r.awaitProblem("service hello_server", "held: all 2 instances vanished from the catalog at once")
 	select {
@@ -439,7 +438,7 @@ func TestASnapshotServesUntilConsulAnswers(t *testing.T) {
 	second.awaitProblem("consul", "does not answer")
 	require.Len(t, second.Status().Entries, 1)
 	assert.Equal(t, endpoints.Stale, second.Status().Entries[0].State)
-	second.nothingNew() // nginx serves what it did; without Consul nothing better is known
+	second.nothingNew() // nginx serves on; without Consul there is nothing newer
 }
 
 func TestATokenThatBecomesTooWeak(t *testing.T) {
@@ -475,14 +474,14 @@ func TestATokenThatBecomesTooWeak(t *testing.T) {
 		`service "other" { policy = "read" } node_prefix "" { policy = "read" }`,
 	} {
 		allow(rules)
-		// Answers come with the next change only.
+		// Answers come only with the next change.
 		registerGRPC(t, consul, "hello_server", "two", 7002)
 		register(t, consul, "unrelated", "unrelated", 7003, nil, nil)
 		r.awaitProblem("consul", "the token is too weak")
 		r.awaitProblem("service hello_server", "held: vanished while Consul filters its answers by ACLs")
 		select {
 		case c := <-r.Updates():
-			assert.True(t, hasServer(c, server(port)), "what is served stays")
+			assert.True(t, hasServer(c, server(port)), "the instance is still served")
 		default:
 		}
 		allow(enough)

@@ -9,17 +9,17 @@ import (
 	"lbctl/internal/metadata"
 )
 
-// Problem is something wrong with the input, in words for people.
+// Problem is a mistake in the input or a failure, as a sentence for people.
 type Problem struct {
-	// Subject is what has the problem: "service hello_server", "template
-	// nginx.conf.ctmpl", "consul".
+	// Subject names who has the problem, such as "service hello_server", "template
+	// nginx.conf.ctmpl" or "consul".
 	Subject string `json:"subject"`
 	Message string `json:"message"`
 	// Since is when it was first seen.
 	Since time.Time `json:"since"`
 }
 
-// serviceSubject names a service in a Problem; a strange name is quoted.
+// serviceSubject returns the Subject for a service. It quotes an invalid name.
 func serviceSubject(name string) string {
 	if metadata.ValidName(name) {
 		return "service " + name
@@ -27,7 +27,7 @@ func serviceSubject(name string) string {
 	return "service " + strconv.Quote(metadata.Shorten(name))
 }
 
-// problemsOf gives problems with Consul their subjects.
+// problemsOf converts package consul's problems, with their subjects.
 func problemsOf(list []consul.Problem) []Problem {
 	problems := make([]Problem, len(list))
 	for n, p := range list {
@@ -42,18 +42,18 @@ func problemsOf(list []consul.Problem) []Problem {
 // Status is the state of Consul, the problems, and the services.
 type Status struct {
 	Consul consul.Status `json:"consul"`
-	// Problems are all there are: Consul's, the services' and the templates'.
+	// Problems has the problems of Consul, the services and the templates.
 	Problems []Problem `json:"problems,omitempty"`
-	// Entries are the services as they are to be served, by name.
+	// Entries has the services as they are to be served, sorted by name.
 	Entries []endpoints.Entry `json:"entries,omitempty"`
 }
 
-// ledger is a list of problems that remembers when each was first seen. The
-// zero value is empty.
+// ledger is a list of problems that records when each was first seen. The zero value is
+// empty.
 type ledger struct{ problems []Problem }
 
-// set replaces the list, and returns what was not in it before.
-func (l *ledger) set(now time.Time, problems []Problem) (news []Problem) {
+// set replaces the list, and returns the problems that were not in it.
+func (l *ledger) set(now time.Time, problems []Problem) (added []Problem) {
 	seen := make(map[Problem]time.Time, len(l.problems))
 	for _, p := range l.problems {
 		since := p.Since
@@ -75,9 +75,9 @@ func (l *ledger) set(now time.Time, problems []Problem) (news []Problem) {
 		p.Since = since
 		dated = append(dated, p)
 		if !old {
-			news = append(news, p)
+			added = append(added, p)
 		}
 	}
 	l.problems = dated
-	return news
+	return added
 }

@@ -16,25 +16,26 @@ import (
 
 const (
 	suffix = ".ctmpl"
-	// mainTemplate renders to the file nginx is started with.
+	// mainTemplate renders to nginx's main configuration file.
 	mainTemplate = nginx.MainFile + suffix
 )
 
-// templateSet is the templates in use: contents by slash path, with suffix.
+// templateSet has the contents of the templates in use, by slash path with suffix.
 type templateSet map[string]string
 
-// names is the templates that render to a file, in the order of rendering.
+// names returns the names of the templates that render to a file, in the order of
+// rendering.
 func (s templateSet) names() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), isPartial)
 }
 
-// partials is the templates that define blocks for the others, in order.
+// partials returns the names of the templates that define blocks for the others, sorted.
 func (s templateSet) partials() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(name string) bool { return !isPartial(name) })
 }
 
-// loadTemplates reads the templates: the embedded ones, and over them those of
-// dir, which replace and add by name. An empty dir is none.
+// loadTemplates reads the embedded templates, then those in dir, which replace embedded
+// ones by name or are added. An empty dir means no directory.
 func loadTemplates(dir string) (templateSet, error) {
 	set := templateSet{}
 	if err := set.add(templates.FS); err != nil {
@@ -72,7 +73,7 @@ func (s templateSet) add(from fs.FS) error {
 			return nil
 		}
 		if nginx.IsReserved(strings.TrimSuffix(name, suffix)) {
-			return errors.New("template " + name + " would take the place of a file that lbctl writes itself, want another name")
+			return errors.New("template " + name + " has the name of a file that lbctl writes itself, want another name")
 		}
 		content, err := fs.ReadFile(from, name)
 		if err != nil {

@@ -48,8 +48,8 @@ func TestTemplatesThatCannotBe(t *testing.T) {
 	assert.ErrorContains(t, offline(file), "is a file, want a directory with *.ctmpl files")
 
 	for name, content := range map[string]string{
-		"generation.conf.ctmpl": "template generation.conf.ctmpl would take the place of a file that lbctl writes itself, want another name",
-		"generation.json.ctmpl": "template generation.json.ctmpl would take the place of a file that lbctl writes itself, want another name",
+		"generation.conf.ctmpl": "template generation.conf.ctmpl has the name of a file that lbctl writes itself, want another name",
+		"generation.json.ctmpl": "template generation.json.ctmpl has the name of a file that lbctl writes itself, want another name",
 	} {
 		dir := t.TempDir()
 		writeTemplate(t, dir, name, "")
@@ -128,7 +128,7 @@ func TestQueriesOfATemplateThatFails(t *testing.T) {
 	assert.Len(t, r.needs, 2)
 }
 
-// What consul-template takes for a type it isn't is a panic somewhere below.
+// A wrong type makes consul-template panic.
 func TestAPanicIsAProblem(t *testing.T) {
 	brain := template.NewBrain()
 	d, err := dependency.NewKVGetQuery("x")
@@ -145,7 +145,7 @@ func TestTheManualsExampleWorks(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/templates.md")
 	require.NoError(t, err)
 	_, example, ok := strings.Cut(string(manual), "# /etc/lbctl/templates/http.d/intranet.conf.ctmpl\n")
-	require.True(t, ok, "the manual has no example any longer")
+	require.True(t, ok, "the manual has no example")
 	example, _, _ = strings.Cut(example, "```")
 	brain := template.NewBrain()
 	key, err := dependency.NewKVGetQuery("intranet/host")

@@ -31,8 +31,7 @@ import (
 	"lbctl/protos"
 )
 
-// balancer is a running nginx with a configuration rendered from
-// registrations.
+// balancer is a running nginx with a configuration that was rendered from registrations.
 type balancer struct{ grpc, http string }
 
 func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
@@ -62,7 +61,7 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 	return b
 }
 
-// dial connects to the balancer as if it were called authority.
+// dial connects to the balancer with the authority.
 func (b balancer) dial(t *testing.T, authority string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+b.grpc,
@@ -72,7 +71,7 @@ func (b balancer) dial(t *testing.T, authority string) *grpc.ClientConn {
 	return conn
 }
 
-// call calls a method and returns who answered.
+// call calls a method and returns the name of the instance that answered.
 func call(t *testing.T, conn *grpc.ClientConn, method string, options ...grpc.CallOption) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -83,8 +82,8 @@ func call(t *testing.T, conn *grpc.ClientConn, method string, options ...grpc.Ca
 	return answer.Greeting, err
 }
 
-// grpcServer answers every unary method with its name, and tells in the
-// response's metadata what it was sent.
+// grpcServer answers every unary method with its name, and returns the request's metadata in
+// the response's.
 func grpcServer(t *testing.T, name string, options ...grpc.ServerOption) (port int) {
 	t.Helper()
 	answer := func(_ any, stream grpc.ServerStream) error {
@@ -110,7 +109,7 @@ func grpcServer(t *testing.T, name string, options ...grpc.ServerOption) (port i
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// httpServer answers with its name and what it was asked.
+// httpServer answers with its name and the request.
 func httpServer(t *testing.T, name string, start func(http.Handler) *httptest.Server) (port int) {
 	t.Helper()
 	server := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -141,10 +140,10 @@ func httpServer(t *testing.T, name string, start func(http.Handler) *httptest.Se
 	return server.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// refusing is a port that nobody listens on.
+// refusing returns a port that nobody listens on.
 func refusing(t *testing.T) int { return nginxtest.FreePort(t) }
 
-// silent is a port where connections never come to be: its queue is full.
+// silent returns a port that does not answer connections, because its queue is full.
 func silent(t *testing.T) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -162,11 +161,11 @@ func silent(t *testing.T) int {
 		}
 		t.Cleanup(func() { conn.Close() })
 	}
-	t.Fatal("the kernel takes more connections than a queue of none has room for")
+	t.Fatal("the kernel accepts more connections than the queue has room for")
 	return 0
 }
 
-// mute is a port that takes connections and says nothing.
+// mute returns a port that accepts connections and sends nothing.
 func mute(t *testing.T) int {
 	t.Helper()
 	ended := make(chan bool)
@@ -206,20 +205,20 @@ func TestGRPCTraffic(t *testing.T) {
 			name, authority, method string
 			want                    string
 		}{
-			{"the default service takes what no route takes", "localhost:5000", "/any.Service/Method", "default"},
+			{"the default service gets calls without a route", "localhost:5000", "/any.Service/Method", "default"},
 			{"a host route, with a port in the authority", "hosted.example.com:5000", "/any.Service/Method", "hosted"},
-			{"a host is found whatever its case", "Hosted.Example.COM", "/any.Service/Method", "hosted"},
+			{"the case of a host does not matter", "Hosted.Example.COM", "/any.Service/Method", "hosted"},
 			{"a wildcard host", "other.example.com", "/any.Service/Method", "wild"},
 			{"a wildcard host does not match its own domain", "example.com", "/any.Service/Method", "default"},
 			{"the host goes before the path", "hosted.example.com", "/pkg.Path/Other", "hosted"},
 			{"a host with a path serves the path", "strict.test", "/only.This/Method", "strict"},
-			{"a host with a path leaves other paths to the routes of any host", "strict.test", "/pkg.Path/Other", "path"},
-			{"a host with a path leaves the rest to the default service", "strict.test", "/any.Service/Method", "default"},
+			{"routes of any host get other paths of a host with a path", "strict.test", "/pkg.Path/Other", "path"},
+			{"the default service gets the rest of a host with a path", "strict.test", "/any.Service/Method", "default"},
 			{"a path route", "localhost", "/pkg.Path/Other", "path"},
 			{"a path ends at a slash", "localhost", "/pkg.PathFinder/Method", "default"},
 			{"a method route wins over its service's", "localhost", "/pkg.Path/Method", "method"},
-			{"a method is all of its name", "localhost", "/pkg.Path/MethodTwo", "path"},
-			{"an instance that speaks TLS, with a certificate nobody signed", "localhost", "/pkg.Secure/Method", "secure"},
+			{"a method route needs the full name", "localhost", "/pkg.Path/MethodTwo", "path"},
+			{"an instance with TLS and a self-signed certificate", "localhost", "/pkg.Secure/Method", "secure"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				got, err := call(t, b.dial(t, c.authority), c.method)
@@ -245,7 +244,7 @@ func TestGRPCTraffic(t *testing.T) {
 			})
 		}
 
-		t.Run("an instance that refuses costs no call", func(t *testing.T) {
+		t.Run("an instance that refuses connections fails no call", func(t *testing.T) {
 			conn := b.dial(t, "localhost")
 			for range 50 {
 				got, err := call(t, conn, "/pkg.Half/Method")
@@ -254,7 +253,7 @@ func TestGRPCTraffic(t *testing.T) {
 			}
 		})
 
-		t.Run("metadata passes, and says where the call came from", func(t *testing.T) {
+		t.Run("metadata passes, with the client's address", func(t *testing.T) {
 			var header grpcmetadata.MD
 			_, err := call(t, b.dial(t, "localhost:5000"), "/any.Service/Method", grpc.Header(&header))
 			require.NoError(t, err)
@@ -270,7 +269,7 @@ func TestGRPCTraffic(t *testing.T) {
 			}
 		})
 
-		t.Run("streams get their errors, too", func(t *testing.T) {
+		t.Run("streams get errors too", func(t *testing.T) {
 			stream, err := b.dial(t, "localhost").NewStream(t.Context(),
 				&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/pkg.Nobody/Method")
 			require.NoError(t, err)
@@ -290,7 +289,7 @@ func TestGRPCWithoutAnyService(t *testing.T) {
 	})
 }
 
-// shorten timeouts that are too long for a test.
+// shortTimeouts replaces timeouts that are too long for a test.
 func shortTimeouts(files map[string][]byte) {
 	for name, pairs := range map[string][]string{
 		"grpc.conf": {"grpc_read_timeout 1h", "grpc_read_timeout 200ms"},
@@ -316,7 +315,7 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
-// A limit is nothing that the templates set, but users' own may.
+// The templates set no limits, but operators' own templates may.
 func TestGRPCErrorsOfUsersTemplates(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		for answer, code := range map[string]codes.Code{
@@ -379,11 +378,11 @@ func TestHTTPTraffic(t *testing.T) {
 			code             int
 			body             string
 		}{
-			{"a path, as it was asked for", "", "/web?x=%2F", 200, "web GET /web?x=%2F 0"},
+			{"a path is not changed", "", "/web?x=%2F", 200, "web GET /web?x=%2F 0"},
 			{"below a path", "", "/web/a%2Fb/", 200, "web GET /web/a%2Fb/ 0"},
 			{"a path ends at a slash", "", "/website", 404, "no service is routed for this host and path\n"},
 			{"a host, with a port", "api.example.com:8080", "/anything", 200, "api GET /anything 0"},
-			{"an instance that speaks TLS, with a certificate nobody signed", "", "/secure", 200, "secure GET /secure 0"},
+			{"an instance with TLS and a self-signed certificate", "", "/secure", 200, "secure GET /secure 0"},
 			{"an error of the instance passes as it is", "", "/missing", 404, "web has no such page\n"},
 			{"no healthy instance", "", "/nobody", 503, "no healthy instance of nobody\n"},
 			{"all instances refuse", "", "/refusing", 502, "no instance of refusing could be reached, or it failed\n"},
@@ -396,11 +395,11 @@ func TestHTTPTraffic(t *testing.T) {
 				if c.code != 200 {
 					assert.Contains(t, response.Header.Get("Content-Type"), "text/plain")
 				}
-				assert.Equal(t, "nginx", response.Header.Get("Server"), "no version")
+				assert.Equal(t, "nginx", response.Header.Get("Server"), "without the version")
 			})
 		}
 
-		t.Run("the instance is told who asks, and for what", func(t *testing.T) {
+		t.Run("the instance gets the forwarding headers", func(t *testing.T) {
 			response, _ := get(t, http.DefaultClient, base+"/web", host("www.example.com:8080"))
 			for key, want := range map[string]string{
 				"Seen-Host":              "www.example.com:8080",
@@ -415,7 +414,7 @@ func TestHTTPTraffic(t *testing.T) {
 			}
 		})
 
-		t.Run("an instance that refuses costs no request", func(t *testing.T) {
+		t.Run("an instance that refuses connections fails no request", func(t *testing.T) {
 			for range 50 {
 				response, err := http.Post(base+"/half", "text/plain", strings.NewReader("hello"))
 				require.NoError(t, err)
@@ -435,7 +434,7 @@ func TestHTTPTraffic(t *testing.T) {
 					}))
 				})
 			}
-			assert.True(t, reused, "the third request has a connection of its own")
+			assert.True(t, reused, "the third request uses a kept connection")
 			client.CloseIdleConnections()
 		})
 
@@ -460,20 +459,20 @@ func TestHTTPTraffic(t *testing.T) {
 			assert.Equal(t, "web heard ping\n", heard)
 		})
 
-		t.Run("no other upgrade gets through", func(t *testing.T) {
+		t.Run("no other upgrade passes", func(t *testing.T) {
 			_, response := upgrade(t, b.http, "h2c")
 			assert.Equal(t, http.StatusOK, response.StatusCode)
 			assert.Empty(t, response.Header.Get("Seen-Upgrade"))
 		})
 
-		t.Run("the errors' own addresses are nobody's", func(t *testing.T) {
+		t.Run("no service gets the paths of errors", func(t *testing.T) {
 			response, body := get(t, http.DefaultClient, base+"/.lb/503")
 			assert.Equal(t, http.StatusNotFound, response.StatusCode, body)
 		})
 	})
 }
 
-// wire is a connection that was written to and is read from.
+// wire is a connection that a test writes to and reads from.
 type wire struct {
 	*bufio.Reader
 	io.Writer

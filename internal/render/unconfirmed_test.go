@@ -19,7 +19,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// entry is a service as it is served now.
+// entry returns a service as it is served now.
 func (r running) entry(name string) (endpoints.Entry, bool) {
 	for _, e := range r.Status().Entries {
 		if e.Name == name {
@@ -29,7 +29,7 @@ func (r running) entry(name string) (endpoints.Entry, bool) {
 	return endpoints.Entry{}, false
 }
 
-// awaitState waits until a service is in a state, for a reason with that in it.
+// awaitState waits until a service is in a state with a reason that contains the text.
 func (r running) awaitState(name string, state endpoints.State, reason string) endpoints.Entry {
 	r.t.Helper()
 	var e endpoints.Entry
@@ -69,8 +69,8 @@ func TestAFailingQueryAffectsItsServiceOnly(t *testing.T) {
 			register(t, consul, "web", "web-2", 7003, []string{"http_server"}, nil)
 			registerGRPC(t, consul, "api", "api-2", 7004)
 			c := r.awaitServer(server(7004))
-			assert.True(t, hasServer(c, server(7002)), "web keeps what it had")
-			assert.False(t, hasServer(c, server(7003)), "nobody has told")
+			assert.True(t, hasServer(c, server(7002)), "web keeps its instance")
+			assert.False(t, hasServer(c, server(7003)), "Consul has not answered")
 			way.awaitChecks(t, 2)
 			api, _ := r.entry("api")
 			assert.Equal(t, endpoints.Fresh, api.State)
@@ -85,13 +85,13 @@ func TestAFailingQueryAffectsItsServiceOnly(t *testing.T) {
 			r.awaitState("web", endpoints.Fresh, "^$")
 			r.awaitNoProblems()
 
-			// It is well again, too, when Consul has nothing new to say of it.
+			// The problem ends even if Consul has no change to report.
 			way.set(query, tt.fault)
 			r.awaitState("web", endpoints.LastKnownGood, reason)
 			way.set(query, fault{})
 			began := time.Now()
 			r.awaitState("web", endpoints.Fresh, "^$")
-			assert.Less(t, time.Since(began), time.Minute, "half of what a query waits for a change")
+			assert.Less(t, time.Since(began), time.Minute, "less than a query waits for a change")
 		})
 	}
 }
@@ -143,7 +143,7 @@ func TestAQueryThatNeverSucceededKeepsTheSnapshotsInstances(t *testing.T) {
 	c = again.awaitServer(server(7004))
 	assert.True(t, hasServer(c, server(7002)))
 	web, _ := again.entry("web")
-	assert.Empty(t, web.Held, "it is known not to have vanished")
+	assert.Empty(t, web.Held, "web has not vanished")
 
 	way.set("/v1/health/service/web", fault{})
 	again.awaitState("web", endpoints.Fresh, "^$")
@@ -212,9 +212,9 @@ func TestACheckOfANodeThatGoesIsNoStalledWatch(t *testing.T) {
 	r.awaitServer(server(7001))
 	_, after, err := consul.Client().Catalog().Services(nil)
 	require.NoError(t, err)
-	require.Greater(t, after.LastIndex, before.LastIndex, "the list's index goes up, though it stays the same")
+	require.Greater(t, after.LastIndex, before.LastIndex, "the list's index goes up without a change")
 
-	way.awaitChecks(t, 4) // the list is looked at in every other one, and one is grace
+	way.awaitChecks(t, 4) // every other check covers the list, and one more is allowed
 	assert.NotContains(t, logged.String(), "stalled")
 }
 
@@ -230,7 +230,7 @@ func TestIndexesThatGoBackAreFollowed(t *testing.T) {
 	require.NoError(t, err)
 
 	consul.Stop()
-	consul.Start() // knows nothing, and counts from the beginning
+	consul.Start() // without data, and with a new index
 	consul.WaitReady()
 	registerGRPC(t, consul, "api", "api-1", 7005)
 	c := r.awaitServer(server(7005))
