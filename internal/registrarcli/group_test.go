@@ -18,7 +18,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// wrapper is a script that starts its server without exec, a new one each time.
+// wrapper returns a new script that starts its server without exec.
 func wrapper(t *testing.T, server string) string {
 	t.Helper()
 	script := filepath.Join(t.TempDir(), "wrapper.sh")
@@ -57,8 +57,8 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
-// The server of a script that doesn't exec it ends with the registrar, in order:
-// it gets SIGTERM and ends by itself before the instance is deregistered.
+// The server of a script without exec ends with the registrar, in order: it gets SIGTERM
+// and ends before the instance is deregistered.
 func TestExecStopsTheServerOfAWrapper(t *testing.T) {
 	agent := consultest.Start(t)
 	executable, err := os.Executable()
@@ -68,7 +68,7 @@ func TestExecStopsTheServerOfAWrapper(t *testing.T) {
 		"exec", "--", wrapper(t, executable+" as server "+port))
 	awaitStatus(t, agent, api.HealthPassing)
 	p.signal(syscall.SIGTERM)
-	assert.Equal(t, 128+int(syscall.SIGTERM), p.code(), "the script's own end")
+	assert.Equal(t, 128+int(syscall.SIGTERM), p.code(), "the script's exit code")
 	_, err = net.Dial("tcp", "127.0.0.1:"+port)
 	require.Error(t, err, "the server has ended")
 	before, after := strings.Index(p.output(), "server: ended"), strings.Index(p.output(), "msg=deregistered")
@@ -76,7 +76,7 @@ func TestExecStopsTheServerOfAWrapper(t *testing.T) {
 	assert.Equal(t, "absent", status(t, agent))
 }
 
-// What ignores SIGTERM is killed, also when the command itself has ended.
+// Processes that ignore SIGTERM are killed, also if the command itself has ended.
 func TestExecKillsRemainingProcessesOfTheGroup(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent, "STOP_TIMEOUT=200ms"), "exec", "--", "sh", "-c",
@@ -88,7 +88,7 @@ func TestExecKillsRemainingProcessesOfTheGroup(t *testing.T) {
 	assert.False(t, runs(left), "process %d still runs", left)
 }
 
-// A command that ends by itself and leaves its server takes it along.
+// If a command ends by itself and leaves its server running, the server is stopped.
 func TestExecStopsTheServerOfAWrapperThatEnds(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent), "exec", "--", "sh", "-c",
@@ -101,8 +101,8 @@ func TestExecStopsTheServerOfAWrapperThatEnds(t *testing.T) {
 	assert.Equal(t, "absent", status(t, agent))
 }
 
-// A registrar that is killed takes the whole process group of its command with it,
-// so that the next one finds the port free and nobody else to register.
+// The whole process group of the command ends when the registrar is killed, so that the next
+// registrar finds the port free.
 func TestExecKilledTakesTheGroupWithIt(t *testing.T) {
 	agent := consultest.Start(t)
 	for name, server := range map[string]string{
@@ -117,7 +117,7 @@ func TestExecKilledTakesTheGroupWithIt(t *testing.T) {
 			awaitWatchdog(t, p.cmd.Process.Pid)
 			p.signal(syscall.SIGKILL)
 			awaitProcessEnd(t, pid)
-			assert.Equal(t, -1, p.code(), "nobody holds the output open any more")
+			assert.Equal(t, -1, p.code(), "no process holds the output open")
 		})
 	}
 }
@@ -144,7 +144,7 @@ func TestExecLeavesNoWatchdog(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	watchdog := awaitWatchdog(t, p.cmd.Process.Pid)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
-		require.NoError(t, syscall.Kill(watchdog, sig), "a supervisor that signals all")
+		require.NoError(t, syscall.Kill(watchdog, sig), "a supervisor that signals all processes")
 	}
 	p.signal(syscall.SIGTERM)
 	assert.Equal(t, 128+int(syscall.SIGTERM), p.code())
@@ -152,8 +152,7 @@ func TestExecLeavesNoWatchdog(t *testing.T) {
 	assert.NotContains(t, p.output(), "the watchdog ended")
 }
 
-// A server that is left over is not taken for the new one: the command is started
-// when it has ended.
+// The command is started only when a left-over server has ended.
 func TestExecWaitsForTheEndOfALeftOverServer(t *testing.T) {
 	agent := consultest.Start(t)
 	executable, err := os.Executable()
@@ -180,8 +179,8 @@ func TestExecWaitsForTheEndOfALeftOverServer(t *testing.T) {
 	assert.Equal(t, 7, p.code(), "the command was able to listen")
 }
 
-// awaitWatchdog waits for the watchdog of a registrar, until it is past its start,
-// and returns its process id.
+// awaitWatchdog waits until the watchdog of a registrar has started, and returns its process
+// id.
 func awaitWatchdog(t *testing.T, registrar int) int {
 	t.Helper()
 	var found int

@@ -50,8 +50,7 @@ registrar's; 2 mistakes in flags or variables. With exec: the command's own,
 executed.
 `
 
-// help is the whole text of --help: what it is, how it is called, and the
-// settings under their headings.
+// help returns the text of --help: purpose, usage, and the settings under their headings.
 func help(exec bool) string {
 	var b strings.Builder
 	if exec {

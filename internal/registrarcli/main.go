@@ -1,5 +1,5 @@
-// Package registrarcli is the command line of the registrar: flags, help, signals
-// and exit codes. What it does with Consul is in package registration.
+// Package registrarcli is the command line of the registrar: flags, help, signals and exit
+// codes. Package registration does the work with Consul.
 package registrarcli
 
 import (
@@ -23,9 +23,9 @@ const (
 	exitUsage   = 2
 )
 
-// Main runs the registrar with args until it is done, handles the signals that
-// the process gets meanwhile, and returns the exit code. What it writes to errOut
-// may be lost, but never ends or delays its work.
+// Main runs the registrar with args until it ends, handles the signals that the process
+// gets, and returns the exit code. If errOut fails or blocks, output is lost, but the work
+// goes on without delay.
 func Main(args []string, out, errOut io.Writer) int {
 	if registration.IsWatchdog() {
 		return registration.Watchdog()
@@ -44,15 +44,15 @@ func execute(args []string, out, errOut io.Writer) int {
 	cmd.SetErr(errOut)
 	if err := cmd.Execute(); err != nil {
 		if code == 0 {
-			code = exitUsage // what cobra finds wrong, before any of ours ran
+			code = exitUsage // cobra's own errors are about usage
 		}
 		report(errOut, err, code)
 	}
 	return code
 }
 
-// report prints an error; the joined mistakes of a configuration one a line. What
-// Consul or a server answered is in there: it is made printable.
+// report prints an error, with one line for each mistake in the configuration. An error can
+// contain answers of Consul or a server, so it is made printable.
 func report(w io.Writer, err error, code int) {
 	mistakes := strings.Split(err.Error(), "\n")
 	if code != exitUsage || len(mistakes) == 1 {
@@ -99,7 +99,7 @@ func newCommand(code *int) *cobra.Command {
 			return err
 		},
 	}
-	exec.Flags().SetInterspersed(false) // what follows the command is the command's
+	exec.Flags().SetInterspersed(false) // flags after the command belong to the command
 	cmd.AddCommand(exec)
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), help(cmd == exec)) })
 	return cmd
@@ -121,8 +121,8 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 	return run(ctx, registrar)
 }
 
-// warn logs what lbctl will not understand of the registration. It is registered all the
-// same: the lbctl that reads it may be newer, or it is for another program.
+// warn logs the parts of the registration that lbctl will ignore. They are registered
+// nevertheless: lbctl may be newer, or they are for another program.
 func warn(logger *slog.Logger, cfg registration.Config) {
 	for _, mistake := range metadata.Mistakes(cfg.Tags, cfg.Meta) {
 		logger.Warn("lbctl refuses the metadata, unless it is newer than this registrar", "problem", mistake)

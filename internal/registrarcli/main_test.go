@@ -27,11 +27,10 @@ import (
 	"lbctl/internal/registration"
 )
 
-// patience is for conditions that hold within a fraction of a second on a quiet
-// machine.
+// patience is for conditions that take a fraction of a second on a quiet machine.
 const patience = 20 * time.Second
 
-// The test binary is also the registrar, and the server it owns.
+// The test binary is also the registrar and its command.
 func TestMain(m *testing.M) {
 	if registration.IsWatchdog() {
 		os.Exit(Main(nil, os.Stdout, os.Stderr))
@@ -48,8 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serve is a gRPC server with the health service. On SIGTERM it stops
-// listening, says so, and takes its time to end with code 7.
+// serve is a gRPC server with the health service. On SIGTERM it stops listening, prints
+// that, and ends a while later with code 7.
 func serve(port string) int {
 	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
@@ -96,7 +95,7 @@ func launch(t *testing.T, env []string, args ...string) *process {
 			p.log.WriteString(lines.Text() + "\n")
 			p.mu.Unlock()
 		}
-		_ = p.cmd.Wait() // the code is what the tests look at
+		_ = p.cmd.Wait() // the tests check the code
 		close(p.done)
 	}()
 	t.Cleanup(func() {
@@ -138,7 +137,7 @@ func (p *process) code() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// environment registers "web" with the agent by heartbeat, without a drain.
+// environment returns variables that register "web" with a ttl check and no drain.
 func environment(agent *consultest.Server, more ...string) []string {
 	return append([]string{
 		"APP_NAME=web", "APP_PORT=7777", "SERVICE_ID=web-1", "HEALTH_CHECK_TYPE=ttl", "DRAIN=0s",
@@ -186,7 +185,7 @@ func TestUsage(t *testing.T) {
 		{"an unknown flag", nil, []string{"--nmae=web"}, "registrar: unknown flag: --nmae\n"},
 		{"exec without a command", nil, []string{"exec"}, "registrar: exec: no command given, want one, for example: registrar exec -- grpc_server -port=7777\n"},
 		{"one mistake is one line", []string{"WEIGHT=0"}, nil, "registrar: WEIGHT: \"0\" is not a weight, want a number from 1 to 65535, or two such as 10/1 for passing and warning\n"},
-		{"a connection that can't be", []string{"CONSUL_HTTP_SSL=true", "CONSUL_CACERT=/nowhere/ca.pem"}, nil,
+		{"a connection with a missing CA file", []string{"CONSUL_HTTP_SSL=true", "CONSUL_CACERT=/nowhere/ca.pem"}, nil,
 			"registrar: connect to the Consul agent: read the credentials for Consul: open /nowhere/ca.pem: no such file or directory\n"},
 	}
 	for _, test := range tests {
@@ -213,8 +212,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The manual's table is checked against the settings, so that neither is
-// forgotten.
+// TestManualHasEverySetting compares the manual's table with the settings.
 func TestManualHasEverySetting(t *testing.T) {
 	manual, err := os.ReadFile(filepath.Join("..", "..", "docs", "registrar.md"))
 	require.NoError(t, err)
@@ -234,14 +232,14 @@ func TestGivesUpAfterTheAttempts(t *testing.T) {
 	agent.Stop()
 	env := environment(agent, "REGISTER_DELAY=10ms")
 	last := fmt.Sprintf("registrar: register \"web-1\" with the Consul agent at 127.0.0.1:%d: 10 attempts failed, the last one: ", agent.Port())
-	t.Run("alone", func(t *testing.T) {
+	t.Run("without a command", func(t *testing.T) {
 		p := launch(t, env)
 		assert.Equal(t, exitFailure, p.code())
 		assert.Contains(t, p.output(), last)
 		assert.Contains(t, p.output(), "connection refused")
 		assert.Equal(t, 10, strings.Count(p.output(), "registration failed"))
 	})
-	t.Run("and stops the command", func(t *testing.T) {
+	t.Run("with a command, which is stopped", func(t *testing.T) {
 		p := launch(t, env, "exec", "--", "sh", "-c", "trap 'echo got TERM; exit 0' TERM; while :; do sleep 0.05; done")
 		assert.Equal(t, exitFailure, p.code())
 		assert.Contains(t, p.output(), last)
@@ -260,8 +258,8 @@ func TestRunLeavesOnSIGTERM(t *testing.T) {
 	awaitStatus(t, agent, "absent")
 }
 
-// The order that loses nothing: out of the rotation while the server serves,
-// then the server ends, then it is deregistered.
+// The order that loses no request: the instance leaves the rotation while the server serves,
+// then the server ends, then the instance is deregistered.
 func TestExecLeavesInOrder(t *testing.T) {
 	agent := consultest.Start(t)
 	executable, err := os.Executable()
@@ -281,11 +279,11 @@ func TestExecLeavesInOrder(t *testing.T) {
 	p := launch(t, environment(agent, "HEALTH_CHECK_TYPE=grpc", "APP_PORT="+port, "DRAIN=1h"),
 		"exec", "--", executable, "as", "server", port)
 	awaitStatus(t, agent, api.HealthPassing)
-	require.True(t, serves(), "registered as passing, so it is up")
+	require.True(t, serves(), "it is registered as passing")
 
 	p.signal(syscall.SIGTERM)
 	awaitStatus(t, agent, api.HealthMaint)
-	require.True(t, serves(), "draining, so it serves on")
+	require.True(t, serves(), "it serves during the drain")
 	p.signal(syscall.SIGINT)
 	p.awaitLine("server: stopping")
 	assert.NotEqual(t, "absent", status(t, agent), "the server is still ending")
@@ -356,7 +354,7 @@ func TestExecKillsAServerThatDoesNotEnd(t *testing.T) {
 		assert.Equal(t, 128+int(syscall.SIGKILL), p.code())
 		awaitStatus(t, agent, "absent")
 	})
-	t.Run("or when hurried", func(t *testing.T) {
+	t.Run("after more signals", func(t *testing.T) {
 		p := launch(t, environment(agent, "STOP_TIMEOUT=1h"), stubborn...)
 		awaitStatus(t, agent, api.HealthPassing)
 		p.awaitLine("deaf")
@@ -381,8 +379,8 @@ func TestExecRegistersTheServerOnceItAnswers(t *testing.T) {
 	assert.NotContains(t, p.output(), "drain")
 }
 
-// The second signal cuts the drain short. When the drain is over already it does
-// nothing, so that a supervisor which asks twice kills nobody; the third one kills.
+// The second signal cuts the drain short. After the drain it does nothing, so that a
+// supervisor that signals twice does not kill the command; the third one kills it.
 func TestExecSecondSignalAfterTheDrainKillsNobody(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent, "STOP_TIMEOUT=1h"), "exec", "--", "sh", "-c",
@@ -397,8 +395,8 @@ func TestExecSecondSignalAfterTheDrainKillsNobody(t *testing.T) {
 	assert.NotContains(t, p.output(), "killing")
 }
 
-// SIGHUP, also that of a terminal which is closed, has the credentials read again
-// and ends nobody but a command that wants to.
+// SIGHUP, also from a closed terminal, makes the registrar read its credentials again. It
+// ends only a command that does not handle it.
 func TestSIGHUPReadsTheCredentialsAgain(t *testing.T) {
 	agent := consultest.Start(t)
 	for name, command := range map[string][]string{
@@ -420,8 +418,7 @@ func TestSIGHUPReadsTheCredentialsAgain(t *testing.T) {
 	}
 }
 
-// A Ctrl-C at a terminal reaches the whole process group: the command must not
-// see it.
+// A Ctrl-C at a terminal reaches the whole process group. It must not reach the command.
 func TestExecKeepsTheCommandOutOfItsGroup(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent), "exec", "--", "sh", "-c", "echo pgid=$(ps -o pgid= -p $$ | tr -d ' ') pid=$$; exec sleep 3600")

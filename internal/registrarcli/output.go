@@ -12,19 +12,18 @@ import (
 )
 
 const (
-	// outputQueue is how many lines wait for a reader that does not read. Further
-	// ones are lost.
+	// outputQueue is how many lines can wait for a slow reader. Further ones are lost.
 	outputQueue = 256
-	// outputPatience is how long put waits for one line. After that, put doesn't wait
-	// until a line has been written again.
+	// outputPatience is how long put waits for one line. After a timeout, put doesn't wait
+	// at all until a line has been written again.
 	outputPatience = 200 * time.Millisecond
 	// outputFlush is how long the end of the program waits for lines.
 	outputFlush = time.Second
 )
 
-// output is standard error for a program that must do its work whatever happens
-// to its output: a reader that has ended, that does not read, or a full disk. It
-// never fails, and never delays its caller for long.
+// output is standard error for a program that must go on working if its output fails: if the
+// reader has ended, does not read, or the disk is full. It never fails, and never delays its
+// caller for long.
 type output struct {
 	w     io.Writer
 	lines chan line
@@ -34,7 +33,7 @@ type output struct {
 
 type line struct {
 	text    []byte
-	written chan struct{} // closed when it has been written
+	written chan struct{} // closed when the line has been written
 }
 
 func newOutput(w io.Writer) *output {
@@ -43,9 +42,9 @@ func newOutput(w io.Writer) *output {
 	return o
 }
 
-// surviveClosedOutput lets writes to a closed standard output or standard error
-// fail, where Go would end the program with SIGPIPE. The signal is not ignored,
-// since a command would inherit that.
+// surviveClosedOutput makes writes to a closed standard output or standard error return an
+// error. Otherwise Go would end the program with SIGPIPE. The signal is not ignored, because
+// the command would inherit that.
 func surviveClosedOutput() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
@@ -73,10 +72,10 @@ func (o *output) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// flush waits until the lines so far have been written, but not for ever.
+// flush waits until all lines have been written, for outputFlush at most.
 func (o *output) flush() { o.put(line{written: make(chan struct{})}, outputFlush) }
 
-// put queues a line and tells whether it was written in time.
+// put queues a line and reports whether it was written in time.
 func (o *output) put(l line, patience time.Duration) bool {
 	select {
 	case o.lines <- l:

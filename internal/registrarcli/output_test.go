@@ -19,13 +19,13 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// loopUntilTERM is a server that writes a file when it is asked to end.
+// loopUntilTERM is a server that writes a file when it gets SIGTERM.
 func loopUntilTERM(file string) string {
 	return fmt.Sprintf("trap 'echo TERM >%s; exit 0' TERM; while :; do sleep 0.05; done", file)
 }
 
-// "registrar exec ... 2>&1 | tee log" and Ctrl-C: tee ends at once, the registrar
-// still drains, stops the server and deregisters.
+// After Ctrl-C in "registrar exec ... 2>&1 | tee log", tee ends at once. The registrar still
+// drains, stops the server and deregisters.
 func TestReaderOfTheOutputEnds(t *testing.T) {
 	agent := consultest.Start(t)
 	dir := t.TempDir()
@@ -45,7 +45,7 @@ func TestReaderOfTheOutputEnds(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	require.NoError(t, syscall.Kill(-pipeline.Process.Pid, syscall.SIGINT))
 	awaitStatus(t, agent, "absent")
-	assert.FileExists(t, ended, "the server was asked to end")
+	assert.FileExists(t, ended, "the server got SIGTERM")
 }
 
 // A reader that stops reading must not stop the registrar.
@@ -72,13 +72,13 @@ func TestReaderOfTheOutputDoesNotRead(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	awaitStatus(t, agent, "absent")
-	assert.FileExists(t, ended, "the server was asked to end")
+	assert.FileExists(t, ended, "the server got SIGTERM")
 }
 
 // fill writes to the pipe until it is full.
 func fill(t *testing.T, pipe *os.File) {
 	t.Helper()
-	fd := int(pipe.Fd()) // in blocking mode, as the registrar gets it
+	fd := int(pipe.Fd()) // in blocking mode, as in the registrar
 	require.NoError(t, unix.SetNonblock(fd, true))
 	for {
 		if _, err := unix.Write(fd, make([]byte, 4096)); err == unix.EAGAIN {

@@ -11,8 +11,8 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// The second of two registrars with one id ends and says why; the first one says
-// who wanted its entry, and keeps it.
+// The second of two registrars with one id ends and says why. The first one keeps the entry
+// and names the second one.
 func TestSecondRegistrarWithTheSameIDEnds(t *testing.T) {
 	agent := consultest.Start(t)
 	first := launch(t, environment(agent), "exec", "--", "sleep", "3600")
@@ -31,7 +31,7 @@ func TestSecondRegistrarWithTheSameIDEnds(t *testing.T) {
 	assert.NotContains(t, first.output(), "registered again", "the entry was never overwritten")
 }
 
-// A successor takes over at once what a killed registrar of the same machine left.
+// A successor takes over the entry of a killed registrar of the same machine at once.
 func TestSuccessorOfAKilledRegistrarTakesOver(t *testing.T) {
 	agent := consultest.Start(t)
 	first := launch(t, environment(agent), "exec", "--", "sleep", "3600")
@@ -44,7 +44,7 @@ func TestSuccessorOfAKilledRegistrarTakesOver(t *testing.T) {
 	assert.NotContains(t, second.output(), "asking whether it is alive")
 }
 
-// A registrar that was frozen for too long finds that it has a successor, and ends.
+// A registrar that was paused for too long finds that it has a successor, and ends.
 func TestPausedRegistrarFindsItsSuccessor(t *testing.T) {
 	agent := consultest.Start(t)
 	first := launch(t, environment(agent), "exec", "--", "sleep", "3600")

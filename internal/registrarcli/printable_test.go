@@ -14,8 +14,8 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// What an agent or a server answers can hold escape sequences and newlines: they
-// must not reach the terminal, nor look like lines of the registrar's own.
+// Answers of an agent or a server can have escape sequences and newlines. They must neither
+// reach the terminal nor look like lines of the registrar.
 func TestAnswersOfOthersArePrintable(t *testing.T) {
 	hostile := "\x1b]52;c;aGk=\a\u202e\x7f refused\nregistrar: all is well"
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
@@ -38,7 +38,7 @@ func TestAnswersOfOthersArePrintable(t *testing.T) {
 			assert.True(t, unicode.IsPrint(r), "%q in %q", r, line)
 		}
 	}
-	assert.Equal(t, 1, strings.Count(p.output(), "\nregistrar: "), "one line tells why")
+	assert.Equal(t, 1, strings.Count(p.output(), "\nregistrar: "), "one line has the reason")
 }
 
 // A key or a tag that lbctl will not understand is registered, and the log says so.

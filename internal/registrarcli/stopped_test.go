@@ -17,8 +17,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// A command that is stopped answers no request: under a ttl check it is critical until
-// it runs again.
+// A stopped command answers no request, so its ttl check is critical until it runs again.
 func TestExecStoppedCommandIsCritical(t *testing.T) {
 	agent := consultest.Start(t)
 	for name, command := range map[string]string{
@@ -43,7 +42,7 @@ func TestExecStoppedCommandIsCritical(t *testing.T) {
 	}
 }
 
-// A stopped command gets SIGTERM all the same.
+// A stopped command gets SIGTERM too.
 func TestExecStopsAStoppedCommand(t *testing.T) {
 	agent := consultest.Start(t)
 	p := launch(t, environment(agent, "STOP_TIMEOUT=1h"), "exec", "--", "sh", "-c",
@@ -65,8 +64,8 @@ func checkOutput(t *testing.T, agent *consultest.Server) string {
 	return "no such check"
 }
 
-// On a terminal a server that reads standard input gets its end: it is in a
-// background process group, where the kernel would stop it.
+// On a terminal the server's standard input is at its end. Otherwise the kernel would stop a
+// server that reads it, because its process group is in the background.
 func TestExecOnATerminal(t *testing.T) {
 	agent := consultest.Start(t)
 	terminal, line := openTerminal(t)
@@ -101,7 +100,7 @@ func TestExecOnATerminal(t *testing.T) {
 		}
 		return strings.Contains(seen, "input is over"), seen
 	})
-	// Ctrl-C reaches the registrar, and only it.
+	// Ctrl-C reaches only the registrar.
 	_, err = terminal.Write([]byte{3})
 	require.NoError(t, err)
 	awaitStatus(t, agent, "absent")
@@ -109,8 +108,7 @@ func TestExecOnATerminal(t *testing.T) {
 	assert.Equal(t, 128+int(syscall.SIGTERM), cmd.ProcessState.ExitCode())
 }
 
-// openTerminal makes a pseudo-terminal: the side of the person and that of the
-// programs.
+// openTerminal makes a pseudo-terminal and returns the user's side and the programs' side.
 func openTerminal(t *testing.T) (terminal, line *os.File) {
 	t.Helper()
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

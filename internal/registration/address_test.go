@@ -16,7 +16,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// Nor is it in the error when the address can't be used.
+// An error about an invalid address does not contain the password either.
 func TestPasswordOfAnAddressThatIsWrong(t *testing.T) {
 	for _, address := range []string{"ftp://lb:s3cret@consul:21", "http://lb:s3cret@consul:8500/?dc", "http://lb:s3cret@consul:x", "lb:s3cr%et@consul"} {
 		_, err := New(Config{ConsulAddr: address}, slog.New(slog.DiscardHandler))
@@ -25,8 +25,8 @@ func TestPasswordOfAnAddressThatIsWrong(t *testing.T) {
 	}
 }
 
-// An agent behind a proxy that wants a password: it works, and the password is in
-// no message, not even when nothing works.
+// An agent behind a proxy with a password works, and no message contains the password, also
+// after a failure.
 func TestPasswordOfTheAgent(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)

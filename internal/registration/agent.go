@@ -16,11 +16,11 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// drainReason is how a registrar marks the maintenance it sets. Maintenance
-// with another reason is somebody else's and stays.
+// drainReason is the reason of the maintenance that a registrar sets. The registrar leaves
+// maintenance with another reason alone.
 const drainReason = "registrar: draining before deregistration"
 
-// agent is the Consul agent, in the words of this package.
+// agent is the registrar's access to the Consul agent.
 type agent struct {
 	clients *clients
 	address string // without a password, for messages
@@ -29,8 +29,8 @@ type agent struct {
 // registration describes the instance to the agent.
 type registration struct {
 	service *api.AgentServiceRegistration
-	// local is true when the agent runs on this machine: then it can reach what
-	// the registrar can reach.
+	// local is true if the agent runs on this machine. Then it can reach every address
+	// that the registrar can reach.
 	local bool
 }
 
@@ -42,7 +42,7 @@ func newAgent(cfg Config, logger *slog.Logger) (*agent, error) {
 	return &agent{clients: clients, address: clients.client.Address()}, nil
 }
 
-// wanted is the entry the agent should have.
+// wanted returns the entry that the agent should have.
 func (a *agent) wanted(ctx context.Context, cfg Config, owner string) (registration, error) {
 	address, local, err := a.place(ctx, cfg)
 	if err != nil {
@@ -65,10 +65,9 @@ func (a *agent) wanted(ctx context.Context, cfg Config, owner string) (registrat
 	}, nil
 }
 
-// vouch lets the instance start as passing when the server has just answered
-// its health check. It does so only if the agent runs on this machine: another
-// machine may not reach the server. Consul keeps the status of an instance that it
-// already knows.
+// vouch makes a new instance start as passing, because the server has just answered its
+// health check. It does so only if the agent runs on this machine, since another machine may
+// not reach the server. Consul keeps the status of an instance that it already knows.
 func (r registration) vouch(ready bool) {
 	r.service.Check.Status = api.HealthCritical
 	if ready && r.local {
@@ -76,11 +75,11 @@ func (r registration) vouch(ready bool) {
 	}
 }
 
-// place is the address to register and whether the agent runs on this machine.
-// The address is the configured one; none with the agent on this machine, since
-// Consul then fills in the address its node advertises, which is right in a
-// container with several networks; else the address that this machine reaches
-// the agent from.
+// place returns the address to register, and whether the agent runs on this machine. A
+// configured address comes first. With an agent on this machine the address is empty:
+// Consul then uses the address that its node advertises, which is right in a container with
+// several networks. With an agent elsewhere it is the address from which this machine
+// reaches the agent.
 func (a *agent) place(ctx context.Context, cfg Config) (address string, local bool, err error) {
 	source, err := a.source(ctx)
 	if err != nil {
@@ -96,8 +95,8 @@ func (a *agent) place(ctx context.Context, cfg Config) (address string, local bo
 	return source.String(), local, nil
 }
 
-// source is the address packets to the agent leave from, nil for an agent
-// behind a unix socket. Connecting UDP asks the routing table and sends nothing.
+// source returns the local address of packets to the agent, nil for an agent behind a unix
+// socket. Connecting a UDP socket asks the routing table and sends nothing.
 func (a *agent) source(ctx context.Context) (net.IP, error) {
 	address := a.address
 	if strings.HasPrefix(address, "unix:") {
@@ -128,7 +127,7 @@ func (a *agent) register(ctx context.Context, entry registration) error {
 
 // found is the agent's entry for an instance.
 type found struct {
-	service *api.AgentService // nil when it doesn't know the instance
+	service *api.AgentService // nil if the agent doesn't know the instance
 	checks  map[string]*api.AgentCheck
 }
 
@@ -147,8 +146,8 @@ func (a *agent) find(ctx context.Context, id string) (found, error) {
 	return found{service: service, checks: checks}, err
 }
 
-// owner describes the registrar that registered the instance, see ownerKey. It is
-// empty for an entry that was made in another way.
+// owner returns the description of the registrar that registered the instance, see
+// ownerKey. It is empty for an entry that was made in another way.
 func (f found) owner() string {
 	if f.service == nil {
 		return ""
@@ -164,7 +163,7 @@ func (f found) ownedBy(owner string) error {
 	return nil
 }
 
-// address is where the instance is, for messages.
+// address returns the instance's address, for messages.
 func (f found) address() string {
 	if f.service == nil {
 		return ""
@@ -176,7 +175,8 @@ func (f found) address() string {
 	return net.JoinHostPort(host, strconv.Itoa(f.service.Port))
 }
 
-// claim describes the registrar that has asked for the entry, see agent.claim.
+// claim returns the description of the registrar that has claimed the entry, see
+// agent.claim.
 func (f found) claim() string {
 	for id, check := range f.checks {
 		if strings.HasPrefix(id, claimPrefix) {
@@ -206,7 +206,7 @@ func (f found) difference(entry registration) string {
 	note("metadata", maps.Equal(got.Meta, want.Meta))
 	note("weights", got.Weights == *want.Weights)
 	check := f.checks[want.Check.CheckID]
-	// The agent doesn't tell a check's definition: its notes describe it.
+	// The agent doesn't return a check's definition, but its notes, which describe it.
 	note("check", check != nil && check.ServiceID == want.ID && check.Notes == want.Check.Notes)
 	if len(changed) == 0 {
 		return ""
@@ -214,7 +214,7 @@ func (f found) difference(entry registration) string {
 	return "changed in the agent: " + strings.Join(changed, ", ")
 }
 
-// heartbeat reports for a ttl check: passing, or critical with the reason.
+// heartbeat reports the status of a ttl check: passing, or critical with the reason.
 func (a *agent) heartbeat(ctx context.Context, id, reason string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
@@ -224,8 +224,8 @@ func (a *agent) heartbeat(ctx context.Context, id, reason string) error {
 	return a.clients.agent().UpdateTTLOpts(checkID(id), "the registrar is alive", api.HealthPassing, options)
 }
 
-// enterMaintenance takes the owner's instance out of the rotation, and tells whether
-// the agent knows it. For that of another owner it returns errOtherOwner.
+// enterMaintenance takes the owner's instance out of the rotation, and reports whether the
+// agent knows it. For an instance of another owner it returns errOtherOwner.
 func (a *agent) enterMaintenance(ctx context.Context, id, owner string) (known bool, err error) {
 	found, err := a.find(ctx, id)
 	if err != nil || found.service == nil {
@@ -243,8 +243,8 @@ func (a *agent) enterMaintenance(ctx context.Context, id, owner string) (known b
 	return err == nil, err
 }
 
-// clearMaintenance ends the maintenance of a registrar that was killed while
-// draining, and tells whether there was one.
+// clearMaintenance ends the maintenance that a registrar left behind when it was killed
+// during its drain. It reports whether there was one.
 func (a *agent) clearMaintenance(ctx context.Context, id string, found found) (bool, error) {
 	maintenance := found.checks["_service_maintenance:"+id]
 	if maintenance == nil || maintenance.Notes != drainReason {
@@ -270,7 +270,7 @@ func (a *agent) claim(ctx context.Context, id, owner string) error {
 	}, options)
 }
 
-// dropClaim removes a claim. One that is gone already is no error.
+// dropClaim removes a claim. A missing one is no error.
 func (a *agent) dropClaim(ctx context.Context, id string) error {
 	options, cancel := bounded(ctx)
 	defer cancel()
@@ -281,8 +281,8 @@ func (a *agent) dropClaim(ctx context.Context, id string) error {
 	return err
 }
 
-// deregister removes the owner's entry. One that is gone already is no error; that
-// of another owner stays and is errOtherOwner.
+// deregister removes the owner's entry. A missing entry is no error; an entry of another
+// owner stays, and the error is errOtherOwner.
 func (a *agent) deregister(ctx context.Context, id, owner string) error {
 	found, err := a.find(ctx, id)
 	if err != nil {

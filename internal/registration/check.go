@@ -23,56 +23,56 @@ import (
 	"lbctl/internal/metadata"
 )
 
-// CheckType is how Consul finds out whether the server is healthy.
+// CheckType is the kind of a health check.
 type CheckType string
 
 const (
-	// CheckGRPC calls the standard gRPC health service (grpc.health.v1).
+	// CheckGRPC calls gRPC's health service (grpc.health.v1).
 	CheckGRPC CheckType = "grpc"
 	// CheckHTTP fetches a URL: 2xx is passing, 429 warning, the rest critical.
 	CheckHTTP CheckType = "http"
 	// CheckTCP connects.
 	CheckTCP CheckType = "tcp"
-	// CheckTTL asks nothing: the registrar reports each Interval that it, and
-	// the child it owns, is alive. Three reports missing are critical.
+	// CheckTTL sends no request. Instead the registrar reports after each Interval that it
+	// and its command are alive. Without three reports in a row the check is critical.
 	CheckTTL CheckType = "ttl"
 )
 
-// TLSMode is whether a check speaks TLS.
+// TLSMode says whether a check uses TLS.
 type TLSMode string
 
 const (
-	// TLSOff is plain text, except for https:// URLs, which are verified.
+	// TLSOff uses no TLS, except for https:// URLs, where it verifies the certificate.
 	TLSOff TLSMode = "off"
-	// TLSVerify speaks TLS and verifies the server's certificate.
+	// TLSVerify uses TLS and verifies the server's certificate.
 	TLSVerify TLSMode = "verify"
-	// TLSSkipVerify speaks TLS and takes any certificate.
+	// TLSSkipVerify uses TLS and accepts any certificate.
 	TLSSkipVerify TLSMode = "skip-verify"
 )
 
 // Check describes the health check that is registered with the service.
 type Check struct {
 	Type CheckType
-	// Endpoint is what to ask: "host:port" or "host:port/package.Service" for
-	// gRPC, a URL or a path for HTTP, "host:port" for TCP, nothing for TTL.
-	// Empty means the server's own port, at 127.0.0.1 when the agent is on
-	// this machine, else at the address that is registered.
+	// Endpoint is the target of the check: "host:port" or "host:port/package.Service" for
+	// gRPC, a URL or a path for HTTP, "host:port" for TCP, nothing for TTL. Empty means the
+	// server's own port, at 127.0.0.1 if the agent is on this machine, otherwise at the
+	// registered address.
 	Endpoint string
 	// TLS is for gRPC and HTTP.
 	TLS               TLSMode
 	Interval, Timeout time.Duration
-	// SuccessBeforePassing and FailuresBeforeCritical are how many results in
-	// a row it takes to change the status.
+	// SuccessBeforePassing and FailuresBeforeCritical are how many equal results in a row
+	// change the status.
 	SuccessBeforePassing, FailuresBeforeCritical int
-	// DeregisterAfter is how long the instance may be critical before Consul
-	// removes it by itself, 0 for ever. Consul wants at least a minute.
+	// DeregisterAfter is how long the instance may be critical before Consul removes it; 0
+	// means for ever. Consul requires at least a minute.
 	DeregisterAfter time.Duration
 }
 
-// complete fills in the type and the TLS mode that were not given, from the protocol that
-// the server speaks; "" is unknown. A check of a server with TLS takes any certificate, as
-// lbctl does: certificates are for names, and the check goes to an IP address. An endpoint
-// on another port than the server's may speak differently.
+// complete fills in a missing type and TLS mode from the server's protocol; "" means
+// unknown. A check of a server with TLS accepts any certificate, as lbctl does, because
+// certificates are for names and the check uses an IP address. The TLS mode is not derived
+// for an endpoint on another port, which may use another protocol.
 func (c *Check) complete(protocol string) {
 	family := strings.TrimSuffix(protocol, "s")
 	if c.Type == "" {
@@ -91,8 +91,8 @@ func (c *Check) complete(protocol string) {
 	}
 }
 
-// protocolOf is what the server speaks by the metadata and tags that lbctl reads; "" if
-// they don't say it.
+// protocolOf returns the server's protocol according to the metadata and tags that lbctl
+// reads; "" if they don't say it.
 func protocolOf(cfg Config) string {
 	grpc, http := slices.Contains(cfg.Tags, metadata.TagGRPC), slices.Contains(cfg.Tags, metadata.TagHTTP)
 	switch said := strings.ToLower(strings.TrimSpace(cfg.Meta[metadata.KeyProtocol])); {
@@ -108,7 +108,7 @@ func protocolOf(cfg Config) string {
 	return ""
 }
 
-// target is the endpoint with what was left open filled in.
+// target returns the complete endpoint, with defaults filled in.
 func (c Check) target(address string, port int) string {
 	if address == "" {
 		address = "127.0.0.1"
@@ -129,8 +129,8 @@ func (c Check) target(address string, port int) string {
 	return c.Endpoint
 }
 
-// definition is the check in Consul's terms. Its notes describe it fully: the
-// agent returns the notes but not the definition, so a change shows in the notes.
+// definition returns the check as Consul defines it. Its notes describe it completely,
+// because the agent returns the notes but not the definition.
 func (c Check) definition(serviceID, target string) *api.AgentServiceCheck {
 	check := &api.AgentServiceCheck{
 		CheckID:                checkID(serviceID),
@@ -169,7 +169,7 @@ func (c Check) definition(serviceID, target string) *api.AgentServiceCheck {
 	return check
 }
 
-// probe does once what Consul will do, and returns why it isn't passing.
+// probe runs the check once, as Consul does, and returns why it isn't passing.
 func (c Check) probe(ctx context.Context, target string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -194,7 +194,7 @@ func (c Check) probeGRPC(ctx context.Context, target string) error {
 	if c.TLS != TLSOff {
 		transport = credentials.NewTLS(c.tlsConfig())
 	}
-	// A new connection each time: a kept one waits a second and more after a
+	// Each probe has a new connection: a kept one would wait at least a second after a
 	// failure before it dials again.
 	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(transport))
 	if err != nil {
@@ -222,7 +222,7 @@ func (c Check) probeHTTP(ctx context.Context, target string) error {
 		return err
 	}
 	defer answer.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 4096)) // the status is what counts
+	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 4096)) // only the status matters
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
 		return fmt.Errorf("%s answers %s, want 2xx", target, answer.Status)
 	}
@@ -233,7 +233,7 @@ func (c Check) tlsConfig() *tls.Config {
 	return &tls.Config{InsecureSkipVerify: c.TLS == TLSSkipVerify} //nolint:gosec // the operator asked for it
 }
 
-// validEndpoint says what is wrong with the endpoint for its type.
+// validEndpoint returns an error if the endpoint doesn't fit the type.
 func (c Check) validEndpoint() error {
 	switch {
 	case c.Type == CheckTTL && c.Endpoint != "":

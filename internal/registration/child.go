@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// groupPollEvery is how often a process group is asked for its members while it
-// is being stopped.
+// groupPollEvery is how often the members of a process group are listed while it is being
+// stopped.
 const groupPollEvery = 20 * time.Millisecond
 
-// killedPatience is how long processes may take to end after SIGKILL. Only one
-// that hangs in the kernel takes longer than a moment.
+// killedPatience is how long processes may take to end after SIGKILL. It is needed only for
+// a process that hangs in the kernel.
 const killedPatience = 2 * time.Second
 
 // child is the command's process, and the process group that it leads.
@@ -39,15 +39,15 @@ func startChild(command []string, logger *slog.Logger) (*child, error) {
 	c := &child{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if isTerminal(os.Stdin) {
-		// The command is in a background process group of the terminal: the
-		// kernel would stop it when it reads.
+		// The command is in a background process group of the terminal, so the kernel would
+		// stop it if it read from the terminal.
 		c.cmd.Stdin = nil
 	}
 	c.cmd.SysProcAttr = childAttributes()
 	started := make(chan error, 1)
 	go func() {
-		// The kernel ends the child with the thread that started it (see
-		// childAttributes): hold on to that thread.
+		// The kernel ends the child with the thread that started it (see childAttributes),
+		// so that thread must not end.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := c.cmd.Start()
@@ -55,7 +55,7 @@ func startChild(command []string, logger *slog.Logger) (*child, error) {
 		if err != nil {
 			return
 		}
-		_ = c.cmd.Wait() // how it ended is in ProcessState
+		_ = c.cmd.Wait() // ProcessState says how it ended
 		close(c.done)
 	}()
 	if err := <-started; err != nil {
@@ -72,9 +72,9 @@ func isTerminal(file *os.File) bool {
 
 func (c *child) pid() int { return c.cmd.Process.Pid }
 
-func (c *child) signal(sig os.Signal) { _ = c.cmd.Process.Signal(sig) } // it may have ended meanwhile
+func (c *child) signal(sig os.Signal) { _ = c.cmd.Process.Signal(sig) } // it may have ended
 
-// ended tells whether the command has ended. Others of its group may still run.
+// ended reports whether the command has ended. Other processes of its group may still run.
 func (c *child) ended() bool {
 	select {
 	case <-c.done:
@@ -85,9 +85,9 @@ func (c *child) ended() bool {
 }
 
 // signalGroup sends a signal to every process of the group.
-func (c *child) signalGroup(sig syscall.Signal) { _ = syscall.Kill(-c.pid(), sig) } // it may be empty meanwhile
+func (c *child) signalGroup(sig syscall.Signal) { _ = syscall.Kill(-c.pid(), sig) } // the group may be empty by now
 
-// group are the ids of the group's processes that have not ended.
+// group returns the ids of the group's processes that have not ended.
 func (c *child) group() []int {
 	var pids []int
 	for _, member := range groupMembers(c.pid()) {
@@ -96,8 +96,8 @@ func (c *child) group() []int {
 	return pids
 }
 
-// groupEnded returns a channel that is closed when no process of the group runs
-// any more, unless ctx is done before.
+// groupEnded returns a channel that is closed when all processes of the group have ended,
+// unless ctx is done before.
 func (c *child) groupEnded(ctx context.Context) <-chan struct{} {
 	empty := make(chan struct{})
 	go func() {
@@ -115,8 +115,8 @@ func (c *child) groupEnded(ctx context.Context) <-chan struct{} {
 	return empty
 }
 
-// awaitKilled waits for the end of a command and a group that were sent SIGKILL,
-// and tells whether they ended in time.
+// awaitKilled waits until the command and its group have ended after SIGKILL, and reports
+// whether they ended in time.
 func (c *child) awaitKilled() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), killedPatience)
 	defer cancel()
@@ -130,7 +130,7 @@ func (c *child) awaitKilled() bool {
 	return true
 }
 
-// stopped is the id of a process of the group that is stopped, 0 for none.
+// stopped returns the id of a stopped process of the group; 0 if there is none.
 func (c *child) stopped() int {
 	for _, member := range groupMembers(c.pid()) {
 		if member.stopped {
@@ -140,10 +140,11 @@ func (c *child) stopped() int {
 	return 0
 }
 
-// release ends the watchdog. The group has ended.
+// release ends the watchdog. Call it when the group has ended.
 func (c *child) release() { c.watchdog.end() }
 
-// code is the exit code; that of SIGKILL for a process that did not end after it.
+// code returns the exit code. For a process that did not end after SIGKILL it is the code
+// for SIGKILL.
 func (c *child) code() int {
 	if !c.ended() {
 		return 128 + int(syscall.SIGKILL)

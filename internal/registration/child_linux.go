@@ -8,24 +8,23 @@ import (
 	"syscall"
 )
 
-// childAttributes give the command a process group of its own, so that a Ctrl-C
-// or a supervisor's stop of the whole group reaches only the registrar, which
-// keeps the order. The kernel sends the command SIGTERM when the registrar is
-// killed; the rest of the group is the watchdog's work.
+// childAttributes puts the command into its own process group. A Ctrl-C, or a supervisor
+// that signals the whole group, then reaches only the registrar, which stops the command in
+// the right order. The kernel sends the command SIGTERM when the registrar is killed; the
+// watchdog ends the rest of the group.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }
 
-// selfPath is the registrar's own program. It works also when the file has been
-// replaced by a newer version.
+// selfPath is the registrar's own program, even if a newer version has replaced the file.
 func selfPath() (string, error) { return "/proc/self/exe", nil }
 
-// setProcessName makes ps and top show the watchdog under its own name.
+// setProcessName sets the name that ps and top show.
 func setProcessName(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0) // only for people
 }
 
-// groupMembers are the processes of the group that have not ended.
+// groupMembers returns the processes of the group that have not ended.
 func groupMembers(pgid int) []groupMember {
 	paths, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is valid
 	var members []groupMember

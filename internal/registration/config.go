@@ -11,27 +11,26 @@ type Config struct {
 	// Name is the service's name in Consul, Port the one the server listens on.
 	Name string
 	Port int
-	// ID tells the instance from the others of its service.
+	// ID identifies the instance among those of its service.
 	ID string
-	// Address is what callers should use. Empty leaves it to Consul, which
-	// takes its node's, when the agent runs on this machine; with an agent
-	// elsewhere it is the address this machine reaches the agent from.
+	// Address is the address for callers. If it is empty, Consul uses its node's address if
+	// the agent runs on this machine; with an agent elsewhere it is the address from which
+	// this machine reaches the agent.
 	Address string
 	Tags    []string
 	Meta    map[string]string
-	// Weights are the instance's share of the traffic while it is passing and
-	// while it is in warning.
+	// Weights are the instance's weights while its status is passing, and warning.
 	Weights api.AgentWeights
 
 	Check Check
 
-	// Drain is how long the server serves on after it has left the rotation.
+	// Drain is how long the server keeps serving after it has left the rotation.
 	Drain time.Duration
-	// StopTimeout is how long a child may take from SIGTERM to its end before
-	// it is killed.
+	// StopTimeout is how long the command may take to end after SIGTERM. Then it is
+	// killed.
 	StopTimeout time.Duration
-	// ReadyTimeout is how long to wait for a starting server to answer its
-	// health check before it is registered as critical.
+	// ReadyTimeout is how long a starting server may take to answer its health check. Then
+	// it is registered as critical.
 	ReadyTimeout time.Duration
 
 	// ConsulAddr is the agent: "host:port", a URL, which may have a user and a

@@ -9,15 +9,15 @@ import (
 	"lbctl/internal/consulclient"
 )
 
-// clients gives the API client for the agent with the credentials as they are on
-// disk: token and certificates are replaced while the registrar runs, and the old
-// ones are refused soon after.
+// clients provides the API client for the agent with the current credentials on disk. Token
+// and certificates may be replaced while the registrar runs, and the old ones are then soon
+// refused.
 type clients struct {
 	client *consulclient.Client
 	logger *slog.Logger
 
 	mu     sync.Mutex
-	failed string // why the newest credentials can't be used, as it was logged
+	failed string // the logged reason why the newest credentials can't be used
 }
 
 func newClients(cfg Config, logger *slog.Logger) (*clients, error) {
@@ -29,22 +29,22 @@ func newClients(cfg Config, logger *slog.Logger) (*clients, error) {
 	return &clients{client: client, logger: logger}, nil
 }
 
-// agent is the API of the agent. It looks at the files each time, which costs a
-// few reads beside a request.
+// agent returns the API of the agent. It reads the files on each call, which costs little
+// beside the request.
 func (c *clients) agent() *api.Agent {
 	c.reload()
 	return c.client.API().Agent()
 }
 
-// reload reads the credentials again, and tells whether they can be used. It logs
-// what has changed.
+// reload reads the credentials again, and reports whether they can be used. It logs
+// changes.
 func (c *clients) reload() bool {
 	changed, err := c.client.Reload()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
 		if c.failed != err.Error() {
-			// Perhaps only half of the files is there yet.
+			// Perhaps only one of the files has been replaced yet.
 			c.logger.Warn("can't use the new credentials for Consul, keeping the old ones until they change again", "error", err)
 		}
 		c.failed = err.Error()

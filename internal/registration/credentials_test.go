@@ -36,8 +36,8 @@ func deleteToken(t *testing.T, agent *consultest.Server, secret string) {
 	require.NoError(t, err)
 }
 
-// A token in a file is replaced while the registrar runs: it stays registered, and
-// leaves with the new one.
+// When the token file is replaced, the registrar stays registered, and leaves with the new
+// token.
 func TestTokenFileIsReplaced(t *testing.T) {
 	agent := consultest.Start(t, consultest.ACL())
 	file := filepath.Join(t.TempDir(), "token")
@@ -58,7 +58,7 @@ func TestTokenFileIsReplaced(t *testing.T) {
 	assert.Nil(t, must(entry(agent, "web")))
 }
 
-// It also leaves when the file is replaced in the last moment.
+// It also leaves if the file is replaced at the last moment.
 func TestTokenFileIsReplacedWhileLeaving(t *testing.T) {
 	agent := consultest.Start(t, consultest.ACL())
 	file := filepath.Join(t.TempDir(), "token")
@@ -79,7 +79,7 @@ func TestTokenFileIsReplacedWhileLeaving(t *testing.T) {
 	assert.Nil(t, must(entry(agent, "web")))
 }
 
-// Reload reads the files also when they look as before.
+// Reload reads the files even if they look unchanged.
 func TestReload(t *testing.T) {
 	agent := consultest.Start(t)
 	r := run(t, config(t, agent))
@@ -131,8 +131,8 @@ func (a *authority) issue(certFile, keyFile string) {
 	require.NoError(a.t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
 }
 
-// startTLS puts TLS with client certificates before the agent, signed by the
-// authority that trusted holds at the moment.
+// startTLS starts a TLS proxy to the agent. It accepts client certificates of the authority
+// in trusted.
 func startTLS(t *testing.T, agent *consultest.Server, trusted *atomic.Pointer[authority]) (address, caFile string) {
 	t.Helper()
 	target, err := url.Parse("http://" + agent.Addr)
@@ -146,7 +146,7 @@ func startTLS(t *testing.T, agent *consultest.Server, trusted *atomic.Pointer[au
 		now.ClientCAs.AddCert(trusted.Load().cert)
 		return now, nil
 	}
-	server.Config.SetKeepAlivesEnabled(false) // every request shows its certificate
+	server.Config.SetKeepAlivesEnabled(false) // so that each request presents its certificate
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	caFile = filepath.Join(t.TempDir(), "ca.pem")
@@ -172,7 +172,7 @@ func TestClientCertificateIsReplaced(t *testing.T) {
 	trusted.Store(newAuthority(t, "new"))
 	r.awaitLog("Consul agent refuses or does not answer")
 
-	// Half of the new pair: the old one stays in use, and it is told once.
+	// Only half of the new pair is there: the old one stays in use, with one warning.
 	require.NoError(t, os.Remove(keyFile))
 	r.awaitLog("can't use the new credentials for Consul, keeping the old ones until they change again")
 	trusted.Load().issue(certFile, keyFile)

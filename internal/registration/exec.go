@@ -18,27 +18,26 @@ const (
 	exitNotFound      = 127
 )
 
-// vacantPatience is how long the server of a killed registrar may take to end. Its
-// watchdog needs watchdogGrace.
+// vacantPatience is how long the server of a killed registrar may take to end: its watchdog
+// may need watchdogGrace.
 const vacantPatience = 3 * time.Second
 
-// Exec runs the server as a child and registers it while it is up. When ctx is
-// done the order is: maintenance, drain, SIGTERM for the child, SIGTERM for what
-// is left of its process group, SIGKILL for what has not ended
-// Config.StopTimeout after the first SIGTERM, deregistration. A child that ends
-// by itself is deregistered at once, then the rest of its group is stopped.
+// Exec runs the command and keeps it registered while it runs. When ctx is done, Exec sets
+// maintenance, drains, sends SIGTERM to the command, then to the rest of its process group,
+// sends SIGKILL to the processes that have not ended Config.StopTimeout after the first
+// SIGTERM, and deregisters. A command that ends by itself is deregistered at once; then the
+// rest of its group is stopped.
 //
-// The code is the child's own, 128+n when signal n ended it, 127 or 126 when
-// there is no such command or it can't be executed. When the service could not
-// be registered the child is stopped and the code is 1. The error says what
-// went wrong on our side, if anything did.
+// The code is the command's own, or 128+n if signal n ended it, or 127 if there is no such
+// command, or 126 if it can't be executed. If the service can't be registered, the command
+// is stopped and the code is 1. The error is the registrar's own error, if there is one.
 //
-// When the registrar is killed, a process of its own ends the group: programs
-// that call Exec begin with [IsWatchdog].
+// If the registrar is killed, its watchdog ends the group: a program that calls Exec must
+// begin with [IsWatchdog].
 func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err error) {
 	r.awaitVacant(ctx)
 	if ctx.Err() != nil {
-		return 0, nil // asked to leave before anything was started
+		return 0, nil // asked to leave before the command was started
 	}
 	server, err := startChild(command, r.logger)
 	if err != nil {
@@ -62,8 +61,7 @@ func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err e
 		r.deregister()
 		r.stop(server)
 	case joinErr = <-joined:
-		// ctx is done, the first registration failed, or the entry is another
-		// registrar's.
+		// ctx is done, the first registration failed, or another registrar has the entry.
 		r.drain(server.done)
 		r.stop(server)
 		r.deregister()
@@ -76,8 +74,8 @@ func (r *Registrar) Exec(ctx context.Context, command []string) (code int, err e
 }
 
 // awaitVacant waits until no process answers the health check, before the command is
-// started. The server of a registrar that was killed takes a moment to end, and
-// its answers would be taken for those of the new one.
+// started. The server of a killed registrar takes a moment to end, and its answers would
+// count as those of the new server.
 func (r *Registrar) awaitVacant(ctx context.Context) {
 	if r.cfg.Check.Type == CheckTTL || r.probe(ctx) != nil {
 		return
@@ -96,7 +94,7 @@ func (r *Registrar) awaitVacant(ctx context.Context) {
 	}
 }
 
-// startCode is the exit code for a command that could not be started.
+// startCode returns the exit code for a command that could not be started.
 func startCode(err error) int {
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
@@ -107,17 +105,16 @@ func startCode(err error) int {
 	return 1
 }
 
-// Signal sends the child of [Registrar.Exec] a signal; it does nothing when
-// there is none.
+// Signal sends a signal to the command of [Registrar.Exec], if there is one.
 func (r *Registrar) Signal(sig os.Signal) {
 	if server := r.child.Load(); server != nil {
 		server.signal(sig)
 	}
 }
 
-// stop ends the command with SIGTERM, then what is left of its process group, for
-// example the server of a script that has not started it with exec. What has not
-// ended after Config.StopTimeout is killed.
+// stop ends the command with SIGTERM, then the rest of its process group, for example the
+// server of a script that has not started it with exec. After Config.StopTimeout it kills
+// the processes that are left.
 func (r *Registrar) stop(server *child) {
 	started := time.Now()
 	first := r.hurries.afterDrain()
@@ -146,9 +143,8 @@ func (r *Registrar) stop(server *child) {
 	}
 }
 
-// awaitEnd waits until ended is closed, and tells whether it was. The timeout and
-// the second call of Hurry end the wait. The first call, which comes by first, is
-// only logged.
+// awaitEnd waits until ended is closed, and reports whether it was. The timeout and the
+// second call of Hurry end the wait. The first call, signalled by first, is only logged.
 func (r *Registrar) awaitEnd(timeout context.Context, ended, first <-chan struct{}) bool {
 	for {
 		select {

@@ -2,7 +2,7 @@ package registration
 
 import "sync/atomic"
 
-// hurries count the calls of [Registrar.Hurry].
+// hurries counts the calls of [Registrar.Hurry].
 type hurries struct {
 	count         atomic.Int32
 	first, second chan struct{} // closed with the first and the second call
@@ -12,8 +12,8 @@ func newHurries() *hurries {
 	return &hurries{first: make(chan struct{}), second: make(chan struct{})}
 }
 
-// afterDrain is closed with the first call if that is still to come, and never if
-// it has cut the drain short.
+// afterDrain returns a channel that is closed with the first call, or never if there has
+// been one already, since that one has cut the drain short.
 func (h *hurries) afterDrain() <-chan struct{} {
 	select {
 	case <-h.first:
@@ -23,9 +23,9 @@ func (h *hurries) afterDrain() <-chan struct{} {
 	}
 }
 
-// Hurry cuts short what is being waited for on the way out: the first call the
-// drain, the second one the time that a command started by [Registrar.Exec] has
-// for ending after SIGTERM. A first call that comes after the drain does nothing.
+// Hurry cuts short the waits of a registrar that is leaving. The first call ends the drain;
+// after the drain it does nothing. The second call ends the time that a command of
+// [Registrar.Exec] has to end after SIGTERM.
 func (r *Registrar) Hurry() {
 	switch r.hurries.count.Add(1) {
 	case 1:

@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// deregisterPatience bounds the attempts to deregister while the agent does
-	// not answer.
+	// deregisterPatience is how long deregister keeps trying while the agent does not
+	// answer.
 	deregisterPatience = 6 * time.Second
-	// lateRegistration is how long after it was sent a registration without an
-	// answer may still be carried out by an agent that was slow.
+	// lateRegistration is how long after a registration without an answer was sent a slow
+	// agent may still carry it out.
 	lateRegistration = 10 * time.Second
-	// lookEvery is how often the agent is asked when a change is awaited.
+	// lookEvery is the interval between requests while waiting for a change.
 	lookEvery = 200 * time.Millisecond
 )
 
-// drain takes the instance out of the rotation and gives callers time to
-// notice. It ends early when Hurry is called or when over is closed. It runs
-// after the caller's context has ended, so its waits have their own limits.
+// drain takes the instance out of the rotation and gives callers time to notice. It ends
+// early when Hurry is called or over is closed. It runs after the caller's context has
+// ended, so its waits have their own limits.
 func (r *Registrar) drain(over <-chan struct{}) {
 	switch {
 	case r.superseded:
@@ -45,9 +45,9 @@ func (r *Registrar) drain(over <-chan struct{}) {
 	}
 }
 
-// deregister removes the entry if the agent may have it, and tries again while
-// the agent is there and does not answer, or refuses a token that is just being
-// replaced. It leaves an entry that another registrar has taken over.
+// deregister removes the entry if the agent may have it. It tries again while the agent
+// does not answer, or refuses a token, which may just be being replaced. It leaves an entry
+// that another registrar has taken over.
 func (r *Registrar) deregister() {
 	if !r.mayBeKnown {
 		return
@@ -72,9 +72,9 @@ func (r *Registrar) deregister() {
 	}
 }
 
-// stayAway follows deregister. A slow agent may carry out a registration that it
-// did not answer after the deregistration. stayAway looks for the entry until that
-// can't happen any more, and deregisters it again.
+// stayAway follows deregister. A slow agent may carry out a registration that it did not
+// answer only after the deregistration. stayAway watches for the entry until that can't
+// happen any more, and deregisters it again.
 func (r *Registrar) stayAway() {
 	until := r.unanswered.Add(lateRegistration)
 	if !r.mayBeKnown || time.Now().After(until) {
@@ -92,7 +92,7 @@ func (r *Registrar) stayAway() {
 	}
 }
 
-// pause waits, and tells whether ctx was not done meanwhile.
+// pause waits, and returns false if ctx was done before.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):

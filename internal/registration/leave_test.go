@@ -15,7 +15,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// hold copies a request so that it can be sent after its connection has ended.
+// hold copies a request, so that it can be sent after its connection has ended.
 func hold(request *http.Request) *http.Request {
 	body, _ := io.ReadAll(request.Body)
 	held := request.Clone(context.WithoutCancel(request.Context()))
@@ -23,8 +23,8 @@ func hold(request *http.Request) *http.Request {
 	return held
 }
 
-// A registration can have arrived without an answer: the instance is passing then,
-// and must not stay when the registrar gives up.
+// A registration may arrive although its answer is lost. When the registrar then gives up,
+// the passing instance must not stay.
 func TestUnansweredRegistrationIsDeregistered(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -44,7 +44,7 @@ func TestUnansweredRegistrationIsDeregistered(t *testing.T) {
 	}
 }
 
-// The same when it is asked to leave before it knows: it drains first.
+// A registrar that is asked to leave at that time drains first.
 func TestUnansweredRegistrationIsDrained(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -62,7 +62,7 @@ func TestUnansweredRegistrationIsDrained(t *testing.T) {
 	assert.Nil(t, must(entry(agent, "web")))
 }
 
-// A slow agent can carry out the registration after the deregistration.
+// A slow agent may carry out the registration after the deregistration.
 func TestLateRegistrationIsDeregistered(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)

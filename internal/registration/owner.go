@@ -9,18 +9,17 @@ import (
 )
 
 const (
-	// ownerKey is the metadata key that says which registrar keeps an entry.
+	// ownerKey is the metadata key that names the registrar that owns an entry.
 	ownerKey = "registrar-owner"
-	// claimPatience is how long the owner of an entry has to answer a claim. It
-	// looks at its entry every compareEvery, and each request may take
-	// requestTimeout.
+	// claimPatience is how long the owner of an entry has to answer a claim. It compares its
+	// entry every compareEvery, and each request may take requestTimeout.
 	claimPatience = 5 * time.Second
 )
 
 // errOtherOwner is the error for an entry that belongs to another registrar.
 var errOtherOwner = errors.New("the entry belongs to another registrar")
 
-// newOwner describes this process, as the value of ownerKey.
+// newOwner returns a description of this process, the value of ownerKey.
 func newOwner() (string, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -30,9 +29,8 @@ func newOwner() (string, error) {
 		host, os.Getpid(), time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), processIdentity(os.Getpid())), nil
 }
 
-// ownerEnded tells whether the registrar that the text describes has surely ended.
-// It can't tell for a registrar on another machine or in another container, and
-// answers false.
+// ownerEnded reports whether the described registrar has certainly ended. For a registrar on
+// another machine or in another container it returns false.
 func ownerEnded(owner string) bool {
 	var host, since, process string
 	var pid int
@@ -46,12 +44,12 @@ func ownerEnded(owner string) bool {
 	return processIdentity(pid) != process
 }
 
-// mayWrite returns nil when the entry has no owner, belongs to this registrar, or
-// belongs to one that has ended. Otherwise two registrars with one id would
-// overwrite each other's entry for ever.
+// mayWrite returns nil if the entry has no owner, belongs to this registrar, or belongs to
+// one that has ended. Without this, two registrars with one id would overwrite each other's
+// entry for ever.
 //
-// It adds a claim to the entry: a check that names this registrar. An owner that is
-// alive removes the claim. The claim changes nothing else.
+// It adds a claim to the entry: a check that names this registrar. An owner that is alive
+// removes the claim. The claim changes nothing else.
 func (r *Registrar) mayWrite(ctx context.Context, found found) error {
 	other := found.owner()
 	if found.service == nil || other == "" || other == r.owner {
@@ -73,15 +71,15 @@ func (r *Registrar) mayWrite(ctx context.Context, found found) error {
 		now, err := r.agent.find(patience, r.cfg.ID)
 		switch {
 		case err != nil:
-			continue // asked again until the time is up
+			continue // find asks again until the time is over
 		case now.service == nil:
-			return nil // it has left
+			return nil // the owner has left
 		case now.claim() == "":
 			return r.refused(now)
 		}
 	}
 	if ctx.Err() != nil {
-		return ctx.Err() // the claim stays, its owner or the next one removes it
+		return ctx.Err() // the claim stays; this owner or the next one removes it
 	}
 	r.logger.Warn("the other registrar does not answer, taking over its entry", "other", other, "other_address", found.address())
 	return nil
@@ -92,7 +90,7 @@ func (r *Registrar) refused(found found) error {
 		r.cfg.ID, errOtherOwner, found.owner(), found.address(), r.owner)
 }
 
-// refuseClaim answers the claim of another registrar: this one is alive.
+// refuseClaim removes another registrar's claim, which shows that this one is alive.
 func (r *Registrar) refuseClaim(ctx context.Context, found found) error {
 	claimant := found.claim()
 	if claimant == "" {

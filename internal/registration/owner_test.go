@@ -16,7 +16,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// ownedBy makes an entry as another registrar would.
+// ownedBy makes an entry of another registrar.
 func ownedBy(t *testing.T, agent *consultest.Server, owner string) {
 	t.Helper()
 	require.NoError(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
@@ -32,12 +32,12 @@ func TestSecondRegistrarWithTheSameIDEnds(t *testing.T) {
 	before := index(t, agent)
 
 	second := run(t, config(t, agent, "--port=8888", "--drain=1h"))
-	err := <-second.ended // without a drain: it was never registered
+	err := <-second.ended // without a drain, since it was never registered
 	second.ended <- err
 	require.ErrorIs(t, err, errOtherOwner)
-	assert.ErrorContains(t, err, first.owner, "who has it")
+	assert.ErrorContains(t, err, first.owner, "the owner")
 	assert.ErrorContains(t, err, "7777", "where")
-	assert.ErrorContains(t, err, second.owner, "who wants it")
+	assert.ErrorContains(t, err, second.owner, "the claimant")
 	first.awaitLog("another registrar wants the entry with this id, refusing it")
 	first.awaitLog(second.owner)
 	second.awaitLog("level=WARN msg=\"another registrar has the entry with this id, asking whether it is alive\"")
@@ -51,7 +51,7 @@ func TestSecondRegistrarWithTheSameIDEnds(t *testing.T) {
 	}
 }
 
-// index is when the entry was last changed.
+// index returns Consul's index of the last change of the entry.
 func index(t *testing.T, agent *consultest.Server) uint64 {
 	t.Helper()
 	services, _, err := agent.Client().Catalog().Service("web", "", nil)
@@ -60,15 +60,14 @@ func index(t *testing.T, agent *consultest.Server) uint64 {
 	return services[0].ModifyIndex
 }
 
-// Whoever finds that its entry belongs to another registrar by now ends, and
-// leaves the entry to it.
+// A registrar that finds that another one has taken over its entry ends, and leaves the
+// entry alone.
 func TestSupersededRegistrarEnds(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
 	first := run(t, config(t, agent, "--drain=1h"))
 	awaitStatus(t, agent, "web", api.HealthPassing)
-	// A second one that did not see the first one, for example since the first
-	// one was frozen for too long.
+	// A second one takes over, for example because the first one was paused for too long.
 	cfg := config(t, agent, "--port=8888")
 	second, err := New(cfg, first.logger)
 	require.NoError(t, err)
@@ -106,7 +105,7 @@ func TestTakingOver(t *testing.T) {
 		{"an entry of an earlier process with the same id", "host=" + host + " pid=" + strconv.Itoa(os.Getpid()) +
 			" since=2026-11-26T12:00:00.000Z process=" + parts[0] + "/" + parts[1] + "/" + parts[2] + "/1", false},
 		{"an entry of a process elsewhere that does not answer", "host=elsewhere pid=7 since=2026-11-26T12:00:00.000Z process=x/1/7/1", true},
-		{"an entry with an owner that makes no sense", "me", true},
+		{"an entry with an invalid owner", "me", true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -125,7 +124,7 @@ func TestTakingOver(t *testing.T) {
 	}
 }
 
-// A successor that comes while its predecessor drains waits until that has left.
+// A successor that starts while its predecessor drains waits until that has left.
 func TestSuccessorWaitsForTheDrain(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -142,7 +141,8 @@ func TestSuccessorWaitsForTheDrain(t *testing.T) {
 	assert.Equal(t, second.owner, got.Service.Meta[ownerKey])
 }
 
-// A predecessor that drains for longer is taken over, and leaves the entry alone.
+// If the predecessor drains for too long, the successor takes over the entry, and the
+// predecessor leaves it alone.
 func TestPredecessorLeavesItsSuccessorsEntry(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -151,7 +151,7 @@ func TestPredecessorLeavesItsSuccessorsEntry(t *testing.T) {
 	first.cancel()
 	awaitStatus(t, agent, "web", api.HealthMaint)
 	second := run(t, config(t, agent))
-	awaitStatus(t, agent, "web", api.HealthPassing) // the drain is over for it
+	awaitStatus(t, agent, "web", api.HealthPassing) // the successor ends the maintenance
 	first.Hurry()
 	require.NoError(t, first.stop())
 	first.awaitLog("not deregistering, the entry is another registrar's by now")
@@ -168,7 +168,7 @@ func TestOwnerIsReadable(t *testing.T) {
 	assert.Contains(t, owner, time.Now().UTC().Format("since=2006-01-02T"))
 }
 
-// A registrar that leaves takes nobody else's instance out of the rotation.
+// A registrar that leaves does not take another registrar's instance out of the rotation.
 func TestDrainLeavesAnotherRegistrarsEntry(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)

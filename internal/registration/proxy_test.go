@@ -14,20 +14,20 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// proxy stands before the real agent and loses answers, or delivers requests late.
+// proxy is a proxy to the real agent that loses answers or delivers requests late.
 type proxy struct {
 	*httptest.Server
-	// loseRegistrations cuts the connection after the agent has carried out a
+	// loseRegistrations closes the connection after the agent has carried out a
 	// registration.
 	loseRegistrations atomic.Bool
-	// holdRegistrations cuts the connection at once, and gives the registration
-	// to the agent when held is closed.
+	// holdRegistrations closes the connection at once, and sends the registration to the
+	// agent when held is closed.
 	holdRegistrations atomic.Bool
-	held              chan struct{} // closed when the held registrations go on
+	held              chan struct{} // closed to send the held registrations
 	delivered         chan struct{} // gets one value for each of them
 	registrations     atomic.Int32
-	// cutDeregistrations is how many deregistrations still lose their connection
-	// before the agent gets them.
+	// cutDeregistrations is how many deregistrations still lose their connection before
+	// they reach the agent.
 	cutDeregistrations atomic.Int32
 }
 
@@ -66,5 +66,5 @@ func startProxy(t *testing.T, agent *consultest.Server) *proxy {
 	return p
 }
 
-// address is what a registrar is given to reach the agent through the proxy.
+// address returns the proxy's address.
 func (p *proxy) address() string { return "--consul-addr=" + strings.TrimPrefix(p.URL, "http://") }

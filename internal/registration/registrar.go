@@ -1,10 +1,10 @@
-// Package registration keeps one instance of a service registered with the
-// Consul agent next to it, and takes it away without losing a request: out of
-// the rotation first, serving on while callers notice, deregistered last.
+// Package registration keeps one instance of a service registered with the Consul agent next
+// to it, and removes it without losing a request: the instance first leaves the rotation,
+// then keeps serving until callers have noticed, and is deregistered last.
 //
-// Registration is a loop, not a call. Every two seconds the registrar compares
-// what the agent has with what it wants. So it repairs within seconds what a
-// restarted agent has forgotten or what somebody has changed.
+// Registration is a loop, not a call. Every two seconds the registrar compares the agent's
+// entry with the wanted one. So it repairs the entry within seconds after an agent has lost
+// it or somebody has changed it.
 package registration
 
 import (
@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// compareEvery is the time between two comparisons of what the agent has
-	// with what is wanted. They usually cost requests on this machine only.
+	// compareEvery is the time between two comparisons of the agent's entry with the wanted
+	// one. Their requests usually stay on this machine.
 	compareEvery = 2 * time.Second
 	// retryEvery replaces compareEvery while the agent does not answer.
 	retryEvery = 500 * time.Millisecond
-	// probeEvery is how often a starting server is asked whether it is up.
+	// probeEvery is the interval between probes of a starting server.
 	probeEvery = 100 * time.Millisecond
-	// requestTimeout bounds each request to the agent, also at the end: an
-	// agent that is away or frozen must not hold up the server's shutdown.
+	// requestTimeout bounds each request to the agent, also at the end: an agent that is
+	// away or paused must not delay the server's shutdown.
 	requestTimeout = 3 * time.Second
 )
 
@@ -36,21 +36,20 @@ type Registrar struct {
 	agent  *agent
 	logger *slog.Logger
 
-	owner string // this registrar, as its entry's metadata names it
+	owner string // the description of this registrar in its entry's metadata
 
 	hurries *hurries
 	child   atomic.Pointer[child]
 
 	mayBeKnown bool      // Consul may have the entry: drain and deregister at the end
-	unanswered time.Time // when a registration was sent that had no answer
-	superseded bool      // the entry became another registrar's
+	unanswered time.Time // when a registration without an answer was sent
+	superseded bool      // another registrar has taken over the entry
 	away       bool      // the agent did not answer last time
-	stopped    int       // the process of the command that is stopped, 0 for none
+	stopped    int       // a stopped process of the command; 0: none
 }
 
-// New makes a registrar. It does not talk to Consul yet. It fails when the
-// connection can't be made from the configuration, for example when a certificate
-// can't be read.
+// New makes a registrar. It does not contact Consul yet. It fails if no client can be made
+// from the configuration, for example because a certificate can't be read.
 func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 	logger = logger.With("service", cfg.Name, "id", cfg.ID)
 	agent, err := newAgent(cfg, logger)
@@ -70,17 +69,15 @@ func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 	}, nil
 }
 
-// Run registers the service and keeps it registered until ctx is done. Then it
-// leaves: maintenance first, which takes the instance out of the rotation, then
-// Config.Drain of patience while the server goes on serving, then it
-// deregisters.
+// Run registers the service and keeps it registered until ctx is done. Then it sets
+// maintenance, which takes the instance out of the rotation, waits for Config.Drain while
+// the server keeps serving, and deregisters.
 //
-// The error is that Config.Attempts registrations failed, or that the entry
-// belongs to another registrar which is alive. An agent that goes away later is
-// waited for.
+// It returns an error if Config.Attempts registrations failed, or if the entry belongs to
+// another registrar that is alive. If the agent goes away later, Run waits for it.
 func (r *Registrar) Run(ctx context.Context) error {
 	err := r.join(ctx)
-	if !r.superseded { // there is no server to stop after the drain
+	if !r.superseded {
 		r.drain(nil)
 	}
 	r.deregister()
@@ -88,16 +85,16 @@ func (r *Registrar) Run(ctx context.Context) error {
 	return err
 }
 
-// Reload reads the token and the certificates for Consul again. They are also read
-// again by themselves when their files change.
+// Reload reads the token and the certificates for Consul again. This also happens without
+// Reload when their files change.
 func (r *Registrar) Reload() {
 	if r.agent.clients.reload() {
 		r.logger.Info("credentials for Consul read again")
 	}
 }
 
-// join registers the service as soon as the server is ready and keeps it so
-// until ctx is done.
+// join registers the service as soon as the server is ready, and keeps it registered until
+// ctx is done.
 func (r *Registrar) join(ctx context.Context) error {
 	ready := r.awaitServer(ctx)
 	if ctx.Err() != nil {
@@ -112,10 +109,9 @@ func (r *Registrar) join(ctx context.Context) error {
 	return r.stay(ctx)
 }
 
-// awaitServer asks the server its own health check until it answers well, so
-// that it can be registered as passing and gets traffic without waiting for
-// Consul's first check. After Config.ReadyTimeout it gives up: the instance is
-// then registered as critical, for everybody to see.
+// awaitServer probes the server until its health check passes, so that it can be registered
+// as passing and gets traffic before Consul's first check. After Config.ReadyTimeout it
+// gives up; the instance is then registered as critical, so that its failure is visible.
 func (r *Registrar) awaitServer(ctx context.Context) bool {
 	started := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.ReadyTimeout)
@@ -126,7 +122,7 @@ func (r *Registrar) awaitServer(ctx context.Context) bool {
 			r.logger.Info("server answers its health check", "check", r.cfg.Check.Type, "took", time.Since(started).Round(time.Millisecond))
 			return true
 		} else if ctx.Err() == nil || last == nil {
-			last = err // the one the deadline cut off says nothing
+			last = err // the error of a probe that the deadline ended says nothing
 		}
 		select {
 		case <-time.After(probeEvery):
@@ -139,8 +135,8 @@ func (r *Registrar) awaitServer(ctx context.Context) bool {
 	}
 }
 
-// probe asks the server its health check once. A command of which a process is
-// stopped is not ready, whatever the check says.
+// probe runs the server's health check once. A command with a stopped process is not ready,
+// whatever the check says.
 func (r *Registrar) probe(ctx context.Context) error {
 	if pid := r.stoppedProcess(); pid != 0 {
 		return errors.New(stoppedReason(pid))
@@ -168,7 +164,7 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 			return ctx.Err()
 		}
 		if errors.Is(err, errOtherOwner) {
-			// An earlier attempt may have made the entry for a moment.
+			// An earlier attempt may have made the entry.
 			r.superseded, r.mayBeKnown = r.mayBeKnown, false
 			return err
 		}
@@ -178,7 +174,7 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 		r.cfg.ID, r.agent.address, r.cfg.Attempts, err)
 }
 
-// registerUnowned registers the instance unless its entry is another registrar's.
+// registerUnowned registers the instance unless another registrar owns its entry.
 func (r *Registrar) registerUnowned(ctx context.Context, ready bool) (registration, error) {
 	found, err := r.agent.find(ctx, r.cfg.ID)
 	if err != nil {
@@ -187,14 +183,13 @@ func (r *Registrar) registerUnowned(ctx context.Context, ready bool) (registrati
 	if err := r.mayWrite(ctx, found); err != nil {
 		return registration{}, err
 	}
-	// ctx does not end the request: a registration that may have arrived has to
-	// be drained.
+	// ctx must not end the request: a registration that may have arrived has to be drained.
 	return r.register(context.WithoutCancel(ctx), ready)
 }
 
-// register writes the entry. Then it ends the maintenance that a killed
-// predecessor with the same id left behind: in the other order the predecessor's
-// entry would get traffic for a moment.
+// register writes the entry, and then ends the maintenance that a killed predecessor with
+// the same id left behind. In the other order the predecessor's entry would get traffic for
+// a moment.
 func (r *Registrar) register(ctx context.Context, ready bool) (registration, error) {
 	entry, err := r.agent.wanted(ctx, r.cfg, r.owner)
 	if err != nil {
@@ -204,7 +199,7 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 	sent := time.Now()
 	err = r.agent.register(ctx, entry)
 	if err != nil && !neverArrived(err) {
-		// Only the answer may be lost.
+		// The agent may have carried out the request, and only its answer got lost.
 		r.mayBeKnown, r.unanswered = true, sent
 	}
 	if err != nil {
@@ -230,15 +225,15 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 	return entry, nil
 }
 
-// stay compares what the agent knows with what is wanted until ctx is done, or
-// until the entry belongs to another registrar.
+// stay compares the agent's entry with the wanted one until ctx is done or the entry belongs
+// to another registrar.
 func (r *Registrar) stay(ctx context.Context) error {
 	var heartbeat <-chan time.Time
 	if r.cfg.Check.Type == CheckTTL {
 		ticker := time.NewTicker(r.cfg.Check.Interval)
 		defer ticker.Stop()
 		heartbeat = ticker.C
-		_ = r.heartbeat(ctx) // the comparison tells why it fails
+		_ = r.heartbeat(ctx) // if it fails, compare logs why
 	}
 	compare := time.NewTimer(compareEvery)
 	defer compare.Stop()
@@ -248,7 +243,7 @@ func (r *Registrar) stay(ctx context.Context) error {
 			return nil
 		case <-heartbeat:
 			if r.heartbeat(ctx) != nil {
-				compare.Reset(0) // most likely the agent forgot
+				compare.Reset(0) // probably the agent has lost the entry
 			}
 		case <-compare.C:
 			next, err := r.compare(ctx)
@@ -260,7 +255,7 @@ func (r *Registrar) stay(ctx context.Context) error {
 	}
 }
 
-// heartbeat tells the agent that the server is alive, or that it is stopped.
+// heartbeat reports to the agent that the server is alive, or that it is stopped.
 func (r *Registrar) heartbeat(ctx context.Context) error {
 	reason := ""
 	if pid := r.stoppedProcess(); pid != 0 {
@@ -269,8 +264,8 @@ func (r *Registrar) heartbeat(ctx context.Context) error {
 	return r.agent.heartbeat(ctx, r.cfg.ID, reason)
 }
 
-// stoppedProcess is the id of a process of the command that is stopped, 0 for
-// none. It logs when that changes.
+// stoppedProcess returns the id of a stopped process of the command; 0 if there is none. It
+// logs changes.
 func (r *Registrar) stoppedProcess() int {
 	server := r.child.Load()
 	if server == nil {
@@ -292,11 +287,10 @@ func stoppedReason(pid int) string {
 	return fmt.Sprintf("process %d of the command is stopped by a signal (SIGSTOP, SIGTSTP, SIGTTIN or SIGTTOU)", pid)
 }
 
-// compare registers again if the agent's entry differs from what is wanted, and
-// returns the pause before the next comparison. It fails only when the entry
-// belongs to another registrar.
+// compare registers again if the agent's entry differs from the wanted one, and returns the
+// pause before the next comparison. It fails only if the entry belongs to another registrar.
 func (r *Registrar) compare(ctx context.Context) (next time.Duration, err error) {
-	r.stoppedProcess() // so that it is logged with every type of check
+	r.stoppedProcess() // logs the stop, whatever the type of check
 	difference, err := r.putRight(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -23,8 +23,7 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// patience is for conditions that hold within a fraction of a second on a quiet
-// machine.
+// patience is for conditions that take a fraction of a second on a quiet machine.
 const patience = 20 * time.Second
 
 // running is a registrar in the test's own process.
@@ -73,7 +72,7 @@ func (r *running) stop() error {
 	return r.err
 }
 
-// log is what it has logged so far.
+// log returns the log so far.
 func (r *running) log() string {
 	r.lines.mu.Lock()
 	defer r.lines.mu.Unlock()
@@ -100,7 +99,7 @@ func (w *testWriter) Write(line []byte) (int, error) {
 	return w.text.Write(line)
 }
 
-// entry is the service as Consul's catalog has it, nil when it is not there.
+// entry returns the service in Consul's catalog; nil if it is not there.
 func entry(agent *consultest.Server, name string) (*api.ServiceEntry, error) {
 	entries, _, err := agent.Client().Health().Service(name, "", false, nil)
 	if err != nil || len(entries) == 0 {
@@ -127,9 +126,8 @@ func awaitStatus(t *testing.T, agent *consultest.Server, name, want string) *api
 	return found
 }
 
-// awaitKnown waits until the agent itself has the service. The catalog is no
-// witness: the agent tells it of what it lost and got back in between only in
-// one go, or not at all.
+// awaitKnown waits until the agent itself has the service. The catalog may not show that the
+// service was gone, since the agent sends it changes together.
 func awaitKnown(t *testing.T, agent *consultest.Server, id string) {
 	t.Helper()
 	consultest.Eventually(t, patience, func() (bool, string) {
@@ -171,10 +169,10 @@ func TestPlace(t *testing.T) {
 		local                bool
 	}{
 		{"an agent on loopback leaves the address to Consul", "127.0.0.1:8500", "", "", true},
-		{"so does one on another loopback address", "http://127.0.1.101:8500", "", "", true},
-		{"and one behind a unix socket", "unix:///run/consul.sock", "", "", true},
-		{"an agent elsewhere takes the address we reach it from", own + ":8500", "", own, false},
-		{"also without a port", "https://" + own, "", own, false},
+		{"an agent on another loopback address does too", "http://127.0.1.101:8500", "", "", true},
+		{"an agent behind a unix socket does too", "unix:///run/consul.sock", "", "", true},
+		{"with an agent elsewhere, our address on the way to it is registered", own + ":8500", "", own, false},
+		{"an agent elsewhere without a port", "https://" + own, "", own, false},
 		{"a given address wins", own + ":8500", "web.example", "web.example", false},
 		{"a given address doesn't make a local agent remote", "localhost:8500", "10.1.2.3", "10.1.2.3", true},
 	}
@@ -190,7 +188,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// ownAddress is an address of this machine that isn't loopback.
+// ownAddress returns an address of this machine that isn't loopback.
 func ownAddress(t *testing.T) string {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()
@@ -243,7 +241,7 @@ func TestRegisterAgain(t *testing.T) {
 	})
 }
 
-// What is registered as wanted is left alone: no write, so no flapping.
+// A registrar does not write an entry that is as wanted, so its status does not flap.
 func TestUnchangedIsNotWritten(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -283,7 +281,7 @@ func TestRegisteringAgainDoesNotFlap(t *testing.T) {
 	require.NoError(t, err)
 	awaitStatus(t, agent, "web", api.HealthPassing)
 
-	// Even by a registrar that hasn't reached the server.
+	// This holds even for a registrar that hasn't reached the server.
 	_, err = first.register(t.Context(), false)
 	require.NoError(t, err)
 	checks, err := agent.Client().Agent().Checks()
@@ -334,7 +332,7 @@ func grpcServer(t *testing.T, status healthpb.HealthCheckResponse_ServingStatus)
 	return s
 }
 
-// An interval of a minute: what is seen is not Consul's own check.
+// With an interval of a minute, Consul's own check plays no role.
 func TestReadyServerIsPassingAtOnce(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
@@ -428,12 +426,12 @@ func TestHeartbeat(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.register(t.Context(), true)
 	require.NoError(t, err)
-	awaitStatus(t, agent, "web", api.HealthCritical) // nobody's heart beats
+	awaitStatus(t, agent, "web", api.HealthCritical) // there are no heartbeats
 
 	run(t, cfg)
 	awaitStatus(t, agent, "web", api.HealthPassing)
-	// Twice as long as Consul waits for a heartbeat: without one it would be
-	// critical and stay so.
+	// Consul waits half as long for a heartbeat. Without one, the instance would become and
+	// stay critical.
 	time.Sleep(6 * cfg.Check.Interval)
 	awaitStatus(t, agent, "web", api.HealthPassing)
 }
@@ -445,7 +443,7 @@ func TestDrainServesOnAndHurryCutsIt(t *testing.T) {
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	r.cancel()
 	got := awaitStatus(t, agent, "web", api.HealthMaint)
-	assert.Len(t, got.Checks, 3, "serfHealth, ours, maintenance")
+	assert.Len(t, got.Checks, 3, "serfHealth, the registrar's check, maintenance")
 	r.Hurry()
 	require.NoError(t, r.stop())
 	awaitStatus(t, agent, "web", "absent")
@@ -481,9 +479,9 @@ func TestAgentAwayAtTheEnd(t *testing.T) {
 		r := run(t, config(t, agent))
 		awaitStatus(t, agent, "web", api.HealthPassing)
 		agent.Stop()
-		require.NoError(t, r.stop()) // stop fails when it hangs
+		require.NoError(t, r.stop()) // stop fails if the registrar hangs
 	})
-	t.Run("frozen", func(t *testing.T) {
+	t.Run("paused", func(t *testing.T) {
 		agent := consultest.Start(t)
 		r := run(t, config(t, agent))
 		awaitStatus(t, agent, "web", api.HealthPassing)
@@ -504,7 +502,7 @@ func TestTokens(t *testing.T) {
 		require.NoError(t, r.stop())
 		awaitStatus(t, agent, "web", "absent")
 	})
-	t.Run("a refusal tells the remedy", func(t *testing.T) {
+	t.Run("the error of a refusal names the remedy", func(t *testing.T) {
 		t.Setenv(api.HTTPTokenEnvName, agent.NewToken(`service "other" { policy = "write" }`))
 		r := run(t, config(t, agent, "--attempts=1"))
 		err := <-r.ended

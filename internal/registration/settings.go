@@ -15,27 +15,27 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Setting is one thing that can be configured, by an environment variable or by
-// a flag; the flag wins.
+// Setting is one value of the configuration, set by an environment variable or a flag; the
+// flag wins.
 type Setting struct {
-	// Group is the heading the setting stands under in the help.
+	// Group is the setting's heading in the help.
 	Group string
 	// Flag is the name without dashes, Env the variable.
 	Flag, Env string
 	// Value is the placeholder for the value in the help.
 	Value string
-	// Default is the value when nothing is given, or a description of it in
-	// parentheses; empty when there is none.
+	// Default is the default value, or a description of it in parentheses; empty if there
+	// is none.
 	Default string
 	Usage   string
-	// Repeated settings may be given several times as a flag.
+	// Repeated: the flag may be given several times.
 	Repeated bool
 
-	required string // what is wanted, for settings that must be given
+	required string // for a required setting: what it must be, for the error message
 	set      func(cfg *Config, values []string) error
 }
 
-// Settings are all settings, in the order of the help.
+// Settings returns all settings, in the order of the help.
 func Settings() []Setting { return slices.Clone(settings) }
 
 const (
@@ -182,7 +182,7 @@ var settings = []Setting{
 				c.Check.DeregisterAfter = 0
 				return nil
 			}
-			// Consul's least is a minute, it silently takes a minute for less.
+			// Consul uses a minute, without a message, if the value is less.
 			if c.Check.DeregisterAfter, err = parseDuration(last(v), time.Minute); err != nil {
 				return fmt.Errorf("%w, or never", err)
 			}
@@ -281,14 +281,13 @@ func (f *flagValue) Set(value string) error {
 	return nil
 }
 
-// Parse makes a configuration from the flags that [AddFlags] added and from the
-// environment. Flags win over variables; an empty variable counts as not set.
-// The error joins all mistakes, one line each, naming the flag or variable,
-// what was found there and what is wanted.
+// Parse makes a configuration from the flags that [AddFlags] added and from the environment.
+// Flags win over variables; an empty variable counts as not set. The error has one line for
+// each mistake, which names the flag or variable, its value, and the values it accepts.
 func Parse(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 	var cfg Config
 	var mistakes []error
-	name := map[string]string{} // how the user named the setting of a flag
+	name := map[string]string{} // the flag or variable that the user has set, by flag
 	for _, s := range settings {
 		values, source := given(s, flags, getenv)
 		switch {
@@ -303,7 +302,7 @@ func Parse(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 			values, source = []string{s.Default}, s.Env
 		}
 		if s.Flag == "consul-addr" && source == s.Env && name["consul-port"] == "--consul-port" {
-			continue // a flag wins over a variable here too
+			continue // the flag --consul-port wins over the variable CONSUL_HTTP_ADDR
 		}
 		if err := s.set(&cfg, values); err != nil {
 			mistakes = append(mistakes, fmt.Errorf("%s: %w", source, err))
@@ -330,7 +329,8 @@ func Parse(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 	return cfg, errors.Join(mistakes...)
 }
 
-// given is what the user said, and where; nil when nothing.
+// given returns the values that the user has set, and the flag or variable; nil if there are
+// none.
 func given(s Setting, flags *pflag.FlagSet, getenv func(string) string) (values []string, source string) {
 	if flag := flags.Lookup(s.Flag); flag != nil && flag.Changed {
 		return flag.Value.(*flagValue).values, "--" + s.Flag
@@ -356,9 +356,8 @@ func defaultID(cfg Config) (string, error) {
 	return id, nil
 }
 
-// splitPairs cuts "a=1,b=2,3" into "a=1" and "b=2,3": a comma starts a new pair
-// only when an equals sign follows before the next comma, so that lists of host
-// names need no quoting.
+// splitPairs splits "a=1,b=2,3" into "a=1" and "b=2,3": a comma starts a new pair only if an
+// equals sign follows before the next comma, so that lists of host names need no quoting.
 func splitPairs(value string) []string {
 	var pairs []string
 	for _, piece := range strings.Split(value, ",") {
@@ -371,11 +370,11 @@ func splitPairs(value string) []string {
 	return pairs
 }
 
-// mostPairs is Consul's limit for metadata less the pair with ownerKey.
+// mostPairs is Consul's limit for metadata, minus the pair with ownerKey.
 const mostPairs = 63
 
-// setMeta checks what Consul's agent checks (agent/structs, validateMetaPair),
-// for all pairs at once.
+// setMeta applies the rules of Consul's agent (agent/structs, validateMetaPair) to all pairs,
+// and returns all mistakes at once.
 func setMeta(c *Config, pairs []string) error {
 	c.Meta = map[string]string{}
 	var mistakes []error

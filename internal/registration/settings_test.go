@@ -44,7 +44,7 @@ func TestParse(t *testing.T) {
 	}{
 		{name: "name and port are enough"},
 		{
-			name: "the environment of the mission",
+			name: "the usual environment",
 			env: map[string]string{
 				"CONSUL_PORT": "8600", "TAGS": "grpc_server, v1,,v1",
 				"HEALTH_CHECK_TYPE": "http", "HEALTH_CHECK_ENDPOINT": "http://127.0.0.1:9119/readyz",
@@ -224,7 +224,7 @@ func TestCheckFollowsTheProtocol(t *testing.T) {
 		want CheckType
 		tls  TLSMode
 	}{
-		{"nothing says the protocol", nil, CheckGRPC, TLSOff},
+		{"no protocol", nil, CheckGRPC, TLSOff},
 		{"the tag of gRPC", []string{"--tags=v1,grpc_server"}, CheckGRPC, TLSOff},
 		{"the tag of HTTP", []string{"--tags=http_server"}, CheckHTTP, TLSOff},
 		{"both tags", []string{"--tags=http_server,grpc_server"}, CheckGRPC, TLSOff},
@@ -258,7 +258,7 @@ func TestTooManyPairs(t *testing.T) {
 	assert.EqualError(t, err, "--meta: 64 pairs, want at most 63: Consul takes 64, and one is the registrar's own")
 }
 
-// Every default is a value its own setting takes: the help must not lie.
+// Every default must be a valid value of its setting.
 func TestDefaultsAreValid(t *testing.T) {
 	for _, s := range Settings() {
 		if s.Default == "" || strings.HasPrefix(s.Default, "(") {
@@ -279,10 +279,10 @@ func TestTarget(t *testing.T) {
 		{"gRPC asks the server's port on this machine", Check{Type: CheckGRPC, TLS: TLSOff}, "", "127.0.0.1:7777"},
 		{"gRPC asks the registered address with the agent elsewhere", Check{Type: CheckGRPC, TLS: TLSOff}, "10.0.0.7", "10.0.0.7:7777"},
 		{"an IPv6 address gets brackets", Check{Type: CheckTCP, TLS: TLSOff}, "fd00::7", "[fd00::7]:7777"},
-		{"an endpoint is taken as it is", Check{Type: CheckGRPC, TLS: TLSOff, Endpoint: "127.0.0.1:1/a.B"}, "10.0.0.7", "127.0.0.1:1/a.B"},
+		{"an endpoint is not changed", Check{Type: CheckGRPC, TLS: TLSOff, Endpoint: "127.0.0.1:1/a.B"}, "10.0.0.7", "127.0.0.1:1/a.B"},
 		{"HTTP asks for the root", Check{Type: CheckHTTP, TLS: TLSOff}, "", "http://127.0.0.1:7777/"},
-		{"HTTP takes a path", Check{Type: CheckHTTP, TLS: TLSVerify, Endpoint: "/health?x=1"}, "10.0.0.7", "https://10.0.0.7:7777/health?x=1"},
-		{"a heartbeat asks nothing", Check{Type: CheckTTL, TLS: TLSOff}, "", ""},
+		{"HTTP accepts a path", Check{Type: CheckHTTP, TLS: TLSVerify, Endpoint: "/health?x=1"}, "10.0.0.7", "https://10.0.0.7:7777/health?x=1"},
+		{"a heartbeat has no target", Check{Type: CheckTTL, TLS: TLSOff}, "", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -14,25 +14,23 @@ import (
 )
 
 const (
-	// watchdogName is the watchdog's argument 0, by which it knows itself, and
-	// its name in ps and top. It does not hold the word registrar, so that
-	// "pkill registrar" does not find it.
+	// watchdogName is the watchdog's argument 0, which IsWatchdog checks, and its name in ps
+	// and top. It does not contain "registrar", so that "pkill registrar" does not kill it.
 	watchdogName = "exec-watchdog"
-	// watchdogGrace is how long the group may take to end after SIGTERM when the
-	// registrar has been killed.
+	// watchdogGrace is how long the group of a killed registrar may take to end after
+	// SIGTERM.
 	watchdogGrace = time.Second
-	// watchdogRestart is the pause before a watchdog that was killed is started
-	// again.
+	// watchdogRestart is the pause before a killed watchdog is started again.
 	watchdogRestart = time.Second
 )
 
-// watchdog is a process that outlives the registrar for a moment. It reads from
-// a pipe whose other end only the registrar has: the end of the pipe is the end
-// of the registrar, also by SIGKILL. Then the watchdog ends the command's process
-// group, so that none of its processes holds the port when the next registrar starts.
+// watchdog is a process that outlives the registrar for a moment. It reads from a pipe whose
+// other end only the registrar has, so the pipe closes when the registrar ends, also by
+// SIGKILL. Then the watchdog ends the command's process group, so that none of its processes
+// uses the port when the next registrar starts.
 //
-// It runs in a session of its own, where neither a terminal nor a supervisor that
-// kills the registrar's process group reaches it.
+// It runs in its own session, so that neither a terminal nor a supervisor that kills the
+// registrar's process group reaches it.
 type watchdog struct {
 	pgid    int
 	logger  *slog.Logger
@@ -67,7 +65,7 @@ func (w *watchdog) run() {
 	}
 }
 
-// once runs one process until end is called, and returns why it ended earlier.
+// once runs one process until end is called. If the process ends earlier, once returns why.
 func (w *watchdog) once() error {
 	path, err := selfPath()
 	if err != nil {
@@ -80,7 +78,7 @@ func (w *watchdog) once() error {
 	defer writer.Close()
 	cmd := &exec.Cmd{
 		Path: path, Args: []string{watchdogName}, Stdin: reader, Stderr: os.Stderr,
-		Env:         []string{}, // it needs none of it, tokens least
+		Env:         []string{}, // the watchdog needs no variables, such as tokens
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	err = cmd.Start()
@@ -88,7 +86,7 @@ func (w *watchdog) once() error {
 	if err != nil {
 		return fmt.Errorf("start the watchdog: %w", err)
 	}
-	_, _ = fmt.Fprintln(writer, w.pgid) // fails only when the process has ended, which Wait tells
+	_, _ = fmt.Fprintln(writer, w.pgid) // fails only if the process has ended, and Wait returns that
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	select {
@@ -101,18 +99,18 @@ func (w *watchdog) once() error {
 	}
 }
 
-// IsWatchdog tells whether this process was started as the watchdog of another
-// registrar's command. The program then calls [Watchdog] and nothing else.
+// IsWatchdog reports whether this process was started as a watchdog. The program must then
+// call [Watchdog] and nothing else.
 func IsWatchdog() bool { return os.Args[0] == watchdogName }
 
 // Watchdog waits until the registrar that started this process has ended, then
 // ends the process group of the registrar's command, and returns the exit code.
 func Watchdog() int {
 	setProcessName(watchdogName)
-	// Whoever stops the registrar stops the command through it.
+	// The watchdog ignores these signals, because the registrar handles them for the command.
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE,
 		syscall.SIGUSR1, syscall.SIGUSR2)
-	input, _ := io.ReadAll(os.Stdin) // it ends with the registrar, however that ends
+	input, _ := io.ReadAll(os.Stdin) // it ends when the registrar ends, in any way
 	pgid, err := strconv.Atoi(strings.TrimSpace(string(input)))
 	if err != nil || pgid <= 1 {
 		fmt.Fprintf(os.Stderr, "registrar: watchdog: %q given as the process group, want a number over 1\n", input)
@@ -122,7 +120,7 @@ func Watchdog() int {
 		return 0
 	}
 	_ = syscall.Kill(-pgid, syscall.SIGTERM)
-	_ = syscall.Kill(-pgid, syscall.SIGCONT) // a stopped process handles nothing else
+	_ = syscall.Kill(-pgid, syscall.SIGCONT) // a stopped process handles no other signal but SIGKILL
 	for deadline := time.Now().Add(watchdogGrace); time.Now().Before(deadline) && len(groupMembers(pgid)) > 0; {
 		time.Sleep(groupPollEvery)
 	}

@@ -10,8 +10,8 @@ import (
 	"lbctl/internal/consultest"
 )
 
-// Consul takes a weight of 0 while an instance is in warning, and none while it is
-// passing: our limits are Consul's.
+// Consul accepts a weight of 0 for the status warning, but not for passing. The registrar has
+// the same limits.
 func TestWeightsThatConsulTakes(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
