@@ -27,8 +27,9 @@ type Endpoints interface {
 	Asks(upstream string) bool
 	// Fetched fires when nginx has come to use the newest servers of an upstream.
 	Fetched() <-chan struct{}
-	// Restarted is called when nginx has restarted: it has no servers yet.
-	Restarted()
+	// Restarted is called when nginx has restarted, some time after the time given: it has
+	// no servers but those that it has fetched since then.
+	Restarted(after time.Time)
 }
 
 // How long nginx may take to ask, and how often the loop checks.
@@ -254,13 +255,14 @@ func unfetched(e Endpoints, asked map[string]bool) map[string]time.Time {
 	return all
 }
 
-// restarted stores which master process runs. A new one has no servers yet.
-func (d *delivery) restarted(master nginx.Process) {
+// restarted stores which master process runs. A new one has no servers yet. It started
+// after the time given, at which the check before this one began.
+func (d *delivery) restarted(master nginx.Process, after time.Time) {
 	if master == (nginx.Process{}) || master == d.master {
 		return
 	}
 	if d.master != (nginx.Process{}) {
-		d.endpoints.Restarted()
+		d.endpoints.Restarted(after)
 	}
 	d.master = master
 }

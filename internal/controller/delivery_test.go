@@ -63,7 +63,7 @@ func (f *fakeEndpoints) Known(upstream string) bool {
 
 func (f *fakeEndpoints) Fetched() <-chan struct{} { return f.fetched }
 
-func (f *fakeEndpoints) Restarted() {
+func (f *fakeEndpoints) Restarted(time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.restarted++

@@ -37,6 +37,7 @@ func (l *loop) check(now time.Time) {
 
 // checkResult is what a check found.
 type checkResult struct {
+	began      time.Time
 	serving    int
 	servingErr error
 	current    int
@@ -49,6 +50,7 @@ type checkResult struct {
 }
 
 func (l *loop) look(want int) (s checkResult) {
+	s.began = time.Now()
 	for range 3 {
 		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
 		s.serving, s.servingErr = l.server.Serving(asking)
@@ -86,7 +88,8 @@ func (l *loop) look(want int) (s checkResult) {
 
 // handleCheck handles the result of a check, and corrects drift.
 func (l *loop) handleCheck(s checkResult) {
-	now := time.Now()
+	now, before := time.Now(), l.checks.began
+	l.checks.began = s.began
 	if s.servingErr != nil {
 		l.checks.next = now.Add(min(time.Second, l.opts.CheckEvery))
 		if l.down == nil {
@@ -110,7 +113,7 @@ func (l *loop) handleCheck(s checkResult) {
 		}
 		l.down = nil
 	}
-	l.delivery.restarted(s.master)
+	l.delivery.restarted(s.master, before)
 	if s.asked {
 		l.delivery.bootstrap.noteRead(s.bootstrap, l.delivery.asked.upstreams, now)
 		l.lookAtServers(now)

@@ -57,7 +57,8 @@ type job struct {
 type checks struct {
 	running bool
 	next    time.Time
-	epoch   int // increases when the result of a running check becomes outdated
+	began   time.Time // when the last check began whose result counted
+	epoch   int       // increases when the result of a running check becomes outdated
 	results chan func()
 }
 

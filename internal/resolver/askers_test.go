@@ -271,7 +271,8 @@ func TestKnownUpstreams(t *testing.T) {
 		assert.False(t, r.Known("grpc-b"))
 		assert.False(t, r.Known("grpc-c"), "there is no such upstream")
 
-		r.Restarted()
+		time.Sleep(time.Millisecond)
+		r.Restarted(time.Now())
 		assert.False(t, r.Known("grpc-a"), "another nginx has no servers")
 		again := newWorker(r, 2)
 		again.ask("grpc-a")
@@ -279,6 +280,31 @@ func TestKnownUpstreams(t *testing.T) {
 		assert.True(t, r.Known("grpc-a"))
 		time.Sleep(aliveFor + time.Millisecond)
 		assert.False(t, r.Known("grpc-a"), "it has not asked for a while")
+	})
+}
+
+// TestARestartedNginxThatHasAsked tells the server about a restart of nginx when the new
+// nginx has already asked. Its servers count, so that it need not send a copy of its question
+// first.
+func TestARestartedNginxThatHasAsked(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *Server) {
+		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)})
+		killed, started := newWorker(r, 1), newWorker(r, 2)
+		for _, upstream := range []string{"grpc-a", "grpc-b"} {
+			killed.ask(upstream)
+			killed.ask(upstream)
+		}
+		time.Sleep(time.Second)
+		before := time.Now() // the killed nginx still runs
+		time.Sleep(time.Millisecond)
+		started.ask("grpc-a")
+		time.Sleep(time.Second)
+		started.ask("grpc-a")
+
+		r.Restarted(before)
+		assert.True(t, r.Known("grpc-a"))
+		assert.False(t, r.Known("grpc-b"), "only the killed nginx has asked")
+		assert.Equal(t, map[string]time.Time{"grpc-b": time.Now()}, r.Unfetched())
 	})
 }
 
@@ -293,7 +319,7 @@ func TestARestartedNginxIsGivenTime(t *testing.T) {
 		assert.Empty(t, r.Unfetched())
 		time.Sleep(time.Hour)
 
-		r.Restarted()
+		r.Restarted(time.Now())
 		restarted := time.Now()
 		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Unfetched())
 		time.Sleep(time.Second)

@@ -5,6 +5,7 @@ package resolver
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -143,13 +144,15 @@ func (s *Server) Reloading() (reloaded func()) {
 	}
 }
 
-// Restarted must be called when nginx has restarted: it then has no servers.
-func (s *Server) Restarted() {
+// Restarted must be called when nginx has restarted: it then has no servers. after is a
+// time before the restart, as late as is known. Askers that came later are the new nginx's;
+// the Server forgets all others.
+func (s *Server) Restarted(after time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.restarted = time.Now()
 	for _, u := range s.upstreams {
-		clear(u.askers) // askers of the new nginx send a copy within five seconds
+		maps.DeleteFunc(u.askers, func(_ netip.AddrPort, a *asker) bool { return a.came.Before(after) })
 	}
 }
 

@@ -51,7 +51,7 @@ func (u *upstream) asker(c client, now time.Time) *asker {
 	if a := u.askers[c.address]; a != nil {
 		return a
 	}
-	a := &asker{client: c, patience: parkFor}
+	a := &asker{client: c, came: now, patience: parkFor}
 	u.forget(now, rememberFor)
 	if len(u.askers) >= maxAskers {
 		u.forget(now, aliveFor)
@@ -71,6 +71,7 @@ func (u *upstream) forget(now time.Time, silent time.Duration) {
 // question at a time.
 type asker struct {
 	client
+	came      time.Time     // when its first packet came
 	id        uint16        // of its question
 	asked     time.Time     // when the question came
 	heard     time.Time     // when the last packet came
