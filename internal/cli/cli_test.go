@@ -109,7 +109,7 @@ func newFakeDaemon() *fakeDaemon {
 		events: []controller.Event{
 			{Time: before(time.Minute), Kind: controller.Moved, Generation: 42, TookSeconds: 1.006, Change: "hello_server +1"},
 			{Time: before(4 * time.Minute), Kind: controller.Applied, Generation: 42, From: 41, TookSeconds: 0.082, Change: "hello_server +2", Reason: "Consul or a template changed"},
-			{Time: before(31 * time.Minute), Kind: controller.Rejected, Generation: 41, From: 41, TookSeconds: 0.021, Change: "structure",
+			{Time: before(31 * time.Minute), Kind: controller.Rejected, Generation: 41, From: 41, TookSeconds: 0.021, Change: "nginx's configuration",
 				Reason: "generation 42: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12"},
 			{Time: before(2 * time.Hour), Kind: controller.Resumed, Generation: 41, Reason: "generation 40 is no longer pinned"},
 			{Time: before(3 * time.Hour), Kind: controller.RolledBackByOperator, Generation: 40, From: 41, TookSeconds: 0.2, Reason: "an operator asked for it"},
@@ -153,7 +153,7 @@ func newFakeDaemon() *fakeDaemon {
 					CheckOutputs: []endpoints.CheckOutput{{Node: "node-1", ID: "stock-1", Text: "dial tcp 10.0.0.11:7801: \x1b[2Jconnection refused"}},
 				},
 				State: endpoints.Panic, Since: before(90 * time.Second), Panicking: true,
-				Reason: "its only instance does not pass its checks: it is tried, but not the 1 in maintenance",
+				Reason: "its only instance that is not in maintenance does not pass its checks: it gets traffic nevertheless",
 			},
 			{
 				Service: endpoints.Service{
@@ -173,12 +173,12 @@ func newFakeDaemon() *fakeDaemon {
 			{
 				Service: endpoints.Service{Name: "strange", Problems: []string{`lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`}, Instances: []endpoints.Instance{passing("strange-1", "node-1", "10.0.0.21")}},
 				State:   endpoints.Quarantined, Since: before(50 * time.Hour),
-				Reason: `no instance's metadata can be understood: lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
+				Reason: `not served, because there is no earlier good state: instance "strange-1": lb-protocol "smtp", want one of grpc, grpcs, http, https, tcp`,
 			},
 			{
 				Service: endpoints.Service{
 					Name: "twin", Spec: endpoints.Spec{Protocol: endpoints.GRPC}, OK: true,
-					Problems:  []string{`service "hello_server" is the default of gRPC already, so "twin" is not`},
+					Problems:  []string{`service "hello_server" already gets all grpc requests that match no route, so "twin" does not: want lb-host or lb-path`},
 					Instances: []endpoints.Instance{passing("twin-1", "node-1", "10.0.0.31")},
 				},
 				State: endpoints.Fresh, Since: before(10 * time.Second),
@@ -289,10 +289,10 @@ func degraded(d *fakeDaemon) {
 	d.status.Summary = "nginx serves generation 42 of 09:12:03, not the newest: nginx -t: unknown directive \"foo\" in http.conf:12"
 	d.status.Nginx.OldWorkers = 3
 	d.status.Nginx.OldWorkersSince, d.status.Nginx.OldWorkersMemory = before(4*time.Minute), 21<<20
-	d.status.Pending = &controller.PendingChange{Since: before(time.Minute), Change: "structure", Reason: "nginx refused it; tried again at 09:17:02"}
+	d.status.Pending = &controller.PendingChange{Since: before(time.Minute), Change: "nginx's configuration", Reason: "nginx refused it; next attempt at 09:17:02"}
 	d.status.LastApply.Outcome, d.status.LastApply.At = controller.Rejected, before(3*time.Second)
 	d.status.Problems = []render.Problem{
-		{Subject: "nginx", Message: "generation 43: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12 (3 attempts, again at 09:17:02)", Since: before(time.Minute)},
+		{Subject: "nginx", Message: "generation 43: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12 (3 attempts, the next at 09:17:02)", Since: before(time.Minute)},
 		{Subject: "service strange", Message: "lb-protocol \"smtp\": want one of grpc, grpcs, http, https, tcp\nlb-path \"x\": want a path"},
 	}
 }

@@ -378,11 +378,11 @@ func consulText(consul consul.Status, now time.Time) string {
 }
 
 func pendingText(pending *controller.PendingChange, now time.Time) string {
-	why := pending.Reason
+	text := pending.Change
 	if !pending.Since.IsZero() {
-		why += ", " + since(pending.Since, now)
+		text += ", " + since(pending.Since, now)
 	}
-	return fmt.Sprintf("%s (%s)", pending.Change, why)
+	return text + ": " + pending.Reason
 }
 
 func applyText(apply *controller.LastApply, now time.Time) string {

@@ -12,7 +12,7 @@ func (f *Follower) Unconfirmed() map[string]string {
 	list, _ := f.queries.failing()
 	for _, q := range list {
 		if name, ok := serviceOf(q.query); ok {
-			reasons[name] = q.reason() + ", this is the last it said"
+			reasons[name] = q.reason() + ": nginx serves Consul's last answer"
 		}
 	}
 	return reasons
@@ -77,9 +77,9 @@ func (f *Follower) failingProblems() []Problem {
 		p := Problem{Message: "a query fails and is tried again: " + q.query + ": " + q.details(), Since: q.since}
 		if ok && !all {
 			p.Service = name
-			p.Message = q.reason() + ", it is not served: " + q.details()
+			p.Message = q.reason() + ", and it is not served: " + q.details()
 			if _, known := f.table.Remembered(name); known {
-				p.Message = string(endpoints.LastKnownGood) + ": " + q.reason() + ", this is the last it said: " + q.details()
+				p.Message = string(endpoints.LastKnownGood) + ": " + q.reason() + " (" + q.details() + "): nginx serves Consul's last answer"
 			}
 		}
 		problems = append(problems, p)
@@ -102,7 +102,7 @@ func (f *Follower) Recall(unanswered []string, unconfirmed map[string]string) (r
 			remembered = append(remembered, service)
 		}
 		if unconfirmed[name] == "" {
-			unconfirmed[name] = "Consul has not answered for it yet, this is the last it said"
+			unconfirmed[name] = "Consul has not answered for it yet: nginx serves Consul's last answer"
 			pending = append(pending, name)
 			ok = false
 		}

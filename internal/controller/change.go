@@ -10,9 +10,9 @@ import (
 // changesListed is how many services the text of a change names.
 const changesListed = 4
 
-// noChange is the text of a change that the entries don't show, such as one of templates
-// or settings.
-const noChange = "structure"
+// noChange is the text of a change that the entries don't show, such as one of templates,
+// settings or the addresses of host names.
+const noChange = "nginx's configuration"
 
 // changes describes the differences between two lists of entries that affect traffic:
 // "hello_server +4, api -1, new service web +2". Both lists are sorted by name.

@@ -162,7 +162,7 @@ func TestRejected(t *testing.T) {
 		assert.Equal(t, Degraded, s.State)
 		assert.Regexp(t, `^nginx serves generation 1 of \d\d:\d\d:\d\d, not the newest: configuration refused: unknown directive "grcp_pass" in nginx.conf:7$`, s.Summary)
 		assert.Equal(t, "hello +1", s.Pending.Change)
-		assert.Regexp(t, `^nginx refused it; tried again at `, s.Pending.Reason)
+		assert.Regexp(t, `^nginx refused it; next attempt at `, s.Pending.Reason)
 		require.Len(t, s.Problems, 1)
 		assert.Equal(t, "nginx", s.Problems[0].Subject)
 		assert.Equal(t, Rejected, s.LastApply.Outcome)
@@ -293,7 +293,7 @@ func TestRollbackPinsAGenerationAcrossARestart(t *testing.T) {
 		assert.Equal(t, 1, g.Number)
 		s := r.status()
 		assert.Equal(t, Frozen, s.State)
-		assert.Regexp(t, `^nginx serves generation 1, pinned by a rollback at \S+; a change waits \(1 service, 3 instances; before 1 and 1\); 'lbctl resume' follows Consul again$`, s.Summary)
+		assert.Regexp(t, `^nginx serves generation 1, pinned by a rollback at \S+; a change waits \(1 service, 3 instances; before: 1 service, 1 instance\); 'lbctl resume' follows Consul again$`, s.Summary)
 		assert.Equal(t, 1, s.Frozen.Generation)
 		assert.Equal(t, "generation 1 is pinned", s.Pending.Reason)
 
@@ -552,7 +552,7 @@ func TestConsulAway(t *testing.T) {
 		r.source.status.Consul = consul.Status{Since: time.Now(), LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused"}
 		s := r.status()
 		assert.Equal(t, Degraded, s.State)
-		assert.Regexp(t, `^nginx serves generation 1 of \S+, the last that Consul said; Consul at 127.0.0.1:8500 does not answer: connection refused \(since \S+\)$`, s.Summary)
+		assert.Regexp(t, `^Consul at 127.0.0.1:8500 does not answer: connection refused \(since \S+\); nginx serves Consul's last answer, generation 1 of \S+$`, s.Summary)
 		r.wait(5 * time.Minute)
 		assert.Equal(t, 1, r.server.serving)
 	})

@@ -524,7 +524,7 @@ func TestOutdatedBootstrapServersAreNotServing(t *testing.T) {
 		r.wait(10 * time.Second)
 		s = r.status()
 		assert.Equal(t, Pending, s.State, s.Summary)
-		assert.Contains(t, s.Pending.Reason, `nginx still uses the servers that it started with for 1 upstream, among them "grpc-hello"`)
+		assert.Contains(t, s.Pending.Reason, `nginx still uses the instances that it started with for 1 upstream, among them "grpc-hello"`)
 		f.take()
 		r.wait(5 * time.Second)
 		s = r.status()

@@ -453,7 +453,8 @@ func (l *loop) change() string {
 		if l.current.Number == 0 {
 			return fmt.Sprintf("%s, %s", plural(services, "service"), plural(instances, "instance"))
 		}
-		return fmt.Sprintf("%s, %s; before %d and %d", plural(services, "service"), plural(instances, "instance"), l.current.Services, l.current.Instances)
+		return fmt.Sprintf("%s, %s; before: %s, %s", plural(services, "service"), plural(instances, "instance"),
+			plural(l.current.Services, "service"), plural(l.current.Instances, "instance"))
 	}
 	return l.summaries.changes(l.entries, l.latest.Entries)
 }

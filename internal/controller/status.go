@@ -168,7 +168,7 @@ func (l *loop) pendingChange() *PendingChange {
 	case l.failure != nil && len(l.failure.culprits) > 0:
 		p.Reason = fmt.Sprintf("%s for %s, whose change is being removed", verdict(l.failure.err), serviceList(l.failure.culprits))
 	case l.failure != nil:
-		p.Reason = fmt.Sprintf("%s; tried again at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
+		p.Reason = fmt.Sprintf("%s; next attempt at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
 	default:
 		p.Reason = "waiting for further changes to settle"
 	}
@@ -181,6 +181,9 @@ func (l *loop) pendingChange() *PendingChange {
 	return p
 }
 
+// instancesChange is the text of a change that is only known to be one of instances.
+const instancesChange = "the lists of instances"
+
 // change returns the servers that nginx has yet to fetch or use as a pending change, nil
 // for none.
 func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *PendingChange {
@@ -191,12 +194,12 @@ func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *P
 		}
 		return &PendingChange{
 			Since:  d.bootstrap.since,
-			Change: "servers",
-			Reason: fmt.Sprintf("nginx still uses the servers that it started with for %s, among them %q; it drops them once it has fetched newer ones",
+			Change: instancesChange,
+			Reason: fmt.Sprintf("nginx still uses the instances that it started with for %s, among them %q, until it has fetched newer ones",
 				plural(len(outdated), "upstream"), outdated[0]),
 		}
 	}
-	p := &PendingChange{Since: d.moving.since, Change: "servers", Reason: "nginx has not asked for its servers yet"}
+	p := &PendingChange{Since: d.moving.since, Change: instancesChange, Reason: "nginx has not fetched them yet"}
 	if d.moving.before != nil {
 		p.Change, p.Reason = summaries.changes(d.moving.before, entries), "nginx has yet to fetch it"
 	}
@@ -241,7 +244,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	source := c.source.Status()
 	unfetched := unfetched(c.opts.Endpoints, v.asked)
 	if v.pending == nil && v.known && v.asked != nil && processesErr == nil && processes.Master != v.master {
-		v.pending = &PendingChange{Since: processes.Master.Started, Change: "servers", Reason: "nginx has just started, and has not asked for its servers yet"}
+		v.pending = &PendingChange{Since: processes.Master.Started, Change: instancesChange, Reason: "nginx has just started, and has not fetched them yet"}
 	}
 
 	s := Status{
@@ -329,7 +332,7 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 		}
 		ps = append(ps, render.Problem{
 			Subject: "nginx",
-			Message: fmt.Sprintf("%s (%s, again at %s)", f.err, plural(f.attempts, "attempt"), f.next.Format(time.TimeOnly)),
+			Message: fmt.Sprintf("%s (%s, the next at %s)", f.err, plural(f.attempts, "attempt"), f.next.Format(time.TimeOnly)),
 			Since:   f.since,
 		})
 	}
@@ -379,20 +382,20 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 	case v.pending != nil:
 		return Pending, fmt.Sprintf("%s; a change is on its way (%s)", serves, v.pending.Change)
 	case away != "":
-		return Degraded, fmt.Sprintf("%s, the last that Consul said; %s", since, away)
+		return Degraded, fmt.Sprintf("%s; nginx serves Consul's last answer, generation %d of %s", away, serving, clock(v.since, now))
 	case !v.known && len(problems) > 0:
 		return Degraded, fmt.Sprintf("%s, made before lbctl started; %s", since, quote(problems))
 	case !v.known:
 		return Starting, fmt.Sprintf("%s, made before lbctl started; Consul's answer is on its way", since)
 	}
 	if bad := grave(problems); len(bad) > 0 {
-		return Degraded, fmt.Sprintf("%s, which is not quite what Consul says; %s", serves, quote(bad))
+		return Degraded, fmt.Sprintf("%s, which may differ from what Consul says: %s", serves, quote(bad))
 	}
 	if held := heldBack(source.Entries); held != "" {
 		return Serving, serves + "; " + held
 	}
 	if len(problems) > 0 {
-		return Serving, fmt.Sprintf("%s, which is what Consul says, as far as it can be understood; %s", serves, quote(problems))
+		return Serving, fmt.Sprintf("%s, which is what Consul says, with %s: %s", serves, plural(len(problems), "problem"), quote(problems))
 	}
 	return Serving, serves + ", which is what Consul says"
 }

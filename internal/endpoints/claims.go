@@ -85,24 +85,28 @@ func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 // whether there were any.
 func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	e.Problems = slices.Clip(e.Problems)
-	lost := func(c claim, what string) bool {
-		owner := owners[c]
-		if owner == e.Name {
-			return false
-		}
-		yielded = true
-		e.Problems = append(e.Problems, fmt.Sprintf("%s is already served by service %q, and not given to %q", what, owner, e.Name))
-		return true
+	lost := func(c claim) bool {
+		yielded = yielded || owners[c] != e.Name
+		return owners[c] != e.Name
 	}
-	if slices.ContainsFunc(e.Routes, func(r Route) bool { return owners[routeClaim(e.Protocol, r)] != e.Name }) {
+	problem := func(format string, args ...any) { e.Problems = append(e.Problems, fmt.Sprintf(format, args...)) }
+	family := e.Protocol.Family()
+	if slices.ContainsFunc(e.Routes, func(r Route) bool { return lost(routeClaim(e.Protocol, r)) }) {
 		e.Routes = slices.DeleteFunc(slices.Clone(e.Routes), func(r Route) bool {
-			return lost(routeClaim(e.Protocol, r), fmt.Sprintf("%s route %q", e.Protocol.Family(), r))
+			c := routeClaim(e.Protocol, r)
+			if lost(c) {
+				problem("%s route %q belongs to service %q, so %q does not get it", family, r, owners[c], e.Name)
+			}
+			return lost(c)
 		})
 	}
-	if e.Default && lost(routeClaim(e.Protocol, Route{}), "the default place of "+e.Protocol.Family()) {
+	if c := routeClaim(e.Protocol, Route{}); e.Default && lost(c) {
 		e.Default = false
+		problem("service %q already gets all %s requests that match no route, so %q does not: want lb-host or lb-path",
+			owners[c], family, e.Name)
 	}
-	if e.Port != 0 && lost(portClaim(e.Port), fmt.Sprintf("TCP port %d", e.Port)) {
+	if c := portClaim(e.Port); e.Port != 0 && lost(c) {
+		problem("TCP port %d belongs to service %q, so %q does not get it", e.Port, owners[c], e.Name)
 		e.Port = 0
 	}
 	return yielded

@@ -77,21 +77,21 @@ func (t *Table) assess(now time.Time, r *record, e *Entry, restored bool) (State
 		reasons = append(reasons, "as of "+t.seen.Format(time.DateTime)+", from the snapshot: Consul has not answered since lbctl started")
 	case t.confirmation.trust.Refused:
 		state = Stale
-		reasons = append(reasons, "Consul refuses the token or the certificate: this is the last it said")
+		reasons = append(reasons, "Consul refuses the token or the certificate: nginx serves Consul's last answer")
 	case t.confirmation.trust.NoLeader:
 		state = Stale
-		reasons = append(reasons, "Consul has no leader or does not answer: this is the last it said")
+		reasons = append(reasons, "Consul has no leader or does not answer: nginx serves Consul's last answer")
 	case t.confirmation.unconfirmed[e.Name] != "":
 		state = LastKnownGood
 		reasons = append(reasons, t.confirmation.unconfirmed[e.Name])
 	}
 	if !e.OK {
 		state = Quarantined
-		why := "none of its instances has metadata that can be understood"
+		why := "no instance has valid metadata"
 		if len(e.Problems) > 0 {
 			why = e.Problems[0]
 		}
-		kept := "not served, for there is no earlier good state"
+		kept := "not served, because there is no earlier good state"
 		if r.good != nil {
 			kept = "its last good routes are kept"
 		}

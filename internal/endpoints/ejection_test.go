@@ -117,7 +117,7 @@ func TestEjectedInstancesAreTriedInPanic(t *testing.T) {
 	got := tb.Observe(noon, all)
 	assert.Equal(t, "hello=panic", states(got))
 	assert.Equal(t, "hello[a b c]", rotation(got))
-	assert.Equal(t, "only 1 of 3 instances is in rotation, which is less than 60 %: all are tried", got[0].Reason)
+	assert.Equal(t, "only 1 of 3 instances is in rotation, which is less than 60 %: all get traffic", got[0].Reason)
 	assert.True(t, got[0].Ejections[0].Kept)
 }
 

@@ -38,7 +38,7 @@ func Objection(address netip.Addr, object func(netip.Addr) string) string {
 func forbidden(address netip.Addr) string {
 	switch {
 	case address.IsUnspecified():
-		return "it is no machine's"
+		return "it is not the address of a machine"
 	case address.IsMulticast(), address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return "it is a multicast or broadcast address"
 	case address.IsLinkLocalUnicast():

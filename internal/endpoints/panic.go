@@ -25,6 +25,8 @@ func (e Entry) panicReason(threshold int) string {
 	}
 	why := fmt.Sprintf("only %d of %d instances are in rotation, which is less than %d %%", in, of, threshold)
 	switch {
+	case in == 0 && of == 1 && maintenance > 0:
+		return "its only instance that is not in maintenance does not pass its checks: it gets traffic nevertheless"
 	case in == 0 && of == 1:
 		why = "its only instance does not pass its checks"
 	case in == 0:
@@ -32,12 +34,12 @@ func (e Entry) panicReason(threshold int) string {
 	case in == 1:
 		why = fmt.Sprintf("only 1 of %d instances is in rotation, which is less than %d %%", of, threshold)
 	}
-	what := ": all are tried"
+	what := ": all get traffic"
 	if of == 1 {
-		what = ": it is tried"
+		what = ": it gets traffic nevertheless"
 	}
 	if maintenance > 0 {
-		what += fmt.Sprintf(", but not the %d in maintenance", maintenance)
+		what += fmt.Sprintf(", except %d in maintenance", maintenance)
 	}
 	return why + what
 }

@@ -234,7 +234,7 @@ func (e *Entry) fallBack(accepted Service) string {
 	e.Refused = true
 	e.Spec = accepted.Spec
 	if accepted.Protocol == "" {
-		return "not served, for there is no earlier good state: "
+		return "not served, because there is no earlier good state: "
 	}
 	e.Instances, e.Held = accepted.stillRegistered(e.Instances), accepted.stillRegistered(e.Held)
 	return "its last good state is kept: "

@@ -92,7 +92,7 @@ func TestARefusedServiceThatNginxNeverAcceptedIsNotServed(t *testing.T) {
 	api := find(t, entries, "api")
 	assert.False(t, api.Served())
 	assert.True(t, api.Refused)
-	assert.Equal(t, "not served, for there is no earlier good state: bad", api.Reason)
+	assert.Equal(t, "not served, because there is no earlier good state: bad", api.Reason)
 	assert.Len(t, api.Instances, 1, "an operator still sees them")
 	tb.NginxAccepted(entries)
 	suspects := tb.Suspects(tb.Observe(noon.Add(time.Hour), see))

@@ -363,7 +363,7 @@ func TestQuarantine(t *testing.T) {
 		e := table(t).Observe(noon, []Service{bad})[0]
 		assert.Equal(t, Quarantined, e.State)
 		assert.False(t, e.Served())
-		assert.Contains(t, e.Reason, "not served, for there is no earlier good state: ")
+		assert.Contains(t, e.Reason, "not served, because there is no earlier good state: ")
 	})
 	t.Run("a service can be held and quarantined at once", func(t *testing.T) {
 		tb := table(t)
@@ -390,7 +390,7 @@ func TestClaims(t *testing.T) {
 		assert.Equal(t, []Route{api}, e[0].Routes)
 		assert.Empty(t, e[1].Routes)
 		assert.False(t, e[1].Served())
-		assert.Equal(t, []string{`http route "example.com/api" is already served by service "a", and not given to "b"`}, e[1].Problems)
+		assert.Equal(t, []string{`http route "example.com/api" belongs to service "a", so "b" does not get it`}, e[1].Problems)
 
 		tb = table(t)
 		tb.Observe(noon, []Service{with("b", HTTP, api)})
@@ -435,6 +435,7 @@ func TestClaims(t *testing.T) {
 		e := table(t).Observe(noon, []Service{with("a", HTTP, Route{Path: "/"}), with("b", HTTP), with("c", GRPC)})
 		assert.True(t, e[0].Served())
 		assert.False(t, e[1].Default)
+		assert.Contains(t, e[1].Problems[0], ` requests that match no route, so "b" does not: want lb-host or lb-path`)
 		assert.Len(t, e[1].Problems, 1)
 		assert.True(t, e[2].Default)
 	})
@@ -447,7 +448,7 @@ func TestClaims(t *testing.T) {
 		e := table(t).Observe(noon, []Service{tcp("a"), tcp("b")})
 		assert.Equal(t, 9000, e[0].Port)
 		assert.Zero(t, e[1].Port)
-		assert.Equal(t, []string{`TCP port 9000 is already served by service "a", and not given to "b"`}, e[1].Problems)
+		assert.Equal(t, []string{`TCP port 9000 belongs to service "a", so "b" does not get it`}, e[1].Problems)
 	})
 	t.Run("a held service keeps its route", func(t *testing.T) {
 		tb := table(t)

@@ -121,7 +121,7 @@ func (r *reader) protocol() endpoints.Protocol {
 		if tag, meant := MistypedTag(r.tags); tag != "" {
 			hint = fmt.Sprintf(" (it has the tag %q: did you mean %q?)", Shorten(tag), meant)
 		}
-		r.errs = append(r.errs, fmt.Errorf("neither %s nor one of the tags %q and %q says what it speaks, want one of them%s",
+		r.errs = append(r.errs, fmt.Errorf("its protocol is not known, want %s or one of the tags %q and %q%s",
 			KeyProtocol, TagGRPC, TagHTTP, hint))
 	}
 	return ""

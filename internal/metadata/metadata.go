@@ -161,7 +161,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		if m.protocol == s.Protocol {
 			return false
 		}
-		s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q, but %q is what most instances of %q have, want one for all",
+		s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q differs from %q of most instances of %q, want the same for all",
 			m.instance, KeyProtocol, m.protocol, s.Protocol, s.Name))
 		return true
 	})
@@ -171,7 +171,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		s.Port = most(same, func(m metadata) int { return m.port })
 		for _, m := range same {
 			if m.port != s.Port {
-				s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q, but %q is what most instances of %q have, want one for all",
+				s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q differs from %q of most instances of %q, want the same for all",
 					m.instance, KeyPort, strconv.Itoa(m.port), strconv.Itoa(s.Port), s.Name))
 			}
 		}

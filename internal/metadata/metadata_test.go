@@ -49,24 +49,24 @@ func TestWhatMakesAServiceABalancedOne(t *testing.T) {
 		{"a key as a tag", []change{consultest.Tags("http_server", "lb-path=/x")}, "not OK", `tag "lb-path=/x", want it as metadata, not as a tag`},
 		{"all keys as tags", []change{consultest.Tags("lb-protocol=http", "lb-path=/x")}, "not OK", `tag "lb-protocol=http", want it as metadata, not as a tag; tag "lb-path=/x", want`},
 		{"another program's tags", []change{consultest.Tags("http-server", "lb=blue", "urlprefix-/x", "lb-path")}, "", ""},
-		{"a mistyped tag", []change{consultest.Tags("http-server"), consultest.Meta("lb-path", "/x")}, "not OK", `want one of them (it has the tag "http-server": did you mean "http_server"?)`},
+		{"a mistyped tag", []change{consultest.Tags("http-server"), consultest.Meta("lb-path", "/x")}, "not OK", `want lb-protocol or one of the tags "grpc_server" and "http_server" (it has the tag "http-server": did you mean "http_server"?)`},
 
 		{"an unknown protocol", []change{consultest.Meta("lb-protocol", "udp")}, "not OK", `instance "x-1": lb-protocol "udp", want one of ["grpc" "grpcs" "http" "https" "tcp"]`},
-		{"no protocol at all", []change{consultest.Meta("lb-host", "a.test")}, "not OK", `neither lb-protocol nor one of the tags "grpc_server" and "http_server" says what it speaks`},
+		{"no protocol at all", []change{consultest.Meta("lb-host", "a.test")}, "not OK", `its protocol is not known, want lb-protocol or one of the tags "grpc_server" and "http_server"`},
 		{"both tags", []change{consultest.Tags("grpc_server", "http_server")}, "not OK", `it has both tags, "grpc_server" and "http_server", want one of them or lb-protocol`},
 		{"a host with a port", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a.test:80")}, "not OK", `lb-host "a.test:80", want host names like`},
 		{"a wildcard in the middle", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a.*.test")}, "not OK", `lb-host "a.*.test", want host names like`},
 		{"a relative path", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "api")}, "not OK", `lb-path "api", want path prefixes like`},
 		{"a path that nginx never sees", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/a/../b")}, "not OK", `lb-path "/a/../b", want path prefixes like`},
 		{"a path below a method", []change{consultest.Tags("grpc_server"), consultest.Meta("lb-path", "/a/b/c")}, "not OK", `lb-path "/a/b/c", want "/package.Service" or "/package.Service/Method" for gRPC`},
-		{"the balancer's error pages", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lb/404,/.lb/503")}, "not OK", `lb-path "/.lb/404,/.lb/503", want paths outside of "/.lb", which is the balancer's own`},
+		{"the balancer's error pages", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lb/404,/.lb/503")}, "not OK", `lb-path "/.lb/404,/.lb/503", want paths outside of "/.lb", which is reserved for the balancer`},
 		{"the balancer's error pages for gRPC", []change{consultest.Tags("grpc_server"), consultest.Meta("lb-path", "/.lb/502")}, "not OK", `want paths outside of "/.lb"`},
 		{"all of the balancer's paths", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lb/")}, "not OK", `want paths outside of "/.lb"`},
 		{"the balancer's paths, encoded", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/%2elb/404")}, "not OK", `lb-path "/%2elb/404", want path prefixes like`},
 		{"the balancer's paths, with two slashes", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "//.lb/404")}, "not OK", `lb-path "//.lb/404", want path prefixes like`},
 		{"the balancer's paths, by a way around", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/a/../.lb/404")}, "not OK", `lb-path "/a/../.lb/404", want path prefixes like`},
 		{"a path that only begins so", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", "/.lbx")}, "http */.lbx", ""},
-		{"the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "LBCTL.internal")}, "not OK", `lb-host "LBCTL.internal", want host names outside of "lbctl.internal", which is the balancer's own`},
+		{"the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "LBCTL.internal")}, "not OK", `lb-host "LBCTL.internal", want host names outside of "lbctl.internal", which is reserved for the balancer`},
 		{"a name in the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "nobody.u.lbctl.internal")}, "not OK", `want host names outside of "lbctl.internal"`},
 		{"all names in the balancer's domain", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "*.lbctl.internal")}, "not OK", `want host names outside of "lbctl.internal"`},
 		{"a domain that only ends so", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "mylbctl.internal")}, "http mylbctl.internal", ""},
@@ -74,7 +74,7 @@ func TestWhatMakesAServiceABalancedOne(t *testing.T) {
 		{"TCP without a port", []change{consultest.Meta("lb-protocol", "tcp")}, "not OK", `lb-port "", want a port of 1024 to 65535 other than 5000, 8080, 9119, which are taken`},
 		{"TCP on a listener's port", []change{consultest.Meta("lb-port", "8080")}, "not OK", `lb-port "8080", want a port`},
 		{"TCP with a path", []change{consultest.Meta("lb-protocol", "tcp", "lb-port", "6379", "lb-path", "/x")}, "not OK", `lb-protocol "tcp" can't be routed by lb-host or lb-path, want lb-port`},
-		{"a port for HTTP", []change{consultest.Tags("http_server"), consultest.Meta("lb-port", "6379")}, "not OK", `lb-port "6379", want none, for it is for lb-protocol "tcp" only`},
+		{"a port for HTTP", []change{consultest.Tags("http_server"), consultest.Meta("lb-port", "6379")}, "not OK", `lb-port "6379", want none, because only lb-protocol "tcp" has one`},
 		{"too many routes", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a,b,c,d,e,f,g,h,i", "lb-path", "/1,/2,/3,/4,/5,/6,/7,/8")}, "not OK", `9 hosts in lb-host and 8 paths in lb-path make 72 routes, want at most 64`},
 		{"all at once", []change{consultest.Meta("lb-protocol", "x", "lb-version", "!")}, "not OK", `lb-protocol "x", want one of ["grpc" "grpcs" "http" "https" "tcp"]; lb-version "!"`},
 		{"a long value", []change{consultest.Tags("http_server"), consultest.Meta("lb-path", strings.Repeat("x", 512))}, "not OK", `lb-path "` + strings.Repeat("x", 77) + `...", want`},
@@ -127,7 +127,7 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "https", "lb-path", "/two")),
 			consultest.Entry("x", "3", "10.0.0.3", 80, consultest.Meta("lb-protocol", "https", "lb-path", "/three")))
 		assert.Equal(t, "https */three */two", structure(s))
-		assert.Equal(t, []string{`instance "1": lb-protocol "http", but "https" is what most instances of "x" have, want one for all`}, s.Problems)
+		assert.Equal(t, []string{`instance "1": lb-protocol "http" differs from "https" of most instances of "x", want the same for all`}, s.Problems)
 	})
 	t.Run("a tie goes to the first by name", func(t *testing.T) {
 		assert.Equal(t, "grpc default", structure(parse(

@@ -46,7 +46,7 @@ func parseHost(host string, reserved Reserved) (string, error) {
 		return "", errors.New(`host names like "example.com" or "*.example.com", without a port, separated by commas`)
 	}
 	if reserved.ReservedHost(host) {
-		return "", fmt.Errorf("host names outside of %q, which is the balancer's own", reserved.Domain)
+		return "", fmt.Errorf("host names outside of %q, which is reserved for the balancer", reserved.Domain)
 	}
 	return host, nil
 }
@@ -59,7 +59,7 @@ func parsePath(p endpoints.Protocol, path string) (string, error) {
 	}
 	path = strings.TrimSuffix(path, "/")
 	if ReservedPath(path) {
-		return "", fmt.Errorf("paths outside of %q, which is the balancer's own", reservedPath)
+		return "", fmt.Errorf("paths outside of %q, which is reserved for the balancer", reservedPath)
 	}
 	if p.Family() == "grpc" && strings.Count(path, "/") > 2 {
 		return "", errors.New(`"/package.Service" or "/package.Service/Method" for gRPC, separated by commas`)

@@ -200,7 +200,7 @@ func (b *builder) take(service string, c claim, what string) bool {
 	owner, taken := b.claims[c]
 	if taken && owner != service {
 		b.conflict = true
-		b.problem(service, "%s is already served by service %q", what, owner)
+		b.problem(service, "%s belongs to service %q", what, owner)
 		return false
 	}
 	b.claims[c] = service
@@ -233,7 +233,7 @@ func (b *builder) makeHosts() {
 			r.Path = strings.TrimSuffix(r.Path, "/")
 			if metadata.ReservedPath(r.Path) || b.reserved.ReservedHost(r.Host) {
 				b.conflict = true
-				b.problem(p.service, "%s route %q is the balancer's own, and not given to it", family, r)
+				b.problem(p.service, "%s route %q is reserved for the balancer, so the service does not get it", family, r)
 				continue
 			}
 			if !b.take(p.service, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
@@ -260,7 +260,7 @@ func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 		return TCPService{}, false
 	}
 	if slices.Contains(b.reserved.Ports, e.Port) {
-		b.problem(e.Name, "TCP port %d is the balancer's own, and not given to it", e.Port)
+		b.problem(e.Name, "TCP port %d is reserved for the balancer, so the service does not get it", e.Port)
 		return TCPService{}, false
 	}
 	if !b.take(e.Name, claim{family: "tcp", port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {

@@ -123,9 +123,9 @@ func TestAConflictIsAProblem(t *testing.T) {
 	require.Len(t, c.TCP, 1)
 	assert.Equal(t, Listen{"0.0.0.0:7000"}, c.TCP[0].Listen)
 	assert.Equal(t, []Problem{
-		{Subject: "service b", Message: `http route "*/x" is already served by service "a"`},
-		{Subject: "service d", Message: `TCP port 7000 is already served by service "c"`},
-		{Subject: "service f", Message: `http route "*" is already served by service "e"`},
+		{Subject: "service b", Message: `http route "*/x" belongs to service "a"`},
+		{Subject: "service d", Message: `TCP port 7000 belongs to service "c"`},
+		{Subject: "service f", Message: `http route "*" belongs to service "e"`},
 	}, problems)
 }
 

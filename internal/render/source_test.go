@@ -186,7 +186,7 @@ func TestInstancesComeAndGo(t *testing.T) {
 	assert.True(t, hasServer(c, server(7002)))
 	assert.False(t, hasServer(c, server(7001)))
 	assert.Equal(t, "the check of two says: gone", c.Entries[0].FailingCheck())
-	r.awaitProblem("service hello_server", "panic: its only instance does not pass its checks: it is tried, but not the 1 in maintenance")
+	r.awaitProblem("service hello_server", "panic: its only instance that is not in maintenance does not pass its checks: it gets traffic nevertheless")
 	require.NoError(t, consul.Client().Agent().EnableServiceMaintenance("two", "leaving"))
 	c = r.await("without any server", func(c Configuration) bool { return !hasServer(c, server(7002)) })
 	assert.Contains(t, string(c.Files["grpc.conf"]), "return 503;")
