@@ -1,6 +1,6 @@
-// Grpc_client is the demo's client: it calls protos.Ping through the load
-// balancer, once or many times, and says who answered. grpc_client -h has the
-// flags and the exit codes.
+// Grpc_client is the demo's client: it calls protos.Ping through the load balancer, once or
+// many times, and prints which servers answered. grpc_client -h prints the flags and the exit
+// codes.
 //
 // This file is the whole package: `go run grpc_client/main.go -port=5000` works.
 package main

@@ -1,6 +1,6 @@
-// Grpc_server is the demo's server: it answers every call of protos.Ping with
-// "Hello from NAME.", so that a client behind the load balancer sees who served
-// it. grpc_server -h has the settings and the exit codes.
+// Grpc_server is the demo's server: it answers every call of protos.Ping with "Hello from
+// NAME.", so that a client sees which server the load balancer has chosen. grpc_server -h
+// prints the settings and the exit codes.
 //
 // This file is the whole package: `go run grpc_server/main.go` works.
 package main

@@ -24,10 +24,9 @@ import (
 	"lbctl/protos"
 )
 
-const patience = 20 * time.Second // a bound on every wait, far above what any takes
+const patience = 20 * time.Second // bounds every wait, and is much longer than any takes
 
-// pingServer answers call number n, from 1, unary or in a stream, as answer
-// does.
+// pingServer answers call number n, from 1, unary or in a stream, with the result of answer.
 type pingServer struct {
 	protos.UnimplementedPingServer
 	answer func(ctx context.Context, n int) (string, error)
@@ -76,7 +75,7 @@ func serve(t *testing.T, answer func(ctx context.Context, n int) (string, error)
 
 func hello(context.Context, int) (string, error) { return "Hello from blue.", nil }
 
-// client runs grpc_client with args and returns what it says.
+// client runs grpc_client with args and returns its output.
 func client(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -87,7 +86,7 @@ func client(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), events.String()
 }
 
-// clientReport is client with -json, read back.
+// clientReport runs grpc_client with -json, and parses its output.
 func clientReport(t *testing.T, args ...string) (code int, r report, stderr string) {
 	t.Helper()
 	code, stdout, stderr := client(t, append(args, "-json")...)
@@ -142,7 +141,7 @@ func TestNoServer(t *testing.T) {
 	}
 	code, r, stderr := clientReport(t, "-addr", l.Addr().String(), "-n=2", "-stream", "-interval=0s")
 	assert.Equal(t, exitFailed, code)
-	assert.Equal(t, &streams{}, r.Streams, "a stream never opened is none that broke")
+	assert.Equal(t, &streams{}, r.Streams, "a stream that was never opened is not broken")
 	assert.Contains(t, stderr, "first failure: UNAVAILABLE: ")
 }
 
@@ -263,8 +262,8 @@ func TestBrokenStreamsAreReportedAndReplaced(t *testing.T) {
 		err  error
 		want string
 	}{
-		"an error":           {status.Error(codes.Unavailable, "going away"), "UNAVAILABLE: going away"},
-		"an end unasked for": {io.EOF, "UNKNOWN: the server ended the stream"},
+		"an error":              {status.Error(codes.Unavailable, "going away"), "UNAVAILABLE: going away"},
+		"the end of the stream": {io.EOF, "UNKNOWN: the server ended the stream"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, addr := serve(t, func(_ context.Context, n int) (string, error) {
@@ -279,7 +278,7 @@ func TestBrokenStreamsAreReportedAndReplaced(t *testing.T) {
 			assert.Equal(t, &streams{Opened: 2, Broken: 1}, r.Streams)
 			assert.Equal(t, test.want, r.Failures[0].Code+": "+r.Failures[0].Example)
 			assert.Regexp(t, `\+\d+\.\d\ds  stream broke after \d+\.\d\ds and 2 answers: `+test.want+"\n", stderr)
-			assert.NotContains(t, stderr, "first failure", "the broken stream was reported already")
+			assert.NotContains(t, stderr, "first failure", "the broken stream has been reported already")
 
 			code, stdout, _ := client(t, "-addr", addr, "-stream", "-n=2", "-interval=0s", "-quiet")
 			assert.Equal(t, exitAnswered, code)
@@ -292,7 +291,7 @@ func TestStreamThatEndsBadlyIsBroken(t *testing.T) {
 	s, addr := serve(t, hello)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	// The server goes away after the last answer: only closing can tell.
+	// The server ends the stream after the last answer; only closing it shows that.
 	answered := writerFunc(func(b []byte) {
 		if strings.Contains(string(b), "first answer") {
 			s.Stop()

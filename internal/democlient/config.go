@@ -12,40 +12,40 @@ import (
 	"time"
 )
 
-const help = `grpc_client calls protos.Ping and says who answered.
+const help = `grpc_client calls protos.Ping and prints which servers answered.
 
 Usage:
   grpc_client [flags]
 
-Where to
+Target
   -port PORT           port on localhost, or on the host of -addr (default 5000)
   -addr ADDRESS        HOST, HOST:PORT, or a gRPC target such as dns:///lb:5000
                        or unix:/run/lb.sock (default localhost)
-  -authority NAME      host name to ask for, to choose a route by host
+  -authority NAME      host name of the calls, which chooses a route by host
 
-How many
-  -n CALLS             calls in all, 0 for no bound (default 1; no bound with
+Calls
+  -n CALLS             number of calls, 0 for no limit (default 1; no limit with
                        -duration or -stream)
-  -c WORKERS           calls at a time (default 1)
-  -interval DURATION   between the starts of a worker's calls (default 0s, one
+  -c WORKERS           concurrent calls (default 1)
+  -interval DURATION   time between starts of a worker's calls (default 0s, one
                        after the other; 1s with -stream)
   -duration DURATION   start no call after this long
-  -timeout DURATION    for each answer (default 5s)
+  -timeout DURATION    time limit for each answer (default 5s)
   -connections COUNT   connections to spread the workers over (default 1)
   -stream              each worker keeps one stream open; a call is then a
                        message and its answer. After a failure it opens another.
 
 Output
-  -json                the summary as JSON, for one call too
-  -quiet               tell nothing on standard error while calls are made
+  -json                print the summary as JSON, even for one call
+  -quiet               print no events on standard error
 
-One call prints its answer. More print a summary, and meanwhile on standard
-error who answers for the first time, each code's first failure, and every
-broken stream. Ctrl-C ends the calls, not the summary.
+One call prints its answer. More calls print a summary at the end, and events on
+standard error: the first answer of each server, the first failure with each
+code, and each broken stream. Ctrl-C ends the calls and prints the summary.
 
 Exit codes:
   0  every call was answered
-  1  a call failed, a stream broke, or nothing was answered
+  1  a call failed, a stream broke, or no call was answered
   2  a flag is wrong
 
 JSON fields:
@@ -54,23 +54,23 @@ JSON fields:
   answers[]   from, calls, first, last         most calls first
   failures[]  code, calls, example, first, last
   latency     min_ms, p50_ms, p90_ms, p99_ms, max_ms   of answered calls;
-              null when there are none
+              null if there are none
   streams     opened, broken                   with -stream only
 Times are RFC 3339 in UTC, codes are gRPC's names (UNAVAILABLE). Percentiles
 are exact to 1%.
 
 Examples:
   grpc_client -port=5000                          one call
-  grpc_client -n 1000 -c 8                        who gets how many of 1000 calls?
+  grpc_client -n 1000 -c 8                        how are 1000 calls spread?
   grpc_client -duration 1m -interval 50ms -c 4    watch a service being scaled
   grpc_client -stream -c 10 -duration 5m          do streams survive reloads?
   grpc_client -authority api.example.com          a route by host
 `
 
-// config is what the flags say.
+// config has the values of the flags.
 type config struct {
-	target      string // as gRPC takes it
-	authority   string // "" for the target's own
+	target      string // a gRPC target
+	authority   string // "": the target's own
 	calls       int    // 0 is no bound
 	workers     int
 	connections int
@@ -82,8 +82,7 @@ type config struct {
 	quiet       bool
 }
 
-// parse reads args. It returns flag.ErrHelp when help is asked for, and
-// otherwise all mistakes at once.
+// parse reads args. It returns flag.ErrHelp for -h; otherwise its error has all mistakes.
 func parse(args []string) (config, error) {
 	cfg := config{calls: 1, workers: 1, connections: 1, timeout: 5 * time.Second}
 	var addr string
@@ -100,7 +99,7 @@ func parse(args []string) (config, error) {
 		}
 		problems = append(problems, err)
 		if flags.NArg() == len(rest) {
-			return cfg, errors.Join(problems...) // not even a flag: no going on after it
+			return cfg, errors.Join(problems...) // bad syntax: the rest of the arguments can't be parsed
 		}
 	}
 	if flags.NArg() > 0 {
@@ -125,11 +124,10 @@ func parse(args []string) (config, error) {
 	return cfg, errors.Join(problems...)
 }
 
-// flags returns what sets c, addr and port from a command line. The flags'
-// text is in help, in an order that reads well.
+// flags returns a FlagSet that sets c, addr and port. help has the text about the flags.
 func (c *config) flags(addr *string, port *int) *flag.FlagSet {
 	flags := flag.NewFlagSet("grpc_client", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints errors and help, each to its own place
+	flags.SetOutput(io.Discard) // Main prints errors and help
 	flags.Func("port", "", setNumber(port, 1, 65535))
 	flags.StringVar(addr, "addr", "", "")
 	flags.StringVar(&c.authority, "authority", "", "")
@@ -167,7 +165,7 @@ func setDuration(d *time.Duration, least time.Duration) func(string) error {
 	}
 }
 
-// target puts -addr and -port together. The port goes with a host only.
+// target returns the gRPC target for -addr and -port. Only a host can have a port.
 func target(addr string, port int, portGiven bool) (string, error) {
 	if addr == "" {
 		addr = "localhost"
@@ -185,7 +183,7 @@ func target(addr string, port int, portGiven bool) (string, error) {
 		}
 	}
 	if whole && portGiven {
-		return "", fmt.Errorf("-addr %q says it all, leave out -port %d", addr, port)
+		return "", fmt.Errorf("-addr %q already has the port, leave out -port %d", addr, port)
 	}
 	if whole {
 		return addr, nil

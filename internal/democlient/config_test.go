@@ -65,11 +65,11 @@ func TestParse(t *testing.T) {
 			args: []string{"-stream"},
 			want: with(func(c *config) { c.stream = true; c.calls = 0; c.interval = time.Second }),
 		},
-		"streams as told": {
+		"streams with all options": {
 			args: []string{"-stream", "-n=7", "-interval=0s"},
 			want: with(func(c *config) { c.stream = true; c.calls = 7 }),
 		},
-		"the rest": {
+		"all other flags": {
 			args: []string{"-authority=a.example", "-connections=2", "-interval=1ms", "-timeout=1s", "-json", "-quiet"},
 			want: with(func(c *config) {
 				c.authority, c.connections, c.interval, c.timeout = "a.example", 2, time.Millisecond, time.Second
@@ -93,9 +93,9 @@ func TestParseReportsEveryMistake(t *testing.T) {
 		"a number":            {[]string{"-port=0"}, []string{`invalid value "0" for flag -port: want a whole number from 1 to 65535`}},
 		"a duration":          {[]string{"-timeout=0s"}, []string{`invalid value "0s" for flag -timeout: want a duration such as`}},
 		"an address's port":   {[]string{"-addr=lb:http"}, []string{`invalid value "lb:http" for flag -addr: port "http"`}},
-		"two ports":           {[]string{"-addr=lb:1", "-port=2"}, []string{`-addr "lb:1" says it all, leave out -port 2`}},
+		"two ports":           {[]string{"-addr=lb:1", "-port=2"}, []string{`-addr "lb:1" already has the port, leave out -port 2`}},
 		"a target and a port": {[]string{"-addr=unix:/x", "-port=2"}, []string{"leave out -port 2"}},
-		"not even a flag":     {[]string{"-n=x", "-="}, []string{"flag -n", "bad flag syntax: -="}},
+		"bad flag syntax":     {[]string{"-n=x", "-="}, []string{"flag -n", "bad flag syntax: -="}},
 		"several": {
 			[]string{"-colour=red", "-n", "many", "-c=0", "-interval=soon", "stray"},
 			[]string{"-colour", `"many" for flag -n`, `"0" for flag -c`, `"soon" for flag -interval`, `unexpected argument "stray"`},

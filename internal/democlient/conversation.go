@@ -14,22 +14,21 @@ import (
 
 var errTimeout = errors.New("no answer in time")
 
-// conversation exchanges messages over one stream, and opens another when it
-// broke. It is used by one goroutine.
+// conversation exchanges messages over one stream, and opens another one if that breaks. One
+// goroutine at a time may use it.
 type conversation struct {
 	client  protos.PingClient
-	timeout time.Duration // for each answer, and for a good end
+	timeout time.Duration // for each answer, and for the end of the stream
 	rec     *recorder
 
-	stream  protos.Ping_StreamClient // nil when there is none
+	stream  protos.Ping_StreamClient // nil if there is none
 	ctx     context.Context          // the stream's
 	cancel  context.CancelCauseFunc
 	opened  time.Time
 	answers int // over this stream
 }
 
-// exchange sends a message and waits for its answer. After an error the stream
-// is gone.
+// exchange sends a message and waits for its answer. After an error there is no stream.
 func (c *conversation) exchange() (string, error) {
 	if c.stream == nil {
 		c.ctx, c.cancel = context.WithCancelCause(context.Background())
@@ -43,7 +42,7 @@ func (c *conversation) exchange() (string, error) {
 			c.opened, c.answers = time.Now(), 0
 			c.rec.streamOpened()
 		}
-		// io.EOF says that the stream is over: then Recv knows why.
+		// io.EOF means that the stream has ended; Recv returns the reason.
 		if err := c.stream.Send(request()); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
@@ -61,7 +60,7 @@ func (c *conversation) exchange() (string, error) {
 	return answer.GetGreeting(), nil
 }
 
-// close ends the stream, if there is one; not ending well is breaking too.
+// close ends the stream, if there is one. If it ends with an error, it counts as broken.
 func (c *conversation) close() {
 	if c.stream == nil {
 		return
@@ -74,15 +73,15 @@ func (c *conversation) close() {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err == nil:
-			return status.Error(codes.Unknown, "the server answered without being asked")
+			return status.Error(codes.Unknown, "the server sent an answer without a message")
 		default:
 			return err
 		}
 	}))
 }
 
-// inTime does f, whose error is DEADLINE_EXCEEDED when it takes longer than
-// the timeout. A stream's own deadline would be one for the whole stream.
+// inTime calls f, and returns DEADLINE_EXCEEDED if f takes longer than the timeout. A
+// deadline of the stream's context would apply to the whole stream.
 func (c *conversation) inTime(f func() error) error {
 	timer := time.AfterFunc(c.timeout, func() { c.cancel(errTimeout) })
 	err := f()
@@ -92,7 +91,7 @@ func (c *conversation) inTime(f func() error) error {
 	return err
 }
 
-// drop forgets the stream, which broke if there is an error.
+// drop forgets the stream. With an error, the stream counts as broken.
 func (c *conversation) drop(err error) {
 	if err != nil && c.stream != nil {
 		c.rec.streamBroke(time.Since(c.opened), c.answers, err)

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets whose width is less than 1% of what
-// they hold, so that a run of hours takes no more memory than one of seconds.
-// The zero value is empty.
+// histogram counts durations in buckets whose width is less than 1% of their durations, so
+// that a long run needs no more memory than a short one. The zero value is empty.
 type histogram struct {
 	counts   [64 << bucketBits]int
 	total    int
@@ -27,8 +26,8 @@ func (h *histogram) add(d time.Duration) {
 	h.total++
 }
 
-// percentile is a duration that p percent of those added do not exceed: the
-// upper end of the bucket of the nearest rank. p is from 1 to 100.
+// percentile returns a duration that p percent of the added ones do not exceed: the upper end
+// of the bucket of the nearest rank. p is from 1 to 100.
 func (h *histogram) percentile(p int) time.Duration {
 	rank := (h.total*p + 99) / 100
 	for i, n := range h.counts {
@@ -39,7 +38,7 @@ func (h *histogram) percentile(p int) time.Duration {
 	return h.max
 }
 
-// summary is nil when nothing was added.
+// summary returns nil if the histogram is empty.
 func (h *histogram) summary() *latency {
 	if h.total == 0 {
 		return nil
@@ -53,15 +52,15 @@ func (h *histogram) summary() *latency {
 	}
 }
 
-// bucket numbers the first 1<<bucketBits nanoseconds one by one, and from there
-// on keeps the highest bucketBits+1 bits.
+// bucket returns the number of a duration's bucket. The first 1<<bucketBits nanoseconds have
+// a bucket each; above, a bucket has the durations with the same highest bucketBits+1 bits.
 func bucket(d time.Duration) int {
 	n := uint64(d)
 	shift := max(0, bits.Len64(n)-bucketBits-1)
 	return shift<<bucketBits + int(n>>shift)
 }
 
-// upperEnd is the longest duration of the bucket.
+// upperEnd returns the longest duration of the bucket.
 func upperEnd(i int) time.Duration {
 	shift := max(0, i>>bucketBits-1)
 	n := i - shift<<bucketBits

@@ -15,9 +15,9 @@ import (
 	"lbctl/protos"
 )
 
-// load makes the calls of cfg and returns what came of them. It starts no call
-// once ctx is done; those in flight go on until they are answered or time out.
-// It fails only when cfg's target is none; a call that fails is in the report.
+// load makes the calls of cfg and returns the report. When ctx is done it starts no more
+// calls; those in flight go on until they are answered or time out. Its error is about an
+// invalid target; failed calls are in the report.
 func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 	clients := make([]protos.PingClient, cfg.connections)
 	for i := range clients {
@@ -43,7 +43,7 @@ func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 			client: clients[i%len(clients)],
 			cfg:    cfg,
 			rec:    rec,
-			// Workers take turns within an interval: an even load, not a burst.
+			// The workers start at different times, so that the load is even.
 			start: rec.started.Add(cfg.interval / time.Duration(cfg.workers) * time.Duration(i)),
 		}
 		workers.Go(func() { w.run(ctx, take) })
@@ -52,14 +52,14 @@ func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 	return rec.report(time.Now()), nil
 }
 
-// dial returns a connection that is made with the first call.
+// dial returns a connection, which is opened by the first call.
 func dial(cfg config) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithNoProxy(), // the balancer is what is asked, never a web proxy before it
+		grpc.WithNoProxy(), // a web proxy must not stand before the balancer
 		grpc.WithConnectParams(grpc.ConnectParams{
-			// gRPC's own back-off grows to two minutes: the outage measured
-			// would be the client's.
+			// gRPC's default back-off grows to two minutes, which would lengthen every
+			// measured outage.
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
@@ -89,7 +89,7 @@ func (w *worker) run(ctx context.Context, take func() bool) {
 		begun := time.Now()
 		answer, err := call()
 		w.rec.call(begun, time.Since(begun), answer, err)
-		// Late calls are not made up for: they would come as a burst.
+		// Missed calls are not made later, because they would be a burst.
 		next = later(next.Add(w.cfg.interval), time.Now())
 	}
 }
@@ -105,7 +105,7 @@ func request() *protos.PingMessage {
 	return &protos.PingMessage{Greeting: "Hello from grpc_client."}
 }
 
-// sleepUntil reports whether t came before the end of ctx.
+// sleepUntil waits until t, and returns false if ctx was done before.
 func sleepUntil(ctx context.Context, t time.Time) bool {
 	if ctx.Err() != nil {
 		return false

@@ -1,11 +1,10 @@
-// Package democlient is the demo's client, the command grpc_client: it calls
-// protos.Ping through the load balancer, once or many times, and says who answered.
+// Package democlient is the demo's client, the command grpc_client: it calls protos.Ping
+// through the load balancer, once or many times, and prints which servers answered.
 //
-// One call prints the answer. More calls print a summary: the answers by
-// server, the failures by gRPC code, the latencies. With -json the summary is
-// one JSON object, whose fields are those of [report]. What happens meanwhile
-// (a server's first answer, a code's first failure, a broken stream) is reported
-// on standard error. grpc_client -h has the flags and the exit codes.
+// One call prints the answer. More calls print a summary: the answers by server, the failures
+// by gRPC code, the latencies. With -json the summary is one JSON object, whose fields are
+// those of [report]. Events (a server's first answer, a code's first failure, a broken stream)
+// go to standard error. grpc_client -h prints the flags and the exit codes.
 package democlient
 
 import (
@@ -20,12 +19,12 @@ import (
 // The exit codes, a promise made in the help text.
 const (
 	exitAnswered = 0 // every call was answered
-	exitFailed   = 1 // a call failed, a stream broke, or nothing was answered
+	exitFailed   = 1 // a call failed, a stream broke, or no call was answered
 	exitUsage    = 2 // a flag is wrong
 )
 
-// Main makes the calls that args ask for, starts no new ones once ctx is done,
-// and returns the exit code.
+// Main makes the calls that args ask for and returns the exit code. When ctx is done it
+// starts no more calls.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cfg, err := parse(args)
 	switch {

@@ -15,40 +15,40 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// report is what came of the calls. Its JSON fields are a promise: new ones
-// may come, these stay as they are.
+// report is the result of the calls. Its JSON fields are stable: new ones may be added, but
+// these don't change.
 type report struct {
 	Target         string    `json:"target"`
-	Authority      string    `json:"authority,omitempty"` // as asked for with -authority
+	Authority      string    `json:"authority,omitempty"` // the value of -authority
 	Mode           string    `json:"mode"`                // "unary" or "stream"
 	Started        time.Time `json:"started"`             // UTC, as all times here
-	Seconds        float64   `json:"seconds"`             // from the start until all calls and streams were over
+	Seconds        float64   `json:"seconds"`             // until all calls and streams had ended
 	Calls          int       `json:"calls"`               // answered and failed; in a stream a message is a call
 	Answered       int       `json:"answered"`
 	Failed         int       `json:"failed"`
 	CallsPerSecond float64   `json:"calls_per_second"`
-	Answers        []answers `json:"answers"`  // by server: most calls first, then by name
-	Failures       []failure `json:"failures"` // by code: most calls first, then by name
+	Answers        []answers `json:"answers"`  // by server, sorted by calls (most first), then by name
+	Failures       []failure `json:"failures"` // by code, sorted by calls (most first), then by name
 	Latency        *latency  `json:"latency"`  // null when no call was answered
 	Streams        *streams  `json:"streams,omitempty"`
 }
 
-// answers are those of one server.
+// answers counts the answers of one server.
 type answers struct {
-	From  string    `json:"from"` // NAME of "Hello from NAME.", the whole answer if it reads otherwise
+	From  string    `json:"from"` // NAME of "Hello from NAME.", or the whole answer if it has another form
 	Calls int       `json:"calls"`
 	First time.Time `json:"first"` // when the first answer came
 	Last  time.Time `json:"last"`
 
-	greeting string // as it came
+	greeting string // the whole answer
 }
 
-// failure is what failed with one gRPC code.
+// failure counts the calls that failed with one gRPC code.
 type failure struct {
 	Code    string    `json:"code"` // gRPC's name: UNAVAILABLE, DEADLINE_EXCEEDED, ...
 	Calls   int       `json:"calls"`
-	Example string    `json:"example"` // the message of the first one
-	First   time.Time `json:"first"`   // when the first call had failed
+	Example string    `json:"example"` // the message of the first failure
+	First   time.Time `json:"first"`   // when the first call failed
 	Last    time.Time `json:"last"`
 }
 
@@ -61,18 +61,18 @@ type latency struct {
 	Max float64 `json:"max_ms"`
 }
 
-// streams is how the streams of -stream fared.
+// streams counts the streams of -stream.
 type streams struct {
 	Opened int `json:"opened"`
-	Broken int `json:"broken"` // of those opened, ended otherwise than by the client
+	Broken int `json:"broken"` // of the opened ones, those that the client did not end
 }
 
-// ok reports whether there were answers and nothing else.
+// ok reports whether there were answers, no failures and no broken streams.
 func (r report) ok() bool {
 	return r.Answered > 0 && r.Failed == 0 && (r.Streams == nil || r.Streams.Broken == 0)
 }
 
-// recorder collects what the workers see, and tells events as they happen.
+// recorder collects the results of the workers, and prints events.
 type recorder struct {
 	cfg     config
 	started time.Time
@@ -97,7 +97,7 @@ func newRecorder(cfg config, events io.Writer) *recorder {
 	}
 }
 
-// call records one call that began then and took that long.
+// call records one call with its start and duration.
 func (r *recorder) call(begun time.Time, took time.Duration, greeting string, err error) {
 	ended := begun.Add(took)
 	r.mu.Lock()
@@ -108,7 +108,7 @@ func (r *recorder) call(begun time.Time, took time.Duration, greeting string, er
 		if f == nil {
 			f = &failure{Code: codeName(s.Code()), Example: s.Message(), First: ended.UTC()}
 			r.failures[s.Code()] = f
-			if !r.reported[s.Code()] { // a broken stream was reported already
+			if !r.reported[s.Code()] { // a broken stream has been reported already
 				r.event(ended, "first failure: %s", describe(err))
 			}
 		}
@@ -141,13 +141,13 @@ func (r *recorder) streamBroke(after time.Duration, answered int, err error) {
 	r.event(time.Now(), "stream broke after %s and %s: %s", seconds(after), count(answered, "answer"), describe(err))
 }
 
-// event tells what happened, with the time since the start. Nothing is lost
-// with an event that can't be written.
+// event prints an event with the time since the start. It ignores a write error, since the
+// report has the same facts.
 func (r *recorder) event(at time.Time, format string, args ...any) {
 	_, _ = fmt.Fprintf(r.events, "%9s  %s\n", "+"+seconds(at.Sub(r.started)), fmt.Sprintf(format, args...))
 }
 
-// report sums up what was recorded until now.
+// report returns the report so far.
 func (r *recorder) report(now time.Time) report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,7 +186,7 @@ func (r *recorder) report(now time.Time) report {
 	return out
 }
 
-// from is NAME of "Hello from NAME.", and any other greeting as it is.
+// from returns NAME of "Hello from NAME.", and any other greeting unchanged.
 func from(greeting string) string {
 	if name, ok := strings.CutPrefix(greeting, "Hello from "); ok {
 		if name, ok := strings.CutSuffix(name, "."); ok && name != "" {
@@ -196,25 +196,25 @@ func from(greeting string) string {
 	return greeting
 }
 
-// describe is the error of a call as people read it: "UNAVAILABLE: no healthy
+// describe returns the error of a call for people, such as "UNAVAILABLE: no healthy
 // instance".
 func describe(err error) string {
 	s := status.Convert(err)
 	return codeName(s.Code()) + ": " + s.Message()
 }
 
-// codeName is gRPC's name of the code, where Go has one of its own:
-// DEADLINE_EXCEEDED, not DeadlineExceeded.
+// codeName returns gRPC's name of the code, which differs from Go's: DEADLINE_EXCEEDED, not
+// DeadlineExceeded.
 func codeName(c codes.Code) string {
 	return code.Code(c).String()
 }
 
-// rounded is x to three digits after the point: no one reads further.
+// rounded returns x rounded to three digits after the point.
 func rounded(x float64) float64 {
 	return math.Round(x*1000) / 1000
 }
 
-// latest is the later one, for calls are recorded by many workers.
+// latest returns the later time. Workers do not record their calls in order.
 func latest(last, t time.Time) time.Time {
 	return later(last, t.UTC())
 }

@@ -30,8 +30,8 @@ func golden(t *testing.T, name string, got []byte) {
 	assert.Equal(t, string(want), string(got), "run go test -update if the change of %s is meant", path)
 }
 
-// TestGolden pins the JSON fields, which are a promise, and the look of the
-// summary and the events.
+// TestGolden compares the JSON, whose fields are stable, the summary and the events with
+// golden files.
 func TestGolden(t *testing.T) {
 	start := time.Date(2026, 5, 1, 9, 12, 3, 0, time.UTC)
 	for name, test := range map[string]struct {

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// writeAnswer writes the answer of a single call to stdout, its failure to
-// stderr.
+// writeAnswer writes the answer of a single call to stdout, or its failure to stderr.
 func writeAnswer(stdout, stderr io.Writer, r report) error {
 	for _, a := range r.Answers {
 		if _, err := fmt.Fprintln(stdout, a.greeting); err != nil {
@@ -49,7 +48,7 @@ func writeSummary(w io.Writer, r report) error {
 	return err
 }
 
-// count is "1 call" or "2 calls".
+// count returns "1 call" or "2 calls".
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -61,7 +60,7 @@ func seconds(d time.Duration) string {
 	return fmt.Sprintf("%.2fs", d.Seconds())
 }
 
-// short writes milliseconds with as many digits as matter.
+// short formats milliseconds with the significant digits.
 func short(ms float64) string {
 	switch {
 	case ms < 1:

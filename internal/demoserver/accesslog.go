@@ -15,9 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// accessLog writes a line for each call when it is over, and counts those in
-// flight. Calls of the health service are logged at debug: there is one every
-// few seconds from everyone who balances.
+// accessLog logs each call at its end, and counts the calls in flight. It logs calls of the
+// health service at debug, because each balancer makes one every few seconds.
 type accessLog struct {
 	logger   *slog.Logger
 	inFlight atomic.Int64
@@ -38,7 +37,7 @@ func (a *accessLog) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 	return err
 }
 
-// begin counts the call in and returns what counts it out and logs it.
+// begin counts a call, and returns the function that ends and logs it.
 func (a *accessLog) begin(ctx context.Context, method string) func(error, ...slog.Attr) {
 	start := time.Now()
 	a.inFlight.Add(1)
@@ -57,7 +56,7 @@ func (a *accessLog) begin(ctx context.Context, method string) func(error, ...slo
 			slog.String("code", code.Code(status.Code(err)).String()),
 			slog.Duration("took", time.Since(start)),
 		}, more...)
-		// Behind a balancer the peer is the balancer; this is the address of its client.
+		// Behind a balancer, the peer is the balancer, and this is the address of its client.
 		if from := metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"); len(from) > 0 {
 			attrs = append(attrs, slog.String("forwarded_for", strings.Join(from, ", ")))
 		}
@@ -75,8 +74,8 @@ func peerAddress(ctx context.Context) string {
 	return ""
 }
 
-// countedStream counts the messages that went through. A handler may send and
-// receive on two goroutines.
+// countedStream counts the messages of a stream. A handler may send and receive in two
+// goroutines.
 type countedStream struct {
 	grpc.ServerStream
 	received, sent atomic.Int64

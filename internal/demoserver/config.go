@@ -17,31 +17,31 @@ Usage:
   grpc_server [flags]
 
 Flags                  Environment              Default
-  -listen ADDRESS      GRPC_SERVER_LISTEN       :7777      host:port to serve on; port 0 takes a free one
-  -name NAME           GRPC_SERVER_NAME         host name  who the answers come from
+  -listen ADDRESS      GRPC_SERVER_LISTEN       :7777      host:port to listen on; port 0 chooses a free one
+  -name NAME           GRPC_SERVER_NAME         host name  the name in the answers
   -delay DURATION      GRPC_SERVER_DELAY        0s         wait before each answer
-  -notice DURATION     GRPC_SERVER_NOTICE       0s         when stopping: still take calls this long after
-                                                           saying NOT_SERVING, for watchers to notice
-  -drain DURATION      GRPC_SERVER_DRAIN        10s        when stopping: let calls in flight take this long
+  -notice DURATION     GRPC_SERVER_NOTICE       0s         when stopping: accept calls for this long after
+                                                           NOT_SERVING, so that watchers notice
+  -drain DURATION      GRPC_SERVER_DRAIN        10s        when stopping: time for calls in flight to end
   -log-level LEVEL     GRPC_SERVER_LOG_LEVEL    info       debug, info, warn, error; debug shows health checks
   -log-format FORMAT   GRPC_SERVER_LOG_FORMAT   text       text, json
 
-A flag wins over its variable. Durations are written 250ms, 10s, 1m30s.
+A flag wins over its variable. Durations have the form 250ms, 10s, 1m30s.
 
 Services:
   protos.Ping             SayHello (one answer) and Stream (one answer per message)
   grpc.health.v1.Health   for "" and "protos.Ping"
   reflection              for grpcurl and the like
 
-Stopping: on SIGTERM or SIGINT health turns NOT_SERVING, -notice passes, new
-calls are refused and those in flight finish; what is still running after
--drain is cut off. A second signal ends the process at once.
+Stopping: on SIGTERM or SIGINT the health service reports NOT_SERVING. After
+-notice the server refuses new calls and lets those in flight finish. After
+-drain it cuts off the rest. A second signal ends the process at once.
 
 Exit codes:
-  0  stopped when asked to, every call answered
+    0  stopped by a signal, every call answered
   1  could not listen or serve
   2  a flag or variable is wrong
-  3  stopped when asked to, calls in flight were cut off
+    3  stopped by a signal, calls in flight were cut off
 
 Examples:
   grpc_server                                    answer on port 7777
@@ -49,7 +49,7 @@ Examples:
   grpc_server -delay 2s -drain 30s               slow answers, and time to finish them
 `
 
-// config is what flags and environment say.
+// config has the values of the flags and the environment.
 type config struct {
 	listen    string
 	name      string
@@ -60,8 +60,8 @@ type config struct {
 	logFormat string
 }
 
-// parse reads the environment, then args, which win. It returns flag.ErrHelp
-// when help is asked for, and otherwise all mistakes at once.
+// parse reads the environment, then args, which win. It returns flag.ErrHelp for -h;
+// otherwise its error has all mistakes.
 func parse(args []string, lookup func(string) (string, bool)) (config, error) {
 	var cfg config
 	flags := cfg.flags()
@@ -69,7 +69,7 @@ func parse(args []string, lookup func(string) (string, bool)) (config, error) {
 	flags.VisitAll(func(f *flag.Flag) {
 		value, ok := lookup(variable(f.Name))
 		if !ok || value == "" {
-			return // empty is unset: compose files pass variables on so
+			return // an empty variable counts as not set, because compose files pass unset ones on as empty
 		}
 		if err := flags.Set(f.Name, value); err != nil {
 			problems = append(problems, fmt.Errorf("invalid value %q for variable %s: %w", value, variable(f.Name), err))
@@ -85,7 +85,7 @@ func parse(args []string, lookup func(string) (string, bool)) (config, error) {
 		}
 		problems = append(problems, err)
 		if flags.NArg() == len(rest) {
-			return cfg, errors.Join(problems...) // not even a flag: no going on after it
+			return cfg, errors.Join(problems...) // bad syntax: the rest of the arguments can't be parsed
 		}
 	}
 	if flags.NArg() > 0 {
@@ -100,12 +100,12 @@ func parse(args []string, lookup func(string) (string, bool)) (config, error) {
 	return cfg, errors.Join(problems...)
 }
 
-// flags sets c to the defaults and returns what changes it. The flags' text is
-// in help, in an order that reads well.
+// flags sets c to the defaults and returns a FlagSet that changes it. help has the text about
+// the flags.
 func (c *config) flags() *flag.FlagSet {
 	*c = config{listen: ":7777", drain: 10 * time.Second, logFormat: "text"}
 	flags := flag.NewFlagSet("grpc_server", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints errors and help, each to its own place
+	flags.SetOutput(io.Discard) // Main prints errors and help
 	flags.StringVar(&c.listen, "listen", c.listen, "")
 	flags.StringVar(&c.name, "name", c.name, "")
 	flags.Func("delay", "", setDuration(&c.delay))
@@ -138,8 +138,7 @@ func setDuration(d *time.Duration) func(string) error {
 	}
 }
 
-// variable is the environment variable of the flag: log-level is
-// GRPC_SERVER_LOG_LEVEL.
+// variable returns the environment variable of a flag: GRPC_SERVER_LOG_LEVEL for log-level.
 func variable(flag string) string {
 	return "GRPC_SERVER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }

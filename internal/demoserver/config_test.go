@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// environment is a LookupEnv of "NAME=value" pairs.
+// environment returns a LookupEnv for "NAME=value" pairs.
 func environment(pairs ...string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		for _, pair := range pairs {
@@ -70,7 +70,7 @@ func TestParseReportsEveryMistake(t *testing.T) {
 		want []string
 	}{
 		"a stray argument": {args: []string{"7777"}, want: []string{`unexpected argument "7777"`}},
-		"not even a flag":  {args: []string{"-name=x", "-=", "-delay=x"}, want: []string{"bad flag syntax: -="}},
+		"bad flag syntax":  {args: []string{"-name=x", "-=", "-delay=x"}, want: []string{"bad flag syntax: -="}},
 		"a flag's value":   {args: []string{"-drain", "10"}, want: []string{`invalid value "10" for flag -drain: want a duration such as`}},
 		"a negative value": {args: []string{"-delay=-1s"}, want: []string{`invalid value "-1s" for flag -delay: want a duration`}},
 		"a variable's value": {

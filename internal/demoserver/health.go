@@ -10,14 +10,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// healthServer is gRPC's own health service, with watches that can be ended:
-// otherwise a single watcher holds up a graceful stop until its timeout.
+// healthServer is gRPC's health service with watches that can be ended. Otherwise a single
+// watcher would delay a graceful stop until its timeout.
 type healthServer struct {
 	*health.Server
 	ending chan struct{}
 }
 
-// newHealthServer says SERVING for the services.
+// newHealthServer returns a health service that reports SERVING for the services.
 func newHealthServer(services ...string) *healthServer {
 	h := &healthServer{Server: health.NewServer(), ending: make(chan struct{})}
 	for _, service := range services {
@@ -26,8 +26,8 @@ func newHealthServer(services ...string) *healthServer {
 	return h
 }
 
-// endWatches ends every watch, once its watcher knows that the service does
-// not serve. It is called once, after Shutdown.
+// endWatches ends every watch after its watcher has got NOT_SERVING. Call it once, after
+// Shutdown.
 func (h *healthServer) endWatches() { close(h.ending) }
 
 func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
@@ -50,8 +50,8 @@ func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.H
 	return status.Error(codes.Unavailable, "the server is stopping")
 }
 
-// watch is a stream of Watch with a context of its own; notified is closed once it
-// has sent anything but SERVING.
+// watch is a stream of Watch with its own context. notified is closed once the stream has sent
+// another status than SERVING.
 type watch struct {
 	healthpb.Health_WatchServer
 	ctx      context.Context

@@ -1,12 +1,11 @@
-// Package demoserver is the demo's server, the command grpc_server: it answers
-// every call of protos.Ping with "Hello from NAME.", so that a client behind the
-// load balancer sees who served it.
+// Package demoserver is the demo's server, the command grpc_server: it answers every call of
+// protos.Ping with "Hello from NAME.", so that a client sees which server the load balancer
+// has chosen.
 //
-// Beside protos.Ping it offers the standard health service, for "" (the whole
-// server) and "protos.Ping", and reflection. It writes one log line per call
-// to standard error. Asked to stop (SIGTERM, SIGINT), it says NOT_SERVING,
-// lets the calls in flight finish, and cuts off those that take too long;
-// grpc_server -h has the details, the settings and the exit codes.
+// Beside protos.Ping it has gRPC's health service, for "" (the whole server) and
+// "protos.Ping", and reflection. It writes one log line for each call to standard error. On
+// SIGTERM or SIGINT it reports NOT_SERVING, lets the calls in flight finish, and cuts off those
+// that take too long. grpc_server -h prints the details, the settings and the exit codes.
 package demoserver
 
 import (
@@ -21,14 +20,14 @@ import (
 
 // The exit codes, a promise made in the help text.
 const (
-	exitStopped = 0 // asked to stop, and every call got its answer
+	exitStopped = 0 // stopped by a signal, every call answered
 	exitFailed  = 1 // could not listen or serve
 	exitUsage   = 2 // a flag or variable is wrong
-	exitCutOff  = 3 // asked to stop, and calls were cut off
+	exitCutOff  = 3 // stopped by a signal, calls in flight were cut off
 )
 
-// Main serves until ctx is done and the calls in flight are over, and returns
-// the exit code. The settings are args and what lookup finds in the environment.
+// Main serves until ctx is done and the calls in flight have ended, and returns the exit code.
+// It takes its settings from args, and from the environment through lookup.
 func Main(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
 	cfg, err := parse(args, lookup)
 	switch {

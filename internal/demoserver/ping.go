@@ -12,7 +12,7 @@ import (
 	"lbctl/protos"
 )
 
-// pingServer is protos.Ping: it greets in its name, after a delay.
+// pingServer implements protos.Ping: it answers with its name, after a delay.
 type pingServer struct {
 	protos.UnimplementedPingServer
 	name  string
@@ -40,7 +40,7 @@ func (p *pingServer) Stream(stream protos.Ping_StreamServer) error {
 	}
 }
 
-// greet waits for the delay, or until the caller gives up.
+// greet waits for the delay, or until the caller cancels.
 func (p *pingServer) greet(ctx context.Context) (*protos.PingMessage, error) {
 	if p.delay > 0 {
 		select {

@@ -18,14 +18,13 @@ import (
 	"lbctl/protos"
 )
 
-// errCutOff says that the server stopped as asked, but not every call in
-// flight was over in time.
+// errCutOff means that the server stopped, but some calls in flight did not end in time.
 var errCutOff = errors.New("calls in flight were cut off")
 
-// serve answers calls on l until ctx is done, then stops: NOT_SERVING, notice,
-// graceful stop, and after the drain period a hard one. It closes l. The error
-// is nil when every call got its answer, errCutOff when some did not, and
-// otherwise says why serving ended by itself.
+// serve answers calls on l until ctx is done. Then it reports NOT_SERVING, waits for the
+// notice, stops gracefully, and after the drain cuts off the rest. It closes l. The error is
+// nil if every call got its answer, and errCutOff if some did not. Otherwise it says why
+// serving ended before ctx was done.
 func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger) error {
 	calls := &accessLog{logger: logger}
 	server := grpc.NewServer(
@@ -34,14 +33,14 @@ func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger)
 		grpc.UnknownServiceHandler(unknown), // so that a misrouted call is in the log too
 		grpc.WaitForHandlers(true),          // Stop returns after the last call's log line
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
-			// gRPC's own limit, a ping per 5 minutes, hangs up on balancers
-			// that probe their connections.
+			// gRPC's default, a ping in 5 minutes, closes the connections of balancers that
+			// probe them.
 			MinTime:             time.Second,
 			PermitWithoutStream: true,
 		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			// Long enough to never reach nginx's idle connections, which nginx
-			// drops after a minute: it would close them on a ping.
+			// nginx closes a connection on a ping. It drops idle connections after a minute,
+			// so this time is long enough that they get none.
 			Time:    2 * time.Minute,
 			Timeout: 20 * time.Second,
 		}),
@@ -63,14 +62,14 @@ func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger)
 	logger.Info("stopping", "notice", cfg.notice, "drain", cfg.drain, "in_flight", calls.inFlight.Load())
 	health.Shutdown()
 	time.Sleep(cfg.notice)
-	health.endWatches() // they have no end of their own: the graceful stop would wait for them
+	health.endWatches() // the graceful stop would wait for them
 	err := stop(server, cfg.drain, calls, logger)
 	<-served
 	logger.Info("stopped")
 	return err
 }
 
-// stop ends the server gracefully within the drain period, else by force.
+// stop stops the server gracefully, and by force after the drain.
 func stop(server *grpc.Server, drain time.Duration, calls *accessLog, logger *slog.Logger) error {
 	stopped := make(chan struct{})
 	go func() {
@@ -94,7 +93,7 @@ func stop(server *grpc.Server, drain time.Duration, calls *accessLog, logger *sl
 	return errCutOff
 }
 
-// unknown answers calls of services and methods that are not here.
+// unknown answers calls of unknown services and methods.
 func unknown(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
 	return status.Errorf(codes.Unimplemented, "grpc_server has no method %s", method)

@@ -26,25 +26,25 @@ import (
 	"lbctl/protos"
 )
 
-const patience = 20 * time.Second // a bound on every wait, far above what any takes
+const patience = 20 * time.Second // bounds every wait, and is much longer than any takes
 
-// process is a grpc_server run in the test, on a free port.
+// process is a grpc_server that runs in the test, on a free port.
 type process struct {
 	t    *testing.T
-	stop context.CancelFunc // as SIGTERM does
+	stop context.CancelFunc // has the effect of SIGTERM
 	code chan int
 	addr string
 
-	mu   sync.Mutex
-	logs []map[string]any
-	news chan struct{} // closed and replaced with every log line
+	mu     sync.Mutex
+	logs   []map[string]any
+	logged chan struct{} // closed and replaced with every log line
 }
 
 // start runs grpc_server with args and waits until it serves.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{t: t, stop: cancel, code: make(chan int, 1), news: make(chan struct{})}
+	p := &process{t: t, stop: cancel, code: make(chan int, 1), logged: make(chan struct{})}
 	r, w := io.Pipe()
 	args = append([]string{"-listen=127.0.0.1:0", "-name=blue", "-log-format=json", "-log-level=debug"}, args...)
 	go func() {
@@ -63,8 +63,8 @@ func start(t *testing.T, args ...string) *process {
 			}
 			p.mu.Lock()
 			p.logs = append(p.logs, line)
-			close(p.news)
-			p.news = make(chan struct{})
+			close(p.logged)
+			p.logged = make(chan struct{})
 			p.mu.Unlock()
 		}
 	}()
@@ -73,14 +73,13 @@ func start(t *testing.T, args ...string) *process {
 	return p
 }
 
-// line waits for the first log line with the message, and the pairs of key and
-// value if any are given.
+// line waits for the first log line with the message and the pairs of key and value.
 func (p *process) line(message string, pairs ...any) map[string]any {
 	p.t.Helper()
 	deadline := time.After(patience)
 	for {
 		p.mu.Lock()
-		logs, news := p.logs, p.news
+		logs, logged := p.logs, p.logged
 		p.mu.Unlock()
 		for _, line := range logs {
 			matches := line["msg"] == message
@@ -92,7 +91,7 @@ func (p *process) line(message string, pairs ...any) map[string]any {
 			}
 		}
 		select {
-		case <-news:
+		case <-logged:
 		case <-deadline:
 			require.FailNowf(p.t, "no such log line", "message %q with %v in %v", message, pairs, logs)
 		}
@@ -173,21 +172,21 @@ func TestStream(t *testing.T) {
 }
 
 func TestDelay(t *testing.T) {
-	t.Run("an answer comes no sooner", func(t *testing.T) {
+	t.Run("an answer comes after the delay", func(t *testing.T) {
 		p := start(t, "-delay=50ms")
 		begun := time.Now()
 		_, err := protos.NewPingClient(p.dial()).SayHello(bounded(t), &protos.PingMessage{})
 		require.NoError(t, err)
 		assert.GreaterOrEqual(t, time.Since(begun), 50*time.Millisecond)
 	})
-	t.Run("a caller that gives up is not waited for", func(t *testing.T) {
+	t.Run("the server does not wait for a caller that cancels", func(t *testing.T) {
 		p := start(t, "-delay=1h")
 		ctx, cancel := context.WithTimeout(bounded(t), 100*time.Millisecond)
 		defer cancel()
 		_, err := protos.NewPingClient(p.dial()).SayHello(ctx, &protos.PingMessage{})
 		assert.Equal(t, codes.DeadlineExceeded, status.Code(err))
 		line := p.line("call")
-		// The server's clock or the client's hanging up: either may come first.
+		// The server's deadline or the client's cancellation may come first.
 		assert.Contains(t, []any{"DEADLINE_EXCEEDED", "CANCELLED"}, line["code"])
 		assert.NotEmpty(t, line["error"])
 	})
@@ -227,7 +226,7 @@ func TestHealth(t *testing.T) {
 	}
 	_, err := health.Check(bounded(t), &healthpb.HealthCheckRequest{Service: "other"})
 	assert.Equal(t, codes.NotFound, status.Code(err))
-	assert.Equal(t, "DEBUG", p.line("call")["level"], "health checks are not worth a line at info")
+	assert.Equal(t, "DEBUG", p.line("call")["level"], "health checks are logged at debug")
 }
 
 func TestStopNotifiesWatchersWithoutWaiting(t *testing.T) {
