@@ -169,7 +169,7 @@ func (r *reader) port(p endpoints.Protocol) {
 		r.metadata.port = n
 	case p == endpoints.TCP: // that is wrong already
 	case port != "":
-		r.bad(KeyPort, port, fmt.Sprintf("none, for it is for %s %q only", KeyProtocol, endpoints.TCP))
+		r.bad(KeyPort, port, fmt.Sprintf("none, because only %s %q has one", KeyProtocol, endpoints.TCP))
 	}
 }
 
