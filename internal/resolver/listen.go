@@ -20,11 +20,12 @@ const (
 	receiveBuffer = 4 << 20
 	// maxQuestion is the longest message that is read; nginx's have at most some 300 bytes.
 	maxQuestion = 4096
-	// maxConnections bounds the TCP connections. A connection beyond it is closed at once:
-	// nginx asks again after five seconds.
-	maxConnections = 1024
-	// connectionIdle is how long a TCP client may take to send its next question, or to
-	// read an answer.
+	// questionWithin is how long a TCP client may take to send a question, from its first
+	// byte on. For the first question it counts from the connection on: nginx connects when
+	// it has one.
+	questionWithin = 2 * time.Second
+	// connectionIdle is how long a TCP client may take until it begins its next question, or
+	// to read an answer.
 	connectionIdle = 10 * time.Second
 	// failurePause is the pause after a failure to read or accept.
 	failurePause = 100 * time.Millisecond
@@ -106,9 +107,8 @@ func (s *Server) serveUDP() error {
 }
 
 func (s *Server) serveTCP() error {
-	slots := make(chan struct{}, maxConnections)
-	var open sync.WaitGroup
-	defer open.Wait()
+	open := newConnections(connectionLimit())
+	defer open.wait()
 	for {
 		conn, err := s.tcp.Accept()
 		if err != nil {
@@ -117,26 +117,16 @@ func (s *Server) serveTCP() error {
 			}
 			continue
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			conn.Close()
-			if s.logging.due(tooMany) {
-				s.logger.Warn("too many TCP connections ask for servers, one is closed", "limit", maxConnections)
-			}
-			continue
+		if open.serve(conn, s.serveConnection) && s.logging.due(tooMany) {
+			s.logger.Warn("too many TCP connections ask for servers, those without a question are closed", "limit", open.limit)
 		}
-		open.Go(func() {
-			defer func() { <-slots }()
-			s.serveConnection(conn)
-		})
 	}
 }
 
-// serveConnection answers the questions of a TCP connection one after the other.
-func (s *Server) serveConnection(conn net.Conn) {
+// serveConnection answers the questions of a TCP connection one after the other. It calls
+// enter when the connection enters a phase.
+func (s *Server) serveConnection(conn net.Conn, enter func(phase)) {
 	defer s.recovered()
-	defer conn.Close()
 	defer context.AfterFunc(s.ctx, func() { conn.Close() })()
 	address, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	if err != nil {
@@ -149,23 +139,32 @@ func (s *Server) serveConnection(conn net.Conn) {
 		_, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
 		return err
 	}}
-	for {
-		message, err := readQuestion(conn)
+	for patience := questionWithin; ; patience = connectionIdle {
+		message, err := readQuestion(conn, patience)
 		if err != nil {
 			s.logger.Debug("TCP connection ends", "from", address, "error", err)
 			return
 		}
+		enter(asking)
 		s.receive(message, c)
+		enter(idle)
 	}
 }
 
-// readQuestion reads a message over TCP, which has its length in front.
-func readQuestion(conn net.Conn) ([]byte, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(connectionIdle)); err != nil {
+// readQuestion reads a message over TCP, which has its length in front. The message must
+// begin within patience.
+func readQuestion(conn net.Conn, patience time.Duration) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
 	var length [2]byte
-	if _, err := io.ReadFull(conn, length[:]); err != nil {
+	if _, err := io.ReadFull(conn, length[:1]); err != nil {
+		return nil, err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(questionWithin)); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(conn, length[1:]); err != nil {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint16(length[:])
