@@ -73,7 +73,7 @@ func TestLoss(t *testing.T) {
 			c := result.calls[i]
 			normal = append(normal, thousand(c.Failed()))
 			exact = append(exact, fmt.Sprintf("%d of %d", c.Failed(), c.Calls))
-			reasons = append(reasons, told(p.name, name, c.Failures)...)
+			reasons = append(reasons, failureRows(p.name, name, c.Failures)...)
 		}
 		per, counts = append(per, normal), append(counts, exact)
 	}
@@ -177,8 +177,8 @@ func notRun(peer string, figures int) []string {
 	return row
 }
 
-// told are rows with the errors that callers of one kind got.
-func told(peer, calls string, failures map[string]int) [][]string {
+// failureRows returns rows with the errors that callers of one kind got.
+func failureRows(peer, calls string, failures map[string]int) [][]string {
 	times := map[string]int{}
 	for reason, n := range failures {
 		reason, _, _ = strings.Cut(reason, "\n")

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHosts shows by which names the API is asked over TCP: a page that has its own
-// name resolve to this machine is not answered.
+// TestHosts has the host names that the API accepts over TCP. It refuses a web page whose own
+// name resolves to this machine.
 func TestHosts(t *testing.T) {
 	server := newServer(&fake{current: 3})
 	server.AllowedHosts = []string{"lb.example.com", "*.Example.org"}
@@ -30,7 +30,7 @@ func TestHosts(t *testing.T) {
 		"[::1]:9119":            200,
 		"[::1]":                 200,
 		"[fe80::1%25eth0]:9119": 200,
-		"192.168.157.5:9119":    200, // a container doesn't know under which it is published
+		"192.168.157.5:9119":    200, // a container doesn't know its published address
 		own:                     200,
 		own + ".:9119":          200,
 		"lb.example.com":        200,
@@ -63,7 +63,7 @@ func TestHosts(t *testing.T) {
 	client, err := NewClient("unix://" + unix)
 	require.NoError(t, err)
 	_, err = client.Status(t.Context())
-	assert.NoError(t, err, "the unix socket is asked by no name")
+	assert.NoError(t, err, "the unix socket accepts every name")
 }
 
 func TestAnyHost(t *testing.T) {
@@ -83,7 +83,7 @@ func TestCheckAllowedHost(t *testing.T) {
 	}
 }
 
-// askAs asks with a Host header that an http.Client might not send.
+// askAs sends a request with a Host header that an http.Client might not send.
 func askAs(t *testing.T, address, host, path string) (status int, body string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)

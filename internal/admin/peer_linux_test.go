@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dialAs connects to a unix socket as a user. The user is a thread's, so the thread
-// ends with the connecting.
+// dialAs connects to a unix socket as a user. Only one thread gets the user id, and it ends
+// after that.
 func dialAs(t *testing.T, uid int, path string) (net.Conn, error) {
 	t.Helper()
 	var conn net.Conn

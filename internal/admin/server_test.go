@@ -22,14 +22,14 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// A fake is a daemon with two generations that nginx has served, 1 and 3; it
-// refused 2.
+// fake is a daemon with the generations 1 and 3, which nginx has served, and 2, which nginx
+// has refused.
 type fake struct {
 	current int
 	frozen  int
 	serving error
 	disk    error
-	slow    chan struct{} // takes one when a rollback has begun, one when it may end
+	slow    chan struct{} // receives at the start and at the end of a rollback
 }
 
 func (f *fake) Status(context.Context) controller.Status {
@@ -81,7 +81,7 @@ func newServer(f *fake) *Server {
 	return &Server{Controller: f, Services: f, Generations: f, Catalog: f, Logger: slog.New(slog.DiscardHandler)}
 }
 
-// serve runs a server and returns addresses of its socket and its TCP listener.
+// serve runs a server and returns the addresses of its socket and its TCP listener.
 func serve(t *testing.T, f *fake) (unix, tcp string) {
 	t.Helper()
 	path, address := serveServer(t, newServer(f))
@@ -104,7 +104,7 @@ func serveServer(t *testing.T, server *Server) (path, address string) {
 	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-done)
-		assert.NoFileExists(t, path, "the socket goes with the server")
+		assert.NoFileExists(t, path, "the socket is removed when the server ends")
 	})
 	return path, web.Addr().String()
 }
@@ -123,15 +123,15 @@ func TestHTTP(t *testing.T) {
 		path   string
 		body   string
 		status int
-		answer string // a part of it
+		answer string // a part of the answer
 	}{
 		"health":                               {path: "/healthz", status: 200, answer: "lbctl runs\n"},
 		"ready":                                {path: "/readyz", status: 200, answer: "nginx serves generation 3\n"},
 		"not ready":                            {fake: &fake{serving: errors.New("nobody listens")}, path: "/readyz", status: 503, answer: "nobody listens\n"},
 		"status":                               {path: "/v1/status", status: 200, answer: `"state":"serving"`},
-		"no history is an empty one":           {path: "/v1/history", status: 200, answer: "[]\n"},
+		"an empty history":                     {path: "/v1/history", status: 200, answer: "[]\n"},
 		"generations":                          {path: "/v1/generations", status: 200, answer: `"number":3,`},
-		"a generation has files":               {path: "/v1/generations/1", status: 200, answer: `"files":{"nginx.conf":"x\n"}`},
+		"a generation with its files":          {path: "/v1/generations/1", status: 200, answer: `"files":{"nginx.conf":"x\n"}`},
 		"an unknown generation":                {path: "/v1/generations/9", status: 404, answer: "there is no generation 9 on disk; want one of 1 to 3"},
 		"no number":                            {path: "/v1/generations/x", status: 400, answer: `generation \"x\": want a number`},
 		"a mistyped service":                   {path: "/v1/services/wep", status: 404, answer: `Consul has no service \"wep\"; did you mean \"web\"?`},
@@ -141,11 +141,11 @@ func TestHTTP(t *testing.T) {
 		"a service that has no good name":      {path: "/v1/services/shop.eu", status: 404, answer: `service \"shop.eu\" can't be balanced: its name has other characters`},
 		"an unknown service":                   {path: "/v1/services/nope", status: 404, answer: `Consul has no service \"nope\"; want one of web`},
 		"a diff skips what nginx never served": {path: "/v1/diff", status: 200, answer: `{"from":1,"to":3,"files":[]}`},
-		"a diff of no numbers":                 {path: "/v1/diff?from=-1", status: 400, answer: `from \"-1\": want the number of a generation`},
-		"a diff of what is not there":          {path: "/v1/diff?from=1&to=9", status: 404, answer: "there is no generation 9"},
+		"a diff with an invalid number":        {path: "/v1/diff?from=-1", status: 400, answer: `from \"-1\": want the number of a generation`},
+		"a diff with an unknown generation":    {path: "/v1/diff?from=1&to=9", status: 404, answer: "there is no generation 9"},
 		"a disk that can't be read":            {fake: &fake{disk: errors.New("disk gone")}, path: "/v1/generations", status: 500, answer: "disk gone"},
-		"nothing there":                        {path: "/v2/status", status: 404, answer: "there is nothing at /v2/status; try /v1/status"},
-		"a method that does not fit":           {method: "DELETE", path: "/v1/status", status: 405, answer: "/v1/status takes GET, HEAD, not DELETE"},
+		"an unknown path":                      {path: "/v2/status", status: 404, answer: "there is nothing at /v2/status; try /v1/status"},
+		"a wrong method":                       {method: "DELETE", path: "/v1/status", status: 405, answer: "/v1/status takes GET, HEAD, not DELETE"},
 		"a rollback":                           {method: "POST", path: "/v1/rollback", body: `{"generation":1}`, status: 200, answer: `"from":3`},
 		"a rollback to the one before":         {method: "POST", path: "/v1/rollback", status: 200, answer: `"number":1,`},
 		"a rollback from the first":            {fake: &fake{current: 1}, method: "POST", path: "/v1/rollback", status: 404, answer: "there is no generation before 1"},
@@ -194,7 +194,7 @@ func TestTCPOnlyAnswers(t *testing.T) {
 	require.ErrorAs(t, err, &refused)
 	assert.Equal(t, http.StatusForbidden, refused.Status)
 	assert.Contains(t, refused.Message, "with --run-dir "+filepath.Dir(strings.TrimPrefix(socket, "unix://"))+";")
-	assert.Equal(t, 3, f.current, "nothing was done")
+	assert.Equal(t, 3, f.current, "no rollback happened")
 }
 
 func TestClientTakesTheFirstThatListens(t *testing.T) {
@@ -239,10 +239,10 @@ func TestARollbackOutlivesItsClient(t *testing.T) {
 		_, err := client(t, unix).Rollback(ctx, 1)
 		errs <- err
 	}()
-	f.slow <- struct{}{} // it has begun
+	f.slow <- struct{}{} // the rollback has begun
 	cancel()
 	assert.ErrorIs(t, <-errs, context.Canceled)
-	f.slow <- struct{}{} // it goes on
+	f.slow <- struct{}{} // the rollback may end
 }
 
 func TestListenUnix(t *testing.T) {

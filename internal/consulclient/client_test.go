@@ -15,7 +15,7 @@ import (
 
 const patience = 30 * time.Second
 
-// list asks for something that only an accepted client is told.
+// list sends a request that Consul answers only for an accepted client.
 func list(c *Client) error {
 	_, _, err := c.API().ACL().TokenReadSelf(nil)
 	return err
@@ -33,7 +33,7 @@ func TestATokenFileIsReadAgain(t *testing.T) {
 	require.NoError(t, list(c))
 	changed, err := c.Reload()
 	require.NoError(t, err)
-	assert.False(t, changed, "the file is as it was")
+	assert.False(t, changed, "the file is unchanged")
 
 	self, _, err := c.API().ACL().TokenReadSelf(nil)
 	require.NoError(t, err)
@@ -118,7 +118,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 			"Consul at " + good.Address + " wants TLS, want an address like https://HOST:PORT, or CONSUL_HTTP_SSL=true"},
 		{"TLS where Consul has none", func(c *api.Config) { c.Address = consul.Addr },
 			"no TLS connection with Consul at " + consul.Addr + ": "},
-		{"nobody there", func(c *api.Config) { c.Address = "127.0.0.1:1" }, "Consul at 127.0.0.1:1 does not answer: "},
+		{"no agent", func(c *api.Config) { c.Address = "127.0.0.1:1" }, "Consul at 127.0.0.1:1 does not answer: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			config := *good

@@ -26,13 +26,13 @@ func TestChanges(t *testing.T) {
 	}{
 		{"more instances", es{entry("hello", 1)}, es{entry("hello", 5)}, "hello +4"},
 		{"several services", es{entry("api", 2), entry("hello", 1)}, es{entry("api", 1), entry("hello", 5)}, "api -1, hello +4"},
-		{"a new service and one that is gone", es{entry("a", 1)}, es{entry("b", 2)}, "service a gone -1, new service b +2"},
+		{"a new service and a removed one", es{entry("a", 1)}, es{entry("b", 2)}, "service a gone -1, new service b +2"},
 		{"a service without instances", nil, es{entry("a", 0)}, "new service a"},
 		{"another weight", es{entry("hello", 2)}, es{moved}, "hello 1 changed"},
 		{"another route", es{entry("hello", 2)}, es{routed}, "hello routes"},
 		{"held instances are in rotation", es{entry("hello", 2)}, es{held}, noChange},
-		{"a service that can't be served is none", es{entry("hello", 2)}, es{unserved}, "service hello gone -2"},
-		{"nothing that entries tell", es{entry("hello", 2)}, es{entry("hello", 2)}, noChange},
+		{"a service that can't be served counts as removed", es{entry("hello", 2)}, es{unserved}, "service hello gone -2"},
+		{"equal entries", es{entry("hello", 2)}, es{entry("hello", 2)}, noChange},
 		{"many services", nil, es{entry("a", 1), entry("b", 1), entry("c", 1), entry("d", 1), entry("e", 1), entry("f", 1)},
 			"new service a +1, new service b +1, new service c +1, new service d +1, and 2 services more"},
 	}

@@ -53,10 +53,10 @@ func TestSettling(t *testing.T) {
 		changes []time.Duration
 		want    []time.Duration
 	}{
-		{"changes after quiet go at once", []time.Duration{0, 2000 * ms, 3500 * ms}, []time.Duration{0, 2000 * ms, 3500 * ms}},
-		{"one that follows closely waits until a second is over", []time.Duration{0, 1100 * ms, 1200 * ms}, []time.Duration{0, 1100 * ms, 2100 * ms}},
-		{"a burst is one apply after the first", []time.Duration{0, 10 * ms, 20 * ms, 150 * ms}, []time.Duration{0, 1000 * ms}},
-		{"what never pauses waits for two seconds at most", every(45, 110*ms), []time.Duration{0, 2110 * ms, 4200 * ms, 5200 * ms}},
+		{"changes after a quiet time are applied at once", []time.Duration{0, 2000 * ms, 3500 * ms}, []time.Duration{0, 2000 * ms, 3500 * ms}},
+		{"a change soon after another waits until a second has passed", []time.Duration{0, 1100 * ms, 1200 * ms}, []time.Duration{0, 1100 * ms, 2100 * ms}},
+		{"a burst after the first change is one apply", []time.Duration{0, 10 * ms, 20 * ms, 150 * ms}, []time.Duration{0, 1000 * ms}},
+		{"changes without a pause wait for two seconds at most", every(45, 110*ms), []time.Duration{0, 2110 * ms, 4200 * ms, 5200 * ms}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestNginxIsDownWhenAConfigurationComes(t *testing.T) {
 		assert.False(t, s.Nginx.Running)
 		assert.Zero(t, s.Nginx.Generation)
 		r.wait(5 * time.Minute)
-		assert.Equal(t, []string{"a"}, r.server.hashes(), "the configuration waits for nginx, there is nothing to try again")
+		assert.Equal(t, []string{"a"}, r.server.hashes(), "the configuration waits for nginx, and is not applied again")
 
 		r.server.with(func() { r.server.down, r.server.fail, r.server.serving = nil, nil, 1 })
 		assert.Equal(t, Serving, r.status().State)
@@ -272,7 +272,7 @@ func TestNginxGoesDownAndComesBack(t *testing.T) {
 		r.say("a")
 		r.wait(time.Minute)
 		r.server.with(func() { r.server.down = nginx.ErrNotRunning })
-		assert.Equal(t, Down, r.status().State, "seen without waiting for the next check")
+		assert.Equal(t, Down, r.status().State, "found before the next check")
 		r.wait(10 * time.Second)
 		r.server.with(func() { r.server.down = nil })
 		r.wait(2 * time.Second)
@@ -430,7 +430,7 @@ func TestDriftOfFilesOnDisk(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a", entry("hello", 1))
 		r.wait(time.Minute)
-		r.restart() // what the files were is learned from the disk
+		r.restart() // the new process reads the files from the disk
 		r.server.with(func() {
 			r.server.files[1] = map[string][]byte{"nginx.conf": []byte("edited"), "more.conf": nil}
 		})
@@ -448,7 +448,7 @@ func TestDriftOfFilesOnDisk(t *testing.T) {
 	})
 }
 
-// TestDriftWhileNginxIsDown corrects drift that may be why nginx doesn't start.
+// TestDriftWhileNginxIsDown corrects drift that may keep nginx from starting.
 func TestDriftWhileNginxIsDown(t *testing.T) {
 	const edited = "files of generation 2 were changed on disk: "
 	for name, test := range map[string]struct {
@@ -558,8 +558,8 @@ func TestConsulAway(t *testing.T) {
 	})
 }
 
-// TestAPinThatCantBeRead shows that what is served stays until the operator says
-// otherwise: that there is a file says that something was pinned.
+// TestAPinThatCantBeRead checks that the served generation stays until the operator resumes:
+// a file, even an unreadable one, means that a generation was pinned.
 func TestAPinThatCantBeRead(t *testing.T) {
 	for _, content := range []string{"", "{", "null", `{"generation": 0}`, `{"generation": 9223372036854775808}`} {
 		bubble(t, func(r *rig) {

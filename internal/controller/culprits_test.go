@@ -13,7 +13,7 @@ import (
 	"lbctl/internal/render"
 )
 
-// refuseBad lets nginx fail with an error for the configuration "bad".
+// refuseBad makes nginx fail with an error for the configuration "bad".
 func refuseBad(r *rig, err error) {
 	r.server.with(func() {
 		r.server.fail = func(hash string) error {
@@ -48,17 +48,17 @@ func TestAFaultOfOneServiceDoesNotAffectOthers(t *testing.T) {
 		assert.Equal(t, "service api: configuration refused: nginx -t: no such thing in own.conf:3", r.c.History()[0].Reason)
 
 		r.say("without", entry("api", 1), entry("web", 1))
-		assert.Equal(t, Serving, r.status().State, "it does not wait for anything")
+		assert.Equal(t, Serving, r.status().State, "there is no pending change")
 		assert.Equal(t, []string{"applied 1", "rejected 1", "applied 2"}, r.events())
 		assert.Equal(t, []string{"api", "web"}, r.source.took)
 
-		// It is tried once more, to no avail.
+		// It is tried once more, and fails again.
 		again = true
 		r.wait(time.Minute)
 		r.say("bad", entry("api", 2), entry("web", 1))
 		r.say("without", entry("api", 1), entry("web", 1))
 		assert.Equal(t, Serving, r.status().State)
-		assert.Equal(t, []string{"applied 1", "rejected 1", "applied 2"}, r.events(), "once is enough for the history")
+		assert.Equal(t, []string{"applied 1", "rejected 1", "applied 2"}, r.events(), "the history has the failure once")
 		assert.Equal(t, []string{"good", "bad", "without", "bad"}, r.server.hashes())
 	})
 }

@@ -20,7 +20,7 @@ import (
 	"lbctl/internal/resolver"
 )
 
-// fakeEndpoints is a resolver whose nginx asks when the test says so.
+// fakeEndpoints is a resolver whose nginx asks when the test makes it.
 type fakeEndpoints struct {
 	mu        sync.Mutex
 	upstreams map[string][]resolver.Target // nil: Set was not called yet
@@ -75,7 +75,7 @@ func (f *fakeEndpoints) restarts() int {
 	return f.restarted
 }
 
-// take is nginx fetching the servers of all upstreams.
+// take makes nginx fetch the servers of all upstreams.
 func (f *fakeEndpoints) take() {
 	f.mu.Lock()
 	clear(f.unfetched)
@@ -85,7 +85,7 @@ func (f *fakeEndpoints) take() {
 	synctest.Wait()
 }
 
-// takes is nginx fetching the servers of these upstreams.
+// takes makes nginx fetch the servers of these upstreams.
 func (f *fakeEndpoints) takes(upstreams ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,7 +94,7 @@ func (f *fakeEndpoints) takes(upstreams ...string) {
 	}
 }
 
-// restart is an nginx that has fetched nothing yet.
+// restart replaces nginx by one that has fetched nothing yet.
 func (f *fakeEndpoints) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,7 +103,7 @@ func (f *fakeEndpoints) restart() {
 	}
 }
 
-// names is the upstreams that are answered for.
+// names returns the upstreams that have answers.
 func (f *fakeEndpoints) names() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,8 +127,7 @@ func newFakeEndpoints() *fakeEndpoints {
 	return &fakeEndpoints{unfetched: map[string]time.Time{}, fetched: make(chan struct{}, 1)}
 }
 
-// servers delivers so many instances of hello, which are no other files than any
-// other number of them.
+// servers delivers n instances of hello. The files are the same for every n.
 func (r *rig) servers(instances int) {
 	const name = "grpc-hello"
 	var targets []resolver.Target
@@ -191,14 +190,14 @@ func TestAnNginxThatStopsAskingIsReloadedOnce(t *testing.T) {
 		f.take()
 		r.servers(2)
 		r.wait(2 * askPatience)
-		assert.Zero(t, r.server.reloaded(), "it asks, and is slow")
+		assert.Zero(t, r.server.reloaded(), "nginx asks, but slowly")
 		f.mu.Lock()
 		f.silent = true
 		f.mu.Unlock()
 		r.wait(10 * time.Second)
 		assert.Equal(t, 1, r.server.reloaded())
 		r.wait(time.Hour)
-		assert.Equal(t, 1, r.server.reloaded(), "it asks somebody else")
+		assert.Equal(t, 1, r.server.reloaded(), "nginx does not ask lbctl")
 		f.take()
 		r.servers(3)
 		r.wait(2 * askPatience)
@@ -212,13 +211,13 @@ func TestBootstrapServersAreDroppedOnceNginxHasFetchedAll(t *testing.T) {
 		r.servers(1)
 		assert.Equal(t, map[string]string{"grpc-hello": "server 10.0.0.1:7000 weight=1 max_fails=0;\n"}, r.server.bootstrapNow())
 		r.wait(time.Minute)
-		assert.Zero(t, r.server.reloaded(), "it has not asked yet")
+		assert.Zero(t, r.server.reloaded(), "nginx has not asked yet")
 		r.servers(2)
 		r.wait(time.Minute)
 		f.take()
 		assert.Equal(t, 1, r.server.reloaded())
 		r.wait(time.Minute)
-		assert.Equal(t, 1, r.server.reloaded(), "once is enough")
+		assert.Equal(t, 1, r.server.reloaded(), "nginx is reloaded once")
 	})
 }
 
@@ -248,8 +247,8 @@ func TestBootstrapServersStayUntilConsulAnswers(t *testing.T) {
 		r.restart()
 		r.source.status.Entries = []endpoints.Entry{entry("hello", 5)}
 		r.wait(time.Minute)
-		assert.Equal(t, 5, r.status().Instances, "what an earlier lbctl knew")
-		assert.Equal(t, bootstrap, r.server.bootstrapNow(), "what an earlier lbctl wrote")
+		assert.Equal(t, 5, r.status().Instances, "the instances of the earlier lbctl")
+		assert.Equal(t, bootstrap, r.server.bootstrapNow(), "the files of the earlier lbctl")
 		assert.Zero(t, r.server.reloaded(), "nginx has no other servers")
 
 		r.servers(1)
@@ -339,8 +338,7 @@ func TestStatusCountsServedInstancesAfterARollback(t *testing.T) {
 	})
 }
 
-// asksFor delivers a configuration that has nginx ask for upstreams, with one server
-// each.
+// asksFor delivers a configuration in which nginx asks for upstreams with one server each.
 func (r *rig) asksFor(hash string, upstreams ...string) {
 	cfg := render.Configuration{Hash: hash, Files: map[string][]byte{"nginx.conf": []byte(hash)}, Upstreams: map[string][]resolver.Target{}}
 	for n, upstream := range upstreams {
@@ -361,8 +359,8 @@ func TestTheGenerationStoresTheUpstreams(t *testing.T) {
 	})
 }
 
-// TestTextThatLooksLikeAnUpstreamIsIgnored has an older lbctl's generation, which has no list, and values
-// of services that read like the host name of an upstream.
+// TestTextThatLooksLikeAnUpstreamIsIgnored has an older lbctl's generation, which has no
+// list of upstreams, and services with values that look like the host name of an upstream.
 func TestTextThatLooksLikeAnUpstreamIsIgnored(t *testing.T) {
 	files := map[string][]byte{"http.conf": []byte(`upstream http-web {
     server http-web.u.lbctl.internal service=lb resolve max_fails=1 fail_timeout=2s;
@@ -390,10 +388,10 @@ func TestUpstreamsWithoutAServiceAreAnswered(t *testing.T) {
 		_, err := r.c.Rollback(r.Context(), 1)
 		assert.NoError(t, err)
 		assert.Equal(t, []string{"grpc-a", "grpc-b"}, f.names())
-		assert.Empty(t, f.upstreams["grpc-b"], "nobody knows its servers")
+		assert.Empty(t, f.upstreams["grpc-b"], "its servers are unknown")
 		f.take()
 
-		// nginx starts, and has to drop what it started with.
+		// nginx starts, and has to drop its bootstrap servers.
 		r.server.start("grpc-a", "grpc-b")
 		f.restart()
 		r.wait(10 * time.Second)
@@ -404,8 +402,8 @@ func TestUpstreamsWithoutAServiceAreAnswered(t *testing.T) {
 	})
 }
 
-// TestAnOlderLbctlsNameOfAnUpstreamIsAnswered has a rollback over an upgrade: "Hello"
-// was "grpc-hello" for nginx, and has a name with a hash now.
+// TestAnOlderLbctlsNameOfAnUpstreamIsAnswered rolls back over an upgrade: the older lbctl
+// named the upstream of "Hello" "grpc-hello"; now it has a name with a hash.
 func TestAnOlderLbctlsNameOfAnUpstreamIsAnswered(t *testing.T) {
 	now := render.UpstreamName("grpc", "Hello")
 	for name, c := range map[string]struct {
@@ -434,7 +432,7 @@ func TestAnOlderLbctlsNameOfAnUpstreamIsAnswered(t *testing.T) {
 				if len(c.others) > 0 {
 					return
 				}
-				// Its servers change while nginx asks by the older name.
+				// The servers change while nginx asks by the older name.
 				r.services("two", 7005, "Hello")
 				assert.Equal(t, f.upstreams[now], f.upstreams["grpc-hello"])
 				if assert.Len(t, f.upstreams["grpc-hello"], 1) {
@@ -445,8 +443,8 @@ func TestAnOlderLbctlsNameOfAnUpstreamIsAnswered(t *testing.T) {
 	}
 }
 
-// services delivers a configuration that has nginx ask for services by the names that
-// their upstreams have now, with a server each at port and those after it.
+// services delivers a configuration in which nginx asks for the services by the current names
+// of their upstreams. Each has one server, at port and the following ports.
 func (r *rig) services(hash string, port int, names ...string) {
 	cfg := render.Configuration{Hash: hash, Files: map[string][]byte{"nginx.conf": []byte(hash)}, Upstreams: map[string][]resolver.Target{}}
 	for n, name := range names {
@@ -474,14 +472,14 @@ func TestAGenerationOfAnOlderLbctlDoesNotBlock(t *testing.T) {
 		r.asks = again
 		r.restart()
 		r.asksFor("two", "grpc-a")
-		assert.Equal(t, []string{"grpc-a"}, again.names(), "nginx keeps what it has of the other one")
+		assert.Equal(t, []string{"grpc-a"}, again.names(), "nginx keeps its servers of the other one")
 		again.take()
 		r.wait(5 * time.Second)
 		assert.Equal(t, 1, r.server.reloaded())
 	})
 }
 
-// TestEachUpstreamDropsItsOwnBootstrapServers has one that nginx never asks for.
+// TestEachUpstreamDropsItsOwnBootstrapServers has an upstream that nginx never asks for.
 func TestEachUpstreamDropsItsOwnBootstrapServers(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.asksFor("one", "grpc-a", "grpc-b", "grpc-c")
@@ -493,11 +491,11 @@ func TestEachUpstreamDropsItsOwnBootstrapServers(t *testing.T) {
 		r.wait(6 * time.Second) // a check
 		f.takes("grpc-a", "grpc-b")
 		r.wait(3 * time.Second)
-		assert.Zero(t, r.server.reloaded(), "the third one may ask in a moment")
+		assert.Zero(t, r.server.reloaded(), "nginx may still ask for the third one")
 		r.wait(askPatience)
 		assert.Equal(t, 1, r.server.reloaded())
 		r.wait(10 * time.Minute)
-		assert.Equal(t, 1, r.server.reloaded(), "there is nothing more to drop")
+		assert.Equal(t, 1, r.server.reloaded(), "no bootstrap servers are left to drop")
 		s := r.status()
 		assert.Equal(t, Pending, s.State, s.Summary)
 		f.take()
@@ -538,7 +536,7 @@ func TestOutdatedBootstrapServersAreNotServing(t *testing.T) {
 	})
 }
 
-// TestBootstrapServersOfOneServiceDoNotDelayOthers can't write the file of one upstream.
+// TestBootstrapServersOfOneServiceDoNotDelayOthers has an upstream whose file can't be written.
 func TestBootstrapServersOfOneServiceDoNotDelayOthers(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.server.with(func() { r.server.bootstrapLeft = map[string]error{"grpc-a": errors.New("file name too long")} })

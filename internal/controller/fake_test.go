@@ -21,7 +21,7 @@ import (
 	"lbctl/internal/render"
 )
 
-// fakeServer is an nginx in memory: generations, and what is served.
+// fakeServer is an nginx in memory, with its generations.
 type fakeServer struct {
 	mu            sync.Mutex
 	generations   []nginx.Generation
@@ -29,8 +29,8 @@ type fakeServer struct {
 	unmarked      int // the generation whose generation.conf is bad
 	current       int
 	serving       int
-	down          error         // what Serving answers
-	takes         time.Duration // Apply and Activate
+	down          error         // the error of Serving
+	takes         time.Duration // the duration of Apply and Activate
 	fail          func(hash string) error
 	testFails     error
 	applied       []appliedAt
@@ -41,9 +41,9 @@ type fakeServer struct {
 	bootstrap     map[string]string // written
 	bootstrapFail error
 	bootstrapLeft map[string]error           // by upstream
-	read          map[string]string          // that nginx has read
+	read          map[string]string          // read by nginx
 	reloads       int                        // by Reload
-	known         func(upstream string) bool // of what Reload drops the bootstrap servers; nil: all
+	known         func(upstream string) bool // whether Reload drops an upstream's bootstrap servers; nil: all
 	master        nginx.Process              // zero: process 7
 }
 
@@ -189,7 +189,7 @@ func (s *fakeServer) BootstrapServers(context.Context) (map[string]string, error
 	return maps.Clone(s.read), s.down
 }
 
-// start is nginx starting with bootstrap servers of these upstreams.
+// start starts nginx with bootstrap servers of these upstreams.
 func (s *fakeServer) start(upstreams ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,8 +230,8 @@ type fakeSource struct {
 	updates chan render.Configuration
 	mu      sync.Mutex
 	status  render.Status
-	took    []string // names of the services that nginx took last
-	// refused returns the culprits; nil: there are none.
+	took    []string // names of the services that nginx accepted last
+	// refused returns the culprits; nil means no culprits.
 	refused func(cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 
@@ -268,7 +268,7 @@ func (s *fakeSource) QuarantineCulprits(_ context.Context, cfg render.Configurat
 	return s.refused(cfg, why, test)
 }
 
-// say delivers a configuration: hash is also its only file's content.
+// say delivers a configuration. hash is also the content of its only file.
 func (s *fakeSource) say(hash string, entries ...endpoints.Entry) {
 	cfg := render.Configuration{
 		Hash:    hash,
@@ -288,7 +288,7 @@ func (s *fakeSource) say(hash string, entries ...endpoints.Entry) {
 	}
 }
 
-// entry is a gRPC service with so many instances.
+// entry returns a gRPC service with n instances.
 func entry(name string, instances int) endpoints.Entry {
 	e := endpoints.Entry{State: endpoints.Fresh}
 	e.Name, e.Protocol, e.Routes, e.OK = name, endpoints.GRPC, []endpoints.Route{{Path: "/" + name}}, true
@@ -313,7 +313,7 @@ type rig struct {
 	adjust func(*Controller) // before it runs; may be nil
 }
 
-// bubble runs test with a controller that runs.
+// bubble runs test with a running controller.
 func bubble(t *testing.T, test func(r *rig)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -339,8 +339,8 @@ func (r *rig) run() {
 	synctest.Wait()
 }
 
-// restart is another process with the same state directory and nginx, which
-// has heard nothing from Consul yet.
+// restart starts another lbctl with the same state directory and nginx. It has no answer from
+// Consul yet.
 func (r *rig) restart() {
 	r.end()
 	r.source = newFakeSource()
@@ -359,7 +359,7 @@ func (r *rig) wait(d time.Duration) {
 
 func (r *rig) status() Status { return r.c.Status(r.Context()) }
 
-// events is the history, oldest first, as "applied 1".
+// events returns the history, oldest first, as "applied 1".
 func (r *rig) events() []string {
 	var es []string
 	for _, e := range slices.Backward(r.c.History()) {

@@ -65,7 +65,7 @@ func TestHistorySurvivesABrokenLine(t *testing.T) {
 	assert.Equal(t, Drift, h.newestFirst()[0].Kind)
 }
 
-// TestHistoryOnAFullDisk has no room to write for a while, and an lbctl that starts
+// TestHistoryOnAFullDisk has a disk that is full for a while, and an lbctl that starts
 // meanwhile.
 func TestHistoryOnAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
@@ -73,7 +73,7 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 	h := newHistory(path)
 	require.ErrorIs(t, addAndWrite(h, Event{Kind: Applied, Generation: 1}), disk.ErrUnfit)
 	require.NoError(t, os.Remove(path))
-	require.NoError(t, os.WriteFile(path, []byte(`{"kind":"appl`), 0o644)) // all that there was room for
+	require.NoError(t, os.WriteFile(path, []byte(`{"kind":"appl`), 0o644)) // the part that had room
 	require.NoError(t, addAndWrite(h, Event{Kind: Applied, Generation: 2}))
 
 	require.NoError(t, os.WriteFile(path+".torn", []byte(`{"kind":"appl`), 0o644))
@@ -83,21 +83,21 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 
 	again := newHistory(path)
 	require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
-	require.Len(t, again.newestFirst(), 2, "what there was no room for is written later")
+	require.Len(t, again.newestFirst(), 2, "events without room are written later")
 	assert.Equal(t, 2, again.newestFirst()[0].Generation)
 }
 
 func TestHistoryReportsWriteErrors(t *testing.T) {
 	h := newHistory(filepath.Join(t.TempDir(), "missing", "history.jsonl"))
 	assert.Error(t, addAndWrite(h, Event{}))
-	assert.Len(t, h.newestFirst(), 1, "it is remembered even so")
+	assert.Len(t, h.newestFirst(), 1, "the event is kept in memory")
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
 	h = newHistory(filepath.Join(file, "history.jsonl"))
 	assert.ErrorContains(t, h.load(slog.New(slog.DiscardHandler)), "read history: ")
 }
 
-// hangingDisk is a disk on which writes wait until it is released.
+// hangingDisk is a disk whose writes wait until release.
 type hangingDisk struct{ released chan struct{} }
 
 func newHangingDisk() hangingDisk { return hangingDisk{make(chan struct{})} }
@@ -109,8 +109,8 @@ func (d hangingDisk) append(path string, content []byte) error {
 	return disk.Append(path, content)
 }
 
-// TestTheLoopGoesOnWhileTheDiskHangs applies changes, looks after nginx and answers while
-// neither the history nor a pin can be written.
+// TestTheLoopGoesOnWhileTheDiskHangs checks that lbctl applies changes, checks nginx and
+// answers while neither the history nor a pin can be written.
 func TestTheLoopGoesOnWhileTheDiskHangs(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.end()
@@ -129,7 +129,7 @@ func TestTheLoopGoesOnWhileTheDiskHangs(t *testing.T) {
 		r.say("b", entry("hello", 2))
 		r.wait(time.Minute)
 		assert.Equal(t, []string{"a", "b"}, r.server.hashes())
-		assert.Equal(t, []string{"applied 1", "applied 2"}, r.events(), "it is shown at once")
+		assert.Equal(t, []string{"applied 1", "applied 2"}, r.events(), "the history shows it at once")
 		assert.NoFileExists(t, filepath.Join(r.dir, "history.jsonl"))
 
 		done := make(chan error, 1)
@@ -138,11 +138,11 @@ func TestTheLoopGoesOnWhileTheDiskHangs(t *testing.T) {
 			done <- err
 		}()
 		r.wait(time.Second)
-		assert.Empty(t, r.server.activated, "the pin comes first")
+		assert.Empty(t, r.server.activated, "the pin is written first")
 		r.say("c", entry("hello", 3))
 		s := r.status()
 		assert.Equal(t, Pending, s.State)
-		assert.Equal(t, "hello +1", s.Pending.Change, "the loop takes what Consul says")
+		assert.Equal(t, "hello +1", s.Pending.Change, "the loop takes in Consul's answers")
 		assert.Equal(t, "generation 1 is being pinned", s.Pending.Reason)
 		pins.release()
 		require.NoError(t, <-done)
@@ -153,7 +153,7 @@ func TestTheLoopGoesOnWhileTheDiskHangs(t *testing.T) {
 		r.end()
 		again := newHistory(filepath.Join(r.dir, "history.jsonl"))
 		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
-		require.Len(t, again.newestFirst(), 3, "all is on disk before Run returns")
+		require.Len(t, again.newestFirst(), 3, "all events are on disk before Run returns")
 		assert.Equal(t, RolledBackByOperator, again.newestFirst()[0].Kind)
 		assert.NotContains(t, r.log.String(), "history")
 	})
@@ -177,7 +177,7 @@ func TestTheEndDoesNotWaitForADiskForEver(t *testing.T) {
 		r.end()
 		assert.Equal(t, flushTimeout, time.Since(began))
 		assert.Contains(t, r.log.String(), "the disk takes too long")
-		hanging.release() // its goroutine writes them all the same
+		hanging.release() // its goroutine then writes them
 		synctest.Wait()
 		again := newHistory(filepath.Join(r.dir, "history.jsonl"))
 		require.NoError(t, again.load(slog.New(slog.DiscardHandler)))
@@ -186,7 +186,7 @@ func TestTheEndDoesNotWaitForADiskForEver(t *testing.T) {
 	})
 }
 
-// TestAHistoryThatCantBeWrittenIsOneWarning also writes later what it could not.
+// TestAHistoryThatCantBeWrittenIsOneWarning also checks that the events are written later.
 func TestAHistoryThatCantBeWrittenIsOneWarning(t *testing.T) {
 	bubble(t, func(r *rig) {
 		path := filepath.Join(r.dir, "history.jsonl")

@@ -60,8 +60,8 @@ func (r *real) nginx() *nginxtest.Process {
 	return nginxtest.Start(r, r.binary, conf, r.runDir())
 }
 
-// say makes Consul say a configuration that answers text, listening on the
-// test's port and on others.
+// say delivers a configuration that answers with text on the test's port, and listens on
+// others.
 func (r *real) say(text string, others ...int) {
 	var listen strings.Builder
 	for _, port := range append(others, r.port) {
@@ -125,14 +125,14 @@ func TestWithRealNginx(t *testing.T) {
 		r.say("two")
 		r.becomes(Serving, "two")
 
-		// nginx -t refuses.
+		// nginx -t refuses it.
 		r.sayConf("bad", strings.Replace(mainFile(t, r), "location", "locution", 1))
 		r.becomes(Degraded, "two")
 		assert.Contains(t, r.status().Summary, `unknown directive "locution"`)
 		r.say("three")
 		r.becomes(Serving, "three")
 
-		// nginx -t is content, the reload isn't: the port is taken, then free.
+		// nginx -t accepts it, but the reload fails while the port is in use.
 		taken, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		r.say("four", taken.Addr().(*net.TCPAddr).Port)
@@ -141,7 +141,7 @@ func TestWithRealNginx(t *testing.T) {
 		require.NoError(t, taken.Close())
 		r.becomes(Serving, "four")
 
-		// An operator goes back, over a restart.
+		// An operator rolls back, over a restart.
 		_, err = r.c.Rollback(t.Context(), 1)
 		require.NoError(t, err)
 		r.becomes(Frozen, "one")
@@ -153,14 +153,14 @@ func TestWithRealNginx(t *testing.T) {
 		require.NoError(t, r.c.Resume(t.Context()))
 		r.becomes(Serving, "five")
 
-		// Files are edited, and even loaded.
+		// Files are edited, and nginx has loaded them.
 		link, err := filepath.EvalSymlinks(filepath.Join(r.dir, "current", "nginx.conf"))
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(link, []byte(strings.Replace(mainFile(t, r), "five", "hacked", 1)), 0o644))
 		r.last(Drift)
 		r.becomes(Serving, "five")
 
-		// nginx goes and comes back.
+		// nginx stops and starts again.
 		process.Stop()
 		r.becomes(Down, r.served())
 		r.last(NginxDown)

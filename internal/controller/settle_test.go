@@ -21,19 +21,19 @@ func TestGovernor(t *testing.T) {
 		{"no old worker: a second", 0, 30 * time.Second, time.Second},
 		{"one: a second", 1, 30 * time.Second, time.Second},
 		{"three: three seconds", 3, 30 * time.Second, 3 * time.Second},
-		{"many: as long as it may be", 100, 30 * time.Second, 30 * time.Second},
-		{"a second, even when less was asked for", 100, time.Millisecond, time.Second},
+		{"many: the maximum", 100, 30 * time.Second, 30 * time.Second},
+		{"a second, even if less is configured", 100, time.Millisecond, time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			g := governor{max: tt.max}
 			assert.Zero(t, g.earliest())
-			assert.False(t, g.unsure(began), "there has been no reload that would have left any")
+			assert.False(t, g.unsure(began), "no reload has left old workers")
 			g.reload(began)
 			g.count(began.Add(time.Second), tt.old)
 			assert.Equal(t, tt.want, g.earliest().Sub(began))
 			g.reload(began.Add(time.Hour))
-			assert.Equal(t, time.Hour+time.Second, g.earliest().Sub(began), "counted anew after each")
+			assert.Equal(t, time.Hour+time.Second, g.earliest().Sub(began), "counted again after each reload")
 			g.undo()
 			assert.Equal(t, time.Second, g.earliest().Sub(began))
 		})
@@ -48,8 +48,8 @@ func TestOldWorkersSlowReloadsDown(t *testing.T) {
 	}{
 		{"none", func(time.Duration) int { return 0 }, []time.Duration{0, 2, 4, 6, 8, 10, 12, 14, 16, 18}},
 		{"three", func(time.Duration) int { return 3 }, []time.Duration{0, 3, 6, 9, 12, 15, 18}},
-		{"more than fit", func(time.Duration) int { return 100 }, []time.Duration{0}},
-		{"they go", func(elapsed time.Duration) int {
+		{"more than the limit", func(time.Duration) int { return 100 }, []time.Duration{0}},
+		{"old workers end", func(elapsed time.Duration) int {
 			if elapsed < 5*time.Second {
 				return 100
 			}

@@ -41,9 +41,9 @@ func TestStatusNamesServicesThatAreHeldBack(t *testing.T) {
 			Serving, "nginx serves generation 1; 1 service is in panic (web: why web); 1 service is held (api: why api)"},
 		{"one panics, and its check says why", []endpoints.Entry{{Service: endpoints.Service{Name: "web", CheckOutputs: []endpoints.CheckOutput{{ID: "web-1", Text: "refused"}}}, State: endpoints.Panic, Reason: "why"}}, nil,
 			Serving, "nginx serves generation 1; 1 service is in panic (web: why; the check of web-1 says: refused)"},
-		{"a value of one is wrong", entries(nil), []render.Problem{{Subject: "service api", Message: "lb-weight wrong"}},
+		{"a service has an invalid value", entries(nil), []render.Problem{{Subject: "service api", Message: "lb-weight wrong"}},
 			Serving, "nginx serves generation 1, which is what Consul says, with 1 problem: service api: lb-weight wrong"},
-		{"a template fails, too", entries(map[string]endpoints.State{"api": endpoints.Quarantined}), []render.Problem{service, {Subject: "template nginx.conf.ctmpl", Message: "line 3: no"}},
+		{"a template fails too", entries(map[string]endpoints.State{"api": endpoints.Quarantined}), []render.Problem{service, {Subject: "template nginx.conf.ctmpl", Message: "line 3: no"}},
 			Degraded, "nginx serves generation 1, which may differ from what Consul says: template nginx.conf.ctmpl: line 3: no"},
 	}
 	for _, tt := range tests {

@@ -33,7 +33,7 @@ import (
 
 const patience = 60 * time.Second
 
-// log is what a daemon logs.
+// log is the log of a daemon.
 type log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -58,7 +58,7 @@ type balancer struct {
 	binary nginxtest.Binary
 	log    *log
 	cancel context.CancelFunc
-	done   chan error // gets what Run returned
+	done   chan error // gets the error of Run
 	nginx  *nginxtest.Process
 }
 
@@ -73,7 +73,7 @@ func newBalancer(t *testing.T, stateDir string) *balancer {
 			Binary: b.binary.Path, GRPCListen: render.Listen{address()}, HTTPListen: render.Listen{address()}, DNSListen: address(),
 			Workers: 1, OpenFiles: 1024,
 		},
-		Environ: []string{"GOMAXPROCS=2", "GOGC=100"}, // those of the tests stay
+		Environ: []string{"GOMAXPROCS=2", "GOGC=100"}, // keeps the settings of the tests
 		Logger:  slog.New(slog.NewTextHandler(b.log, nil)),
 	}
 	t.Cleanup(func() {
@@ -99,8 +99,9 @@ func (b *balancer) stop() {
 	require.NoError(b.t, <-b.done)
 }
 
-// await waits until the daemon serves one instance from nginx, which it starts as a
-// supervisor does: once there is a configuration, and again until nginx starts. It returns what Run returned, if that comes first.
+// await starts nginx as a supervisor does, once there is a configuration, and again until it
+// starts. It waits until nginx serves one instance. If Run returns first, await returns its
+// error.
 func (b *balancer) await(want controller.State) (refused error) {
 	b.t.Helper()
 	client, err := admin.NewClient("unix://" + SocketPath(RunDir(b.cfg.StateDir, b.cfg.RunDir)))
@@ -132,7 +133,7 @@ func (b *balancer) await(want controller.State) (refused error) {
 	return nil
 }
 
-// catalog is a Consul with one service of one instance.
+// catalog starts a Consul with one service of one instance.
 func catalog(t *testing.T) {
 	t.Helper()
 	consul := consultest.Start(t)
@@ -148,7 +149,7 @@ func catalog(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", consul.Addr)
 }
 
-// bad is what may be in the place of a file, after a crash, a mistake or an attack.
+// bad has what may be in the place of a file after a crash, a mistake or an attack.
 var bad = map[string]func(path string) error{
 	"is empty":              func(path string) error { return os.WriteFile(path, nil, 0o644) },
 	"is garbage":            func(path string) error { return os.WriteFile(path, []byte("\x00{]garbage\n"), 0o644) },
@@ -168,8 +169,8 @@ func socketAt(path string) error {
 	return syscall.Bind(fd, &syscall.SockaddrUnix{Name: path})
 }
 
-// TestBadState starts the daemon in the state that an earlier one left, with something
-// bad in the place of its files. It serves then.
+// TestBadState starts the daemon with the state of an earlier one in which files are bad. The
+// daemon must serve.
 func TestBadState(t *testing.T) {
 	catalog(t)
 	dir, good := nginxtest.Dir(t), filepath.Join(t.TempDir(), "good")
@@ -235,7 +236,7 @@ func run(t *testing.T, name string, args ...string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// TestRefusedState shows what a daemon does not start with, and that it says what to do.
+// TestRefusedState has state with which a daemon refuses to start. The error names the remedy.
 func TestRefusedState(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
 	for path, kinds := range map[string][]string{
@@ -258,7 +259,7 @@ func TestRefusedState(t *testing.T) {
 	}
 }
 
-// TestDirectories shows where the run directory can't be.
+// TestDirectories has the places where the run directory can't be.
 func TestDirectories(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
 	for name, test := range map[string]struct{ run, want string }{

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// unfit makes things that are no regular file, by what an error calls them.
+// unfit makes things that are not regular files, by their names in errors.
 var unfit = map[string]func(t *testing.T, path string){
 	"a directory":  func(t *testing.T, path string) { require.NoError(t, os.MkdirAll(filepath.Join(path, "full"), 0o755)) },
 	"a named pipe": func(t *testing.T, path string) { require.NoError(t, syscall.Mkfifo(path, 0o644)) },
@@ -58,7 +58,7 @@ func TestUnfit(t *testing.T) {
 			require.NoError(t, os.Mkdir(path, 0o755))
 			aside, err = MoveAside(path)
 			require.NoError(t, err)
-			assert.Equal(t, path+".broken.2", aside, "what was moved aside before stays")
+			assert.Equal(t, path+".broken.2", aside, "a file moved aside earlier stays")
 
 			create(t, path+".new")
 			require.NoError(t, Replace(path, []byte("text")))
@@ -101,7 +101,7 @@ func TestClearAndDirectory(t *testing.T) {
 			aside, err = Directory(path)
 			switch kind {
 			case "a device", "a symbolic link to /nowhere":
-				assert.Error(t, err, "a symbolic link is an operator's")
+				assert.Error(t, err, "an operator may have made the symbolic link")
 			case "a directory":
 				assert.NoError(t, err)
 				assert.Empty(t, aside)

@@ -27,7 +27,7 @@ func TestReplace(t *testing.T) {
 	assert.Equal(t, "three", string(b))
 	files, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	assert.Len(t, files, 1, "nothing is left behind")
+	assert.Len(t, files, 1, "no temporary file is left")
 }
 
 func TestAFailedReplaceKeepsTheOldFile(t *testing.T) {

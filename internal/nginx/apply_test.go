@@ -24,7 +24,7 @@ func TestApply(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, current, "there is no generation yet")
 
-		// nginx is waited for: its supervisor starts it once there is a configuration.
+		// Apply waits for nginx, which its supervisor starts once there is a configuration.
 		done := make(chan error, 1)
 		var first Generation
 		go func() {
@@ -55,7 +55,7 @@ func TestApply(t *testing.T) {
 		assert.Equal(t, first.Note, generations[4].Note)
 		files, err := e.Files(1)
 		require.NoError(t, err)
-		assert.Equal(t, e.files("one"), files, "a generation gives back what it was made of")
+		assert.Equal(t, e.files("one"), files, "a generation returns its files")
 		_, err = e.Files(99)
 		assert.ErrorIs(t, err, fs.ErrNotExist)
 	})
@@ -78,11 +78,11 @@ func TestApplyWithoutNginx(t *testing.T) {
 		e.requireServing(t, 1, "one")
 		g, err = e.Activate(t.Context(), 1)
 		require.NoError(t, err)
-		assert.False(t, g.Served.IsZero(), "that nginx serves it is noted when it is seen")
+		assert.False(t, g.Served.IsZero(), "the first time that nginx serves it is noted")
 	})
 }
 
-// The pid file of a killed nginx, or that of another process, is not a running nginx.
+// A pid file of a killed nginx or of another process does not count as a running nginx.
 func TestApplyAfterKill(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -110,7 +110,7 @@ func cancelled() context.Context {
 	return ctx
 }
 
-// apply1 stores the first generation for an nginx that is started afterwards.
+// apply1 stores the first generation. nginx is started afterwards.
 func (e *env) apply1(t *testing.T) {
 	t.Helper()
 	timeout := e.opts.VerifyTimeout
@@ -120,7 +120,7 @@ func (e *env) apply1(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotRunning)
 }
 
-// started is an env whose nginx serves generation 1.
+// started returns an env whose nginx serves generation 1.
 func started(t *testing.T, binary nginxtest.Binary, change ...func(*Options)) *env {
 	t.Helper()
 	e := newEnv(t, binary, change...)
@@ -160,16 +160,16 @@ func TestApplyRejected(t *testing.T) {
 		require.ErrorIs(t, e.Test(t.Context(), map[string][]byte{MainFile: nil}), ErrRejected)
 		after, err := os.ReadFile(e.logPath())
 		require.NoError(t, err)
-		assert.Equal(t, string(log), string(after), "a test leaves nothing in the error log of the running nginx")
+		assert.Equal(t, string(log), string(after), "a test writes nothing to the error log of the running nginx")
 		e.requireServing(t, 1, "one")
 		e.requireClean(t)
 
-		assert.Equal(t, 2, e.apply(t, "three").Number, "a refused configuration takes no number")
+		assert.Equal(t, 2, e.apply(t, "three").Number, "a refused configuration uses no number")
 		e.requireServing(t, 2, "three")
 	})
 }
 
-// Passing nginx -t does not mean that nginx takes it.
+// A configuration that passes nginx -t may still fail at the reload.
 func TestApplyPortTaken(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -189,7 +189,7 @@ func TestApplyPortTaken(t *testing.T) {
 		e.requireServing(t, 1, "one")
 		after, err := e.Processes()
 		require.NoError(t, err)
-		assert.Equal(t, before, after, "an nginx that stays where it is has nothing to reload")
+		assert.Equal(t, before, after, "an nginx that kept its generation is not reloaded")
 
 		_, err = e.Apply(t.Context(), bad, Note{})
 		require.ErrorIs(t, err, ErrRolledBack)
@@ -242,8 +242,8 @@ func TestApplyZoneKeyChanged(t *testing.T) {
 	})
 }
 
-// For a moment after a reload old workers answer as well. Neither Serving nor
-// the way back from a change that follows at once may believe them.
+// For a moment after a reload old workers answer too. Neither Serving nor the rollback of a
+// change that follows at once may trust them.
 func TestServingAfterReload(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -278,7 +278,7 @@ func TestActivate(t *testing.T) {
 		require.NoError(t, err)
 		after, err := e.Processes()
 		require.NoError(t, err)
-		assert.Equal(t, before.Workers, after.Workers, "what is served already is not reloaded")
+		assert.Equal(t, before.Workers, after.Workers, "the served generation is not reloaded")
 
 		_, err = e.Activate(t.Context(), 7)
 		require.ErrorIs(t, err, fs.ErrNotExist)
@@ -295,7 +295,7 @@ func TestActivate(t *testing.T) {
 	})
 }
 
-// nginx is down, and what is new keeps it from starting: the one before lets it.
+// nginx is down, and the new generation keeps it from starting. It starts with the former one.
 func TestApplyKeepsNginxFromStarting(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -333,12 +333,12 @@ func TestApplyKeepsNginxFromStarting(t *testing.T) {
 	})
 }
 
-// Neither the new generation nor the way back: nginx is stopped in the middle.
+// Both the new generation and the rollback fail.
 func TestApplyDegraded(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		e := started(t, binary, func(o *Options) { o.VerifyTimeout = 300 * time.Millisecond })
-		// The new generation tells another number than its own, and so does the old one from now on.
+		// Both generations answer with a number that is not theirs.
 		conf := filepath.Join(e.store.path(1), GenerationFile)
 		require.NoError(t, os.WriteFile(conf, e.generationConf(77, e.socketPath()), 0o644))
 		bad := e.files("two")
@@ -356,7 +356,7 @@ func TestApplyDegraded(t *testing.T) {
 	})
 }
 
-// Whenever the caller loses patience, disk and nginx agree afterwards.
+// Whenever the caller cancels, disk and nginx agree afterwards.
 func TestApplyCancelled(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -373,7 +373,7 @@ func TestApplyCancelled(t *testing.T) {
 				body, last = next, g.Number
 			} else {
 				require.ErrorIs(t, err, context.DeadlineExceeded)
-				require.NotErrorIs(t, err, ErrRejected, "giving up is not nginx's refusal")
+				require.NotErrorIs(t, err, ErrRejected, "a cancelled Apply is no refusal by nginx")
 			}
 			e.requireServing(t, last, body)
 			e.requireClean(t)
@@ -381,7 +381,7 @@ func TestApplyCancelled(t *testing.T) {
 	})
 }
 
-// Only waiting for an nginx that does not run is cut short after the swap.
+// After the swap, cancelling ends only the wait for an nginx that does not run.
 func TestApplyCancelledWithoutNginx(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// read is what an nginx would find now: the content by upstream.
+// read returns the files that nginx would read now, by upstream.
 func (b *bootstrap) read(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
@@ -41,7 +41,7 @@ func TestBootstrapServers(t *testing.T) {
 	hide := func(names ...string) func(*bootstrap) error {
 		return func(s *bootstrap) error { return s.hide(known(names...)) }
 	}
-	// A crash leaves the files and nothing else; what comes after it is New's.
+	// A crash leaves only the files; the rest comes from New.
 	crash := func(s *bootstrap) error {
 		s.written = nil
 		return s.restore()
@@ -50,26 +50,26 @@ func TestBootstrapServers(t *testing.T) {
 	tests := []struct {
 		name string
 		do   []func(*bootstrap) error
-		want map[string]string // without what says that there are any
-		none bool              // not even that
+		want map[string]string // the servers, without the marker
+		none bool              // no marker either
 	}{
-		{"an nginx that starts reads all", []func(*bootstrap) error{write(all)}, all, false},
-		{"of an upstream that is gone nothing stays", []func(*bootstrap) error{write(all), write(map[string]string{"b": b})}, map[string]string{"b": b}, false},
-		{"what changed is written", []func(*bootstrap) error{write(all), write(map[string]string{"a": b, "b": b})}, map[string]string{"a": b, "b": b}, false},
-		{"at a reload those that nginx knows are hidden", []func(*bootstrap) error{write(all), hide("a")}, map[string]string{"b": b}, false},
-		{"at a reload of an nginx that knows all, nothing says that there are any", []func(*bootstrap) error{write(all), hide("a", "b")}, map[string]string{}, true},
-		{"what was hidden at the last reload is not at this one", []func(*bootstrap) error{write(all), hide("b"), hide("a")}, map[string]string{"b": b}, false},
-		{"after a reload all are there again", []func(*bootstrap) error{write(all), hide("a", "b"), (*bootstrap).unhide}, all, false},
-		{"what is written during a reload is for the next start", []func(*bootstrap) error{write(map[string]string{"a": a}), hide("a"), write(all), (*bootstrap).unhide}, all, false},
-		{"nobody has given any", []func(*bootstrap) error{hide("a"), (*bootstrap).unhide}, map[string]string{}, true},
-		{"a crash in the middle of a reload hides nothing from an nginx that starts", []func(*bootstrap) error{write(all), hide("a", "b"), crash}, all, false},
-		{"what is not written anew stays after a crash, until it is", []func(*bootstrap) error{write(all), crash, write(map[string]string{"a": a})}, map[string]string{"a": a}, false},
-		{"a reload before anything is written anew hides nothing", []func(*bootstrap) error{write(all), crash, hide("a", "b")}, all, false},
-		{"what a crash left half written is not read", []func(*bootstrap) error{write(all), crash, func(s *bootstrap) error {
+		{"a starting nginx reads all", []func(*bootstrap) error{write(all)}, all, false},
+		{"the file of a removed upstream is removed", []func(*bootstrap) error{write(all), write(map[string]string{"b": b})}, map[string]string{"b": b}, false},
+		{"changed servers are written", []func(*bootstrap) error{write(all), write(map[string]string{"a": b, "b": b})}, map[string]string{"a": b, "b": b}, false},
+		{"a reload hides known upstreams", []func(*bootstrap) error{write(all), hide("a")}, map[string]string{"b": b}, false},
+		{"a reload without unknown upstreams hides the marker", []func(*bootstrap) error{write(all), hide("a", "b")}, map[string]string{}, true},
+		{"each reload hides its own upstreams", []func(*bootstrap) error{write(all), hide("b"), hide("a")}, map[string]string{"b": b}, false},
+		{"after a reload all files are back", []func(*bootstrap) error{write(all), hide("a", "b"), (*bootstrap).unhide}, all, false},
+		{"files written during a reload are for the next start", []func(*bootstrap) error{write(map[string]string{"a": a}), hide("a"), write(all), (*bootstrap).unhide}, all, false},
+		{"no servers were ever written", []func(*bootstrap) error{hide("a"), (*bootstrap).unhide}, map[string]string{}, true},
+		{"after a crash during a reload a starting nginx reads all", []func(*bootstrap) error{write(all), hide("a", "b"), crash}, all, false},
+		{"after a crash old files stay until they are written again", []func(*bootstrap) error{write(all), crash, write(map[string]string{"a": a})}, map[string]string{"a": a}, false},
+		{"a reload before the first write hides nothing", []func(*bootstrap) error{write(all), crash, hide("a", "b")}, all, false},
+		{"a half-written file is not read", []func(*bootstrap) error{write(all), crash, func(s *bootstrap) error {
 			half := bootstrapFile(s.path(startSet), "c") + ".new"
 			return errors.Join(os.MkdirAll(filepath.Dir(half), 0o755), os.WriteFile(half, []byte("server"), 0o644))
 		}, write(all)}, all, false},
-		{"a crash before the first", []func(*bootstrap) error{crash}, map[string]string{}, true},
+		{"a crash before the first write", []func(*bootstrap) error{crash}, map[string]string{}, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestBootstrapServers(t *testing.T) {
 			}
 			found := s.read(t)
 			said, some := found[markerFile]
-			assert.Equal(t, !tt.none, some, "nginx says that it has read any")
+			assert.Equal(t, !tt.none, some, "nginx says that it has read bootstrap servers")
 			if some {
 				assert.Regexp(t, `^location = /seeded \{ return 200 "(start|\d+)\\n"; \}\n$`, said)
 			}
@@ -89,9 +89,9 @@ func TestBootstrapServers(t *testing.T) {
 	}
 }
 
-// TestAFileThatCantBeWrittenAffectsItsUpstreamOnly has the disk refuse a file: what
-// is there stays whole, the other upstreams' files are written, and the error says
-// whose file it is.
+// TestAFileThatCantBeWrittenAffectsItsUpstreamOnly has a file that can't be written. The old
+// file stays complete, the other upstreams' files are written, and the error names the
+// upstream.
 func TestAFileThatCantBeWrittenAffectsItsUpstreamOnly(t *testing.T) {
 	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
 	write := func(lines string) map[string]error {
@@ -115,9 +115,9 @@ func without(m map[string]string, key string) map[string]string {
 	return m
 }
 
-// TestBootstrapFilesInUseAreKnownFromNginxsAnswer maps what nginx answers to the servers that it
-// has: those that it started with are not known any more, those that it read at a
-// reload are, to the next lbctl too.
+// TestBootstrapFilesInUseAreKnownFromNginxsAnswer maps nginx's answer to the files that it has
+// read. The files of its start are unknown; those of a reload are known, also to the next
+// lbctl.
 func TestBootstrapFilesInUseAreKnownFromNginxsAnswer(t *testing.T) {
 	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
 	_, err := b.write(map[string]string{"a": "server 10.0.0.1:1;\n", "b": "server 10.0.0.2:2;\n"})
@@ -130,7 +130,7 @@ func TestBootstrapFilesInUseAreKnownFromNginxsAnswer(t *testing.T) {
 	}
 	unknown := map[string]string{"a": "", "b": ""}
 	assert.Equal(t, unknown, of(b, startSet))
-	assert.Equal(t, unknown, of(b, "seeded"), "the answer of an nginx that started under an older lbctl")
+	assert.Equal(t, unknown, of(b, "seeded"), "nginx started under an older lbctl")
 
 	require.NoError(t, b.hide(func(upstream string) bool { return upstream == "a" }))
 	require.NoError(t, b.unhide())
@@ -140,6 +140,6 @@ func TestBootstrapFilesInUseAreKnownFromNginxsAnswer(t *testing.T) {
 		assert.Equal(t, read, of(b, set))
 		again := &bootstrap{dir: b.dir}
 		assert.Equal(t, read, of(again, set), "another lbctl")
-		assert.Equal(t, unknown, of(again, "1"), "a set that was never there")
+		assert.Equal(t, unknown, of(again, "1"), "an unknown set")
 	}
 }

@@ -16,20 +16,20 @@ func TestValidate(t *testing.T) {
 		files map[string]string
 		want  string // "" is good
 	}{
-		{"the least there can be", map[string]string{"nginx.conf": good}, ""},
+		{"a minimal configuration", map[string]string{"nginx.conf": good}, ""},
 		{"directories and odd names", map[string]string{"nginx.conf": good, "conf.d/a b.conf": "", ".x/..y": ""}, ""},
 		{"quoted words, on lines with others", map[string]string{"nginx.conf": "worker_processes 1; pid '/run/lb/nginx.pid' ; http { include \"generation.conf\" ; }"}, ""},
 		{"included by a file that is included", map[string]string{"nginx.conf": "pid /run/lb/nginx.pid;", "http.conf": "include ./generation.conf;"}, ""},
 		{"no files", nil, `no file "nginx.conf", got []`},
 		{"no main file", map[string]string{"other.conf": good}, `no file "nginx.conf", got ["other.conf"]`},
-		{"a path to above", map[string]string{"nginx.conf": good, "../evil": ""}, `file name "../evil": want a path below the generation, such as "conf.d/api.conf"`},
-		{"a path to above, hidden", map[string]string{"nginx.conf": good, "a/../../evil": ""}, `file name "a/../../evil": want a path below the generation, such as "conf.d/api.conf"`},
+		{"a path upwards", map[string]string{"nginx.conf": good, "../evil": ""}, `file name "../evil": want a path below the generation, such as "conf.d/api.conf"`},
+		{"a hidden path upwards", map[string]string{"nginx.conf": good, "a/../../evil": ""}, `file name "a/../../evil": want a path below the generation, such as "conf.d/api.conf"`},
 		{"an absolute path", map[string]string{"nginx.conf": good, "/etc/passwd": ""}, `file name "/etc/passwd": want a path below the generation, such as "conf.d/api.conf"`},
 		{"the directory itself", map[string]string{"nginx.conf": good, ".": ""}, `file name ".": want a path below the generation, such as "conf.d/api.conf"`},
 		{"no name", map[string]string{"nginx.conf": good, "": ""}, `file name "": want a path below the generation, such as "conf.d/api.conf"`},
 		{"a control character", map[string]string{"nginx.conf": good, "a\nb": ""}, `file name "a\nb": want a path below the generation, such as "conf.d/api.conf"`},
-		{"a file of ours", map[string]string{"nginx.conf": good, "generation.conf": ""}, `file name "generation.conf": lbctl writes this file itself`},
-		{"a directory in the place of a file of ours", map[string]string{"nginx.conf": good, "generation.json/x": ""}, `file name "generation.json/x": "generation.json" is a file, not a directory`},
+		{"a file that lbctl writes", map[string]string{"nginx.conf": good, "generation.conf": ""}, `file name "generation.conf": lbctl writes this file itself`},
+		{"a directory in the place of such a file", map[string]string{"nginx.conf": good, "generation.json/x": ""}, `file name "generation.json/x": "generation.json" is a file, not a directory`},
 		{"a file that would also be a directory", map[string]string{"nginx.conf": good, "a/b": "", "a/b/c/d": ""}, `file name "a/b/c/d": "a/b" is a file, not a directory`},
 		{
 			"neither generation nor pid, all told at once",
@@ -77,7 +77,7 @@ func TestParseBuild(t *testing.T) {
 		},
 		{"built without any option", "nginx version: nginx/1.29.0\nconfigure arguments:\n", "1.29.0", "/usr/local/nginx/modules", false},
 		{"built with a prefix", "nginx version: nginx/1.29.0\nconfigure arguments: --prefix=/opt/nginx --with-stream", "1.29.0", "/opt/nginx/modules", true},
-		{"one that is built on nginx", "nginx version: openresty/1.27.1.2\nconfigure arguments: --prefix=/x\n", "1.27.1", "/x/modules", false},
+		{"a program based on nginx", "nginx version: openresty/1.27.1.2\nconfigure arguments: --prefix=/x\n", "1.27.1", "/x/modules", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			version, stream, modules, err := parseBuild(c.output)

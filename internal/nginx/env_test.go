@@ -18,7 +18,7 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// An env is an Instance on directories of its own, with a port to serve on.
+// env is an Instance with its own directories and port.
 type env struct {
 	*Instance
 	binary     nginxtest.Binary
@@ -51,7 +51,7 @@ func (e *env) start(t *testing.T) *nginxtest.Process {
 	return nginxtest.Start(t, e.binary, filepath.Join(e.state, "current", MainFile), e.run)
 }
 
-// files is a configuration whose port answers body. more goes into http{}.
+// files returns a configuration whose port answers with body. more goes into http{}.
 func (e *env) files(body string, more ...string) map[string][]byte {
 	var conf bytes.Buffer
 	fmt.Fprintf(&conf, "pid %s/nginx.pid;\nerror_log %s/error.log notice;\nworker_processes 2;\n", e.run, e.run)
@@ -77,7 +77,7 @@ func (e *env) apply(t *testing.T, body string) Generation {
 	return g
 }
 
-// get asks the port, over a connection of its own.
+// get sends a request to the port over a new connection.
 func (e *env) get() (string, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 	response, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", e.port))
@@ -89,8 +89,8 @@ func (e *env) get() (string, error) {
 	return string(body), err
 }
 
-// traffic keeps asking until the returned function is called, which returns how
-// many questions there were and fails the test when one was not answered.
+// traffic sends requests until the returned function is called. That function returns their
+// number, and fails the test if one had no answer.
 func (e *env) traffic(t *testing.T) func() int64 {
 	t.Helper()
 	var asked atomic.Int64
@@ -110,12 +110,12 @@ func (e *env) traffic(t *testing.T) func() int64 {
 	return func() int64 {
 		t.Helper()
 		stop()
-		require.NoError(t, <-done, "traffic must not notice")
+		require.NoError(t, <-done, "every request has an answer")
 		return asked.Load()
 	}
 }
 
-// requireServing checks that disk, nginx and traffic agree on a generation. Old
+// requireServing checks that the disk, nginx and the answers have the same generation. Old
 // workers may answer for a moment after a reload.
 func (e *env) requireServing(t *testing.T, number int, body string) {
 	t.Helper()
@@ -134,7 +134,7 @@ func (e *env) requireServing(t *testing.T, number int, body string) {
 	}, 20*time.Second, 20*time.Millisecond, "nginx must serve generation %d", number)
 }
 
-// requireClean checks that no work in progress is left over.
+// requireClean checks that no temporary files are left.
 func (e *env) requireClean(t *testing.T) {
 	t.Helper()
 	for _, pattern := range []string{e.state + "/.*", e.store.generations() + "/.*", e.run + "/test-*"} {

@@ -50,7 +50,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// A path with a "$" would be written into generation.conf, and can't be.
+// A path with a "$" would go into generation.conf, where it can't be quoted.
 func TestDirectoriesThatCannotBeQuoted(t *testing.T) {
 	t.Parallel()
 	_, err := New(Options{StateDir: t.TempDir() + "/a$b", RunDir: t.TempDir()})

@@ -47,7 +47,7 @@ func TestNewRefuses(t *testing.T) {
 		})
 	}
 
-	// The longest that is allowed works with nginx, too.
+	// The longest allowed path works with nginx too.
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		e := &env{binary: binary, state: nginxtest.Dir(t), run: fits, port: nginxtest.FreePort(t)}
 		e.reopen(t)
@@ -57,7 +57,7 @@ func TestNewRefuses(t *testing.T) {
 	})
 }
 
-// Spaces, quotes and dollars in the paths are nobody's problem.
+// Paths may have spaces, quotes and dollars.
 func TestOddPaths(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -156,10 +156,10 @@ func TestProcesses(t *testing.T) {
 
 		process.KillMaster()
 		_, err = e.Processes()
-		require.ErrorIs(t, err, ErrNotRunning, "the pid file of a killed master names nobody")
+		require.ErrorIs(t, err, ErrNotRunning, "the pid file of a killed master is out of date")
 		require.NoError(t, os.WriteFile(e.pidPath(), fmt.Appendln(nil, os.Getpid()), 0o644))
 		_, err = e.Processes()
-		require.ErrorIs(t, err, ErrNotRunning, "a process that is not nginx is not to be signalled")
+		require.ErrorIs(t, err, ErrNotRunning, "a process that is not nginx gets no signal")
 	})
 }
 
@@ -183,14 +183,14 @@ func TestRotateLog(t *testing.T) {
 		e.apply(t, "two")
 		text, err := os.ReadFile(e.logPath())
 		require.NoError(t, err)
-		assert.Contains(t, string(text), "reconfiguring", "nginx goes on in the new file")
+		assert.Contains(t, string(text), "reconfiguring", "nginx writes to the new file")
 		assert.NotContains(t, string(text), "first")
 
 		fill("second")
 		e.apply(t, "three")
 		text, err = os.ReadFile(e.logPath() + ".1")
 		require.NoError(t, err)
-		assert.Contains(t, string(text), "second", "applying rotates, too")
+		assert.Contains(t, string(text), "second", "Apply rotates too")
 		info, err := os.Stat(e.logPath())
 		require.NoError(t, err)
 		assert.Less(t, info.Size(), e.logMax)
@@ -201,7 +201,7 @@ func TestRotateLog(t *testing.T) {
 	})
 }
 
-// nginx may not be ours to signal.
+// lbctl may not be allowed to signal nginx.
 func TestApplyNotPermitted(t *testing.T) {
 	t.Parallel()
 	i := &Instance{}
@@ -213,7 +213,7 @@ func TestApplyNotPermitted(t *testing.T) {
 	assert.Equal(t, fmt.Sprintf("tell nginx (process 1) to reload: %v", syscall.EPERM), failed.String())
 }
 
-// Two at a time take turns.
+// Concurrent calls run one after the other.
 func TestApplyConcurrently(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {

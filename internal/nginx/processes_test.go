@@ -21,11 +21,11 @@ func TestRetirements(t *testing.T) {
 	}
 	a, b := Process{PID: 4, Started: began}, Process{PID: 5, Started: began}
 
-	assert.Equal(t, []int{1}, since(at(1), a), "one that was old before counts from when it is seen")
+	assert.Equal(t, []int{1}, since(at(1), a), "an older worker counts from its first sight")
 	r.add([]int{5}, at(2))
-	assert.Equal(t, []int{1, 2}, since(at(9), a, b), "others from when the generation changed")
+	assert.Equal(t, []int{1, 2}, since(at(9), a, b), "others count from the change of generation")
 	assert.Equal(t, []int{2}, since(at(10), b))
-	assert.Equal(t, []int{11, 2}, since(at(11), a, b), "what was gone is forgotten")
+	assert.Equal(t, []int{11, 2}, since(at(11), a, b), "ended workers are forgotten")
 	b.Started = at(12)
 	assert.Equal(t, []int{13}, since(at(13), b), "another process with the same id")
 }
@@ -45,7 +45,7 @@ func TestPrivateMemory(t *testing.T) {
 		ok         bool
 	}{
 		{"clean and dirty pages are added", "00400000-7ff rollup\nRss: 9000 kB\nPrivate_Clean:    100 kB\nPrivate_Dirty:   20 kB\nPrivate_Hugetlb: 7 kB\n", 120 << 10, true},
-		{"a number that is none", "Private_Dirty: x kB\n", 0, false},
+		{"an invalid number", "Private_Dirty: x kB\n", 0, false},
 		{"an empty file", "", 0, false},
 	}
 	for _, tt := range tests {

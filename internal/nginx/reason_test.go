@@ -73,8 +73,8 @@ func TestReason(t *testing.T) {
 	assert.True(t, strings.HasSuffix(long, "in nginx.conf:7"), long)
 }
 
-// The error log of a real nginx 1.22 whose reload found a port taken, while
-// workers had their own troubles.
+// The error log of a real nginx 1.22 whose reload found a port in use, with messages of
+// workers.
 const logOfTakenPort = `2026/11/21 09:21:39 [notice] 100#100: signal 1 (SIGHUP) received from 7, reconfiguring
 2026/11/21 09:21:39 [notice] 100#100: reconfiguring
 2026/11/21 09:21:39 [emerg] 101#101: a worker's
@@ -94,7 +94,7 @@ func TestTail(t *testing.T) {
 		require.NoError(t, file.Close())
 	}
 	log := tailOf(path)
-	log.read() // no such file yet
+	log.read() // the file does not exist yet
 	write("2026/11/21 09:00:00 [emerg] 100#100: of long ago\n")
 
 	log = tailOf(path)
@@ -102,10 +102,10 @@ func TestTail(t *testing.T) {
 	log.read()
 	assert.False(t, log.refused(100), "nginx still tries")
 	assert.Equal(t, "bind() to 0.0.0.0:5000 failed (98: Address already in use)", log.reason(100, "/g"))
-	assert.Equal(t, "a worker's", log.reason(0, "/g"), "no master is known: anybody's word counts")
+	assert.Equal(t, "a worker's", log.reason(0, "/g"), "without a known master every message counts")
 	write("2026/11/21 09:21:42 [emerg] 100#100: still could")
 	log.read()
-	assert.False(t, log.refused(100), "half a line is none")
+	assert.False(t, log.refused(100), "half a line does not count")
 	write(" not bind()\n")
 	log.read()
 	assert.True(t, log.refused(100))

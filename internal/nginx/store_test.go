@@ -31,12 +31,12 @@ func TestPrune(t *testing.T) {
 		_, err := e.Activate(t.Context(), 3)
 		require.NoError(t, err)
 		e.apply(t, "6")
-		assert.Equal(t, []int{6, 5, 4}, e.numbers(t), "what was current is an old one again")
+		assert.Equal(t, []int{6, 5, 4}, e.numbers(t), "the former current generation is an old one")
 
 		_, err = e.Activate(t.Context(), 4)
 		require.NoError(t, err)
 		require.NoError(t, e.store.prune(1, 4))
-		assert.Equal(t, []int{6, 4}, e.numbers(t), "the current one stays whatever its age")
+		assert.Equal(t, []int{6, 4}, e.numbers(t), "the current one stays at any age")
 		e.requireServing(t, 4, "4")
 	})
 }
@@ -48,7 +48,7 @@ func (e *env) numbers(t *testing.T) []int {
 	return numbers
 }
 
-// What a crash at any step leaves behind, and what becomes of it.
+// TestRecovery has the leftovers of a crash at each step.
 func TestRecovery(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -143,7 +143,7 @@ func TestRecovery(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, c.serving, serving, "serving")
 
-				// Going on with what is current works, and so does something new.
+				// The current generation works, and a new one too.
 				_, err = e.Activate(t.Context(), c.current)
 				require.NoError(t, err)
 				g := e.apply(t, "next")
@@ -155,13 +155,13 @@ func TestRecovery(t *testing.T) {
 	})
 }
 
-// complete are files as store.write wants them.
+// complete returns files for store.write.
 func (e *env) complete(body string, n int) map[string][]byte {
 	return withFile(e.files(body), GenerationFile, e.generationConf(n, e.socketPath()))
 }
 
-// A refusal right after a crash between swap and reload leads back to what
-// nginx serves, not to what was current.
+// After a crash between swap and reload, a refusal leads back to the generation that nginx
+// serves, not to the current one.
 func TestRollBackToTheServedGeneration(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -181,8 +181,8 @@ func TestRollBackToTheServedGeneration(t *testing.T) {
 	})
 }
 
-// lbctl is killed again and again at a random moment. nginx serves on, and the
-// next lbctl finds something complete on disk and can go on from it.
+// lbctl is killed again and again at random moments. nginx keeps serving, and the next lbctl
+// finds a complete generation on disk.
 func TestKilledWhileApplying(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -195,7 +195,7 @@ func TestKilledWhileApplying(t *testing.T) {
 			before := e.numbers(t)[0]
 			require.NoError(t, cmd.Start())
 			require.Eventually(t, func() bool { return e.numbers(t)[0] > before }, 30*time.Second, time.Millisecond)
-			time.Sleep(rand.N(150 * time.Millisecond)) // the moment is the point
+			time.Sleep(rand.N(150 * time.Millisecond)) // a random moment
 			require.NoError(t, cmd.Process.Kill())
 			cmd.Wait()
 
@@ -226,7 +226,7 @@ func (e *env) tests(t *testing.T) []string {
 	return dirs
 }
 
-// TestApplyForEver is the process that TestKilledWhileApplying kills.
+// TestApplyForEver runs in the process that TestKilledWhileApplying kills.
 func TestApplyForEver(t *testing.T) {
 	var e env
 	if _, err := fmt.Sscan(os.Getenv("APPLY_FOR_EVER"), &e.state, &e.run, &e.binary.Path, &e.port); err != nil {
@@ -264,7 +264,7 @@ func TestDiskFull(t *testing.T) {
 		e.requireServing(t, 1, "one")
 		e.requireClean(t)
 
-		// Not a byte is left, for whatever reason.
+		// Not a byte is free.
 		rest, err := os.Create(filepath.Join(e.state, "rest"))
 		require.NoError(t, err)
 		for err == nil {
@@ -276,7 +276,7 @@ func TestDiskFull(t *testing.T) {
 		e.requireServing(t, 1, "one")
 		e.requireClean(t)
 		_, err = e.Activate(t.Context(), 1)
-		require.NoError(t, err, "what is there can be served")
+		require.NoError(t, err, "the stored generation can be served")
 		require.NoError(t, os.Remove(rest.Name()))
 		e.requireServing(t, e.apply(t, "two").Number, "two")
 	})
@@ -286,8 +286,8 @@ func TestStoreNotWritable(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		e := started(t, binary)
-		// A directory where the link belongs stops even root, if a hundred were moved
-		// aside before.
+		// A directory in the place of the link stops even root if a hundred were moved aside
+		// before.
 		require.NoError(t, os.Remove(e.store.link()))
 		require.NoError(t, os.MkdirAll(filepath.Join(e.store.link(), "in the way"), 0o755))
 		var aside []string
@@ -307,11 +307,11 @@ func TestStoreNotWritable(t *testing.T) {
 		assert.Equal(t, "one", answer)
 		current, err := e.Current()
 		require.NoError(t, err)
-		assert.Zero(t, current.Number, "none, for there is no link")
+		assert.Zero(t, current.Number, "there is no link")
 
 		require.NoError(t, os.RemoveAll(aside[0]))
 		_, err = e.Apply(t.Context(), e.files("two"), Note{})
-		require.NoError(t, err, "with room for it the directory is moved aside")
+		require.NoError(t, err, "the directory is moved aside")
 		e.requireServing(t, 3, "two") // 2 could not be made current
 	})
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// unsafe is what a terminal would act on.
+// unsafe has texts that control a terminal.
 var unsafe = map[string]string{
 	"\x1b]52;c;aGk=\a": `\x1b]52;c;aGk=\x07`, // writes to the clipboard
 	"a\x00b":           `a\x00b`,
@@ -29,7 +29,7 @@ var unsafe = map[string]string{
 func TestLine(t *testing.T) {
 	for text, want := range unsafe {
 		assert.Equal(t, want, Line(text))
-		assert.Equal(t, want, Line(want), "what can be printed stays")
+		assert.Equal(t, want, Line(want), "printable text does not change")
 	}
 	for _, text := range []string{"", "web-1", `a "b" \x`, "größer", "負荷分散", "👩\u200d💻", "\ufffd"} {
 		assert.Equal(t, text, Line(text))
@@ -75,7 +75,7 @@ func TestFields(t *testing.T) {
 	assert.Equal(t, "a\\x1bb\nc", text)
 }
 
-// TestLog shows that a log in text format is printable: slog quotes all but DEL.
+// TestLog checks that a log in text format is printable. slog quotes everything but DEL.
 func TestLog(t *testing.T) {
 	for text := range unsafe {
 		var log bytes.Buffer

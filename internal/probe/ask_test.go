@@ -18,8 +18,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// healthServer is a gRPC server whose service pkg.Well serves and pkg.Ill does
-// not.
+// healthServer is a gRPC server that reports pkg.Well as serving, and pkg.Ill as not serving.
 func healthServer(t *testing.T, options ...grpc.ServerOption) string {
 	t.Helper()
 	server, state := grpc.NewServer(options...), health.NewServer()
@@ -60,7 +59,7 @@ func TestChecks(t *testing.T) {
 		want     string // why it fails, "" when it passes
 	}{
 		{"an open port", question{endpoints.TCP, "tcp", silent}, ""},
-		{"an open port is enough by default, whatever the protocol", question{endpoints.GRPCS, "", silent}, ""},
+		{"by default an open port is enough for every protocol", question{endpoints.GRPCS, "", silent}, ""},
 		{"a closed port", question{endpoints.GRPC, "", closed}, "connection refused"},
 		{"a closed port, for HTTP", question{endpoints.HTTP, "http:/well", closed}, "connection refused"},
 		{"a closed port, for gRPC", question{endpoints.GRPC, "grpc", closed}, "connection refused"},
@@ -102,8 +101,8 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// TestNoAnswerEndsTheProber gives answers that are too large, or that have the asking
-// panic, which none should.
+// TestNoAnswerEndsTheProber gives answers that are too large, and one that makes the probe
+// panic.
 func TestNoAnswerEndsTheProber(t *testing.T) {
 	huge := listen(t, hollow(func(c net.Conn) {
 		t.Cleanup(func() { c.Close() })

@@ -21,8 +21,8 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// service makes a gRPC service with instances like "a" (passing) or "b:critical", each
-// with an address of its own.
+// service makes a gRPC service with instances like "a" (passing) or "b:critical", each with
+// its own address.
 func service(name string, instances ...string) endpoints.Service {
 	s := endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.GRPC, Routes: []endpoints.Route{{Path: "/" + name}}}, OK: true}
 	for _, word := range instances {
@@ -37,7 +37,7 @@ func service(name string, instances ...string) endpoints.Service {
 	return s
 }
 
-// rotation is the entries' rotation as "hello[a b] world[c]".
+// rotation returns the entries' rotation as "hello[a b] world[c]".
 func rotation(entries []endpoints.Entry) string {
 	var all []string
 	for _, e := range entries {
@@ -101,7 +101,7 @@ func TestProbeKeepsHeldInstancesThatAnswer(t *testing.T) {
 		ask := func(ctx context.Context, q question) error {
 			if dead.Load() && q.address == "b.hello:7777" {
 				<-ctx.Done()
-				return ctx.Err() // as a host that is gone: nothing answers
+				return ctx.Err() // like a host that is gone and never answers
 			}
 			return nil
 		}
@@ -161,11 +161,10 @@ func TestLocalErrorsAreNotFailuresOfInstances(t *testing.T) {
 	for _, err := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, context.DeadlineExceeded, &net.DNSError{IsNotFound: true}, errors.New("other")} {
 		assert.Equal(t, 2, failuresNeeded(err, 2), "%v", err)
 	}
-	assert.Equal(t, 6, failuresNeeded(syscall.ENETUNREACH, 2), "it may come back")
+	assert.Equal(t, 6, failuresNeeded(syscall.ENETUNREACH, 2), "the network may come back")
 }
 
-// following is probing with a loop that observes services whenever the table asks for
-// it.
+// following is probing with a loop that observes services whenever Changed fires.
 func following(t *testing.T, tb *endpoints.Table, opts Options, ask asker, services []endpoints.Service, test func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -222,7 +221,7 @@ func TestProbeEjectsInstancesThatNeverAnswered(t *testing.T) {
 		tb := newTable(t)
 		ask := func(ctx context.Context, q question) error {
 			if q.address == "b.hello:7777" {
-				<-ctx.Done() // as a host that is gone: nothing answers
+				<-ctx.Done() // like a host that is gone and never answers
 				return ctx.Err()
 			}
 			return nil
@@ -254,7 +253,7 @@ func TestProbeAsksEachServiceItsOwnCheck(t *testing.T) {
 		}
 		page, none, odd := service("page", "a"), service("none", "a"), service("odd", "a")
 		page.Check, none.Check = "http:/health", endpoints.CheckNone
-		odd.OK = false // never understood: nobody sends anything there
+		odd.OK = false // never valid, so it gets no traffic
 		services := []endpoints.Service{page, none, odd, service("hello", "a")}
 
 		tb := newTable(t)
@@ -279,7 +278,7 @@ func TestProbeAsksEachServiceItsOwnCheck(t *testing.T) {
 
 		following(t, tb, Options{}, ask, services, func() {
 			time.Sleep(time.Minute)
-			assert.Empty(t, reset(), "without InRotation only held ones are asked")
+			assert.Empty(t, reset(), "without InRotation only held instances are probed")
 		})
 	})
 }
@@ -289,7 +288,7 @@ func TestProbeIsBounded(t *testing.T) {
 	for n := range 1000 {
 		big.Instances = append(big.Instances, service("hello", fmt.Sprint("i", n)).Instances...)
 	}
-	t.Run("in how many are asked a second", func(t *testing.T) {
+	t.Run("in probes a second", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t)
 			var mu sync.Mutex
@@ -318,7 +317,7 @@ func TestProbeIsBounded(t *testing.T) {
 			})
 		})
 	})
-	t.Run("in how many are asked at once", func(t *testing.T) {
+	t.Run("in probes at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tb := newTable(t)
 			var now, most atomic.Int64
@@ -331,7 +330,7 @@ func TestProbeIsBounded(t *testing.T) {
 			following(t, tb, Options{InRotation: true, Timeout: 10 * time.Second}, ask, []endpoints.Service{big}, func() {
 				time.Sleep(30000 / perSecond * time.Second)
 				assert.EqualValues(t, atOnce, most.Load())
-				assert.Len(t, tb.Entries()[0].Rotation(), 500, "all have been asked often enough")
+				assert.Len(t, tb.Entries()[0].Rotation(), 500, "all have been probed often enough")
 			})
 		})
 	})

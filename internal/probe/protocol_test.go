@@ -17,7 +17,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// listen gives a port of 127.0.0.1 that serve is called for.
+// listen returns a port of 127.0.0.1, and calls serve with its connections.
 func listen(t *testing.T, serve func(net.Listener)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -27,8 +27,8 @@ func listen(t *testing.T, serve func(net.Listener)) string {
 	return l.Addr().String()
 }
 
-// closedPort gives a port of 127.0.0.1 that refuses connections, and that nobody else
-// can get for as long as the test lasts: it is taken, but not listened on.
+// closedPort returns a port of 127.0.0.1 that refuses connections during the test: it is bound,
+// so that no other process can get it, but nothing listens on it.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -40,8 +40,7 @@ func closedPort(t *testing.T) string {
 	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
 
-// hollow takes connections and does with each what a proxy does that finds
-// nobody behind it.
+// hollow accepts connections and handles them like a proxy without a reachable backend.
 func hollow(then func(net.Conn)) func(net.Listener) {
 	return func(l net.Listener) {
 		for {
@@ -75,9 +74,9 @@ func TestAskProtocol(t *testing.T) {
 	}{
 		{"a gRPC server", endpoints.GRPC, speaksGRPC, true},
 		{"an HTTP server", endpoints.HTTP, address(plain), true},
-		{"an HTTPS server whose certificate nobody knows", endpoints.HTTPS, address(secure), true},
+		{"an HTTPS server with an unknown certificate", endpoints.HTTPS, address(secure), true},
 		{"an HTTPS server for grpcs", endpoints.GRPCS, address(secure), true},
-		{"TCP needs no more than an open port", endpoints.TCP, silent, true},
+		{"TCP needs only an open port", endpoints.TCP, silent, true},
 		{"a closed port", endpoints.TCP, closed, false},
 		{"a connection that is closed at once, for gRPC", endpoints.GRPC, closes, false},
 		{"a connection that is closed at once, for HTTP", endpoints.HTTP, closes, false},

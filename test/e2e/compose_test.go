@@ -204,7 +204,7 @@ func (c *docker) waitLeader(t testing.TB, voters int) {
 	})
 }
 
-// passing notes since when each instance passes its checks.
+// passing records since when each instance passes its checks.
 type passing struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup

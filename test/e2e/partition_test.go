@@ -45,7 +45,7 @@ func (c *docker) cutOff(t *testing.T) {
 		return nil
 	})
 	load.WaitMore(t, 1000)
-	assert.Equal(t, len(before), c.lbctl(t).Instances, "what was served stays")
+	assert.Equal(t, len(before), c.lbctl(t).Instances, "all instances are still served")
 
 	healed := time.Now()
 	heal()

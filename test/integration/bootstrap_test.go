@@ -33,10 +33,10 @@ func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 		before func(t *testing.T, s *system)
 		state  controller.State
 	}{
-		{"a host that reads like one that nginx asks for", func(t *testing.T, s *system) {
+		{"a host that looks like a name that nginx asks for", func(t *testing.T, s *system) {
 			routes(t, s, "odd", map[string]string{"lb-host": "nobody.u.lbctl.internal.example"})
 		}, controller.Serving},
-		{"a path that reads like a host that nginx asks for", func(t *testing.T, s *system) {
+		{"a path that looks like a name that nginx asks for", func(t *testing.T, s *system) {
 			routes(t, s, "odd", map[string]string{"lb-path": "/nobody.u.lbctl.internal"})
 		}, controller.Serving},
 		{"a generation with a service that is gone is pinned", func(t *testing.T, s *system) {
@@ -58,7 +58,7 @@ func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
 			_, err = s.Lbctl("rollback", fmt.Sprint(before.Nginx.Generation))
 			require.NoError(t, err)
 		}, controller.Frozen},
-		{"an older lbctl wrote what is on disk", asAnOlderLbctl, controller.Serving},
+		{"an older lbctl wrote the files", asAnOlderLbctl, controller.Serving},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

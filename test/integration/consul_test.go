@@ -43,7 +43,7 @@ func TestTrafficGoesOnWhileConsulIsAway(t *testing.T) {
 		services, err := s.Services()
 		require.NoError(t, err)
 		require.Len(t, services, 1)
-		assert.Equal(t, 2, services[0].InRotation, "what was served stays")
+		assert.Equal(t, 2, services[0].InRotation, "all instances are still served")
 		status, err := s.Status()
 		require.NoError(t, err)
 		assert.Equal(t, 2, status.Instances)
@@ -103,7 +103,7 @@ func TestAWeakTokenEmptiesNothing(t *testing.T) {
 	})
 	load.WaitMore(t, 100)
 	s.StopLbctl()
-	s.StartLbctl() // it must not believe the empty list now either
+	s.StartLbctl() // a new lbctl must not trust the empty list either
 	s.Eventually("status says why the endpoints are held", func() error {
 		return problem(s.Balancer, "token")
 	})

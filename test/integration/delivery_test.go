@@ -29,7 +29,7 @@ func TestTheDefaultMovesFromOneServiceToAnother(t *testing.T) {
 		b.Register(t, s.consul, successor)
 		heirs = append(heirs, b)
 	}
-	s.Eventually("Consul has told of the successor", func() error {
+	s.Eventually("lbctl knows the successor", func() error {
 		services, err := s.Services()
 		if err == nil && len(services) != 2 {
 			err = fmt.Errorf("%d services", len(services))
@@ -40,7 +40,7 @@ func TestTheDefaultMovesFromOneServiceToAnother(t *testing.T) {
 	for _, b := range all {
 		require.NoError(t, s.consul.Agent().ServiceDeregister(hello+"-"+b.Name))
 	}
-	s.Eventually("those that still answer are held", func() error { return problem(s.Balancer, "held") })
+	s.Eventually("the instances that still answer are held", func() error { return problem(s.Balancer, "held") })
 	_, err := s.Lbctl("accept")
 	require.NoError(t, err)
 	for _, b := range heirs {
@@ -69,7 +69,7 @@ func TestFromReloadToDNSAndBack(t *testing.T) {
 	for n, by := range []string{"reload", "dns"} {
 		s.StopLbctl()
 		s.StartLbctl("--endpoints", by)
-		s.Eventually("nginx takes its servers by "+by, func() error {
+		s.Eventually("nginx gets its servers by "+by, func() error {
 			status, err := s.Status()
 			if err == nil && (status.Endpoints.By != by || status.State != controller.Serving || len(status.Endpoints.Unfetched) > 0) {
 				err = fmt.Errorf("by %s: %s", status.Endpoints.By, status.Summary)
@@ -106,7 +106,7 @@ func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
 	assert.Equal(t, before, s.settled(t, 1), "the others scale without a reload")
 	register("written-2")
 	s.WaitServing(written, 2)
-	assert.Greater(t, s.settled(t, 1), before, "it does not")
+	assert.Greater(t, s.settled(t, 1), before, "this one scales with a reload")
 
 	// A pin holds files only. Delivery by DNS goes on.
 	_, err = s.Lbctl("rollback")
@@ -115,7 +115,7 @@ func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
 	third.Register(t, s.consul, hello)
 	require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-server-1", "test"))
 	register("written-3")
-	s.Eventually("the new server answers, and the one in maintenance no more", func() error {
+	s.Eventually("only the new server answers, not the one in maintenance", func() error {
 		if load.First("server-3").IsZero() || time.Since(load.Last("server-1")) < time.Second {
 			return errors.New("not yet")
 		}
@@ -150,7 +150,7 @@ func TestCrowdsAllServe(t *testing.T) {
 			} else if assert.Len(t, status.Endpoints.ByReload, 1) {
 				assert.Contains(t, status.Endpoints.ByReload[0].Reason, tt.byReload)
 			}
-			s.web(t) // others go on
+			s.web(t) // other services work
 		})
 	}
 }
@@ -174,7 +174,7 @@ func (s *system) crowd(t *testing.T, instances int) {
 		ops = append(ops, &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: "crowd", Service: api.AgentService{
 			ID: address, Service: hello, Address: address, Port: port, Tags: []string{"grpc_server"},
 		}}})
-		if len(ops) == 64 { // the most that Consul takes at once
+		if len(ops) == 64 { // Consul's maximum for a transaction
 			flush()
 		}
 	}

@@ -67,7 +67,7 @@ func TestDiskFull(t *testing.T) {
 
 	require.NoError(t, os.Remove(filepath.Join(disk, "rest")))
 	s.WaitServing(other(1), 1)
-	s.Eventually("nothing is wrong any more", func() error {
+	s.Eventually("there are no more problems", func() error {
 		status, err := s.Status()
 		if err == nil && len(status.Problems) > 0 {
 			err = fmt.Errorf("%v", status.Problems)

@@ -44,9 +44,9 @@ func TestLbctlKilledAtEveryStep(t *testing.T) {
 		{"it is about to be the current one", []event{{".", `^\.current\.new$`, unix.IN_CREATE}}},
 		{"it is the current one", []event{{".", `^current$`, unix.IN_MOVED_TO}}},
 		{"the servers for a start are hidden", []event{hidden}},
-		{"nginx has been told to reload", []event{hidden, {"run", `^error\.log$`, unix.IN_OPEN}}},
+		{"nginx has got the signal to reload", []event{hidden, {"run", `^error\.log$`, unix.IN_OPEN}}},
 		{"the servers for a start are shown again", []event{hidden, hidden}},
-		{"that it is served is being noted", []event{{"generations", `^\.note$`, unix.IN_CREATE}}},
+		{"the time of its first serving is being noted", []event{{"generations", `^\.note$`, unix.IN_CREATE}}},
 		{"an old one is being removed", []event{{"generations", `^\.old-`, unix.IN_MOVED_TO}}},
 		{"the history is written", []event{{".", `^history\.jsonl$`, unix.IN_MODIFY}}},
 	}

@@ -77,7 +77,7 @@ func TestConfigurationsThatFailOnlyAtReload(t *testing.T) {
 		load := lbtest.StartLoad(t, s.GRPC, 2, pause)
 
 		write(fmt.Sprintf("server { listen %s; }\n", taken.Addr()))
-		s.Eventually("status says which port is taken", func() error {
+		s.Eventually("status names the port in use", func() error {
 			if err := problem(s.Balancer, taken.Addr().String()); err != nil {
 				return err
 			}
@@ -94,7 +94,7 @@ func TestConfigurationsThatFailOnlyAtReload(t *testing.T) {
 		s.backends(t, 2, 2)
 		status, err := s.Status()
 		require.NoError(t, err)
-		assert.Empty(t, status.Problems, "what was repaired is not a problem any more")
+		assert.Empty(t, status.Problems, "a repaired template is no problem")
 		lostNothing(t, load.Stop())
 	})
 }

@@ -43,7 +43,7 @@ func TestAnInstanceThatCantBeReachedLeavesTheRotation(t *testing.T) {
 	s.WaitServing(hello, 3)
 }
 
-// ejected is nil when the instance is ejected, or in rotation, as wanted.
+// ejected returns nil if the instance is ejected, or in rotation, as wanted.
 func ejected(b *lbtest.Balancer, id string, want bool) error {
 	services, err := b.Services()
 	if err != nil {

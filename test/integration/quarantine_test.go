@@ -261,7 +261,7 @@ func TestAMistakeInATemplateQuarantinesNoService(t *testing.T) {
 	// The service leaves the quarantine when the template accepts its data.
 	write("{{range catalog.Services}}{{$name := .Name}}{{range .Instances}}map $host $own_{{$name | replaceAll \"-\" \"_\"}} { {{or .Version \"none\"}} 1; }\n{{end}}{{end}}")
 	s.wrote("http.d/own.conf", "{ 2.0 1; }")
-	s.version(t, b, "include") // which means something else to nginx
+	s.version(t, b, "include") // in a map, nginx includes a file
 	s.becomes(hello, endpoints.Quarantined, "open()")
 	write("# nothing\n")
 	s.becomes(hello, endpoints.Fresh)

@@ -33,7 +33,7 @@ func TestCallsGoOnWhileLbctlHangs(t *testing.T) {
 		comeBack   func()
 		longEnough time.Duration
 	}{
-		{"stopped in its tracks", s.PauseLbctl, s.ContinueLbctl, 20 * time.Second},
+		{"paused", s.PauseLbctl, s.ContinueLbctl, 20 * time.Second},
 		{"killed", s.KillLbctl, func() { s.StartLbctl() }, 8 * time.Second},
 	} {
 		fresh := lbtest.StartBackend(t, fmt.Sprintf("fresh-%d", n))
@@ -47,7 +47,7 @@ func TestCallsGoOnWhileLbctlHangs(t *testing.T) {
 
 			back := time.Now()
 			away.comeBack()
-			s.Eventually("the new server answers, and the old one no more", func() error {
+			s.Eventually("only the new server answers, not the old one", func() error {
 				if load.First(fresh.Name).IsZero() || time.Since(load.Last(all[n].Name)) < time.Second {
 					return errors.New("not yet")
 				}
@@ -96,7 +96,7 @@ func TestAnNginxThatStopsAskingIsReloaded(t *testing.T) {
 	require.NoError(t, s.consul.Agent().EnableServiceMaintenance(hello+"-"+all[0].Name, "leaving"))
 
 	s.StartLbctl()
-	s.Eventually("the new server answers, and the old one no more", func() error {
+	s.Eventually("only the new server answers, not the old one", func() error {
 		if load.First(fresh.Name).IsZero() || time.Since(load.Last(all[0].Name)) < time.Second {
 			return errors.New("not yet")
 		}

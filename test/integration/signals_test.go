@@ -46,7 +46,7 @@ func TestLogWithoutReader(t *testing.T) {
 		return err
 	})
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
-	assert.NoError(t, <-ended, "it ends as after any SIGINT")
+	assert.NoError(t, <-ended, "it ends normally after SIGINT")
 }
 
 // startWithoutReader starts cmd with a pipe as its standard output and error, and closes the
@@ -98,7 +98,7 @@ func TestSignalsOfOneSecond(t *testing.T) {
 			break // it has ended
 		}
 	}
-	assert.NoError(t, <-ended, "it ends as after a single SIGTERM")
+	assert.NoError(t, <-ended, "it ends normally, as after one SIGTERM")
 }
 
 // daemon is an lbctl run without an admin port, which is not started yet.
