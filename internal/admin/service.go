@@ -34,7 +34,7 @@ func serviceOf(entry endpoints.Entry) Service {
 	for _, instance := range entry.Instances {
 		shown := Instance{Instance: instance, InRotation: traffic[key{instance.Node, instance.ID}]}
 		out, _ := entry.Ejection(instance)
-		if out.Source != "" && !out.Kept {
+		if out.By != "" && !out.Kept {
 			shown.Ejected, shown.EjectedSince = true, out.Since
 		}
 		if shown.InRotation {
@@ -75,7 +75,7 @@ func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out end
 		return "in maintenance"
 	case !instance.InRotation():
 		return "a check is critical" + after(": ", entry.CheckOutput(instance))
-	case out.Source != "":
+	case out.By != "":
 		return "ejected: " + out.Reason
 	case entry.Served() && instance.Weight == 0:
 		return "its weight is 0, and others can serve"
@@ -91,7 +91,7 @@ func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpo
 	switch {
 	case !instance.InRotation():
 		return "gets traffic though a check is critical, because too few others pass" + after("; the check says: ", entry.CheckOutput(instance))
-	case out.Source != "":
+	case out.By != "":
 		return "stays in rotation, because too few others are left: " + out.Reason
 	case instance.Weight == 0:
 		return "its weight is 0, but no other instance can serve"

@@ -165,8 +165,8 @@ func newFakeDaemon() *fakeDaemon {
 				},
 				State: endpoints.Fresh, Since: before(time.Hour),
 				Ejections: []endpoints.Ejection{
-					{Node: "node-1", ID: "users-1", Source: endpoints.ByProbe, Reason: "connection refused", Since: before(30 * time.Second)},
-					{Node: "node-2", ID: "users-2", Source: endpoints.ByProbe, Reason: "no answer in time", Since: before(10 * time.Second), Kept: true},
+					{Node: "node-1", ID: "users-1", By: endpoints.ByProbe, Reason: "connection refused", Since: before(30 * time.Second)},
+					{Node: "node-2", ID: "users-2", By: endpoints.ByProbe, Reason: "no answer in time", Since: before(10 * time.Second), Kept: true},
 				},
 				Ramps: []endpoints.Ramp{{Node: "node-4", ID: "users-4", Share: 0.3}},
 			},

@@ -258,7 +258,7 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-func TestAWatchThatStaysBehindHasStalled(t *testing.T) {
+func TestAQueryThatStaysBehindHasStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuery(newScript(t), func() {})
 		q.succeeded(7)

@@ -39,14 +39,14 @@ type writtenBootstrap struct {
 // noteRead stores which bootstrap servers nginx has read, for the upstreams that it asks
 // for.
 func (b *bootstrap) noteRead(read map[string]string, asked map[string]bool, now time.Time) {
-	mine := map[string]string{}
+	askedRead := map[string]string{}
 	for upstream, lines := range read {
 		if asked[upstream] {
-			mine[upstream] = lines
+			askedRead[upstream] = lines
 		}
 	}
-	if !equalLines(mine, b.read) {
-		b.read, b.since = mine, now
+	if !equalLines(askedRead, b.read) {
+		b.read, b.since = askedRead, now
 	}
 }
 

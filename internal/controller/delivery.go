@@ -34,11 +34,12 @@ type Endpoints interface {
 
 // How long nginx may take to ask, and how often the loop checks.
 const (
-	// lookEvery is how often the loop checks whether nginx has fetched the newest servers.
-	lookEvery = time.Second
-	// lookPause is the minimum time between two checks: an nginx that starts with a
+	// fetchCheckEvery is how often the loop checks whether nginx has fetched the newest
+	// servers.
+	fetchCheckEvery = time.Second
+	// fetchCheckPause is the minimum time between two checks: an nginx that starts with a
 	// thousand upstreams takes their servers one by one.
-	lookPause = 50 * time.Millisecond
+	fetchCheckPause = 50 * time.Millisecond
 	// askPatience is how long nginx may take before it is a problem: it sends a copy of
 	// its question every five seconds.
 	askPatience = 15 * time.Second
@@ -58,9 +59,9 @@ type delivery struct {
 
 	bootstrap bootstrap
 
-	nextLook time.Time // when to call lookAtServers; zero: never
-	looked   time.Time // the last call of lookAtServers
-	master   nginx.Process
+	nextFetchCheck time.Time // when to call checkFetched; zero: never
+	fetchChecked   time.Time // the last call of checkFetched
+	master         nginx.Process
 }
 
 // asked has the upstreams of a generation for which nginx asks for servers.
@@ -193,7 +194,7 @@ func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 	if d.moving == nil {
 		d.moving = &moving{since: since, before: before}
 	}
-	d.nextLook = time.Now().Add(lookEvery)
+	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
 }
 
 // asks reports whether nginx asks for the servers of a service, and gets an answer.
@@ -298,33 +299,34 @@ func (l *loop) prepare(g nginx.Generation, files map[string][]byte) func() {
 	}
 }
 
-// lookSoon calls lookAtServers, now or after lookPause: nginx has fetched new servers.
-func (l *loop) lookSoon(now time.Time) {
-	if next := l.delivery.looked.Add(lookPause); now.Before(next) {
-		l.delivery.nextLook = next
+// checkFetchedSoon calls checkFetched, now or after fetchCheckPause, because nginx has
+// fetched new servers.
+func (l *loop) checkFetchedSoon(now time.Time) {
+	if next := l.delivery.fetchChecked.Add(fetchCheckPause); now.Before(next) {
+		l.delivery.nextFetchCheck = next
 		return
 	}
-	l.lookAtServers(now)
+	l.checkFetched(now)
 }
 
-// lookAtServers checks whether nginx has fetched all new servers, records when it has, and
+// checkFetched checks whether nginx has fetched all new servers, records when it has, and
 // makes it drop the bootstrap servers that it no longer needs.
-func (l *loop) lookAtServers(now time.Time) {
+func (l *loop) checkFetched(now time.Time) {
 	d := l.delivery
 	if d.endpoints == nil {
 		return
 	}
-	d.nextLook, d.looked = time.Time{}, now
+	d.nextFetchCheck, d.fetchChecked = time.Time{}, now
 	if d.answers == nil || l.ctx.Err() != nil || d.moving == nil && len(d.bootstrap.read) == 0 {
 		return // nothing to check
 	}
 	if l.down != nil {
-		d.nextLook = now.Add(lookEvery)
+		d.nextFetchCheck = now.Add(fetchCheckEvery)
 		return
 	}
 	if m := d.moving; m != nil {
 		if unfetched := unfetched(d.endpoints, d.asked.upstreams); len(unfetched) > 0 {
-			d.nextLook = now.Add(lookEvery)
+			d.nextFetchCheck = now.Add(fetchCheckEvery)
 			l.reloadSilent(now, unfetched)
 		} else {
 			d.moving, d.reloaded = nil, false
@@ -338,7 +340,7 @@ func (l *loop) lookAtServers(now time.Time) {
 	case len(droppable) > 0 && l.job.what == "" && !now.Before(l.governor.earliest()):
 		l.dropBootstrapServers(now, droppable)
 	case len(droppable) > 0 || later:
-		d.nextLook = now.Add(lookEvery)
+		d.nextFetchCheck = now.Add(fetchCheckEvery)
 	}
 }
 

@@ -81,7 +81,7 @@ func (f *fakeEndpoints) take() {
 	clear(f.unfetched)
 	f.mu.Unlock()
 	f.fetched <- struct{}{}
-	time.Sleep(lookPause)
+	time.Sleep(fetchCheckPause)
 	synctest.Wait()
 }
 

@@ -26,7 +26,7 @@ func (l *loop) check(now time.Time) {
 	l.checks.running = true
 	epoch, want := l.checks.epoch, l.current.Number
 	go func() {
-		s := l.look(want)
+		s := l.inspect(want)
 		l.checks.results <- func() {
 			if epoch == l.checks.epoch && l.ctx.Err() == nil {
 				l.handleCheck(s)
@@ -49,7 +49,7 @@ type checkResult struct {
 	master     nginx.Process
 }
 
-func (l *loop) look(want int) (s checkResult) {
+func (l *loop) inspect(want int) (s checkResult) {
 	s.began = time.Now()
 	for range 3 {
 		asking, cancel := context.WithTimeout(l.ctx, askTimeout)
@@ -116,7 +116,7 @@ func (l *loop) handleCheck(s checkResult) {
 	l.delivery.restarted(s.master, before)
 	if s.asked {
 		l.delivery.bootstrap.noteRead(s.bootstrap, l.delivery.asked.upstreams, now)
-		l.lookAtServers(now)
+		l.checkFetched(now)
 	}
 	if l.job.what != "" {
 		return

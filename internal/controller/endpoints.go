@@ -40,8 +40,8 @@ func (v view) endpoints(unfetched map[string]time.Time, note string) EndpointsSt
 	return s
 }
 
-// notAsked returns a problem if nginx has not fetched new servers within askPatience.
-func notAsked(unfetched map[string]time.Time, now time.Time) *render.Problem {
+// unfetchedProblem returns a problem if nginx has not fetched new servers within askPatience.
+func unfetchedProblem(unfetched map[string]time.Time, now time.Time) *render.Problem {
 	var late []string
 	var since time.Time
 	for name, at := range unfetched {

@@ -176,7 +176,7 @@ func (l *loop) run() {
 			l.checks.running = false
 			finish()
 		case <-fetched:
-			l.lookSoon(time.Now())
+			l.checkFetchedSoon(time.Now())
 		case written := <-l.delivery.bootstrap.written:
 			l.delivery.bootstrap.wrote(written)
 			l.writeBootstrap()
@@ -190,14 +190,14 @@ func (l *loop) run() {
 
 // start starts the work that is due.
 func (l *loop) start(now time.Time) {
-	if !l.delivery.nextLook.IsZero() && !now.Before(l.delivery.nextLook) {
-		l.lookAtServers(now)
+	if !l.delivery.nextFetchCheck.IsZero() && !now.Before(l.delivery.nextFetchCheck) {
+		l.checkFetched(now)
 	}
 	if l.job.what != "" {
 		return
 	}
 	if at, ok := l.due(); ok && !now.Before(at) && !l.counts.running {
-		if l.governor.unsure(now) {
+		if l.governor.mustCount(now) {
 			l.counts.begin(l.server)
 		} else if !now.Before(l.governor.earliest()) {
 			l.apply(now)
@@ -217,8 +217,8 @@ func (l *loop) wake() time.Time {
 			next = t
 		}
 	}
-	if !l.delivery.nextLook.IsZero() {
-		soonest(l.delivery.nextLook)
+	if !l.delivery.nextFetchCheck.IsZero() {
+		soonest(l.delivery.nextFetchCheck)
 	}
 	if l.job.what == "" {
 		if at, ok := l.due(); ok && !l.counts.running {
@@ -441,7 +441,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		d.moving = nil
 		d.move(l.since, entries)
 	}
-	d.nextLook = time.Now().Add(lookEvery)
+	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
 	l.setServers()
 	l.writeBootstrapLater()
 }

@@ -90,8 +90,8 @@ func (g *governor) earliest() time.Time {
 	return g.began.Add(max(reloadPause, min(time.Duration(g.old)*time.Second, g.max)))
 }
 
-// unsure reports whether old workers must be counted before the next reload. The loop
+// mustCount reports whether old workers must be counted before the next reload. The loop
 // doesn't call it within reloadPause, when most of them are about to end.
-func (g *governor) unsure(now time.Time) bool {
+func (g *governor) mustCount(now time.Time) bool {
 	return now.Sub(g.began) < g.max && now.Sub(g.counted) >= countedFresh
 }

@@ -28,7 +28,7 @@ func TestGovernor(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			g := governor{max: tt.max}
 			assert.Zero(t, g.earliest())
-			assert.False(t, g.unsure(began), "no reload has left old workers")
+			assert.False(t, g.mustCount(began), "no reload has left old workers")
 			g.reload(began)
 			g.count(began.Add(time.Second), tt.old)
 			assert.Equal(t, tt.want, g.earliest().Sub(began))

@@ -286,7 +286,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		}
 	}
 	s.Problems = v.problems(serving, servingErr, s.Nginx.Running)
-	if p := notAsked(unfetched, time.Now()); p != nil && servingErr == nil {
+	if p := unfetchedProblem(unfetched, time.Now()); p != nil && servingErr == nil {
 		s.Problems = append(s.Problems, *p)
 	}
 	s.Problems = append(s.Problems, source.Problems...)
@@ -388,7 +388,7 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 	case !v.known:
 		return Starting, fmt.Sprintf("%s, made before lbctl started; Consul's answer is on its way", since)
 	}
-	if bad := grave(problems); len(bad) > 0 {
+	if bad := generalProblems(problems); len(bad) > 0 {
 		return Degraded, fmt.Sprintf("%s, which may differ from what Consul says: %s", serves, quote(bad))
 	}
 	if held := heldBack(source.Entries); held != "" {
@@ -415,10 +415,10 @@ func consulAway(s consul.Status, now time.Time) string {
 	return fmt.Sprintf("%s (since %s)", what, clock(s.Since, now))
 }
 
-// grave returns the problems that affect more than one service: those of Consul, the
+// generalProblems returns the problems that affect more than one service: those of Consul, the
 // templates and nginx. A problem of one service is its owner's: other services don't wait
 // for it.
-func grave(problems []render.Problem) []render.Problem {
+func generalProblems(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
 	for _, p := range problems {
 		if !strings.HasPrefix(p.Subject, "service ") {

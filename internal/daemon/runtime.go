@@ -20,7 +20,7 @@ const (
 )
 
 // limitRuntime limits the memory and the processors that lbctl uses, and returns after
-// startTime or when ctx is done. lbctl has thousands of small tasks: watches, probes and
+// startTime or when ctx is done. lbctl has thousands of small tasks: queries, probes and
 // nginx's DNS queries. With several processors Go wakes a thread for each, which costs
 // as much as the task. limitRuntime does not change GOGC and GOMAXPROCS if environ sets
 // them.

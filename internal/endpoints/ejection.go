@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// Source is the part of lbctl that ejects an instance.
-type Source string
+// Ejector is the part of lbctl that ejects an instance.
+type Ejector string
 
 // ByProbe is lbctl's own probe of the instance.
-const ByProbe Source = "probe"
+const ByProbe Ejector = "probe"
 
 // Ejection is an instance that lbctl takes out of rotation although its checks pass in
 // Consul.
 type Ejection struct {
 	Node   string    `json:"node"`
 	ID     string    `json:"id"`
-	Source Source    `json:"source"`
+	By     Ejector   `json:"source"`
 	Reason string    `json:"reason"` // for people: "connection refused"
 	Since  time.Time `json:"since"`
 	// Kept: it still gets traffic, because too many instances of its service are ejected.
@@ -65,7 +65,7 @@ func (t *Table) Eject(service, hostPort string, e Ejection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := id{e.Node, e.ID}
-	if t.records[service] == nil || t.ejections.failing[service][k].Source != "" {
+	if t.records[service] == nil || t.ejections.failing[service][k].By != "" {
 		return
 	}
 	if t.ejections.failing[service] == nil {
@@ -78,11 +78,11 @@ func (t *Table) Eject(service, hostPort string, e Ejection) {
 
 // Readmit ends the ejection of an instance, if the same source ejected it. It takes effect
 // with the next observation; Changed fires for that.
-func (t *Table) Readmit(service, node, instance string, source Source) {
+func (t *Table) Readmit(service, node, instance string, by Ejector) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := id{node, instance}
-	if source == "" || t.ejections.failing[service][k].Source != source {
+	if by == "" || t.ejections.failing[service][k].By != by {
 		return
 	}
 	delete(t.ejections.failing[service], k)
@@ -93,7 +93,7 @@ func (t *Table) Readmit(service, node, instance string, source Source) {
 // isOut reports whether an instance was ejected and gets no traffic.
 func (x *ejections) isOut(service string, i Instance) bool {
 	f := x.failing[service][i.key()]
-	return f.Source != "" && !f.Kept
+	return f.By != "" && !f.Kept
 }
 
 // of returns the ejections of an entry's instances. It drops the ejections of instances
@@ -126,7 +126,7 @@ func (x *ejections) current(e Entry) []Ejection {
 	after := map[id]failing{}
 	for _, i := range e.Instances {
 		f, ok := before[i.key()]
-		asked := f.Source != ByProbe || e.Check != CheckNone
+		asked := f.By != ByProbe || e.Check != CheckNone
 		if ok && asked && i.InRotation() && f.address == i.HostPort() {
 			all = append(all, f.Ejection)
 			after[i.key()] = f

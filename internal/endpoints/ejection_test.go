@@ -11,7 +11,7 @@ import (
 // fail ejects instances of the service hello, a second after each other.
 func fail(tb *Table, ids ...string) {
 	for n, name := range ids {
-		tb.Eject("hello", name+".hello:7777", Ejection{Node: "node-" + name, ID: name, Source: ByProbe, Reason: "connection refused", Since: noon.Add(time.Duration(n) * time.Second)})
+		tb.Eject("hello", name+".hello:7777", Ejection{Node: "node-" + name, ID: name, By: ByProbe, Reason: "connection refused", Since: noon.Add(time.Duration(n) * time.Second)})
 	}
 }
 
@@ -55,8 +55,8 @@ func TestEntriesListEjections(t *testing.T) {
 	fail(tb, "b", "a")
 	e := tb.Observe(noon, all)[0]
 	assert.Equal(t, []Ejection{
-		{Node: "node-a", ID: "a", Source: ByProbe, Reason: "connection refused", Since: noon.Add(time.Second), Kept: true},
-		{Node: "node-b", ID: "b", Source: ByProbe, Reason: "connection refused", Since: noon},
+		{Node: "node-a", ID: "a", By: ByProbe, Reason: "connection refused", Since: noon.Add(time.Second), Kept: true},
+		{Node: "node-b", ID: "b", By: ByProbe, Reason: "connection refused", Since: noon},
 	}, e.Ejections)
 	out, ok := e.Ejection(e.Instances[1])
 	assert.True(t, ok)
@@ -77,7 +77,7 @@ func TestAnEjectionEnds(t *testing.T) {
 	}
 	t.Run("by the source that ejected it", func(t *testing.T) {
 		tb := ejected(t)
-		tb.Readmit("hello", "node-b", "b", Source("other"))
+		tb.Readmit("hello", "node-b", "b", Ejector("other"))
 		tb.Readmit("hello", "node-b", "x", ByProbe)
 		tb.Readmit("other", "node-b", "b", ByProbe)
 		assert.Equal(t, "hello[a]", rotation(tb.Observe(noon, two)))

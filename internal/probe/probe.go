@@ -321,7 +321,7 @@ func (p *Prober) handle(ctx context.Context, r result) {
 			return
 		}
 		p.table.Eject(b.service, b.question.address, endpoints.Ejection{
-			Node: b.node, ID: b.id, Source: endpoints.ByProbe, Reason: reason(r.err), Since: r.asked,
+			Node: b.node, ID: b.id, By: endpoints.ByProbe, Reason: reason(r.err), Since: r.asked,
 		})
 	}
 	b.due = r.asked.Add(p.opts.Interval)

@@ -70,7 +70,7 @@ func (s *bisection) run(files map[string][]byte, why string) []culprit {
 	}
 	// nginx names only the first error that it finds, so a guess may be wrong. Try each
 	// guessed service again, without the other culprits.
-	var sure []culprit
+	var confirmed []culprit
 	for _, c := range found {
 		if guessed[c.service] {
 			with := append(slices.Clone(s.left), c.service)
@@ -79,9 +79,9 @@ func (s *bisection) run(files map[string][]byte, why string) []culprit {
 				continue
 			}
 		}
-		sure = append(sure, c)
+		confirmed = append(confirmed, c)
 	}
-	return sure
+	return confirmed
 }
 
 // halve finds one culprit among the suspects in left, which together fail for the given

@@ -168,7 +168,7 @@ func TestFailureOfAllQueriesIsOneProblem(t *testing.T) {
 	})
 }
 
-func TestAStalledWatchIsRenewed(t *testing.T) {
+func TestAStalledQueryIsRenewed(t *testing.T) {
 	for _, tt := range []struct{ name, path, query, service string }{
 		{"of a service", "/v1/health/service/web", "instances(web)", "web"},
 		{"of the list of services", "/v1/catalog/services", "catalog.services", "new"},
@@ -188,14 +188,14 @@ func TestAStalledWatchIsRenewed(t *testing.T) {
 			began := time.Now()
 			register(t, consul, tt.service, tt.service+"-2", 7003, nil, map[string]string{"lb-protocol": "http", "lb-path": "/" + tt.service})
 			r.awaitServer(server(7003))
-			t.Logf("registered behind a stalled watch to rendered: %s", time.Since(began))
+			t.Logf("registered behind a stalled query to rendered: %s", time.Since(began))
 			assert.Contains(t, logged.String(), fmt.Sprintf("msg=\"a query has stalled and is sent again\" query=%s", tt.query))
 			r.awaitNoProblems()
 		})
 	}
 }
 
-func TestACheckOfANodeThatGoesIsNoStalledWatch(t *testing.T) {
+func TestARemovedNodeCheckIsNoStalledQuery(t *testing.T) {
 	consul := consultest.Start(t)
 	registerGRPC(t, consul, "api", "api-1", 7001)
 	way, through := throughFaulty(t, consul)
