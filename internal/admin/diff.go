@@ -28,8 +28,7 @@ func diffOf(from, to int, before, after map[string][]byte) Diff {
 			continue
 		}
 		text := diff.Diff(oldName, old, nowName, now)
-		// The first line is the command that would print it; the rest is what
-		// patch(1) takes.
+		// The first line is the diff command; the rest is the input of patch(1).
 		if _, rest, ok := bytes.Cut(text, []byte("\n")); ok {
 			text = rest
 		}

@@ -14,8 +14,8 @@ type Catalog interface {
 	Listed(service string) (tags []string, listed, known bool)
 }
 
-// notBalanced says why there is no balanced service of that name, as far as it can be
-// known. balanced has the names that there are.
+// notBalanced returns an error that says, as far as it is known, why there is no balanced service
+// with the name. balanced has the names of the balanced services.
 func (s *Server) notBalanced(name string, balanced []string) error {
 	var tags []string
 	var listed, known bool

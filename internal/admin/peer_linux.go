@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerUID is the user of the process that connected to a unix socket.
+// peerUID returns the user of the process that connected to a unix socket.
 func peerUID(conn net.Conn) (int, error) {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {

@@ -7,6 +7,6 @@ import (
 	"os"
 )
 
-// peerUID takes everybody for the daemon's own user: only on Linux is the kernel
-// asked, elsewhere the socket's mode alone keeps others away.
+// peerUID returns the daemon's own user for every process: only on Linux the kernel can be
+// asked. Elsewhere only the socket's mode keeps other users away.
 func peerUID(net.Conn) (int, error) { return os.Geteuid(), nil }

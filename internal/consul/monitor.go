@@ -221,7 +221,7 @@ func (m *monitor) rejoin(ctx context.Context) bool {
 		address := net.JoinHostPort(member.Addr, strconv.Itoa(int(member.Port)))
 		_, err := m.client.API().Raw().Write("/v1/agent/join/"+address, nil, nil, (&api.WriteOptions{}).WithContext(ctx))
 		if err == nil {
-			m.logger.Info("Consul's agent had lost its servers, and was told where one is", "server", member.Name)
+			m.logger.Info("Consul's agent had lost its servers and has joined one again", "server", member.Name)
 			return true
 		}
 		m.logger.Debug("Consul's agent finds no server", "server", member.Name, "error", err)

@@ -9,16 +9,16 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// address is Consul's address, taken apart.
+// address is Consul's parsed address.
 type address struct {
 	url   string             // for the client: "https://consul.example:8501/prefix", "unix:///path"
-	shown string             // for people: as it was given, without user, password and last slash
+	shown string             // for people: the given address without user, password and last slash
 	auth  *api.HttpBasicAuth // nil: the address has none
 }
 
-// parseAddress takes apart HOST:PORT, http://USER:PASSWORD@HOST:PORT/PREFIX and the
-// like. scheme is used where the address has none, and "https" is never made "http".
-// No error quotes what stands before an "@".
+// parseAddress parses addresses such as HOST:PORT and http://USER:PASSWORD@HOST:PORT/PREFIX.
+// scheme applies if the address has none; it never turns "https" into "http". No error quotes
+// the text before an "@".
 func parseAddress(given, scheme string) (address, error) {
 	own, rest, hasScheme := strings.Cut(given, "://")
 	if !hasScheme {

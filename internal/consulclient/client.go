@@ -1,13 +1,12 @@
-// Package consulclient makes clients of Consul's API that survive a rotation of
-// their credentials: the token file and the certificates are read again when they
-// change.
+// Package consulclient makes clients of Consul's API whose credentials can be rotated: it reads
+// the token file and the certificates again when they change.
 //
-//	client, err := consulclient.New(nil)   // as the CONSUL_ variables say
+//	client, err := consulclient.New(nil)   // from the CONSUL_ variables
 //	changed, err := client.Reload()        // before each attempt, or every few seconds
-//	client.API().Agent()...                // ask for API each time, don't keep it
-//	client.Explain(err)                    // what a failed request means
+//	client.API().Agent()...                // call API each time, don't keep its result
+//	client.Explain(err)                    // the cause of a failed request
 //
-// No password or token is in anything that it returns for people.
+// The texts that it returns for people never contain a password or a token.
 package consulclient
 
 import (
@@ -27,8 +26,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// The limits of connections. There may be one for every blocking query, and each is
-// idle for a moment between two of them.
+// The limits of connections. Each blocking query has a connection, which is idle for a moment
+// between two requests.
 const (
 	DialTimeout = 5 * time.Second // also of the TLS handshake
 	KeepAlive   = 15 * time.Second
@@ -36,10 +35,10 @@ const (
 	MaxIdle     = 4096
 )
 
-// Client is an api.Client that is replaced when its token or certificates change on
+// Client provides an api.Client, and replaces it when the token or the certificates change on
 // disk. Any goroutine may use it.
 type Client struct {
-	config  api.Config // complete, but for what is in the files
+	config  api.Config // without the contents of the files
 	address string     // for people
 
 	connection atomic.Pointer[connection]
@@ -77,21 +76,21 @@ func New(config *api.Config) (*Client, error) {
 	return c, nil
 }
 
-// API is the client with the newest credentials. A request that is under way keeps
-// those it began with.
+// API returns the client with the newest credentials. A running request keeps the credentials
+// that it began with.
 func (c *Client) API() *api.Client { return c.connection.Load().api }
 
-// Config is the configuration with the newest credentials, for clients that are made
-// elsewhere. It has secrets in it.
+// Config returns the configuration with the newest credentials, for other kinds of clients. It
+// contains secrets.
 func (c *Client) Config() api.Config { return c.connection.Load().config }
 
-// Address is where Consul is, for people: without user and password.
+// Address returns Consul's address for people, without user and password.
 func (c *Client) Address() string { return c.address }
 
-// Reload reads the token file and the certificates again. It reports whether any of
-// them has changed; API gives another client then. When they can't be used, perhaps
-// because not all of them have been replaced yet, the former stay in use, and the
-// next call tries again. It reads a few small files, so it may be called often.
+// Reload reads the token file and the certificates again, and reports whether any of them has
+// changed; API then returns another client. If they can't be used, perhaps because not all of
+// them have been replaced yet, the former ones stay in use, and the next call tries again.
+// Reload reads only a few small files, so it may be called often.
 func (c *Client) Reload() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +114,7 @@ func (c *Client) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// connect makes a client with what is in the files now.
+// connect makes a client with the present contents of the files.
 func connect(config api.Config) (*connection, error) {
 	n := &connection{transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
@@ -134,7 +133,7 @@ func connect(config api.Config) (*connection, error) {
 		}
 		used.Token = token
 	}
-	made := used // NewClient takes its address apart
+	made := used // a copy, because NewClient changes the address
 	var err error
 	if n.api, err = api.NewClient(&made); err != nil {
 		return nil, err
@@ -155,8 +154,8 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// digestFiles is a hash of all files that credentials come from. The error says
-// which one can't be read.
+// digestFiles returns a hash of all files with credentials. The error names the file that can't
+// be read.
 func (c *Client) digestFiles() (digest [sha256.Size]byte, err error) {
 	paths := []string{c.config.TokenFile, c.config.TLSConfig.CertFile, c.config.TLSConfig.KeyFile, c.config.TLSConfig.CAFile}
 	if dir := c.config.TLSConfig.CAPath; dir != "" {
@@ -185,7 +184,7 @@ func (c *Client) digestFiles() (digest [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
-// withDefaults fills in what is empty from the environment, as api.NewClient does.
+// withDefaults fills empty fields from the environment, as api.NewClient does.
 func withDefaults(c api.Config) api.Config {
 	env := api.DefaultConfig()
 	c.Address = cmp.Or(c.Address, env.Address)

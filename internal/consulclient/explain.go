@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Explain says what the error of a request means: that Consul refuses the token, that
-// a certificate is not accepted, what else it answers, or that it doesn't answer.
+// Explain returns the meaning of a request's error: Consul refuses the token, one side refuses a
+// certificate, Consul answers with another error, or it doesn't answer.
 func (c *Client) Explain(err error) string {
 	var answer api.StatusError
 	if errors.As(err, &answer) {
@@ -32,8 +32,7 @@ func (c *Client) Explain(err error) string {
 	return fmt.Sprintf("Consul at %s does not answer: %v", c.address, err)
 }
 
-// IsRefusal reports whether an error says that credentials are not accepted: the
-// token, or a certificate.
+// IsRefusal reports whether an error is a refusal of the token or of a certificate.
 func IsRefusal(err error) bool {
 	var answer api.StatusError
 	if errors.As(err, &answer) {
@@ -42,7 +41,7 @@ func IsRefusal(err error) bool {
 	return isTLS(err)
 }
 
-// credential names what a refusal is about.
+// credential names the refused credential.
 func (c *Client) credential() string {
 	config := c.Config()
 	switch {
@@ -56,8 +55,7 @@ func (c *Client) credential() string {
 	return "requests without a token"
 }
 
-// explainTLS is the reason why there is no TLS connection; false when the error is
-// not about TLS.
+// explainTLS returns why there is no TLS connection; false if the error is not about TLS.
 func (c *Client) explainTLS(err error) (string, bool) {
 	alert, refused := remoteAlert(err)
 	cert := c.config.TLSConfig.CertFile
@@ -72,8 +70,8 @@ func (c *Client) explainTLS(err error) (string, bool) {
 	return "", false
 }
 
-// remoteAlert is what the other side of a TLS connection refuses it with: crypto/tls
-// tells only by the operation that failed.
+// remoteAlert returns the alert with which the other side refuses a TLS connection. crypto/tls
+// marks it only by the name of the failed operation.
 func remoteAlert(err error) (error, bool) {
 	var failed *net.OpError
 	if errors.As(err, &failed) && failed.Op == "remote error" {

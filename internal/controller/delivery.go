@@ -38,7 +38,7 @@ const (
 	// servers.
 	fetchCheckEvery = time.Second
 	// fetchCheckPause is the minimum time between two checks: an nginx that starts with a
-	// thousand upstreams takes their servers one by one.
+	// thousand upstreams fetches their servers one by one.
 	fetchCheckPause = 50 * time.Millisecond
 	// askPatience is how long nginx may take before it is a problem: it sends a copy of
 	// its question every five seconds.
@@ -54,7 +54,7 @@ type delivery struct {
 	asked    asked                        // upstreams of the current generation
 	coming   asked                        // upstreams of the generation that nginx is moving to
 	answers  map[string][]resolver.Target // what endpoints answers, by upstream; nil: nothing yet
-	moving   *moving                      // servers that nginx has yet to take; nil: none
+	moving   *moving                      // servers that nginx has yet to fetch; nil: none
 	reloaded bool                         // reloadSilent has reloaded nginx for them
 
 	bootstrap bootstrap
@@ -72,7 +72,7 @@ type asked struct {
 	known bool
 }
 
-// moving describes new servers that nginx has yet to take.
+// moving describes new servers that nginx has yet to fetch.
 type moving struct {
 	since  time.Time
 	before []endpoints.Entry // what nginx served; nil: not known
@@ -188,7 +188,7 @@ func olderTargets(cfg *render.Configuration, upstream string) ([]resolver.Target
 	return targets, ok
 }
 
-// move notes that nginx has yet to take new servers. before has the entries that nginx
+// move records that nginx has yet to fetch new servers. before has the entries that nginx
 // served until then.
 func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 	if d.moving == nil {

@@ -11,7 +11,7 @@ import (
 
 // EndpointsStatus says how changes of servers reach nginx.
 type EndpointsStatus struct {
-	// By is "dns" if nginx asks for the servers of its upstreams, so that it takes new
+	// By is "dns" if nginx asks for the servers of its upstreams, so that it gets new
 	// ones without a reload; otherwise it is "reload".
 	By     string `json:"by"`
 	Reason string `json:"reason,omitempty"` // why By is "reload"

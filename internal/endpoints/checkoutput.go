@@ -1,14 +1,13 @@
 package endpoints
 
-// CheckOutput is what the failing check of an instance says, for people. Whoever runs the
-// check chooses the text.
+// CheckOutput is the output of an instance's failing check, for people. The text can come from
+// anyone who may register a check.
 type CheckOutput struct {
 	Node, ID string // of the instance
 	Text     string
 }
 
-// CheckOutput returns what the failing check of an instance says, "" if it says nothing or
-// no check fails.
+// CheckOutput returns the output of an instance's failing check, "" if there is none.
 func (s Service) CheckOutput(i Instance) string {
 	for _, o := range s.CheckOutputs {
 		if o.Node == i.Node && o.ID == i.ID {
@@ -18,8 +17,8 @@ func (s Service) CheckOutput(i Instance) string {
 	return ""
 }
 
-// FailingCheck returns what the first failing check of the service's instances says,
-// behind the instance's ID; "" if none says anything.
+// FailingCheck returns the first output of a failing check of the service's instances, behind
+// the instance's ID; "" if there is none.
 func (s Service) FailingCheck() string {
 	if len(s.CheckOutputs) == 0 {
 		return ""

@@ -76,7 +76,7 @@ func (t *Table) Eject(service, hostPort string, e Ejection) {
 	notify(t.changed)
 }
 
-// Readmit ends the ejection of an instance, if the same source ejected it. It takes effect
+// Readmit ends the ejection of an instance, if the same part of lbctl ejected it. It takes effect
 // with the next observation; Changed fires for that.
 func (t *Table) Readmit(service, node, instance string, by Ejector) {
 	t.mu.Lock()

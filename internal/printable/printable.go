@@ -13,13 +13,12 @@ import (
 	"unicode/utf8"
 )
 
-// Line is s as one line that can be printed: control characters, characters that
-// change the direction of text, line and paragraph separators, and bytes that are not
-// UTF-8 are shown as Go writes them in a string: \x1b, \u202e, \xff. Lines are joined
-// by "; ".
+// Line returns s as one printable line. It replaces control characters, characters that change
+// the direction of text, line and paragraph separators, and bytes that are not UTF-8 by their
+// escapes in a Go string: \x1b, \u202e, \xff. It joins lines with "; ".
 func Line(s string) string { return escape(s, false) }
 
-// Lines is Line for text of several lines: newlines and tabs stay.
+// Lines is Line for text of several lines: it keeps newlines and tabs.
 func Lines(s string) string { return escape(s, true) }
 
 func escape(s string, lines bool) string {
@@ -52,10 +51,10 @@ func escape(s string, lines bool) string {
 	return out.String()
 }
 
-// clean reports whether s is printed as it is.
+// clean reports whether s needs no escapes.
 func clean(s string) bool { return utf8.ValidString(s) && strings.IndexFunc(s, unsafeRune) < 0 }
 
-// unsafeRune reports whether a terminal acts on r rather than showing it.
+// unsafeRune reports whether r can control a terminal.
 func unsafeRune(r rune) bool {
 	switch {
 	case unicode.IsControl(r): // C0, DEL and C1
@@ -67,8 +66,8 @@ func unsafeRune(r rune) bool {
 	}
 }
 
-// Fields makes every string in the value that v points to a Line, in all its structs,
-// slices and maps.
+// Fields applies Line to every string in the value that v points to, in all its structs, slices
+// and maps.
 func Fields(v any) { fields(reflect.ValueOf(v), Line) }
 
 // FieldsOfLines is Fields with Lines.
@@ -115,9 +114,8 @@ func mapFields(v reflect.Value, safe func(string) string) {
 	v.Set(result)
 }
 
-// Writer gives a writer that makes what it is given Lines, for slog's text handler: it
-// quotes what it finds in values, but leaves DEL as it is. Each Write must have whole
-// characters.
+// Writer returns a writer that applies Lines, for slog's text handler, which quotes values but
+// does not escape DEL. Each Write must have complete characters.
 func Writer(w io.Writer) io.Writer { return writer{w} }
 
 type writer struct{ to io.Writer }

@@ -19,7 +19,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// question is the check to make of an instance.
+// question is the check of an instance.
 type question struct {
 	protocol endpoints.Protocol
 	check    endpoints.Check
@@ -42,12 +42,12 @@ func refuseForbidden(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// checkHeld is what a held instance is asked: whether a server of its service's protocol
-// answers.
+// checkHeld is the check of a held instance: a server must answer in the protocol of its
+// service.
 const checkHeld endpoints.Check = "protocol"
 
-// ask returns nil when the instance passes its check. It makes a new connection each
-// time, because whether one can be made is part of the question.
+// ask returns nil if the instance passes its check. Each check makes a new connection, because
+// it also shows whether the instance accepts one.
 func ask(ctx context.Context, q question) error {
 	if q.check == checkHeld {
 		return askProtocol(ctx, q.protocol, q.address)
@@ -66,15 +66,15 @@ func ask(ctx context.Context, q question) error {
 	return nil
 }
 
-// maxAnswer is how many bytes of an answer's headers, or of a message, are read.
+// maxAnswer limits the bytes that are read of an answer's headers, or of a message.
 const maxAnswer = 16 << 10
 
-// clientTLS does TLS as nginx does it to an instance: it verifies no certificate.
+// clientTLS is the TLS configuration that nginx uses for instances: it verifies no certificate.
 func clientTLS(protocols ...string) *tls.Config {
 	return &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}
 }
 
-// only dials by handing out conn, once.
+// only returns a dial function that returns conn, once.
 func only(conn net.Conn) func(context.Context, string) (net.Conn, error) {
 	given := false
 	return func(context.Context, string) (net.Conn, error) {

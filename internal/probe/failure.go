@@ -8,15 +8,13 @@ import (
 	"syscall"
 )
 
-// networkFall is how many times as many failures are needed where the network is the
-// reason.
+// networkFall multiplies the necessary failures if the network is the reason.
 const networkFall = 3
 
-// failuresNeeded is how many failures like err in a row prove that an instance is
-// gone; that is fall for most. It is 0 for an error that says nothing about the
-// instance but something about this machine, such as no free port or no answer from
-// DNS. A network that can't be reached may be ours or the instance's, so it is given
-// time to come back.
+// failuresNeeded returns how many failures like err in a row prove that an instance is gone.
+// That is fall for most errors. It is 0 for an error of this machine, such as no free port or no
+// answer from DNS, which says nothing about the instance. If the network is unreachable, either
+// side can be the cause, so more failures are needed.
 func failuresNeeded(err error, fall int) int {
 	if err == nil {
 		return 0

@@ -21,61 +21,61 @@ const (
 	// perSecond is the maximum number of probes per second: with more instances, each one
 	// is probed less often.
 	perSecond = 100
-	// With manyTargets a round takes so long that Consul's own checks are what finds
-	// failures, and processor time is worth more.
+	// From manyTargets on, a round takes so long that Consul's checks find most failures
+	// first. Then less processor time is better than faster probes.
 	manyTargets   = 2000
 	manyPerSecond = 20
-	// atOnce is how many instances may be asked at the same time.
+	// atOnce is how many probes may run at the same time.
 	atOnce = perSecond
-	// burst is how much time the bound of perSecond may catch up with.
+	// burst is the time whose unused probes may be made later.
 	burst = 50 * time.Millisecond
 )
 
-// Options tunes a Prober. A number or duration that is zero is that of DefaultOptions,
-// but the zero value asks held instances only.
+// Options tunes a Prober. A number or duration of zero means the value in DefaultOptions. The
+// zero value of Options probes only held instances.
 type Options struct {
-	// InRotation says whether instances in rotation are asked, by their service's
-	// Check. Held ones are asked in any case.
+	// InRotation says whether instances in rotation are probed, by their service's Check.
+	// Held ones are always probed.
 	InRotation bool
-	// Interval is the time from one question to an instance to the next, Timeout
-	// how long an answer may take.
+	// Interval is the time between two probes of an instance. Timeout is how long an answer
+	// may take.
 	Interval, Timeout time.Duration
 	// Fall is the number of failed probes in a row that ejects or releases an instance;
 	// Rise is the number of passed probes in a row that readmits it.
 	Fall, Rise int
-	// Logger is for answers that have the asking panic; default none.
+	// Logger gets answers that make a probe panic; default none.
 	Logger *slog.Logger
 }
 
-// DefaultOptions are what a balancer uses unless its operator says otherwise.
+// DefaultOptions returns the options of a balancer whose operator sets none.
 func DefaultOptions() Options {
 	return Options{InRotation: true, Interval: time.Second, Timeout: time.Second, Fall: 2, Rise: 2}
 }
 
-// Prober asks the instances of an endpoint table: those in rotation, if
-// Options.InRotation says so, and held ones. An instance in rotation that fails
-// Options.Fall times in a row is ejected, and readmitted after Options.Rise answers.
-// A held one that fails is released. Held instances go first. They are not asked while
-// Consul can't be trusted: one that only restarts could not come back.
+// Prober probes the instances of an endpoint table: held ones, and with Options.InRotation
+// those in rotation. It ejects an instance in rotation that fails Options.Fall times in a row,
+// and readmits it after Options.Rise answers. It releases a held instance that fails. Held
+// instances come first. They are not probed while Consul can't be trusted, because a released
+// one that has only restarted could not return.
 type Prober struct {
 	table *endpoints.Table
 	opts  Options
 	ask   func(ctx context.Context, q question) error
 
-	// The loop's own.
+	// Only the loop uses these.
 	probes  map[target]*probe
-	current bool // probes are those that the table wants
+	current bool // probes match the table
 	groups  map[string]group
 
 	held, checks queue
-	nextCheck    time.Time // when the bound allows the next one of checks
+	nextCheck    time.Time // when perSecond allows the next check
 
-	busy    int // questions without an answer yet
+	busy    int // running probes
 	results chan result
 	asking  sync.WaitGroup
 }
 
-// New makes a Prober of the table's instances. There must be one Prober of a table only.
+// New makes a Prober of the table's instances. A table must have only one Prober.
 func New(table *endpoints.Table, opts Options) *Prober {
 	defaults := DefaultOptions()
 	opts.Interval = cmp.Or(opts.Interval, defaults.Interval)
@@ -86,7 +86,7 @@ func New(table *endpoints.Table, opts Options) *Prober {
 	return &Prober{table: table, opts: opts, ask: ask, probes: map[target]*probe{}, results: make(chan result, atOnce)}
 }
 
-// Run asks until ctx is done and returns its error. It can run once.
+// Run probes until ctx is done, and returns ctx's error. Call it once.
 func (p *Prober) Run(ctx context.Context) error {
 	defer p.asking.Wait()
 	for {
@@ -108,7 +108,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 }
 
-// target is an instance, and what it is asked.
+// target is an instance with its check.
 type target struct {
 	service, node, id string
 	question          question
@@ -116,7 +116,7 @@ type target struct {
 
 func (t target) isHeld() bool { return t.question.check == checkHeld }
 
-// heldTargets is the held instances that are to be asked.
+// heldTargets returns the held instances to probe.
 func (p *Prober) heldTargets() []target {
 	var all []target
 	for _, h := range p.table.Held() {
@@ -127,7 +127,7 @@ func (p *Prober) heldTargets() []target {
 	return all
 }
 
-// targetsOf is a service's instances in rotation that are to be asked.
+// targetsOf returns a service's instances in rotation to probe.
 func targetsOf(e endpoints.Entry) []target {
 	var all []target
 	if e.Protocol == "" || e.Check == endpoints.CheckNone {
@@ -141,9 +141,9 @@ func targetsOf(e endpoints.Entry) []target {
 	return all
 }
 
-// group is the targets of a service, and what they were made of: with thousands of
-// services most are the same from one change to the next. The held instances of all
-// services are a group of their own, without a name.
+// group has the targets of a service, and the revision that they were made from: with thousands
+// of services most targets are the same from one change to the next. The held instances of all
+// services are a separate group without a name.
 type group struct {
 	revision uint64 // of the entry
 	protocol endpoints.Protocol
@@ -151,22 +151,22 @@ type group struct {
 	targets  []target
 }
 
-// probe is what is known of a target.
+// probe is the state of a target.
 type probe struct {
 	target
 	due                 time.Time
-	index               int // in its queue; -1 while it is being asked
+	index               int // in its queue; -1 while its probe runs
 	failures, successes int // in a row
 }
 
-// result is what came of a question.
+// result is the result of a probe.
 type result struct {
 	probe *probe
 	asked time.Time
 	err   error
 }
 
-// follow adapts the probes to what the table has now.
+// follow adapts the probes to the table.
 func (p *Prober) follow(now time.Time) {
 	if p.current {
 		return
@@ -195,7 +195,7 @@ func (p *Prober) follow(now time.Time) {
 	p.groups = groups
 }
 
-// replace asks other targets than before.
+// replace replaces the targets of a group.
 func (p *Prober) replace(now time.Time, before, after []target) {
 	wanted := make(map[target]bool, len(after))
 	for _, to := range after {
@@ -229,7 +229,7 @@ func (p *Prober) queueOf(b *probe) *queue {
 	return &p.checks
 }
 
-// askDue asks the targets that are due.
+// askDue starts the probes that are due.
 func (p *Prober) askDue(ctx context.Context, now time.Time) {
 	for p.busy < atOnce {
 		var b *probe
@@ -254,7 +254,7 @@ func (p *Prober) askDue(ctx context.Context, now time.Time) {
 	}
 }
 
-// askRecovering makes an answer that has the asking panic a failure of its instance.
+// askRecovering is ask, but counts an answer that makes it panic as a failure.
 func (p *Prober) askRecovering(ctx context.Context, q question) (err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -266,7 +266,7 @@ func (p *Prober) askRecovering(ctx context.Context, q question) (err error) {
 	return p.ask(ctx, q)
 }
 
-// pause is how far apart checks are at least.
+// pause returns the minimum time between two checks.
 func (p *Prober) pause() time.Duration {
 	if len(p.probes) >= manyTargets {
 		return time.Second / manyPerSecond
@@ -274,7 +274,7 @@ func (p *Prober) pause() time.Duration {
 	return time.Second / perSecond
 }
 
-// next is when a target is due; zero when nothing can be asked before a result or a
+// next returns when the next target is due; zero if no probe can start before a result or a
 // change arrives.
 func (p *Prober) next() time.Time {
 	var at time.Time
@@ -296,12 +296,12 @@ func (p *Prober) next() time.Time {
 	return at
 }
 
-// handle draws the conclusions from a result, and makes the target due again.
+// handle ejects, readmits or releases an instance after a result, and schedules its next probe.
 func (p *Prober) handle(ctx context.Context, r result) {
 	p.busy--
 	b := r.probe
 	if p.probes[b.target] != b || ctx.Err() != nil {
-		return // the target is gone; or the question failed because we stop
+		return // the target is gone, or the probe failed because Run is ending
 	}
 	needed := failuresNeeded(r.err, p.opts.Fall)
 	switch {

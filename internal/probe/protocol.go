@@ -15,9 +15,8 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// askProtocol returns nil when the server at address speaks protocol. An open port alone
-// proves little: a transparent proxy accepts connections for addresses that no machine
-// has.
+// askProtocol returns nil if the server at address answers in the protocol. An open port alone
+// proves little: a transparent proxy accepts connections for addresses that no machine has.
 func askProtocol(ctx context.Context, protocol endpoints.Protocol, address string) error {
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -78,8 +77,8 @@ func askHTTP1(conn net.Conn, address string) error {
 	return nil
 }
 
-// askTLS makes a TLS handshake. A server that refuses it has answered too: it may want
-// a certificate that we don't have.
+// askTLS makes a TLS handshake. A server that refuses it has answered too: it may require a
+// client certificate, which lbctl doesn't have.
 func askTLS(ctx context.Context, conn net.Conn) error {
 	err := tls.Client(conn, clientTLS("h2", "http/1.1")).HandshakeContext(ctx)
 	if alert := tls.AlertError(0); errors.As(err, &alert) {

@@ -2,7 +2,7 @@ package probe
 
 import "time"
 
-// queue is a heap of probes, the one that is due first at its root.
+// queue is a heap of probes, sorted by the time they are due.
 type queue []*probe
 
 func (q queue) due(now time.Time) bool { return len(q) > 0 && !q[0].due.After(now) }

@@ -11,9 +11,9 @@ import (
 	"lbctl/internal/registration"
 )
 
-// repeatWithin is how soon after a signal another one of its kind is the same one. GNU
-// timeout sends each signal to its command and then to the command's process group, and
-// the command gets both within a moment.
+// repeatWithin is the time in which a second signal of the same kind counts as the same one. GNU
+// timeout sends each signal to its command and then to the command's process group, so the
+// command gets it twice within a moment.
 const repeatWithin = time.Second
 
 // watchSignals makes a context that ends with the first SIGTERM or SIGINT.
@@ -61,8 +61,8 @@ type lastSignal struct {
 	at     time.Time
 }
 
-// repeatedBy tells whether s, which comes now, is the last signal once more. If not, s
-// is the last one from now on.
+// repeatedBy reports whether s, which arrives now, repeats the last signal. If not, s becomes
+// the last signal.
 func (l *lastSignal) repeatedBy(s os.Signal, now time.Time) bool {
 	if s == l.signal && now.Sub(l.at) < repeatWithin {
 		return true

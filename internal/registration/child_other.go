@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// childAttributes give the command a process group of its own, so that a Ctrl-C
-// or a supervisor's stop of the whole group reaches only the registrar, which
-// keeps the order.
+// childAttributes puts the command into its own process group. A Ctrl-C, or a supervisor that
+// signals the whole group, then reaches only the registrar, which stops the command in the right
+// order.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
@@ -17,11 +17,11 @@ func childAttributes() *syscall.SysProcAttr {
 // selfPath is the registrar's own program.
 func selfPath() (string, error) { return os.Executable() }
 
-// setProcessName does nothing: only Linux can do that.
+// setProcessName does nothing: only Linux has this function.
 func setProcessName(string) {}
 
-// groupMembers tells only whether the group has a process: its leader stands for
-// all. Without /proc a stopped process can't be told from a running one.
+// groupMembers returns only the group's leader, if the group has any process. Without /proc it
+// can't distinguish a stopped process from a running one.
 func groupMembers(pgid int) []groupMember {
 	if syscall.Kill(-pgid, 0) != nil {
 		return nil

@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// ownIdentity is made once: without /proc nothing tells this process from a later
-// one with the same id.
+// ownIdentity is made once: without /proc nothing distinguishes this process from a later one
+// with the same id.
 var ownIdentity = sync.OnceValue(rand.Text)
 
-// processIdentity is the identity of this process, empty for others.
+// processIdentity returns the identity of this process, empty for others.
 func processIdentity(pid int) string {
 	if pid != os.Getpid() {
 		return ""
@@ -20,5 +20,5 @@ func processIdentity(pid int) string {
 	return ownIdentity()
 }
 
-// sameProcessNamespace is false: of other processes nothing is known.
+// sameProcessNamespace returns false, since nothing is known about other processes.
 func sameProcessNamespace(string) bool { return false }

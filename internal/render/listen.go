@@ -15,8 +15,8 @@ var (
 	DefaultHTTPListen = Listen{":8080"}
 )
 
-// Listen is where nginx listens for one thing: "ADDRESS:PORT" each, with an IP
-// address. ":PORT" stands for every address of the machine, IPv4 and IPv6.
+// Listen has the addresses of a listener of nginx: each is "ADDRESS:PORT" with an IP address.
+// ":PORT" means every address of the machine, IPv4 and IPv6.
 type Listen []string
 
 // ParseListen reads addresses separated by commas.
@@ -31,7 +31,7 @@ func ParseListen(text string) (Listen, error) {
 	return l, nil
 }
 
-// String is the first address, for templates from the time when there was one.
+// String returns the first address, for templates of the time when there was only one.
 func (l Listen) String() string {
 	if len(l) == 0 {
 		return ""
@@ -39,7 +39,7 @@ func (l Listen) String() string {
 	return l[0]
 }
 
-// Ports are the ports of all addresses, in order; none if one is wrong.
+// Ports returns the ports of all addresses, in order; none if an address is invalid.
 func (l Listen) Ports() []int {
 	ports, err := l.ports()
 	if err != nil {
@@ -68,8 +68,8 @@ func (l Listen) ports() ([]int, error) {
 	return slices.Compact(ports), nil
 }
 
-// each has an address for each family that the machine has, instead of ":PORT",
-// and none twice. nginx needs one for each: a listener for both would give it IPv4
+// each replaces ":PORT" by an address for each family that the machine has, and removes
+// duplicates. nginx needs an address for each family: a listener for both would show IPv4
 // clients as "::ffff:192.0.2.1".
 func (l Listen) each() Listen {
 	var all Listen
@@ -92,7 +92,7 @@ func (l Listen) each() Listen {
 	return once
 }
 
-// at is the same addresses with another port.
+// at returns the same addresses with another port.
 func (l Listen) at(port int) Listen {
 	var all Listen
 	for _, address := range l {
@@ -104,7 +104,7 @@ func (l Listen) at(port int) Listen {
 	return all
 }
 
-// anyAddresses is "0.0.0.0" where the machine has IPv4, and "::" where it has IPv6.
+// anyAddresses returns "0.0.0.0" if the machine has IPv4, and "::" if it has IPv6.
 func anyAddresses() []string {
 	var all []string
 	for _, family := range []struct{ network, any string }{{"tcp4", "0.0.0.0"}, {"tcp6", "::"}} {

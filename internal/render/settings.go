@@ -73,8 +73,8 @@ func (s Settings) WorkerConnections() int {
 // trying the next instance is faster.
 func (s Settings) ConnectTimeout() string { return "500ms" }
 
-// ResolverTimeout is how long nginx waits for an answer about servers, for its
-// directive resolver_timeout. It is resolver.Timeout.
+// ResolverTimeout returns the value of nginx's directive resolver_timeout: how long nginx waits
+// for an answer about servers. It is resolver.Timeout.
 func (s Settings) ResolverTimeout() string {
 	return strconv.Itoa(int(resolver.Timeout.Seconds())) + "s"
 }
@@ -85,7 +85,7 @@ func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream
 // HasStream reports whether nginx can serve plain TCP.
 func (s Settings) HasStream() bool { return s.StreamModule != nginx.NoStream }
 
-// tcpListen is where a TCP service listens: at the addresses of the gRPC listener.
+// tcpListen returns where a TCP service listens: at the addresses of the gRPC listener.
 func (s Settings) tcpListen(port int) Listen { return s.GRPCListen.at(port) }
 
 var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
@@ -182,7 +182,7 @@ func DefaultWorkers(nginxVersion string) (n int, why string) {
 func openFilesLimit() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024 // what every system allows
+		return 1024 // every system allows that many
 	}
 	return int(min(limit.Max, 1<<20))
 }

@@ -7,12 +7,11 @@ import (
 	"syscall"
 )
 
-// maxConnections bounds the TCP connections. When there is one more, one of them makes room:
-// one that has sent no question, or else one that is idle, since nginx asks as soon as it has
-// connected.
+// maxConnections bounds the TCP connections. For each one beyond it, another one is closed: one
+// that has sent no question, or else an idle one, since nginx asks as soon as it has connected.
 const maxConnections = 1024
 
-// connectionLimit is maxConnections, or less where the process may have few files open: a
+// connectionLimit returns maxConnections, or less if the process may have few files open: a
 // connection that can't be accepted would wait until another one ends.
 func connectionLimit() int {
 	var files syscall.Rlimit
@@ -22,7 +21,7 @@ func connectionLimit() int {
 	return int(min(maxConnections, max(1, files.Cur/4)))
 }
 
-// phase is what a connection does.
+// phase is the phase of a connection.
 type phase int
 
 // Connections in an earlier phase make room before those in a later one.
@@ -33,7 +32,7 @@ const (
 	phases
 )
 
-// connections are open TCP connections.
+// connections has the open TCP connections.
 type connections struct {
 	limit int
 	all   sync.WaitGroup
@@ -97,7 +96,7 @@ func (c *connections) remove(conn *connection) {
 	c.take(conn)
 }
 
-// take closes a connection, and no longer counts it.
+// take closes a connection and removes it.
 func (c *connections) take(conn *connection) {
 	if conn.element == nil {
 		return

@@ -1,13 +1,13 @@
-// Package spelling finds the word that somebody meant who mistyped it.
+// Package spelling finds the known word that is nearest to a mistyped one.
 package spelling
 
 import "strings"
 
-// Nearest returns the known word that is most like the given one, "" if none is like it.
-// Upper and lower case are the same, and so are "-", "_" and ".". Two words are alike if at
-// most two letters differ, or a third of the longer word's, or if one begins with the other
-// and is less than twice as long. Two neighbours that changed places are one difference. Of
-// several words that are equally near, it returns the first.
+// Nearest returns the known word that is most similar to the given one, "" if none is similar.
+// Upper and lower case are equal, and so are "-", "_" and ".". Two words are similar if at most
+// two letters differ, or a third of the longer word's, or if one begins with the other and is
+// less than twice as long. Two swapped neighbours are one difference. Of several equally similar
+// words, it returns the first.
 func Nearest(given string, known []string) string {
 	nearest, least := "", 0
 	for _, word := range known {
