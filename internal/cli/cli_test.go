@@ -328,7 +328,7 @@ func down(d *fakeDaemon) {
 	d.status.State = controller.Down
 	d.status.Summary = "nginx does not answer; it will serve generation 42 once it answers: nginx is not running"
 	d.status.Nginx = controller.Nginx{Version: "1.30.6"}
-	d.status.Consul = consul.Status{Address: "127.0.0.1:8500", LastError: "connection refused", Since: before(time.Minute)}
+	d.status.Consul = consul.Status{Address: "127.0.0.1:8500", LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused", Since: before(time.Minute)}
 	d.status.LastApply = nil
 }
 

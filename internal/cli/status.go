@@ -367,7 +367,8 @@ func consulText(consul consul.Status, now time.Time) string {
 	case consul.Refused:
 		return fmt.Sprintf("%s, refuses the token or the certificate %s: %s", consul.Address, since(consul.Since, now), consul.LastError)
 	case !consul.Reachable && consul.LastError != "":
-		return fmt.Sprintf("%s, does not answer %s: %s", consul.Address, since(consul.Since, now), consul.LastError)
+		why := strings.TrimPrefix(consul.LastError, "Consul at "+consul.Address+" does not answer: ")
+		return fmt.Sprintf("%s, does not answer %s: %s", consul.Address, since(consul.Since, now), why)
 	case !consul.Reachable:
 		return fmt.Sprintf("%s, has not answered yet", consul.Address)
 	case consul.Leader == "":

@@ -12,7 +12,7 @@ func (f *Follower) Unconfirmed() map[string]string {
 	list, _ := f.queries.failing()
 	for _, q := range list {
 		if name, ok := serviceOf(q.query); ok {
-			reasons[name] = q.reason() + ": nginx serves Consul's last answer"
+			reasons[name] = q.reason() + ", so Consul's last answer counts"
 		}
 	}
 	return reasons
@@ -79,7 +79,7 @@ func (f *Follower) failingProblems() []Problem {
 			p.Service = name
 			p.Message = q.reason() + ", and it is not served: " + q.details()
 			if _, known := f.table.Remembered(name); known {
-				p.Message = string(endpoints.LastKnownGood) + ": " + q.reason() + " (" + q.details() + "): nginx serves Consul's last answer"
+				p.Message = string(endpoints.LastKnownGood) + ": " + q.reason() + " (" + q.details() + "), so Consul's last answer counts"
 			}
 		}
 		problems = append(problems, p)
@@ -102,7 +102,7 @@ func (f *Follower) Recall(unanswered []string, unconfirmed map[string]string) (r
 			remembered = append(remembered, service)
 		}
 		if unconfirmed[name] == "" {
-			unconfirmed[name] = "Consul has not answered for it yet: nginx serves Consul's last answer"
+			unconfirmed[name] = "Consul has not answered for it yet, so Consul's last answer counts"
 			pending = append(pending, name)
 			ok = false
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -28,6 +29,10 @@ func (c *Client) Explain(err error) string {
 	}
 	if reason, ok := c.explainTLS(err); ok {
 		return fmt.Sprintf("no TLS connection with Consul at %s: %s", c.address, reason)
+	}
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err // without the URL, which says nothing to people
 	}
 	return fmt.Sprintf("Consul at %s does not answer: %v", c.address, err)
 }

@@ -77,10 +77,10 @@ func (t *Table) assess(now time.Time, r *record, e *Entry, restored bool) (State
 		reasons = append(reasons, "as of "+t.seen.Format(time.DateTime)+", from the snapshot: Consul has not answered since lbctl started")
 	case t.confirmation.trust.Refused:
 		state = Stale
-		reasons = append(reasons, "Consul refuses the token or the certificate: nginx serves Consul's last answer")
+		reasons = append(reasons, "Consul refuses the token or the certificate, so its last answer counts")
 	case t.confirmation.trust.NoLeader:
 		state = Stale
-		reasons = append(reasons, "Consul has no leader or does not answer: nginx serves Consul's last answer")
+		reasons = append(reasons, "Consul has no leader or does not answer, so its last answer counts")
 	case t.confirmation.unconfirmed[e.Name] != "":
 		state = LastKnownGood
 		reasons = append(reasons, t.confirmation.unconfirmed[e.Name])

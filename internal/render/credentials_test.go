@@ -36,7 +36,7 @@ func TestARotatedTokenIsUsed(t *testing.T) {
 	require.NoError(t, err)
 	p := r.awaitProblem("consul", "refuses the token in")
 	assert.Equal(t, "Consul at "+consul.Addr+` refuses the token in "`+path+`": ACL not found`, p.Message)
-	r.awaitState("hello_server", endpoints.Stale, "^Consul refuses the token or the certificate: nginx serves Consul's last answer$")
+	r.awaitState("hello_server", endpoints.Stale, "^Consul refuses the token or the certificate, so its last answer counts$")
 	status := r.Status().Consul
 	assert.True(t, status.Reachable)
 	assert.True(t, status.Refused)

@@ -236,6 +236,12 @@ func TestBadMetadataAffectsItsServiceOnly(t *testing.T) {
 	require.NotEmpty(t, c.Problems)
 	assert.Equal(t, endpoints.Quarantined, c.Entries[1].State)
 
+	register(t, consul, "web", "web-1", 7001, []string{"http_server"}, map[string]string{"lb-paht": "/web"})
+	r.awaitProblem("service web", `its last good routes are kept: instance "web-1": unknown key "lb-paht", did you mean lb-path?`)
+	entries := r.Status().Entries
+	assert.Equal(t, []endpoints.Route{{Path: "/web"}}, entries[1].Routes, "it is not the default of HTTP")
+	assert.True(t, entries[0].Default, "others are not hurt")
+
 	register(t, consul, "web", "web-1", 7001, nil, map[string]string{"lb-protocol": "http", "lb-path": "/new"})
 	r.await("with the new path", func(c Configuration) bool {
 		return strings.Contains(string(c.Files["http.conf"]), "location /new/ {")

@@ -59,7 +59,7 @@ func TestAFailingQueryAffectsItsServiceOnly(t *testing.T) {
 
 			const query = "/v1/health/service/web"
 			way.set(query, tt.fault)
-			reason := "^" + tt.says + ` for it since \d\d:\d\d:\d\d: nginx serves Consul's last answer$`
+			reason := "^" + tt.says + ` for it since \d\d:\d\d:\d\d, so Consul's last answer counts$`
 			e := r.awaitState("web", endpoints.LastKnownGood, reason)
 			assert.WithinDuration(t, time.Now(), e.Since, patience)
 			p := r.awaitProblem("service web", "last-known-good: "+tt.says)
