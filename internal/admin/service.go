@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func serviceOf(entry endpoints.Entry) Service {
 	}
 	type key struct{ node, id string }
 	traffic := map[key]bool{}
-	for _, instance := range entry.Rotation() {
+	for _, instance := range entry.Usable() {
 		traffic[key{instance.Node, instance.ID}] = entry.Served()
 	}
 	for _, instance := range entry.Instances {
@@ -49,7 +50,7 @@ func serviceOf(entry endpoints.Entry) Service {
 			Instance:   instance,
 			InRotation: traffic[key{instance.Node, instance.ID}],
 			Held:       true,
-			Reason:     entry.Reason,
+			Reason:     cmp.Or(entry.WhyUnusable(instance), entry.Reason),
 		})
 	}
 	for _, instance := range service.Instances {
@@ -71,6 +72,8 @@ func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out end
 	switch {
 	case entry.Expired:
 		return "Consul has not confirmed the service for too long"
+	case entry.WhyUnusable(instance) != "":
+		return entry.WhyUnusable(instance)
 	case instance.Status == endpoints.Maintenance:
 		return "in maintenance"
 	case !instance.InRotation():

@@ -48,7 +48,7 @@ func changeOf(old, now *endpoints.Entry) string {
 	had, has := old != nil && old.Served(), now != nil && now.Served()
 	switch {
 	case had && has:
-		parts := instances(old.Rotation(), now.Rotation())
+		parts := instances(old.Usable(), now.Usable())
 		switch {
 		case !old.SameRouting(now.Spec):
 			parts = append(parts, "routes")
@@ -60,9 +60,9 @@ func changeOf(old, now *endpoints.Entry) string {
 		}
 		return strings.Join(append([]string{now.Name}, parts...), " ")
 	case has:
-		return strings.Join(append([]string{"new service " + now.Name}, instances(nil, now.Rotation())...), " ")
+		return strings.Join(append([]string{"new service " + now.Name}, instances(nil, now.Usable())...), " ")
 	case had:
-		return strings.Join(append([]string{"service " + old.Name + " gone"}, instances(old.Rotation(), nil)...), " ")
+		return strings.Join(append([]string{"service " + old.Name + " gone"}, instances(old.Usable(), nil)...), " ")
 	default:
 		return ""
 	}
@@ -136,7 +136,7 @@ func count(entries []endpoints.Entry) (services, instances int) {
 	for _, e := range entries {
 		if e.Served() {
 			services++
-			instances += len(e.Rotation())
+			instances += len(e.Usable())
 		}
 	}
 	return services, instances

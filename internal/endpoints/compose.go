@@ -119,6 +119,7 @@ func (t *Table) assess(now time.Time, r *record, e *Entry, restored bool) (State
 
 // finish computes an entry's rotation, once for all later uses, and its Revision.
 func (t *Table) finish(e *Entry) {
+	e.Unusable = t.unusable[e.Name]
 	if e.Revision != 0 {
 		return // reused
 	}

@@ -220,6 +220,10 @@ type Entry struct {
 	// Ramps are the instances in slow start, sorted by Node and ID.
 	Ramps []Ramp `json:"returns,omitempty"`
 
+	// Unusable are the instances in rotation that nginx can't send traffic to, see
+	// Table.SetUnusable.
+	Unusable []Unusable `json:"unusable,omitempty"`
+
 	rotation []Instance // what Rotation returns, once the Table has settled it
 }
 

@@ -31,6 +31,7 @@ type Table struct {
 	ramps        ramps
 	quarantine   quarantine
 	claims       claims
+	unusable     map[string][]Unusable // the argument of SetUnusable
 
 	file snapshotFile
 }

@@ -114,6 +114,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		routed:    make([]routed, 0, len(entries)),
 		claims:    map[claim]string{},
 		byReload:  map[string]string{},
+		unusable:  map[string][]endpoints.Unusable{},
 		crowded:   map[string]bool{},
 		reads:     &reads{asked: map[string]bool{}},
 
@@ -162,6 +163,7 @@ type builder struct {
 	conflict  bool                // a service did not get a route or port that it claims
 	byReload  map[string]string   // services whose servers are in nginx's files, and why
 	crowded   map[string]bool     // services that have too many servers for a DNS answer
+	unusable  map[string][]endpoints.Unusable
 	reads     *reads
 	problems  []Problem
 
@@ -324,19 +326,12 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 			waiting, u.plain = true, false
 			continue
 		}
-		if len(found) == 0 {
-			b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
+		servers, why := b.serversOf(e.Name, i, found)
+		u.servers = append(u.servers, servers...)
+		if len(servers) == 0 {
+			b.unusable[e.Name] = append(b.unusable[e.Name], endpoints.Unusable{Node: i.Node, ID: i.ID, Reason: why})
 		}
-		u.plain = u.plain && len(found) == 1 && found[0] == i.Address
-		for _, address := range found {
-			if why := b.refuse(address, i.Port); why != "" {
-				b.problem(e.Name, "%s", refusedInstance(i, address, why))
-				u.plain = false
-				continue
-			}
-			i.Address = address
-			u.servers = append(u.servers, Server{Address: i.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
-		}
+		u.plain = u.plain && len(servers) == 1 && found[0] == i.Address
 	}
 	if waiting && len(u.servers) == 0 {
 		// The names are being looked up: keep the earlier servers until they are known.
@@ -348,6 +343,28 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	u.targets = targets(u.servers)
 	u.answerSize = resolver.Size(u.targets)
 	return u
+}
+
+// serversOf returns an instance's servers, one for each address that was found for its own.
+// If there is none, it says why.
+func (b *builder) serversOf(service string, i endpoints.Instance, found []string) (servers []Server, why string) {
+	if len(found) == 0 {
+		b.problem(service, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
+		return nil, fmt.Sprintf("its address %q can't be resolved", i.Address)
+	}
+	at := i
+	for _, address := range found {
+		if refused := b.refuse(address, i.Port); refused != "" {
+			if why = refused; address != i.Address {
+				why = fmt.Sprintf("its address %q resolves to %s, and %s", i.Address, address, refused)
+			}
+			b.problem(service, "%s", refusedInstance(i, address, refused))
+			continue
+		}
+		at.Address = address
+		servers = append(servers, Server{Address: at.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
+	}
+	return servers, why
 }
 
 // refuse says why nginx must not send traffic to an address, "" if it may. Package

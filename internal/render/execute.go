@@ -33,6 +33,8 @@ type rendering struct {
 	problems  []Problem
 	hash      string
 	delivered delivered
+	// unusable has the instances in rotation that have no server, by service.
+	unusable map[string][]endpoints.Unusable
 }
 
 func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem) Configuration {

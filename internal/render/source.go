@@ -402,6 +402,9 @@ func (s *Source) render(ctx context.Context) error {
 	if good && s.opts.Settings.Resolver != "" {
 		s.table.SetByReload(r.delivered.byReload)
 	}
+	if good {
+		entries = s.table.SetUnusable(r.unusable)
+	}
 
 	now := time.Now()
 	s.mu.Lock()
@@ -510,7 +513,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 	laidOut.before, laidOut.earlier = nil, nil // otherwise each layout would keep all earlier ones in memory
 	last.layout, last.crowded = laidOut, laidOut.crowded
 	r := last.rendering
-	r.delivered = laidOut.deliver(last.catalog.reads.asked)
+	r.delivered, r.unusable = laidOut.deliver(last.catalog.reads.asked), laidOut.unusable
 	return r, append(serviceProblems(entries), laidOut.problems...)
 }
 
