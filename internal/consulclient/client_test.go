@@ -111,7 +111,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 		{"a token that Consul doesn't know", func(c *api.Config) { c.Token = "0c2f2a4e-0000-4000-8000-000000000000" },
 			"Consul at " + good.Address + " refuses the token: token does not exist: ACL not found"},
 		{"no certificate", func(c *api.Config) { c.TLSConfig.CertFile, c.TLSConfig.KeyFile = "", "" },
-			"no TLS connection with Consul at " + good.Address + ": Consul wants a certificate, as CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY give it: tls: certificate required"},
+			"no TLS connection with Consul at " + good.Address + ": Consul wants a client certificate, set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY: tls: certificate required"},
 		{"an authority that did not sign Consul's certificate", func(c *api.Config) { c.TLSConfig.CAFile = consultest.NewAuthority(t).CAFile },
 			"x509: certificate signed by unknown authority"},
 		{"no TLS where Consul wants it", func(c *api.Config) { c.Scheme = "http" },

@@ -68,7 +68,7 @@ func (c *Client) explainTLS(err error) (string, bool) {
 	case refused && cert != "":
 		return fmt.Sprintf("Consul refuses the certificate in %q: %v", cert, alert), true
 	case refused:
-		return fmt.Sprintf("Consul wants a certificate, as CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY give it: %v", alert), true
+		return fmt.Sprintf("Consul wants a client certificate, set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY: %v", alert), true
 	case isTLS(err):
 		return err.Error(), true
 	}

@@ -41,7 +41,7 @@ func watchSignals(registrar *registration.Registrar, logger *slog.Logger) (conte
 					}
 					registrar.Signal(s)
 				case last.repeatedBy(s, time.Now()):
-					logger.Info("the same signal again within a moment, taking both for one", "signal", s, "within", repeatWithin)
+					logger.Info("the same signal again within a moment, counted as one", "signal", s, "within", repeatWithin)
 				case ctx.Err() == nil:
 					cancel()
 				default:

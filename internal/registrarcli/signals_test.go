@@ -23,7 +23,7 @@ func TestDoubledSignalIsOne(t *testing.T) {
 			p.signal(sig)
 			p.awaitLine("left the rotation")
 			p.signal(sig)
-			p.awaitLine("taking both for one")
+			p.awaitLine("counted as one")
 			assert.NotContains(t, p.output(), "drain cut short")
 			consultest.Eventually(t, patience, func() (bool, string) {
 				select {

@@ -90,7 +90,7 @@ func (r *Registrar) awaitVacant(ctx context.Context) {
 		}
 	}
 	if ctx.Err() == nil {
-		r.logger.Warn("another server still answers the health check, starting the command all the same", "check", r.cfg.Check.Type)
+		r.logger.Warn("another server still answers the health check, starting the command nevertheless", "check", r.cfg.Check.Type)
 	}
 }
 
@@ -135,7 +135,7 @@ func (r *Registrar) stop(server *child) {
 		r.awaitEnd(timeout, server.groupEnded(timeout), first)
 	}
 	if left := server.group(); len(left) > 0 {
-		r.logger.Warn("killing what did not end after SIGTERM", "pids", left, "waited", time.Since(started).Round(time.Millisecond))
+		r.logger.Warn("killing processes that did not end after SIGTERM", "pids", left, "waited", time.Since(started).Round(time.Millisecond))
 		server.signalGroup(syscall.SIGKILL)
 		if !server.awaitKilled() {
 			r.logger.Warn("processes of the command do not end after SIGKILL", "pids", server.group())
@@ -156,7 +156,7 @@ func (r *Registrar) awaitEnd(timeout context.Context, ended, first <-chan struct
 			return false
 		case <-first:
 			first = nil
-			r.logger.Info("asked again to leave, the drain is over: waiting for the command to end, asking once more kills it")
+			r.logger.Info("second request to leave, after the drain: waiting for the command to end, a third request kills it")
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (r *Registrar) drain(over <-chan struct{}) {
 		known, err := r.agent.enterMaintenance(context.Background(), r.cfg.ID, r.owner)
 		switch {
 		case err != nil:
-			r.logger.Warn("can't leave the rotation, serving on for the drain period all the same", "drain", r.cfg.Drain, "error", err)
+			r.logger.Warn("can't leave the rotation, serving on for the drain period nevertheless", "drain", r.cfg.Drain, "error", err)
 		case !known:
 			return
 		default:
@@ -61,7 +61,7 @@ func (r *Registrar) deregister() {
 			r.logger.Info("deregistered")
 			return
 		case errors.Is(err, errOtherOwner):
-			r.logger.Info("not deregistering, the entry is another registrar's by now", "error", err)
+			r.logger.Info("not deregistering, another registrar has taken over the entry", "error", err)
 			r.mayBeKnown = false
 			return
 		case notSent(err) || ctx.Err() != nil || !pause(ctx, retryEvery):
@@ -80,7 +80,7 @@ func (r *Registrar) stayAway() {
 	if !r.mayBeKnown || time.Now().After(until) {
 		return
 	}
-	r.logger.Info("a registration had no answer, seeing to it that it does not come back", "until", until.Format(time.TimeOnly))
+	r.logger.Info("a registration had no answer, watching that it does not come back", "until", until.Format(time.TimeOnly))
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	for pause(ctx, lookEvery) {

@@ -69,7 +69,7 @@ func TestLateRegistrationIsDeregistered(t *testing.T) {
 	proxy := startProxy(t, agent)
 	proxy.holdRegistrations.Store(true)
 	r := run(t, config(t, agent, proxy.address(), "--attempts=1"))
-	r.awaitLog("seeing to it that it does not come back")
+	r.awaitLog("watching that it does not come back")
 	close(proxy.held)
 	<-proxy.delivered
 	r.awaitLog("a late registration came back, deregistering it")

@@ -154,7 +154,7 @@ func TestPredecessorLeavesItsSuccessorsEntry(t *testing.T) {
 	awaitStatus(t, agent, "web", api.HealthPassing) // the successor ends the maintenance
 	first.Hurry()
 	require.NoError(t, first.stop())
-	first.awaitLog("not deregistering, the entry is another registrar's by now")
+	first.awaitLog("not deregistering, another registrar has taken over the entry")
 	got := awaitStatus(t, agent, "web", api.HealthPassing)
 	assert.Equal(t, second.owner, got.Service.Meta[ownerKey])
 }

@@ -220,7 +220,7 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 		return entry, err
 	}
 	if cleared {
-		r.logger.Info("cleared the maintenance a former registrar had left on")
+		r.logger.Info("cleared the maintenance that a former registrar had left behind")
 	}
 	return entry, nil
 }

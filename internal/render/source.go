@@ -83,7 +83,7 @@ type Configuration struct {
 	Written map[string][]resolver.Target
 	// Entries has the services that it was made from, sorted by name.
 	Entries []endpoints.Entry
-	// Problems has the problems of the input. The configuration is valid all the same.
+	// Problems has the problems of the input. The configuration is valid nevertheless.
 	Problems []Problem
 
 	set     templateSet     // the templates that it was made with
