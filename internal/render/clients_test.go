@@ -132,6 +132,31 @@ func TestEventsArriveAtOnce(t *testing.T) {
 	})
 }
 
+// An instance can ask nginx to buffer its response.
+func TestResponsesAreBufferedIfTheInstanceAsksForIt(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		end := make(chan bool)
+		instance := listener(t, func(conn net.Conn) {
+			http.ReadRequest(bufio.NewReader(conn))
+			fmt.Fprint(conn, "HTTP/1.0 200 OK\r\nX-Accel-Buffering: yes\r\n\r\nfirst")
+			<-end
+			fmt.Fprint(conn, " and last")
+		})
+		b := startBalancer(t, binary, nil, one("web", instance, tags("http_server")))
+		conn := dialTCP(t, b.http)
+		fmt.Fprintf(conn, "GET / HTTP/1.0\r\n\r\n")
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(300*time.Millisecond)))
+		n, err := conn.Read(make([]byte, 1))
+		assert.Zero(t, n, "it is not buffered")
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		close(end)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+		answer, err := io.ReadAll(conn)
+		require.NoError(t, err)
+		assert.Contains(t, string(answer), "first and last")
+	})
+}
+
 // The instance gets the host that decided the route.
 func TestHostOfARequest(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {

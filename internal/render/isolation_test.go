@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -149,9 +150,10 @@ func TestHeadersOfInstancesDoNotSteerNginx(t *testing.T) {
 	orders := map[string]string{
 		"X-Accel-Redirect":   "/secret/x",
 		"X-Accel-Expires":    "0",
-		"X-Accel-Limit-Rate": "1",
+		"X-Accel-Limit-Rate": "10",
 		"X-Accel-Charset":    "koi8-r",
 	}
+	long := strings.Repeat("web itself ", 1000) // hours at 10 bytes a second
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		b := startBalancer(t, binary, nil,
 			one("web", handler(t, func(w http.ResponseWriter, r *http.Request) {
@@ -159,7 +161,8 @@ func TestHeadersOfInstancesDoNotSteerNginx(t *testing.T) {
 					w.Header().Set(key, value)
 				}
 				w.Header().Set("Location", "http://http-web/as-it-is")
-				fmt.Fprint(w, "web itself")
+				w.Header().Set("X-Accel-Buffering", "yes") // nginx limits the rate of buffered responses only
+				fmt.Fprint(w, long)
 			}), tags("http_server")),
 			one("secret", httpServer(t, "secret", httptest.NewServer), meta("lb-protocol", "http", "lb-path", "/secret")),
 			one("calls", grpcServer(t, "calls", grpc.StreamInterceptor(
@@ -169,7 +172,7 @@ func TestHeadersOfInstancesDoNotSteerNginx(t *testing.T) {
 				})), tags("grpc_server")),
 		)
 		response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
-		assert.Equal(t, "web itself", body)
+		assert.Equal(t, long, body)
 		assert.Equal(t, "http://http-web/as-it-is", response.Header.Get("Location"))
 		var header grpcmetadata.MD
 		who, err := call(t, b.dial(t, "localhost"), "/any.Service/Method", grpc.Header(&header))
@@ -179,6 +182,9 @@ func TestHeadersOfInstancesDoNotSteerNginx(t *testing.T) {
 			assert.Equal(t, value, response.Header.Get(key), key)
 			assert.Equal(t, []string{value}, header.Get(key), key)
 		}
+		log, err := os.ReadFile(b.errorLog)
+		require.NoError(t, err)
+		assert.NotContains(t, string(log), "koi8-r", "a charset that nginx tries to use")
 	})
 }
 
@@ -287,7 +293,7 @@ func sized(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grp
 // An instance that has reached lb-max-conns is busy, not failed.
 func TestBusyInstances(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		began, end := make(chan bool), make(chan bool)
+		began, end := make(chan bool, 10), make(chan bool)
 		wait := func(w http.ResponseWriter, r *http.Request) {
 			began <- true
 			<-end
@@ -316,7 +322,7 @@ func TestBusyInstances(t *testing.T) {
 // doesn't say which, so the answer names both.
 func TestInstancesMarkedAsFailed(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		began, end := make(chan bool), make(chan bool)
+		began, end := make(chan bool, 10), make(chan bool)
 		wait := func(w http.ResponseWriter, r *http.Request) {
 			began <- true
 			<-end
@@ -396,7 +402,7 @@ func TestRapidResets(t *testing.T) {
 // A client address can't have more connections at a time than the operator allows.
 func TestConnectionsPerClient(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		began, end := make(chan bool), make(chan bool)
+		began, end := make(chan bool, 10), make(chan bool)
 		wait := func(w http.ResponseWriter, r *http.Request) {
 			began <- true
 			<-end

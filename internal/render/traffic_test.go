@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,7 +33,10 @@ import (
 )
 
 // balancer is a running nginx with a configuration that was rendered from registrations.
-type balancer struct{ grpc, http string }
+type balancer struct {
+	grpc, http string // addresses
+	errorLog   string // path
+}
 
 func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
 	t.Helper()
@@ -45,6 +49,8 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 	b := balancer{
 		grpc: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
 		http: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
+
+		errorLog: filepath.Join(dir, "error.log"),
 	}
 	settings := testSettings(binary.Version)
 	settings.GRPCListen, settings.HTTPListen = Listen{b.grpc}, Listen{b.http}

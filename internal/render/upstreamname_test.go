@@ -33,10 +33,8 @@ func TestUpstreamNamesAreBoundedAndUnique(t *testing.T) {
 	for _, service := range services { // a service that is called as another's upstream, or as a part of it
 		for _, p := range protocols {
 			name := UpstreamName(p, service)
-			if _, part, found := strings.Cut(name, "_"); found {
-				services = append(services, part, "_"+part)
-			}
-			services = append(services, name)
+			part := name[len(p)+1:] // after "grpc-" or "grpc_"
+			services = append(services, name, part, "_"+part)
 		}
 	}
 	seen := map[string]string{}
