@@ -32,13 +32,12 @@ func TestSecondRegistrarWithTheSameIDEnds(t *testing.T) {
 	before := index(t, agent)
 
 	second := run(t, config(t, agent, "--port=8888", "--drain=1h"))
-	err := <-second.ended // without a drain, since it was never registered
-	second.ended <- err
+	err := second.end() // without a drain, since it was never registered
 	require.ErrorIs(t, err, errOtherOwner)
 	assert.ErrorContains(t, err, first.owner, "the owner")
 	assert.ErrorContains(t, err, "7777", "where")
 	assert.ErrorContains(t, err, second.owner, "the claimant")
-	first.awaitLog("another registrar wants the entry with this id, refusing it")
+	first.awaitLog("level=WARN msg=\"another registrar wants the entry with this id, refusing it\"")
 	first.awaitLog(second.owner)
 	second.awaitLog("level=WARN msg=\"another registrar has the entry with this id, asking whether it is alive\"")
 
@@ -77,9 +76,7 @@ func TestSupersededRegistrarEnds(t *testing.T) {
 	go func() { defer close(done); _ = second.stay(t.Context()) }()
 	t.Cleanup(func() { <-done })
 
-	err = <-first.ended
-	first.ended <- err
-	require.ErrorIs(t, err, errOtherOwner)
+	require.ErrorIs(t, first.end(), errOtherOwner)
 	got := awaitStatus(t, agent, "web", api.HealthPassing)
 	assert.Equal(t, second.owner, got.Service.Meta[ownerKey])
 	assert.Equal(t, 8888, got.Service.Port)

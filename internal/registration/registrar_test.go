@@ -72,6 +72,19 @@ func (r *running) stop() error {
 	return r.err
 }
 
+// end waits until the registrar ends by itself, and returns its error.
+func (r *running) end() error {
+	r.t.Helper()
+	select {
+	case err := <-r.ended:
+		r.ended <- err // for stop
+		return err
+	case <-time.After(patience):
+		require.Fail(r.t, "Run() did not end by itself", "within %s", patience)
+		return nil
+	}
+}
+
 // log returns the log so far.
 func (r *running) log() string {
 	r.lines.mu.Lock()
