@@ -28,12 +28,12 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// now is when the tests take place.
+// now is the time of the tests.
 var now = time.Date(2026, 11, 21, 9, 16, 30, 0, time.UTC)
 
 func before(d time.Duration) time.Time { return now.Add(-d) }
 
-// A fakeDaemon is what a real admin server asks in these tests.
+// fakeDaemon has the data for a real admin server.
 type fakeDaemon struct {
 	status      controller.Status
 	events      []controller.Event
@@ -78,7 +78,7 @@ func (d *fakeDaemon) Files(number int) (map[string][]byte, error) {
 	return nil, fmt.Errorf("generation %d: %w", number, os.ErrNotExist)
 }
 
-// newFakeDaemon is one that serves generation 42, as it should.
+// newFakeDaemon returns a fakeDaemon without problems that serves generation 42.
 func newFakeDaemon() *fakeDaemon {
 	note := func(change string, services, instances int) nginx.Note {
 		return nginx.Note{Change: change, Services: services, Instances: instances}
@@ -204,7 +204,7 @@ func newFakeDaemon() *fakeDaemon {
 // start serves the daemon's API at a socket and returns its run directory.
 func (d *fakeDaemon) start(t *testing.T) string { return serve(t, d) }
 
-// An answerer is everything that an admin server asks.
+// answerer has all methods that an admin server calls.
 type answerer interface {
 	admin.Controller
 	admin.Services
@@ -236,7 +236,7 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 	})
 }
 
-// shortDir is a directory for sockets, for which t.TempDir is too long.
+// shortDir returns a directory for sockets, because t.TempDir's path is too long.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lb")
@@ -245,7 +245,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-// A result is what a command line left behind.
+// result is the result of a command line.
 type result struct {
 	out, err string
 	code     int
@@ -297,7 +297,7 @@ func degraded(d *fakeDaemon) {
 	}
 }
 
-// moved is a change of instances that nginx has yet to fetch.
+// moved makes a change of instances that nginx has yet to fetch.
 func moved(d *fakeDaemon) {
 	reloaded(d)
 	d.status.State = controller.Pending
@@ -305,7 +305,7 @@ func moved(d *fakeDaemon) {
 	d.status.Pending = &controller.PendingChange{Since: before(time.Second), Change: "hello_server +1", Reason: "nginx has yet to fetch it"}
 }
 
-// reloaded is an nginx whose new workers have asked for nothing yet.
+// reloaded makes an nginx whose new workers have not asked yet.
 func reloaded(d *fakeDaemon) { d.status.Endpoints.Unfetched = []string{"grpc-hello_server"} }
 
 func oldNginx(d *fakeDaemon) {
@@ -336,8 +336,8 @@ func empty(d *fakeDaemon) {
 	*d = fakeDaemon{status: controller.Status{State: controller.Starting, Summary: "nginx serves nothing yet: Consul has not answered yet", Version: "1.2.3", Started: before(time.Second), Nginx: controller.Nginx{Version: "1.30.6"}, Consul: consul.Status{Address: "127.0.0.1:8500"}}}
 }
 
-// TestCommands shows what every command prints. The golden files are read by
-// people before they are committed: they are the product.
+// TestCommands compares the output of every command with golden files. Read their difference
+// before you commit them: users see this text.
 func TestCommands(t *testing.T) {
 	for _, test := range []struct {
 		golden   string

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// flagValues are of a command with a flag of each kind.
+// flagValues has the values of a command with a flag of each kind.
 type flagValues struct {
 	listen string
 	wait   time.Duration
@@ -56,7 +56,7 @@ func TestFlags(t *testing.T) {
 			environ: []string{"LBCTL_NUMBER=many"},
 			want:    with(func(s *flagValues) { s.number = 4 }),
 		},
-		"an empty variable is none": {environ: []string{"LBCTL_FORMAT="}, want: defaults},
+		"an empty variable counts as not set": {environ: []string{"LBCTL_FORMAT="}, want: defaults},
 		"the last of two variables counts": {
 			environ: []string{"LBCTL_NUMBER=1", "LBCTL_NUMBER=2"},
 			want:    with(func(s *flagValues) { s.number = 2 }),
@@ -65,7 +65,7 @@ func TestFlags(t *testing.T) {
 			args: []string{"--listen", "[::]:5000"},
 			want: with(func(s *flagValues) { s.listen = "[::]:5000" }),
 		},
-		"all mistakes are told at once, under the names they were made by": {
+		"all mistakes are reported at once, with the flag or variable": {
 			args:    []string{"--listen=localhost:5000", "--share", "2"},
 			environ: []string{"LBCTL_NUMBER=many", "LBCTL_WAIT=5", "LBCTL_FORMAT=yaml"},
 			err: `5 mistakes in flags and environment:
@@ -76,18 +76,18 @@ func TestFlags(t *testing.T) {
   LBCTL_FORMAT "yaml": want one of text, json
 Try 'sample --help'.`,
 		},
-		"a value that does not fit another one is named too": {
+		"a value that contradicts another one is named too": {
 			environ: []string{"LBCTL_NUMBER=7"},
 			err:     "LBCTL_NUMBER 7: seven is taken\nTry 'sample --help'.",
 		},
-		"a port of 0 is none": {
+		"port 0 is invalid": {
 			args: []string{"--listen=0.0.0.0:0"},
 			err:  "--listen \"0.0.0.0:0\": want ADDRESS:PORT, such as 0.0.0.0:5000, 127.0.0.1:5000 or [::]:5000\nTry 'sample --help'.",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd, got := newSample(test.environ...)
-			cmd.SetArgs(append([]string{}, test.args...)) // nil would be those of the test binary
+			cmd.SetArgs(append([]string{}, test.args...)) // nil means the arguments of the test binary
 			err := cmd.Execute()
 			if test.err != "" {
 				require.EqualError(t, err, test.err)

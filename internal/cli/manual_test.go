@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestManual keeps docs/cli.md complete: every command, flag and variable is in
-// it.
+// TestManual checks that docs/cli.md has every command, flag and variable.
 func TestManual(t *testing.T) {
 	text, err := os.ReadFile("../../docs/cli.md")
 	require.NoError(t, err)
@@ -25,7 +24,7 @@ func TestManual(t *testing.T) {
 			assert.Contains(t, manual, "`"+command.Name(), "the command %s", command.Name())
 		}
 		command.Flags().VisitAll(func(flag *pflag.Flag) {
-			if flag.Name == "help" || flag.Name == "output" { // told once, for all
+			if flag.Name == "help" || flag.Name == "output" { // documented once, for all commands
 				return
 			}
 			assert.Contains(t, manual, "--"+flag.Name, "a flag of %s", command.Name())

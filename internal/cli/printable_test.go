@@ -20,11 +20,11 @@ import (
 	"lbctl/internal/render"
 )
 
-// hostile is what somebody may put into a name or a message: it writes to the
-// clipboard, turns the direction of text, and forges a row.
+// hostile is a name or message that writes to the clipboard, turns the direction of text, and
+// forges a row.
 const hostile = "x\x1b]52;c;aGk=\a\u202e\u009b2J\x7f\nweb  forged"
 
-// hostileDaemon has it in all that it says.
+// hostileDaemon has it in all its texts.
 func hostileDaemon(d *fakeDaemon) {
 	status := &d.status
 	status.State, status.Summary, status.Version = controller.Degraded, hostile, hostile
@@ -51,7 +51,7 @@ func hostileDaemon(d *fakeDaemon) {
 
 var styles = regexp.MustCompile(`\x1b\[[0-9]+m`)
 
-// TestHostileText shows what every command prints for people of what others wrote.
+// TestHostileText checks that every command escapes such text for people.
 func TestHostileText(t *testing.T) {
 	for _, line := range []string{
 		"status", "status --watch", "status --wait 1ms", "status --ready", "services", "services web", "services nobody",
@@ -70,7 +70,7 @@ func TestHostileText(t *testing.T) {
 					text = strings.NewReplacer(clearAll, "", clearBelow, "", home, "", "\x1b[K", "").Replace(text)
 				}
 				assert.Equal(t, printable.Lines(text), text)
-				if line != "diff" { // whose lines are the file's
+				if line != "diff" { // a diff has the lines of the file
 					assert.NotRegexp(t, `(?m)^web  forged`, text)
 				}
 			})
@@ -78,7 +78,7 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// said is all that a command prints; a watch does not end by itself.
+// said returns the output of a command; it ends a watch.
 func said(t *testing.T, terminal Terminal, runDir, line string) string {
 	args := strings.Split(line, " ")
 	if !strings.Contains(line, "--watch") {
@@ -91,7 +91,7 @@ func said(t *testing.T, terminal Terminal, runDir, line string) string {
 	return out.String()
 }
 
-// TestHostileJSON shows that programs get what others wrote as they wrote it.
+// TestHostileJSON checks that programs get such text unchanged.
 func TestHostileJSON(t *testing.T) {
 	d := newFakeDaemon()
 	hostileDaemon(d)
@@ -106,7 +106,7 @@ func TestHostileJSON(t *testing.T) {
 	assert.Contains(t, ids, hostile)
 }
 
-// TestHostileInstance is what the real Consul takes from anybody.
+// TestHostileInstance registers such text with the real Consul, which accepts it.
 func TestHostileInstance(t *testing.T) {
 	all := nginxtest.Binaries(t)
 	r := startDaemon(t, all[len(all)-1])

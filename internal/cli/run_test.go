@@ -25,7 +25,7 @@ import (
 	"lbctl/internal/render"
 )
 
-// A running daemon, with the real Consul and the real nginx.
+// running is a running daemon with the real Consul and the real nginx.
 type running struct {
 	t        *testing.T
 	consul   *consultest.Server
@@ -91,7 +91,7 @@ func (r *running) lbctl(args ...string) result {
 	return command(r.t.Context(), Terminal{}, r.environ, args...)
 }
 
-// register makes a new HTTP server an instance of web.
+// register registers a new HTTP server as an instance of web.
 func (r *running) register(id string) {
 	r.t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, id) }))
@@ -105,7 +105,7 @@ func (r *running) register(id string) {
 	}))
 }
 
-// served is what nginx answers.
+// served returns nginx's answer.
 func (r *running) served() string {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + r.http + "/")
@@ -235,8 +235,8 @@ func TestRunThatCannotStart(t *testing.T) {
 	}
 }
 
-// TestRunBeforeNginx starts the daemon where nginx does not run yet: that is no fault, and
-// the log must not say that nginx fails, or that it keeps serving.
+// TestRunBeforeNginx starts the daemon before nginx. That is no failure: the log must say neither
+// that nginx fails nor that it keeps serving.
 func TestRunBeforeNginx(t *testing.T) {
 	consul, binary, stateDir := consultest.Start(t), nginxtest.Binaries(t)[0], nginxtest.Dir(t)
 	t.Setenv("CONSUL_HTTP_ADDR", consul.Addr)
@@ -284,8 +284,8 @@ func TestLogFormat(t *testing.T) {
 	}
 }
 
-// TestPasswordOfConsul gives the password in Consul's address, as Consul's own commands
-// take it: nothing that lbctl says has it.
+// TestPasswordOfConsul has the password in Consul's address, as Consul's own commands accept it.
+// No text of lbctl may contain it.
 func TestPasswordOfConsul(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "http://operator:hunter2@127.0.0.1:1")
 	binary, stateDir := nginxtest.Binaries(t)[0], nginxtest.Dir(t)

@@ -234,14 +234,14 @@ func instancesCell(service admin.Service) cell {
 	return c
 }
 
-// unrouted reports whether a service has no route, because others have all that it asks
-// for. nginx then sends it nothing, however good its data is.
+// unrouted reports whether a service has no route because other services have all routes that it
+// asks for. nginx then sends it no traffic, even if its data is valid.
 func unrouted(service admin.Service) bool {
 	return service.Protocol != "" && len(service.Routes) == 0 && service.Port == 0 && !service.Default
 }
 
-// stateCell is the state of a service. To call one fresh that has no route would be
-// misleading.
+// stateCell returns the state of a service. A service without a route is not shown as fresh,
+// because that would be misleading.
 func stateCell(service admin.Service) cell {
 	if service.State == endpoints.Fresh && unrouted(service) {
 		return cell{"no route", red}
@@ -249,8 +249,8 @@ func stateCell(service admin.Service) cell {
 	return cell{string(service.State), serviceStyle(service.State)}
 }
 
-// stateAge is how long the service has been in the state that stateCell shows; "" if that
-// is not known.
+// stateAge returns how long the service has been in the state of stateCell; "" if that is
+// unknown.
 func stateAge(service admin.Service, now time.Time) string {
 	if service.State == endpoints.Fresh && unrouted(service) {
 		return "" // Since is when it became fresh

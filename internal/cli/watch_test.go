@@ -60,7 +60,7 @@ const (
 	often    = 10 * time.Millisecond
 )
 
-// A changingDaemon changes while it is asked.
+// changingDaemon changes while a command queries it.
 type changingDaemon struct {
 	*fakeDaemon
 	mu sync.Mutex
@@ -112,7 +112,7 @@ func TestWatchRedrawsOnATerminal(t *testing.T) {
 }
 
 func TestWaitForADaemonThatIsNotThereYet(t *testing.T) {
-	t.Run("it comes", func(t *testing.T) {
+	t.Run("the daemon starts", func(t *testing.T) {
 		daemon := newFakeDaemon()
 		runDir := shortDir(t)
 		out, end := watch(t, Terminal{}, runDir, "status", "--wait", "20s", "--interval", "100ms")
@@ -120,14 +120,14 @@ func TestWaitForADaemonThatIsNotThereYet(t *testing.T) {
 		require.Eventually(t, seen(out, "State        serving"), patience, often)
 		assert.Equal(t, exitOK, end())
 	})
-	t.Run("it does not come", func(t *testing.T) {
+	t.Run("the daemon does not start", func(t *testing.T) {
 		runDir := shortDir(t)
 		got := command(t.Context(), Terminal{}, []string{"LBCTL_RUN_DIR=" + runDir}, "status", "--wait", "150ms", "--interval", "100ms")
 		assert.Equal(t, exitUnreachable, got.code)
 		assert.Equal(t, "lbctl: waited 150ms: no daemon answered at unix://"+daemon.SocketPath(runDir)+
 			" (the socket does not exist); is 'lbctl run' running? Give its address with --addr or LBCTL_ADDR\n", got.err)
 	})
-	t.Run("it is interrupted", func(t *testing.T) {
+	t.Run("the wait is interrupted", func(t *testing.T) {
 		out, end := watch(t, Terminal{}, shortDir(t), "status", "--wait", "1h")
 		assert.Equal(t, exitFailure, end())
 		assert.Equal(t, "lbctl: interrupted\n", out.String())

@@ -6,11 +6,11 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// maxOutput is the longest text of a check that is kept, in characters.
+// maxOutput is the maximum number of characters that are kept of a check's output.
 const maxOutput = 160
 
-// checkOutput is what the first critical check of an instance says, as one line and
-// shortened; "" if none is critical or none says anything. Maintenance is no such check.
+// checkOutput returns the output of an instance's first critical check, as one short line; ""
+// if there is none. A check for maintenance doesn't count.
 func checkOutput(checks api.HealthChecks) string {
 	for _, check := range checks {
 		maintenance := check.CheckID == api.NodeMaint || strings.HasPrefix(check.CheckID, api.ServiceMaintPrefix)

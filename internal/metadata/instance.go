@@ -15,27 +15,27 @@ import (
 // maxMinimum bounds lb-min-instances.
 const maxMinimum = 10000
 
-// maxRoutes bounds what one instance can ask for: hosts times paths.
+// maxRoutes bounds the routes of one instance: hosts times paths.
 const maxRoutes = 64
 
-// maxMaxConns is more than any server has.
+// maxMaxConns bounds lb-max-conns. No server has so many connections.
 const maxMaxConns = 1_000_000
 
-// metadata is what one instance says about its service.
+// metadata has the settings of a service that one instance names.
 type metadata struct {
 	instance string
-	balanced bool // it says anything at all
+	balanced bool // it has any setting or tag
 	protocol endpoints.Protocol
 	routes   []endpoints.Route // none: the default place of the protocol
 	port     int
 	version  string
 	maxConns int
 	byReload bool
-	minimum  int // of instances; 0: it says nothing
+	minimum  int // of instances; 0: not set
 	check    endpoints.Check
 }
 
-// valid reports whether the metadata was understood.
+// valid reports whether the metadata is valid.
 func (m metadata) valid() bool { return m.protocol != "" }
 
 // reader reads one instance's tags and metadata.
@@ -48,8 +48,8 @@ type reader struct {
 	errs     []error
 }
 
-// parseInstance reads one instance's metadata and tags. With an error the
-// metadata isn't valid, for half of it may mean something else than all of it.
+// parseInstance reads one instance's metadata and tags. A single error makes all of the
+// metadata invalid, because a part of it may mean something else than all of it.
 func parseInstance(service *api.AgentService, reserved Reserved) (metadata, error) {
 	r := &reader{tags: service.Tags, meta: service.Meta, reserved: reserved}
 	r.metadata.instance = Shorten(service.ID)
@@ -69,8 +69,8 @@ func parseInstance(service *api.AgentService, reserved Reserved) (metadata, erro
 	return r.metadata, nil
 }
 
-// balanced reports whether the instance asks to be balanced, by any tag or key. A key
-// that is mistyped asks too, so that somebody hears of it.
+// balanced reports whether the instance asks to be balanced, by any tag or key. A mistyped key
+// counts too, so that it is reported.
 func (r *reader) balanced() bool {
 	if HasTag(r.tags) || slices.ContainsFunc(r.tags, isPair) {
 		return true
@@ -83,8 +83,8 @@ func (r *reader) balanced() bool {
 	return false
 }
 
-// mistakes refuses keys that lbctl doesn't know: without what they were meant to say, the
-// service could get the traffic of others.
+// mistakes refuses unknown keys: without the setting that was meant, the service could get the
+// traffic of others.
 func (r *reader) mistakes() {
 	for _, mistake := range Mistakes(r.tags, r.meta) {
 		r.errs = append(r.errs, errors.New(mistake))
@@ -115,7 +115,7 @@ func (r *reader) protocol() endpoints.Protocol {
 		return endpoints.HTTP
 	case r.value(KeyPort) != "":
 		return endpoints.TCP
-	case len(r.errs) > 0: // the mistyped key or tag may be the one
+	case len(r.errs) > 0: // the mistyped key or tag may name the protocol
 	default:
 		hint := ""
 		if tag, meant := MistypedTag(r.tags); tag != "" {
@@ -127,7 +127,7 @@ func (r *reader) protocol() endpoints.Protocol {
 	return ""
 }
 
-// routes is every host with every path; none is the default place of the protocol.
+// routes returns every host with every path; none means the default place of the protocol.
 func (r *reader) routes(p endpoints.Protocol) []endpoints.Route {
 	hosts, paths := r.value(KeyHost), r.value(KeyPath)
 	hostList, err := splitList(hosts, func(host string) (string, error) { return parseHost(host, r.reserved) })
@@ -167,13 +167,13 @@ func (r *reader) port(p endpoints.Protocol) {
 			r.bad(KeyPort, port, fmt.Sprintf("a port of 1024 to 65535 other than %s, which are taken", listOf(r.reserved.Ports)))
 		}
 		r.metadata.port = n
-	case p == endpoints.TCP: // that is wrong already
+	case p == endpoints.TCP: // an error has been reported already
 	case port != "":
 		r.bad(KeyPort, port, fmt.Sprintf("none, because only %s %q has one", KeyProtocol, endpoints.TCP))
 	}
 }
 
-// settings reads everything that is not about routes.
+// settings reads all settings except routes.
 func (r *reader) settings() {
 	m := &r.metadata
 	if m.version = r.value(KeyVersion); m.version != "" && !versionLabel.MatchString(m.version) {

@@ -16,7 +16,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// The metadata keys that make a service a balanced one.
+// The metadata keys. Each of them makes a service a balanced one.
 const (
 	KeyProtocol = "lb-protocol" // one of endpoints.Protocols
 	KeyHost     = "lb-host"     // host names, separated by commas
@@ -40,20 +40,20 @@ const (
 	EndpointsReload = "reload"
 )
 
-// The tags that make a service a balanced one, as its protocol does.
+// The tags. Each of them makes a service a balanced one.
 const (
 	TagGRPC = "grpc_server"
 	TagHTTP = "http_server"
 )
 
-// maxProblems limits how many problems of a service are reported: a hundred instances
-// usually have the same one.
+// maxProblems limits the reported problems of a service: a hundred instances usually have the
+// same problem.
 const maxProblems = 5
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 
-// ValidName reports whether a service of that name can be balanced: consul-template's
-// query language has no way to name other services.
+// ValidName reports whether a service with the name can be balanced: consul-template's query
+// language has no syntax for other names.
 func ValidName(service string) bool { return namePattern.MatchString(service) }
 
 // HasTag reports whether tags make a service a balanced one.
@@ -61,10 +61,10 @@ func HasTag(tags []string) bool {
 	return slices.Contains(tags, TagGRPC) || slices.Contains(tags, TagHTTP)
 }
 
-// Parse makes a service of what Consul says about its instances; the zero Service
-// when there is none. Whatever is wrong is in its Problems. An instance that has a kind,
-// a sidecar proxy or a gateway, is not balanced: it has its parent's tags and metadata
-// without being one of its servers.
+// Parse makes a service from Consul's entries of its instances; without instances it returns
+// the zero Service. Mistakes are in its Problems. An instance with a kind, a sidecar proxy or a
+// gateway, is not balanced: it has its parent's tags and metadata, but is not one of the
+// parent's servers.
 func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoints.Service {
 	s := endpoints.Service{Name: name}
 	var parsed []metadata
@@ -72,7 +72,7 @@ func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoint
 	known := false
 	for _, r := range sorted(entries) {
 		if r.Service.Service != name {
-			continue // Consul's index ignores case, names differ by it
+			continue // Consul's index ignores case, but it is another service
 		}
 		known = true
 		if r.Service.Kind != api.ServiceKindTypical {
@@ -111,7 +111,7 @@ func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoint
 		return endpoints.Service{}
 	}
 	if !slices.ContainsFunc(parsed, func(m metadata) bool { return m.balanced }) {
-		s.OK = true // it isn't ours, and neither is what is wrong with it
+		s.OK = true // it isn't balanced, so its mistakes don't matter
 		return s
 	}
 	s.Problems = problems
@@ -122,7 +122,7 @@ func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoint
 	return s
 }
 
-// RefusedInstance is the problem of an instance that can't be where it says it is.
+// RefusedInstance returns the problem of an instance with a refused address.
 func RefusedInstance(i endpoints.Instance, why string) string {
 	return fmt.Sprintf("instance %q: address %q: %s: it gets no traffic", Shorten(i.ID), i.HostPort(), why)
 }
@@ -133,8 +133,8 @@ func sorted(entries []*api.ServiceEntry) []*api.ServiceEntry {
 	})
 }
 
-// weight is Consul's weight for the instance's status, within what nginx takes. Consul
-// refuses 0 for passing, so both are unknown then; 0 for warning means no traffic.
+// weight returns Consul's weight for the instance's status, within nginx's limits. 0 for
+// warning means no traffic. Consul refuses 0 for passing, so if that is 0, both are unknown.
 func weight(r *api.ServiceEntry) int {
 	w := r.Service.Weights
 	if w.Passing < 1 {

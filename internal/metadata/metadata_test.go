@@ -13,7 +13,7 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-func TestWhatMakesAServiceABalancedOne(t *testing.T) {
+func TestWhichServicesAreBalanced(t *testing.T) {
 	type change = func(*api.ServiceEntry)
 	for _, c := range []struct {
 		name    string
@@ -114,7 +114,7 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 	parse := func(registrations ...*api.ServiceEntry) endpoints.Service {
 		return Parse("x", registrations, Reserved{})
 	}
-	t.Run("routes are those of all", func(t *testing.T) {
+	t.Run("the service has the routes of all instances", func(t *testing.T) {
 		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/old")),
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/new")),
 			consultest.Entry("x", "3", "10.0.0.3", 80))
@@ -122,7 +122,7 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Empty(t, s.Problems)
 		assert.Len(t, s.Instances, 3)
 	})
-	t.Run("the protocol is that of most", func(t *testing.T) {
+	t.Run("the protocol of most instances counts", func(t *testing.T) {
 		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/one")),
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "https", "lb-path", "/two")),
 			consultest.Entry("x", "3", "10.0.0.3", 80, consultest.Meta("lb-protocol", "https", "lb-path", "/three")))
@@ -134,14 +134,14 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 			consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http")),
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "grpc")))))
 	})
-	t.Run("the port is that of most", func(t *testing.T) {
+	t.Run("the port of most instances counts", func(t *testing.T) {
 		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-port", "7000")),
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-port", "7001")),
 			consultest.Entry("x", "3", "10.0.0.3", 80, consultest.Meta("lb-port", "7001")))
 		assert.Equal(t, "tcp port 7001", structure(s))
 		assert.Len(t, s.Problems, 1)
 	})
-	t.Run("the minimum is that of most", func(t *testing.T) {
+	t.Run("the minimum of most instances counts", func(t *testing.T) {
 		least := func(minimum string) *api.ServiceEntry {
 			return consultest.Entry("x", "of-"+minimum, "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Meta("lb-min-instances", minimum))
 		}
@@ -150,7 +150,7 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Equal(t, []string{`instance "of-none": lb-min-instances "none", want a whole number from 1 to 10000`}, parse(least("none")).Problems)
 		assert.False(t, parse(least("0")).OK)
 	})
-	t.Run("the check is that of most", func(t *testing.T) {
+	t.Run("the check of most instances counts", func(t *testing.T) {
 		asked := func(check string) *api.ServiceEntry {
 			return consultest.Entry("x", "by-"+check, "10.0.0.1", 80, consultest.Tags("grpc_server"), consultest.Meta("lb-check", check))
 		}
@@ -158,21 +158,21 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		assert.Empty(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).Check)
 		assert.Equal(t, []string{`instance "by-icmp": lb-check "icmp", want "tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`}, parse(asked("icmp")).Problems)
 	})
-	t.Run("one that is not understood does not count", func(t *testing.T) {
+	t.Run("invalid metadata does not count", func(t *testing.T) {
 		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/good", "lb-version", "v2")),
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "http", "lb-path", "bad", "lb-version", "v3")))
 		assert.Equal(t, "http */good", structure(s))
 		assert.Equal(t, "v2", s.Instances[0].Version)
 		assert.Empty(t, s.Instances[1].Version)
 	})
-	t.Run("nor does one with an unknown key", func(t *testing.T) {
+	t.Run("metadata with an unknown key does not count", func(t *testing.T) {
 		s := parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Meta("lb-protocol", "http", "lb-path", "/good")),
 			consultest.Entry("x", "2", "10.0.0.2", 80, consultest.Meta("lb-protocol", "http", "lb-paht", "/good")))
 		assert.Equal(t, "http */good", structure(s))
 		assert.Len(t, s.Instances, 2)
 		assert.Equal(t, []string{`instance "2": unknown key "lb-paht", did you mean lb-path?`}, s.Problems)
 	})
-	t.Run("problems are told, but not a hundred times", func(t *testing.T) {
+	t.Run("equal problems are reported a few times only", func(t *testing.T) {
 		var all []*api.ServiceEntry
 		for n := range 100 {
 			all = append(all, consultest.Entry("x", fmt.Sprint(n), "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Meta("lb-path", "bad")))
@@ -181,7 +181,7 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		require.Len(t, s.Problems, maxProblems+1)
 		assert.Equal(t, "and 95 problems more", s.Problems[maxProblems])
 	})
-	t.Run("those of a name in other letters are another service's", func(t *testing.T) {
+	t.Run("names that differ in case are different services", func(t *testing.T) {
 		s := parse(consultest.Entry("X", "1", "10.0.0.1", 80, consultest.Tags("http_server")), consultest.Entry("x", "2", "10.0.0.2", 80))
 		assert.Len(t, s.Instances, 1)
 		assert.Equal(t, "", structure(s))

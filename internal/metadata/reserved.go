@@ -10,23 +10,23 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// reservedPath is where the templates have their error pages: no service can have it,
-// or anything below.
+// reservedPath is the path of the templates' error pages: no service can have it, or a path
+// below it.
 const reservedPath = "/.lb"
 
 // Reserved has the ports, domain and addresses of the balancer itself, which no service
 // can have.
 type Reserved struct {
-	// Ports are those that lb-port can't have.
+	// Ports has the ports that lb-port can't have.
 	Ports []int
-	// Domain is what no lb-host can be in; empty: none.
+	// Domain is the domain that no lb-host can be in; empty: none.
 	Domain string
-	// Sockets are where the balancer listens. An unspecified address is every one of
-	// this machine.
+	// Sockets has the addresses and ports of the balancer's listeners. An unspecified address
+	// means every address of this machine.
 	Sockets []netip.AddrPort
 }
 
-// Refuse says why an instance can't be at an address; empty when it can.
+// Refuse returns why an instance can't have an address; empty if it can.
 func (r Reserved) Refuse(at netip.AddrPort) string {
 	if why := endpoints.Forbidden(at.Addr()); why != "" {
 		return why
@@ -47,7 +47,7 @@ func covers(listener, address netip.Addr) bool {
 	return listener == address || listener.IsUnspecified() && isLocal(address)
 }
 
-// isLocal reports whether an address is this machine's.
+// isLocal reports whether this machine has the address.
 func isLocal(address netip.Addr) bool {
 	if address.IsLoopback() {
 		return true
@@ -59,8 +59,8 @@ func isLocal(address netip.Addr) bool {
 	})
 }
 
-// refuse says why an instance with an IP address can't be there. A host name is looked
-// up later, and judged then.
+// refuse returns why an instance can't have an IP address. A host name is checked later, when it
+// is resolved.
 func (r Reserved) refuse(i endpoints.Instance) string {
 	address, err := netip.ParseAddr(i.Address)
 	if err != nil {
@@ -75,8 +75,8 @@ func (r Reserved) ReservedHost(host string) bool {
 	return r.Domain != "" && (host == r.Domain || strings.HasSuffix(host, "."+r.Domain))
 }
 
-// ReservedPath reports whether no service can have a path. nginx compares paths after it has decoded
-// and cleaned them; parsePath lets none pass that this would change.
+// ReservedPath reports whether a path is reserved for the balancer. nginx compares paths after it
+// has decoded and cleaned them; parsePath refuses paths that this would change.
 func ReservedPath(path string) bool {
 	return path == reservedPath || strings.HasPrefix(path, reservedPath+"/")
 }

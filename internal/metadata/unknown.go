@@ -9,12 +9,12 @@ import (
 	"lbctl/internal/spelling"
 )
 
-// prefix is how lbctl's keys begin. No other program should have keys that begin so.
+// prefix is the beginning of lbctl's keys. Other programs should not use it.
 const prefix = "lb-"
 
-// Mistakes returns what is wrong with the names of an instance's metadata keys, a readable
-// line each: keys that begin with "lb-" and that lbctl doesn't know, keys that are like
-// one of lbctl's, and keys that are written as tags.
+// Mistakes returns a readable line for each mistake in the names of an instance's metadata keys:
+// unknown keys that begin with "lb-", keys that are similar to one of lbctl's, and keys that are
+// written as tags.
 func Mistakes(tags []string, meta map[string]string) []string {
 	var lines []string
 	for _, key := range slices.Sorted(maps.Keys(meta)) {
@@ -35,13 +35,13 @@ func Mistakes(tags []string, meta map[string]string) []string {
 	return lines
 }
 
-// isUnknown reports whether a key is meant for lbctl, which doesn't know it.
+// isUnknown reports whether a key is meant for lbctl, but unknown to it.
 func isUnknown(key string) bool {
 	return !slices.Contains(keys, key) && (strings.HasPrefix(key, prefix) || mistyped(key) != "")
 }
 
-// mistyped returns the key that somebody meant who wrote this one, "" if it is not like
-// any. Keys that don't begin with "lb" in some way are other programs'.
+// mistyped returns the known key that is similar to this one, "" if there is none. Keys that
+// don't begin with "lb" in some form belong to other programs.
 func mistyped(key string) string {
 	if slices.Contains(keys, key) || !strings.HasPrefix(strings.ToLower(key), "lb") {
 		return ""
@@ -49,16 +49,16 @@ func mistyped(key string) string {
 	return spelling.Nearest(key, keys)
 }
 
-// isPair reports whether a tag is a pair of metadata, such as "lb-path=/x".
+// isPair reports whether a tag looks like a pair of metadata, such as "lb-path=/x".
 func isPair(tag string) bool {
 	key, _, pair := strings.Cut(tag, "=")
 	key = strings.TrimSpace(key)
 	return pair && (slices.Contains(keys, key) || isUnknown(key))
 }
 
-// MistypedTag returns the first tag that is like one of those that make a service a
-// balanced one, and the tag that was meant. Both are "" if there is none. Such a tag is no
-// mistake by itself: it may be another program's.
+// MistypedTag returns the first tag that is similar to one of lbctl's tags, and lbctl's tag. Both
+// are "" if there is none. Such a tag alone is no mistake, because it may belong to another
+// program.
 func MistypedTag(tags []string) (tag, meant string) {
 	for _, tag := range tags {
 		for _, known := range []string{TagGRPC, TagHTTP} {

@@ -18,7 +18,7 @@ var (
 	nowhereSegment = regexp.MustCompile(`/\.{1,2}(/|$)`)
 )
 
-// splitList parses a comma separated list; an empty one has one element, "".
+// splitList parses a comma-separated list; an empty one has one element, "".
 func splitList(list string, parse func(string) (string, error)) ([]string, error) {
 	var elements []string
 	for element := range strings.SplitSeq(list, ",") {
@@ -51,8 +51,8 @@ func parseHost(host string, reserved Reserved) (string, error) {
 	return host, nil
 }
 
-// parsePath brings a path prefix to its one form, without "/" at its end: the
-// prefix of everything is "".
+// parsePath returns a path prefix in canonical form, without "/" at its end. The prefix of all
+// paths is "".
 func parsePath(p endpoints.Protocol, path string) (string, error) {
 	if len(path) > 256 || !strings.HasPrefix(path, "/") || !pathPattern.MatchString(path) || nowhereSegment.MatchString(path) {
 		return "", errors.New(`path prefixes like "/api" of letters, digits and "._~@:+!-", separated by commas`)
@@ -67,8 +67,7 @@ func parsePath(p endpoints.Protocol, path string) (string, error) {
 	return path, nil
 }
 
-// Shorten keeps values from Consul, which may have 512 characters, from
-// filling a line of a status.
+// Shorten shortens values from Consul for messages. They may have 512 characters.
 func Shorten(value string) string {
 	if len(value) <= 80 {
 		return value
@@ -84,7 +83,7 @@ func listOf(ports []int) string {
 	return strings.Join(words, ", ")
 }
 
-// joinLines is errors.Join on one line.
+// joinLines is like errors.Join, but in one line.
 func joinLines(errs []error) error {
 	words := make([]string, len(errs))
 	for n, err := range errs {
