@@ -29,8 +29,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Ping answers with the name of whoever answers, so that a caller behind a
-// load balancer sees where its calls went.
+// Ping answers with the name of the server, so that a caller behind a load
+// balancer sees which server it has reached.
 type PingClient interface {
 	// SayHello answers one call with one greeting.
 	SayHello(ctx context.Context, in *PingMessage, opts ...grpc.CallOption) (*PingMessage, error)
@@ -74,8 +74,8 @@ type Ping_StreamClient = grpc.BidiStreamingClient[PingMessage, PingMessage]
 // All implementations must embed UnimplementedPingServer
 // for forward compatibility.
 //
-// Ping answers with the name of whoever answers, so that a caller behind a
-// load balancer sees where its calls went.
+// Ping answers with the name of the server, so that a caller behind a load
+// balancer sees which server it has reached.
 type PingServer interface {
 	// SayHello answers one call with one greeting.
 	SayHello(context.Context, *PingMessage) (*PingMessage, error)

@@ -62,7 +62,7 @@ func (f *fake) Entries() []endpoints.Entry {
 
 func (f *fake) Accept() int { return 0 }
 
-// Listed has services that nobody balances, each with one tag of the same name.
+// Listed has services that are not balanced, each with one tag of the same name.
 func (f *fake) Listed(service string) (tags []string, listed, known bool) {
 	return []string{service}, service != "nope" && service != "wep", true
 }

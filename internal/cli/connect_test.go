@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestConnect tells which daemon a command asks.
+// TestConnect checks which daemon a command queries.
 func TestConnect(t *testing.T) {
 	socket := newFakeDaemon()
 	socket.status.Version = "over-socket"

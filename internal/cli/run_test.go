@@ -140,7 +140,7 @@ func TestDaemon(t *testing.T) {
 		require.Equal(t, exitOK, got.code, got.out+got.err)
 		assert.Contains(t, got.out, "which is what Consul says")
 		assert.Equal(t, result{code: exitOK}, r.lbctl("status", "--ready"))
-		assert.Contains(t, r.log.String(), "LBCTL_WORKRES", "a mistyped variable is told")
+		assert.Contains(t, r.log.String(), "LBCTL_WORKRES", "a mistyped variable is reported")
 
 		r.register("one")
 		require.Eventually(t, func() bool { return r.served() == "one" }, patience, often)
@@ -168,7 +168,7 @@ func TestDaemon(t *testing.T) {
 		assert.True(t, strings.HasPrefix(got.out, "# configuration file nginx.conf:\n"), got.out)
 		assert.Contains(t, got.out, "upstream http-web {")
 		workers, _ := render.DefaultWorkers(binary.Version)
-		assert.Contains(t, got.out, fmt.Sprintf("worker_processes %d;", workers), "nobody says how many")
+		assert.Contains(t, got.out, fmt.Sprintf("worker_processes %d;", workers), "--workers is not set")
 		out := filepath.Join(t.TempDir(), "new", "conf")
 		got = r.lbctl("render", "--out", out)
 		assert.Equal(t, exitOK, got.code, got.err)

@@ -93,7 +93,7 @@ func TestFetchedMeansFetchedByAllAskers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
 		r.Set(map[string][]Target{"grpc-a": targets(1)})
 		set := time.Now()
-		assert.Equal(t, map[string]time.Time{"grpc-a": set}, r.Unfetched(), "nobody has asked")
+		assert.Equal(t, map[string]time.Time{"grpc-a": set}, r.Unfetched(), "nginx has not asked")
 		quick, slow := newWorker(r, 1), newWorker(r, 2)
 		quick.ask("grpc-a")
 		slow.ask("grpc-a")

@@ -249,7 +249,7 @@ func (c *docker) stopAllConsuls(t *testing.T) {
 	load = c.load(t)
 	// The outage is a time by itself; there is no condition to wait for.
 	time.Sleep(time.Until(began.Add(outage)))
-	assert.Equal(t, len(nodes), c.lbctl(t).Instances, "what was served stays, after %s", outage)
+	assert.Equal(t, len(nodes), c.lbctl(t).Instances, "all instances are still served, after %s", outage)
 
 	// In another order than before: Docker would give them other addresses, if
 	// docker-compose.yaml didn't fix those.
