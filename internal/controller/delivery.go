@@ -3,9 +3,7 @@ package controller
 import (
 	"context"
 	"maps"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"lbctl/internal/endpoints"
@@ -70,6 +68,7 @@ type asked struct {
 	// known is false for a generation that an older lbctl stored. Then upstreams is read
 	// from its files, and may have names that lbctl no longer gives to upstreams.
 	known bool
+	older olderNames // of a generation that is not known
 }
 
 // moving describes new servers that nginx has yet to fetch.
@@ -78,24 +77,14 @@ type moving struct {
 	before []endpoints.Entry // what nginx served; nil: not known
 }
 
-// olderDirective matches a server directive in files of an older lbctl that makes nginx
-// ask for an upstream. No service can forge such a line with one of its values: each value
-// is a single word in another directive.
-var olderDirective = regexp.MustCompile(`(?m)^\s*server\s+([a-z0-9_-]+)` + regexp.QuoteMeta(resolver.Host("")) + `\s+service=` + resolver.Service + `\s+resolve\b`)
-
 // askedBy returns the upstreams of a generation for which nginx asks for servers.
 func askedBy(g nginx.Generation, files map[string][]byte) asked {
 	a := asked{upstreams: map[string]bool{}, known: g.Upstreams != nil}
 	for _, upstream := range g.Upstreams {
 		a.upstreams[upstream] = true
 	}
-	if a.known {
-		return a
-	}
-	for _, file := range files {
-		for _, match := range olderDirective.FindAllSubmatch(file, -1) {
-			a.upstreams[string(match[1])] = true
-		}
+	if !a.known {
+		a.upstreams, a.older = readOlder(files)
 	}
 	return a
 }
@@ -141,12 +130,18 @@ func (d *delivery) setServers(cfg *render.Configuration) bool {
 	}
 	for _, generation := range []asked{d.asked, d.coming} {
 		for upstream := range generation.upstreams {
+			if targets, ok := generation.older.targets(cfg, upstream); ok && !generation.known {
+				// A service of cfg may have the name now that another one had. The generation
+				// that nginx moves to goes before the one that it leaves.
+				if !d.coming.known || !d.coming.upstreams[upstream] {
+					all[upstream] = targets
+				}
+				continue
+			}
 			if _, ok := all[upstream]; ok {
 				continue
 			}
 			if targets, ok := cfg.Written[upstream]; ok {
-				all[upstream] = targets
-			} else if targets, ok := olderTargets(cfg, upstream); ok && !generation.known {
 				all[upstream] = targets
 			} else if targets, ok := d.answers[upstream]; ok {
 				all[upstream] = targets
@@ -163,31 +158,6 @@ func (d *delivery) setServers(cfg *render.Configuration) bool {
 	return true
 }
 
-// olderUpstream returns the name that an older lbctl gave the upstream of a service.
-func olderUpstream(s endpoints.Service) string {
-	return strings.ToLower(string(s.Protocol) + "-" + s.Name)
-}
-
-// olderTargets returns the servers of the service whose upstream an older lbctl gave this
-// name. It returns false if there is none, or if there are several, whose names differ only
-// in case.
-func olderTargets(cfg *render.Configuration, upstream string) ([]resolver.Target, bool) {
-	var found []string
-	for _, e := range cfg.Entries {
-		if olderUpstream(e.Service) == upstream {
-			found = append(found, render.UpstreamName(e.Protocol, e.Name))
-		}
-	}
-	if len(found) != 1 {
-		return nil, false
-	}
-	if targets, ok := cfg.Upstreams[found[0]]; ok {
-		return targets, true
-	}
-	targets, ok := cfg.Written[found[0]]
-	return targets, ok
-}
-
 // move records that nginx has yet to fetch new servers. before has the entries that nginx
 // served until then.
 func (d *delivery) move(since time.Time, before []endpoints.Entry) {
@@ -200,8 +170,13 @@ func (d *delivery) move(since time.Time, before []endpoints.Entry) {
 // asks reports whether nginx asks for the servers of a service, and gets an answer.
 func (d *delivery) asks(s endpoints.Service) bool {
 	upstream := render.UpstreamName(s.Protocol, s.Name)
-	if !d.asked.known && !d.asked.upstreams[upstream] {
-		upstream = olderUpstream(s)
+	if !d.asked.known {
+		switch older := d.asked.older.upstream(s); {
+		case d.asked.upstreams[older]:
+			upstream = older
+		case older == "": // upstream may be another service's
+			return false
+		}
 	}
 	_, ok := d.answers[upstream]
 	return ok && d.asked.upstreams[upstream]

@@ -371,7 +371,9 @@ server {
     location "/ server y.u.lbctl.internal service=lb resolve" { return 404; }
 `)}
 	a := askedBy(nginx.Generation{Number: 1}, files)
-	assert.Equal(t, asked{upstreams: map[string]bool{"http-web": true}}, a)
+	assert.False(t, a.known)
+	assert.Equal(t, map[string]bool{"http-web": true}, a.upstreams)
+	assert.Empty(t, a.older.byService)
 	a = askedBy(nginx.Generation{Number: 2, Note: nginx.Note{Upstreams: []string{}}}, files)
 	assert.Equal(t, asked{upstreams: map[string]bool{}, known: true}, a)
 }
@@ -441,6 +443,53 @@ func TestAnOlderLbctlsNameOfAnUpstreamIsAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnOlderLbctlsNamesAreThoseOfItsLocations rolls back over an upgrade with services
+// whose names differ only in case, whose upstreams the older lbctl numbered, and with a name
+// that doesn't fit into a question.
+func TestAnOlderLbctlsNamesAreThoseOfItsLocations(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		long := strings.Repeat("a", 80)
+		names := []string{"Hello", "hello", "hello-2", long}
+		for n, hash := range []string{"one", "two"} {
+			r.services(hash, 7001+n, names...)
+			f.take()
+			r.wait(time.Minute)
+		}
+		var file strings.Builder
+		for _, location := range []struct{ service, upstream string }{
+			{"Hello", "grpc-Hello"}, {"hello", "grpc-hello-2"}, {"hello-2", "grpc-hello-2-2"}, {long, "grpc-" + long},
+		} {
+			fmt.Fprintf(&file, "  server %s.u.lbctl.internal service=lb resolve max_fails=1;\n", strings.ToLower(location.upstream))
+			fmt.Fprintf(&file, "    location / {\n        set $lb_service %s;\n        grpc_pass grpc://%s;\n    }\n", location.service, location.upstream)
+		}
+		r.server.with(func() {
+			r.server.generations[0].Upstreams = nil
+			r.server.files[1] = map[string][]byte{"nginx.conf": []byte(file.String())}
+		})
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+		port := func(upstream string) int {
+			if len(f.upstreams[upstream]) != 1 {
+				return 0
+			}
+			return int(f.upstreams[upstream][0].Addr.Port())
+		}
+		assert.Equal(t, 7002, port("grpc-hello"), "the servers of Hello")
+		assert.Equal(t, 7003, port("grpc-hello-2"), "the servers of hello")
+		assert.Equal(t, 7004, port("grpc-hello-2-2"), "the servers of hello-2")
+		for name := range f.upstreams {
+			assert.LessOrEqual(t, len(name), 63, "a DNS label")
+		}
+
+		f.take()
+		assert.NoError(t, r.c.Resume(r.Context()))
+		f.take()
+		r.wait(time.Minute)
+		assert.Equal(t, 7003, port("grpc-hello"), "the servers of hello")
+		assert.Equal(t, 7004, port("grpc-hello-2"), "the servers of hello-2")
+	})
 }
 
 // services delivers a configuration in which nginx asks for the services by the current names
