@@ -16,20 +16,21 @@ else
 fi
 
 up() {
+	ours
 	build
 	local n=${1:-$(servers | wc -l)} # a second `up` keeps the scale
 	[ "$n" -gt 0 ] || n=1
 	say "starting three Consul servers, Consul's UI, $(plural "$n") and the load balancer"
 	"${compose[@]}" up -d --no-build --scale hello_server="$n" 2>&1 | quiet
 	await
-	copy_command
+	copy_commands
 	next_steps
 }
 
 build() {
 	build/base/base-images.sh
 	say "building the images; the first time takes some minutes"
-	local log args=()
+	local log args=(--build-arg "CHECKOUT=$root")
 	# These are not in the compose file: compose would recreate containers when they change.
 	[ -z "${LBCTL_VERSION:-}" ] || args+=(--build-arg "VERSION=$LBCTL_VERSION" --build-arg "COMMIT=${LBCTL_COMMIT:-}")
 	if command -v go >/dev/null; then
@@ -37,12 +38,30 @@ build() {
 		args+=(--build-arg "GOPROXY=$(go env GOPROXY)" --build-arg "GOSUMDB=$(go env GOSUMDB)" --build-arg "GONOSUMDB=$(go env GONOSUMDB)")
 	fi
 	log=$(mktemp)
-	if ! "${compose[@]}" build "${args[@]}" >"$log" 2>&1; then
+	if ! PYTHONUNBUFFERED=1 "${compose[@]}" build "${args[@]}" 2>&1 | build/docker/progress.sh "$log"; then
 		tail -n 40 "$log" >&2
 		rm -f "$log"
 		die "the images cannot be built"
 	fi
 	rm -f "$log"
+}
+
+# ours ends the script if the project's containers are those of another checkout.
+# Compose names a project after the last part of its directory's path.
+ours() {
+	local other
+	other=$(foreign)
+	[ -z "$other" ] ||
+		die "Compose gives this checkout the same project name as $other, which has containers: make clean there, or set COMPOSE_PROJECT_NAME to another name here"
+}
+
+# foreign prints the directory of another checkout that the project's containers are of.
+foreign() {
+	local id dir
+	for id in $("${compose[@]}" ps -aq 2>/dev/null | head -n 1); do
+		dir=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project.working_dir"}}' "$id")
+		if [ -d "$dir" ] && [ ! "$dir" -ef "$root" ]; then echo "$dir"; fi
+	done
 }
 
 # quiet removes compose's progress lines, of either version.
@@ -70,14 +89,16 @@ await() {
 		{ "${compose[@]}" exec -T load-balancer lbctl status || true; die "nginx does not serve what Consul says"; }
 }
 
-# copy_command puts lbctl into bin/, for use from the host. The image's lbctl runs
-# on any Linux.
-copy_command() {
+# copy_commands puts lbctl and registrar into bin/, for use from the host. Those of the
+# image run on any Linux.
+copy_commands() {
 	mkdir -p bin
 	if [ "$(uname -s)" = Linux ]; then
-		docker cp "$("${compose[@]}" ps -q load-balancer):/usr/local/bin/lbctl" bin/lbctl >/dev/null
+		local container name
+		container=$("${compose[@]}" ps -q load-balancer)
+		for name in lbctl registrar; do docker cp "$container:/usr/local/bin/$name" "bin/$name" >/dev/null; done
 	elif command -v go >/dev/null; then
-		make --no-print-directory bin/lbctl
+		make --no-print-directory bin/lbctl bin/registrar
 	fi
 }
 
@@ -96,7 +117,10 @@ next_steps() {
 }
 
 scale() {
-	say "scaling to $(plural "$1")"
+	ours
+	local now
+	now=$(servers | wc -l)
+	[ "$1" = "$now" ] || say "scaling from $now to $(plural "$1")"
 	"${compose[@]}" up -d --no-build --no-recreate --scale hello_server="$1" 2>&1 | quiet
 	await
 	say "$(plural "$1"), and nginx serves what Consul says"
@@ -110,12 +134,29 @@ status() {
 	"${compose[@]}" exec -T load-balancer lbctl services || true
 }
 
-running() { [ -n "$("${compose[@]}" ps -q 2>/dev/null)" ]; }
+running() { [ -n "$("${compose[@]}" ps -q 2>/dev/null)" ] && [ -z "$(foreign)" ]; }
 logs() { "${compose[@]}" logs -f --tail=100; }
 down() {
+	ours
 	"${compose[@]}" down --remove-orphans 2>&1 | quiet
 	say "stopped; the data of Consul and the generations stay in volumes (make clean deletes them)"
 }
-clean() { "${compose[@]}" down --remove-orphans --volumes --rmi all 2>&1 | quiet; }
+
+# clean leaves the base images, and all that is another checkout's.
+clean() {
+	ours
+	local out label="label=lbctl.checkout=$root" untagged
+	out=$("${compose[@]}" down --remove-orphans --volumes --rmi local 2>&1) || die "compose cannot remove everything: $out"
+	untagged=$(docker images -q --filter dangling=true --filter "$label")
+	docker image prune -f --filter "$label" >/dev/null
+	if [ -n "$untagged" ] || removed <<<"$out"; then
+		say "deleted this checkout's containers, volumes and images"
+	else
+		say "this checkout has no containers, volumes or images"
+	fi
+}
+
+# removed tells from the output of compose, of either version, whether it removed something.
+removed() { awk '/^Removing |Removed *$/ { n++ } / not found\.?$|No such image/ { n-- } END { exit n <= 0 }'; }
 
 "$@"

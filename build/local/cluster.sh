@@ -273,9 +273,14 @@ status() {
 
 logs() { tail -n 20 -F "$dir"/logs/*.log "$dir/lbctl/run/error.log"; }
 
-# down stops the Consul servers last, so that all others can leave them first.
 down() {
 	if ! running; then return; fi
+	halt
+	say "stopped; its data stays in $dir (make clean deletes it)"
+}
+
+# halt stops the Consul servers last, so that all others can leave them first.
+halt() {
 	local pid i programs=(nginx lbctl registrar-nginx agent-lb agent-ui) deadline
 	pid=$(pid)
 	for ((i = 1; i <= $(<"$dir/servers"); i++)); do programs+=("hello-$i" "agent-hello-$i"); done
@@ -288,12 +293,16 @@ down() {
 		sleep 0.2
 	done
 	rm -f "$dir/supervisord.pid" "$socket"
-	say "stopped; its data stays in $dir (make clean deletes it)"
 }
 
 clean() {
-	down
-	rm -rf "$dir"
+	if running; then halt; fi
+	if [ -e "$dir" ]; then
+		rm -rf "$dir"
+		say "deleted $dir"
+	else
+		say "there is no data in $dir"
+	fi
 }
 
 "$@"

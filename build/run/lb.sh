@@ -9,7 +9,8 @@
 #   1. The registrar takes nginx out of Consul. Its DRAIN passes, in which lbctl
 #      still follows Consul and nginx still serves.
 #   2. lbctl ends, and the agent leaves Consul. nginx serves.
-#   3. nginx ends as supervisord/lb.conf says, and the container with it.
+#   3. nginx closes its ports, and gets a moment for open calls. The container ends
+#      with it.
 #
 # As root it gives each program a user of its own. docs/architecture.md says which
 # and why.
@@ -38,20 +39,32 @@ owned() {
 	done
 }
 
+# What stat says of a prepared container's directories and of the lock.
+prepared='root:root 755
+root:root 755
+consul:consul 755
+root:root 755
+root:root 700
+consul:registrar 660'
+
+# prepare starts as few processes as it can, because callers wait for nginx.
 prepare() {
-	mkdir -p "$run" 2>/dev/null || true
-	local dir
-	for dir in "$state" "$run" "$CONSUL_DATA_DIR" /run/supervisord "$(dirname "$AGENT_LOCK")"; do
-		[ -w "$dir" ] || die "user $(id -u) cannot write to $dir, which belongs to $(stat -c %U "$dir"): want a new volume, or start the container as root, which takes it over"
+	[ -d "$run" ] || mkdir -p "$run" 2>/dev/null || true
+	local dir agent=${AGENT_LOCK%/*}
+	for dir in "$state" "$run" "$CONSUL_DATA_DIR" /run/supervisord "$agent"; do
+		[ -w "$dir" ] || die "user $EUID cannot write to $dir, which belongs to $(stat -c %U "$dir"): want a new volume, or start the container as root, which takes it over"
 	done
-	if [ "$(id -u)" != 0 ]; then
-		echo "lb: started as user $(id -u), so all programs share it, nginx's workers too; started as root, each has its own"
+	if [ "$EUID" != 0 ]; then
+		echo "lb: started as user $EUID, so all programs share it, nginx's workers too; started as root, each has its own"
+		return
+	fi
+	if [ "$(stat -c '%U:%G %a' "$state" "$run" "$CONSUL_DATA_DIR" "$agent" /run/supervisord "$AGENT_LOCK" 2>/dev/null)" = "$prepared" ]; then
 		return
 	fi
 	owned root:root "$state" "$run"
 	owned consul:consul "$CONSUL_DATA_DIR"
 	# The image leaves them open for a start without root.
-	chmod 755 "$state" "$run" "$(dirname "$AGENT_LOCK")"
+	chmod 755 "$state" "$run" "$agent"
 	chmod 700 /run/supervisord
 	rm -f "$AGENT_LOCK"
 	(umask 007 && : >"$AGENT_LOCK")
@@ -72,11 +85,17 @@ stop() {
 	stop_program lbctl
 	wait "$agent" || true
 
-	# supervisord looks only once a second whether nginx has ended.
-	local nginx
+	# supervisord looks only once a second whether nginx has ended. No call is accepted
+	# while nginx ends, so long calls get a quarter of a second only.
+	local nginx waited
 	nginx=$(cat "$run/nginx.pgid" 2>/dev/null || true)
 	stop_program nginx &
 	if [ -n "$nginx" ]; then
+		for ((waited = 0; waited < 25; waited++)); do
+			kill -0 "$nginx" 2>/dev/null || exit 0
+			sleep 0.01
+		done
+		kill -TERM "$nginx" 2>/dev/null || true
 		while kill -0 "$nginx" 2>/dev/null; do sleep 0.01; done
 	else
 		wait $! || true

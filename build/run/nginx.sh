@@ -10,7 +10,7 @@ set -euo pipefail
 state=${LBCTL_STATE_DIR:-/var/lib/lbctl}
 run=${LBCTL_RUN_DIR:-$state/run}
 group_file=$run/nginx.pgid
-mkdir -p "$run"
+[ -d "$run" ] || mkdir -p "$run"
 
 # nginx_group PGID prints the nginx processes of a process group. The number may
 # be from before a restart of this container, and another process's now.
@@ -27,7 +27,8 @@ nginx_group() {
 # see that the master is gone. QUIT lets them finish their open calls.
 end_leftover() {
 	local group pids
-	group=$(cat "$group_file" 2>/dev/null) || return 0
+	[ -f "$group_file" ] || return 0
+	group=$(<"$group_file")
 	pids=$(nginx_group "$group" | xargs)
 	if [ -n "$pids" ]; then
 		echo "nginx: ending what a killed master left behind: processes $pids"

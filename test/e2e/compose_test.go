@@ -124,7 +124,7 @@ func newDocker(t *testing.T) *docker {
 				t.Logf("%s", out)
 			}
 		}
-		if out, err := c.tryCompose("down", "--volumes", "--remove-orphans", "--timeout", "20"); err != nil {
+		if out, err := c.tryCompose("down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "20"); err != nil {
 			t.Errorf("clean up: %v\n%s", err, out)
 		}
 	})

@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +51,7 @@ func TestDocker(t *testing.T) {
 	t.Run("all Consul servers stopped, the load balancer restarted meanwhile", c.stopAllConsuls)
 	t.Run("down and up: the same cluster with its data", c.downUp)
 	t.Run("down leaves no container", c.down)
+	t.Run("clean leaves no volume and no image, but those of others", c.clean)
 }
 
 func (c *docker) answers(t *testing.T) {
@@ -280,6 +283,39 @@ func (c *docker) downUp(t *testing.T) {
 func (c *docker) down(t *testing.T) {
 	c.make(t, "down")
 	assert.Empty(t, c.compose(t, "ps", "-q"))
+}
+
+// clean keeps the images under the names of another project. So it shows that these stay,
+// and the next run finds them as the builder's cache.
+func (c *docker) clean(t *testing.T) {
+	list := func(args ...string) []string { return strings.Fields(c.run(t, "docker", args...)) }
+	mine := func() []string {
+		return append(list("images", "--format", "{{.Repository}}", "--filter", "reference="+c.project+"[_-]*"),
+			list("volume", "ls", "-q", "--filter", "name=^"+c.project)...)
+	}
+	root, err := os.Getwd()
+	require.NoError(t, err)
+	unnamed := func() []string {
+		return list("images", "-q", "--filter", "dangling=true", "--filter", "label=lbctl.checkout="+root)
+	}
+	require.NotEmpty(t, mine())
+	const other = "lbctl-e2e/"
+	for _, image := range list("images", "--format", "{{.Repository}}", "--filter", "reference="+c.project+"[_-]*") {
+		list("tag", image, other+strings.TrimLeft(strings.TrimPrefix(image, c.project), "_-"))
+	}
+	for n, builder := range unnamed() {
+		if n == 0 { // the newest
+			list("tag", builder, other+"build")
+		}
+	}
+	others := list("images", "-q", "--filter", "reference="+other+"*")
+
+	said := c.run(t, "make", "clean")
+	assert.Equal(t, "lbctl: deleted this checkout's containers, volumes and images\n", said)
+	assert.Empty(t, mine())
+	assert.Empty(t, unnamed())
+	assert.Equal(t, others, list("images", "-q", "--filter", "reference="+other+"*"))
+	assert.Equal(t, "lbctl: this checkout has no containers, volumes or images\n", c.run(t, "make", "clean"))
 }
 
 func greeting(node string) string { return "Hello from " + node + "." }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,7 +57,7 @@ func (c *docker) withoutRoot(t *testing.T) {
 		"-e", "CONSUL_JOIN=server-1 server-2 server-3", "-e", "CONSUL_PORT=8500",
 		"-e", "APP_NAME=nginx-without-root", "-e", "APP_PORT=5000", "-e", "DRAIN=0s",
 		"-e", "HEALTH_CHECK_TYPE=http", "-e", "HEALTH_CHECK_ENDPOINT=http://127.0.0.1:9119/readyz",
-		"lbctl/lb")
+		strings.TrimSpace(c.run(t, "docker", "inspect", "-f", "{{.Image}}", c.containers(t, "load-balancer")[0])))
 	t.Cleanup(func() {
 		// The agent needs time to leave Consul.
 		if out, err := c.try("docker", "stop", "-t", "30", name); err != nil {
