@@ -93,6 +93,9 @@ func (b *bootstrap) dropped(now time.Time, upstreams []string) {
 	b.tried, b.triedAt = upstreams, now
 }
 
+// forgetAttempt is for a new nginx, of which lbctl has not tried to drop any.
+func (b *bootstrap) forgetAttempt() { b.tried, b.triedAt = nil, time.Time{} }
+
 // outdated lists the upstreams whose bootstrap servers in nginx differ, or may differ,
 // from their newest servers.
 func (d *delivery) outdated() []string {

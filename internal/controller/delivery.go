@@ -239,6 +239,7 @@ func (d *delivery) restarted(master nginx.Process, after time.Time) {
 	}
 	if d.master != (nginx.Process{}) {
 		d.endpoints.Restarted(after)
+		d.bootstrap.forgetAttempt()
 	}
 	d.master = master
 }

@@ -294,6 +294,23 @@ func TestAnotherMasterHasNoServersYet(t *testing.T) {
 	})
 }
 
+// TestBootstrapServersAreDroppedAfterEachRestart restarts nginx twice within a few seconds.
+func TestBootstrapServersAreDroppedAfterEachRestart(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.servers(1)
+		f.take()
+		r.wait(time.Minute)
+		for n := 1; n <= 2; n++ {
+			r.server.with(func() { r.server.master.PID = 7 + n })
+			r.server.start("grpc-hello")
+			f.restart()
+			f.take()
+			r.wait(6 * time.Second) // a check
+			assert.Equal(t, n, r.server.reloaded(), fmt.Sprintf("restart %d", n))
+		}
+	})
+}
+
 func TestInstancesComeAndGoWhileAGenerationIsPinned(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.servers(1)
