@@ -35,7 +35,7 @@ type fake struct {
 func (f *fake) Status(context.Context) controller.Status {
 	status := controller.Status{State: controller.Serving}
 	if f.frozen > 0 {
-		status.Frozen = &controller.Freeze{Generation: f.frozen}
+		status.Frozen = &controller.Pin{Generation: f.frozen}
 	}
 	return status
 }

@@ -319,7 +319,7 @@ func frozen(d *fakeDaemon) {
 	d.status.State = controller.Frozen
 	d.status.Summary = "nginx serves generation 41, pinned by a rollback at 09:10:30; a change waits (hello_server +2); 'lbctl resume' follows Consul again"
 	d.status.Nginx.Generation = 41
-	d.status.Frozen = &controller.Freeze{Generation: 41, Since: before(6 * time.Minute)}
+	d.status.Frozen = &controller.Pin{Generation: 41, Since: before(6 * time.Minute)}
 	d.status.Pending = &controller.PendingChange{Since: before(6 * time.Minute), Change: "hello_server +2", Reason: "generation 41 is pinned"}
 }
 

@@ -126,7 +126,7 @@ type Controller struct {
 	commands chan func(*loop)
 	ended    chan struct{}
 	history  *history
-	storePin func(*Freeze) error // writeFreeze
+	storePin func(*Pin) error // writePin
 
 	mu   sync.Mutex
 	view view
@@ -158,7 +158,7 @@ func New(opts Options, source Source, server Server) *Controller {
 		commands: make(chan func(*loop)),
 		ended:    make(chan struct{}),
 		history:  newHistory(opts.historyPath()),
-		storePin: func(f *Freeze) error { return writeFreeze(opts.freezePath(), f) },
+		storePin: func(f *Pin) error { return writePin(opts.pinPath(), f) },
 	}
 }
 

@@ -369,7 +369,7 @@ func TestARollbackSurvivesACrash(t *testing.T) {
 		r.wait(time.Minute)
 		r.say("b")
 		r.end()
-		require.NoError(t, writeFreeze(filepath.Join(r.dir, "frozen.json"), &Freeze{Generation: 1, Since: time.Now()}))
+		require.NoError(t, writePin(filepath.Join(r.dir, "frozen.json"), &Pin{Generation: 1, Since: time.Now()}))
 		r.source = newFakeSource()
 		r.run()
 		r.say("b")
@@ -383,7 +383,7 @@ func TestAPinnedGenerationThatIsGone(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")
 		r.end()
-		require.NoError(t, writeFreeze(filepath.Join(r.dir, "frozen.json"), &Freeze{Generation: 9, Since: time.Now()}))
+		require.NoError(t, writePin(filepath.Join(r.dir, "frozen.json"), &Pin{Generation: 9, Since: time.Now()}))
 		r.run()
 		assert.Equal(t, 1, r.status().Frozen.Generation)
 

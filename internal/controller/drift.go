@@ -181,7 +181,7 @@ func (l *loop) repair(drift string, s checkResult, now time.Time) {
 	rewrite := len(changedFiles(l.files, s)) > 0
 	want, note, files := l.current.Number, l.current.Note, l.files
 	note.Reason, note.Change = drift, ""
-	pin := l.frozen
+	pin := l.pin
 	l.governor.reload(now)
 	l.work("drift is being corrected", func(ctx context.Context) func() {
 		var g nginx.Generation
@@ -200,14 +200,14 @@ func (l *loop) repair(drift string, s checkResult, now time.Time) {
 		}
 		var pinErr error
 		if err == nil && pin != nil && g.Number != pin.Generation {
-			pin = &Freeze{Generation: g.Number, Since: pin.Since}
+			pin = &Pin{Generation: g.Number, Since: pin.Since}
 			pinErr = l.storePin(pin)
 		}
 		return func() {
 			if pinErr != nil {
 				l.opts.Logger.Warn("the pin could not be moved to the new generation with the pinned content", "generation", g.Number, "error", pinErr)
 			} else if err == nil {
-				l.frozen = pin
+				l.pin = pin
 			}
 			if waits != nil {
 				drift += "; " + waits.Error()

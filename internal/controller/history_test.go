@@ -118,7 +118,7 @@ func TestTheLoopGoesOnWhileTheDiskHangs(t *testing.T) {
 		r.adjust = func(c *Controller) {
 			write := c.storePin
 			c.history.append = hanging.append
-			c.storePin = func(f *Freeze) error {
+			c.storePin = func(f *Pin) error {
 				<-pins.released
 				return write(f)
 			}

@@ -20,9 +20,9 @@ type loop struct {
 	server   Server
 	history  *history
 	commands <-chan func(*loop)
-	storePin func(*Freeze) error // writes the pin to disk; nil removes it
-	show     func(view)          // passes the state to Status
-	ctx      context.Context     // Run's
+	storePin func(*Pin) error // writes the pin to disk; nil removes it
+	show     func(view)       // passes the state to Status
+	ctx      context.Context  // Run's
 
 	current   nginx.Generation
 	since     time.Time         // when nginx began to serve current
@@ -30,7 +30,7 @@ type loop struct {
 	entries   []endpoints.Entry // the entries that current was made from; nil: not known
 	summaries summaryCache
 	latest    *render.Configuration // the newest from the source; nil: none yet
-	frozen    *Freeze
+	pin       *Pin
 
 	delivery *delivery
 	settle   settle
@@ -89,7 +89,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the current generation: %w", err)
 	}
-	frozen, err := c.opts.loadFreeze(current.Number)
+	pin, err := c.opts.loadPin(current.Number)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		storePin: c.storePin,
 		show:     c.setView,
 		ctx:      ctx,
-		frozen:   frozen,
+		pin:      pin,
 		delivery: newDelivery(c.opts.Endpoints, c.opts.Marks),
 		settle:   settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
 		governor: governor{max: c.opts.PauseMax},
@@ -115,27 +115,27 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		l.since = current.Served
 	}
 	switch {
-	case frozen == nil || frozen.Generation == current.Number:
+	case pin == nil || pin.Generation == current.Number:
 	case current.Number == 0:
-		l.opts.Logger.Warn("the pinned generation is no longer on disk, and no other is: following Consul", "pinned", frozen.Generation)
+		l.opts.Logger.Warn("the pinned generation is no longer on disk, and no other is: following Consul", "pinned", pin.Generation)
 		if err := l.storePin(nil); err != nil {
 			return nil, err
 		}
-		l.frozen = nil
+		l.pin = nil
 	default:
 		// The last process ended during a rollback: the first check completes it.
-		if g, ok := findGeneration(l.server, frozen.Generation); ok {
+		if g, ok := findGeneration(l.server, pin.Generation); ok {
 			l.become(g, filesOf(l.server, g.Number), nil)
 		} else {
-			l.opts.Logger.Warn("the pinned generation is no longer on disk: the current one is pinned instead", "pinned", frozen.Generation, "generation", current.Number)
-			l.frozen = &Freeze{Generation: current.Number, Since: frozen.Since}
+			l.opts.Logger.Warn("the pinned generation is no longer on disk: the current one is pinned instead", "pinned", pin.Generation, "generation", current.Number)
+			l.pin = &Pin{Generation: current.Number, Since: pin.Since}
 		}
 	}
 	return l, nil
 }
 
 func (l *loop) run() {
-	l.opts.Logger.Info("controller started", "generation", l.current.Number, "frozen", l.frozen != nil)
+	l.opts.Logger.Info("controller started", "generation", l.current.Number, "frozen", l.pin != nil)
 	updates, ending := l.source.Updates(), l.ctx.Done()
 	var fetched <-chan struct{}
 	if l.opts.Endpoints != nil {
@@ -240,7 +240,7 @@ func (l *loop) wake() time.Time {
 // due returns when the latest configuration is due to be applied, or false if it is not to
 // be applied. Old workers may delay it further.
 func (l *loop) due() (time.Time, bool) {
-	if l.frozen != nil || l.latest == nil || l.latest.Hash == l.current.Hash {
+	if l.pin != nil || l.latest == nil || l.latest.Hash == l.current.Hash {
 		return time.Time{}, false
 	}
 	at := l.settle.due()

@@ -42,7 +42,7 @@ type Status struct {
 	Services  int              `json:"services"`  // number of services that nginx serves
 	Instances int              `json:"instances"` // number of instances that get traffic
 	Pending   *PendingChange   `json:"pending,omitempty"`
-	Frozen    *Freeze          `json:"frozen,omitempty"`
+	Frozen    *Pin             `json:"frozen,omitempty"`
 	Problems  []render.Problem `json:"problems,omitempty"`
 	LastApply *LastApply       `json:"last_apply,omitempty"` // since lbctl started; including failed ones
 	Endpoints EndpointsStatus  `json:"endpoints"`
@@ -91,7 +91,7 @@ type view struct {
 	known     bool   // the source has delivered a configuration
 	busy      string // description of the running job; "" for none
 	pending   *PendingChange
-	frozen    *Freeze
+	pin       *Pin
 	failure   *failure
 	drifted   *failure
 	down      *failure
@@ -114,7 +114,7 @@ func (l *loop) publish() {
 		known:     l.latest != nil,
 		busy:      l.job.what,
 		pending:   l.pendingChange(),
-		frozen:    copied(l.frozen),
+		pin:       copied(l.pin),
 		failure:   copied(l.failure),
 		drifted:   copied(l.drifted),
 		down:      copied(l.down),
@@ -161,8 +161,8 @@ func (l *loop) pendingChange() *PendingChange {
 	switch {
 	case l.job.what != "":
 		p.Reason = l.job.what
-	case l.frozen != nil:
-		p.Reason = fmt.Sprintf("generation %d is pinned", l.frozen.Generation)
+	case l.pin != nil:
+		p.Reason = fmt.Sprintf("generation %d is pinned", l.pin.Generation)
 	case earliest.After(due) && time.Now().Before(earliest):
 		p.Reason = fmt.Sprintf("%s still busy; the next reload is at %s", are(l.governor.old, "old worker"), earliest.Format(time.TimeOnly))
 	case l.failure != nil && len(l.failure.culprits) > 0:
@@ -262,7 +262,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Services:  v.services,
 		Instances: v.instances,
 		Pending:   v.pending,
-		Frozen:    v.frozen,
+		Frozen:    v.pin,
 		LastApply: v.last,
 		Endpoints: v.endpoints(unfetched, c.opts.EndpointsNote),
 	}
@@ -367,12 +367,12 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 		return Degraded, fmt.Sprintf("%s instead of %d%s", serves, v.current.Number, why)
 	}
 	switch {
-	case v.frozen != nil:
+	case v.pin != nil:
 		waits := ""
 		if v.pending != nil {
 			waits = "; a change waits (" + v.pending.Change + ")"
 		}
-		return Frozen, fmt.Sprintf("%s, pinned by a rollback at %s%s; 'lbctl resume' follows Consul again", serves, clock(v.frozen.Since, now), waits)
+		return Frozen, fmt.Sprintf("%s, pinned by a rollback at %s%s; 'lbctl resume' follows Consul again", serves, clock(v.pin.Since, now), waits)
 	case v.failure != nil:
 		return Degraded, fmt.Sprintf("%s, not the newest: %s", since, oneLine(v.failure.err))
 	case v.drifted != nil:

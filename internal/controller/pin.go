@@ -14,19 +14,19 @@ import (
 	"lbctl/internal/nginx"
 )
 
-// Freeze is a pin: nginx stays at a generation that an operator rolled back to, until
-// resume.
-type Freeze struct {
+// Pin is a pinned generation: nginx stays at the generation that an operator rolled back to,
+// until resume.
+type Pin struct {
 	Generation int       `json:"generation"`
 	Since      time.Time `json:"since"`
 }
 
-func (o Options) freezePath() string { return filepath.Join(o.StateDir, "frozen.json") }
+func (o Options) pinPath() string { return filepath.Join(o.StateDir, "frozen.json") }
 
 // rollback pins a generation and moves nginx to it. It writes the pin first: after a
 // crash in between, the next process completes the rollback.
 func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
-	pin := &Freeze{Generation: number, Since: time.Now()}
+	pin := &Pin{Generation: number, Since: time.Now()}
 	l.work(fmt.Sprintf("generation %d is being pinned", number), func(context.Context) func() {
 		target, ok := findGeneration(l.server, number)
 		if !ok {
@@ -43,10 +43,10 @@ func (l *loop) rollback(number int, reply func(nginx.Generation, error)) {
 }
 
 // moveBack moves nginx to a generation that is pinned on disk.
-func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][]byte, reply func(nginx.Generation, error)) {
+func (l *loop) moveBack(pin *Pin, target nginx.Generation, files map[string][]byte, reply func(nginx.Generation, error)) {
 	number, began := pin.Generation, pin.Since
-	before, from := l.frozen, l.current.Number
-	l.frozen = pin
+	before, from := l.pin, l.current.Number
+	l.pin = pin
 	event := Event{Kind: RolledBackByOperator, Generation: number, From: from, Reason: "an operator asked for it"}
 	if number == from {
 		l.record(event, began)
@@ -79,7 +79,7 @@ func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][
 		pinErr := l.storePin(before)
 		return func() {
 			if pinErr == nil {
-				l.frozen = before
+				l.pin = before
 			}
 			l.delivery.coming = asked{}
 			l.adopt(stored)
@@ -94,16 +94,16 @@ func (l *loop) moveBack(pin *Freeze, target nginx.Generation, files map[string][
 
 // resume removes the pin, so that nginx follows Consul again.
 func (l *loop) resume(reply func(error)) {
-	if l.frozen == nil {
+	if l.pin == nil {
 		reply(nil)
 		return
 	}
-	pinned, began := l.frozen.Generation, time.Now()
+	pinned, began := l.pin.Generation, time.Now()
 	l.work(fmt.Sprintf("the pin of generation %d is being removed", pinned), func(context.Context) func() {
 		err := l.storePin(nil)
 		return func() {
 			if err == nil {
-				l.frozen = nil
+				l.pin = nil
 				l.settle.hurry()
 				l.record(Event{Kind: Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, began)
 			}
@@ -112,15 +112,15 @@ func (l *loop) resume(reply func(error)) {
 	})
 }
 
-// loadFreeze reads the pin. If the file is there, an operator pinned a generation. If it
-// is not valid, loadFreeze renames it and pins the current generation instead, until the
+// loadPin reads the pin. If the file is there, an operator pinned a generation. If it
+// is not valid, loadPin renames it and pins the current generation instead, until the
 // operator resumes.
-func (o Options) loadFreeze(current int) (*Freeze, error) {
-	f, err := readFreeze(o.freezePath())
-	if !errors.Is(err, errBadFreeze) && !errors.Is(err, disk.ErrUnfit) {
+func (o Options) loadPin(current int) (*Pin, error) {
+	f, err := readPin(o.pinPath())
+	if !errors.Is(err, errBadPin) && !errors.Is(err, disk.ErrUnfit) {
 		return f, err
 	}
-	aside, asideErr := disk.MoveAside(o.freezePath())
+	aside, asideErr := disk.MoveAside(o.pinPath())
 	if asideErr != nil {
 		return nil, fmt.Errorf("%w; %w; remove it to follow Consul again", err, asideErr)
 	}
@@ -130,35 +130,35 @@ func (o Options) loadFreeze(current int) (*Freeze, error) {
 	}
 	o.Logger.Warn("the pin can't be read: the current generation is pinned instead; 'lbctl resume' follows Consul again",
 		"generation", current, "reason", err, "now", aside)
-	f = &Freeze{Generation: current, Since: time.Now()}
-	if err := writeFreeze(o.freezePath(), f); err != nil {
+	f = &Pin{Generation: current, Since: time.Now()}
+	if err := writePin(o.pinPath(), f); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-// errBadFreeze is the error for a file that does not contain a Freeze.
-var errBadFreeze = errors.New("not a pin")
+// errBadPin is the error for a file that does not contain a pin.
+var errBadPin = errors.New("not a pin")
 
-const freezeMost = 4096 // maximum size of the file, in bytes
+const maxPin = 4096 // maximum size of the file, in bytes
 
-func readFreeze(path string) (*Freeze, error) {
-	b, err := disk.ReadFile(path, freezeMost)
+func readPin(path string) (*Pin, error) {
+	b, err := disk.ReadFile(path, maxPin)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the pin: %w", err)
 	}
-	var f Freeze
+	var f Pin
 	if err := json.Unmarshal(b, &f); err != nil || f.Generation < 1 {
-		return nil, fmt.Errorf("%s: %w: want {\"generation\": N, \"since\": TIME}, found %.80q", path, errBadFreeze, b)
+		return nil, fmt.Errorf("%s: %w: want {\"generation\": N, \"since\": TIME}, found %.80q", path, errBadPin, b)
 	}
 	return &f, nil
 }
 
-// writeFreeze writes the pin to disk; nil removes it.
-func writeFreeze(path string, f *Freeze) error {
+// writePin writes the pin to disk; nil removes it.
+func writePin(path string, f *Pin) error {
 	if f == nil {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unpin generation: %w", err)
