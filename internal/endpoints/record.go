@@ -12,6 +12,7 @@ type record struct {
 	inRotation int        // how many of them are in rotation
 	revision   uint64     // of the service at the last observation; 0: not known
 	peak       int        // of instances, held ones included
+	crowded    bool       // see Table.SetCrowded
 	state      State
 	since      time.Time
 

@@ -34,6 +34,7 @@ type snapshotService struct {
 	Understood bool   `json:"understood"`
 	Spec
 	Peak      int            `json:"peak,omitempty"`
+	Crowded   bool           `json:"crowded,omitempty"`
 	Instances []Instance     `json:"instances,omitempty"`
 	Held      []snapshotHold `json:"held,omitempty"`
 	State     State          `json:"state"`
@@ -77,6 +78,7 @@ func (t *Table) snapshot() snapshot {
 			Spec:       r.spec(),
 			Instances:  r.instances,
 			Peak:       r.peak,
+			Crowded:    r.crowded,
 			State:      r.state,
 			Since:      r.since,
 		}
@@ -175,6 +177,7 @@ func (t *Table) restore(now time.Time, s snapshot) {
 			instances:  ss.Instances,
 			inRotation: Service{Instances: ss.Instances}.InRotation(),
 			peak:       ss.Peak,
+			crowded:    ss.Crowded,
 			state:      ss.State,
 			since:      past(ss.Since),
 			// An older lbctl wrote no Confirmed.

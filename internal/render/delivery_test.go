@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -139,6 +140,38 @@ func TestTooManyServersForAnAnswerAreWrittenIntoFiles(t *testing.T) {
 		}
 		assert.Len(t, r.delivered.upstreams["http-small"], 2, "the other service is unchanged")
 	}
+}
+
+// TestACrowdedServiceStaysCrowdedOverARestart has as many instances before and after a
+// restart as fit into a DNS answer, but too many for a service that was crowded.
+func TestACrowdedServiceStaysCrowdedOverARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	start := func(instances int) *Source {
+		table, err := endpoints.Open(path, endpoints.Options{})
+		require.NoError(t, err)
+		settings := testSettings("1.30.6")
+		byDNS(&settings)
+		s, err := New(Options{Settings: settings, Table: table})
+		require.NoError(t, err)
+		service := endpoints.Service{Name: "web", OK: true, Spec: endpoints.Spec{Protocol: endpoints.HTTP, Default: true}}
+		for n := range instances {
+			address := fmt.Sprintf("10.0.%d.%d", n/250, n%250)
+			service.Instances = append(service.Instances, endpoints.Instance{ID: address, Node: "n", Address: address, Port: 80, Weight: 1, Status: endpoints.Passing})
+		}
+		table.Observe(time.Now(), []endpoints.Service{service})
+		require.NoError(t, s.render(t.Context()))
+		require.NoError(t, table.Save())
+		return s
+	}
+	byReload := func(s *Source) bool {
+		c := <-s.Updates()
+		return c.ByReload["web"] != ""
+	}
+	assert.False(t, byReload(start(1750)), "they fit into an answer")
+	assert.True(t, byReload(start(2100)))
+	assert.True(t, byReload(start(1750)), "after a restart")
+	assert.False(t, byReload(start(1200)))
+	assert.False(t, byReload(start(1750)), "after another one")
 }
 
 // TestUpstreamsAreCollectedWhileRendering has services with values that look like an

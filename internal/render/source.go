@@ -153,6 +153,7 @@ func New(opts Options) (*Source, error) {
 	return &Source{
 		opts:     opts,
 		table:    opts.Table,
+		memo:     memo{crowded: opts.Table.Crowded()},
 		names:    newNames(),
 		consul:   follower,
 		logger:   opts.Logger,
@@ -401,6 +402,7 @@ func (s *Source) render(ctx context.Context) error {
 	}
 	if good && s.opts.Settings.Resolver != "" {
 		s.table.SetByReload(r.delivered.byReload)
+		s.table.SetCrowded(r.delivered.crowded)
 	}
 	if good {
 		entries = s.table.SetUnusable(r.unusable)
