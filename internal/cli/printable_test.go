@@ -3,6 +3,8 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"lbctl/internal/admin"
 	"lbctl/internal/consul"
+	"lbctl/internal/consultest"
 	"lbctl/internal/controller"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
@@ -128,4 +131,30 @@ func TestHostileInstance(t *testing.T) {
 	var service admin.Service
 	require.NoError(t, json.Unmarshal([]byte(r.lbctl("services", "web", "-o", "json").out), &service))
 	assert.Equal(t, id, service.Instances[0].ID, "programs get the exact text")
+}
+
+// TestHostileTemplates shows what commands that need no daemon print of templates, which
+// may come from others too, and of an answer of Consul.
+func TestHostileTemplates(t *testing.T) {
+	binary := nginxtest.Binaries(t)[0]
+	templates := writeTemplates(t, map[string]string{"http.d/own.conf.ctmpl": "nonsense on; # " + hostile})
+	got := command(t.Context(), Terminal{}, nil, "check", "--nginx", binary.Path, "--templates", templates)
+	assert.Contains(t, got.out, "nonsense on;")
+	assert.Equal(t, printable.Lines(got.out), got.out)
+
+	t.Setenv("CONSUL_HTTP_ADDR", consultest.Start(t).Addr)
+	got = command(t.Context(), narrow, nil, "render", "--nginx", binary.Path, "--templates", templates)
+	assert.Contains(t, got.out, "nonsense on;")
+	assert.Equal(t, printable.Lines(got.out), got.out)
+	got = command(t.Context(), Terminal{}, nil, "render", "--nginx", binary.Path, "--templates", templates)
+	assert.Contains(t, got.out, hostile, "programs get the exact text")
+
+	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, hostile, http.StatusForbidden)
+	}))
+	t.Cleanup(consul.Close)
+	t.Setenv("CONSUL_HTTP_ADDR", consul.URL)
+	got = command(t.Context(), narrow, nil, "render", "--nginx", binary.Path, "--timeout", "1s")
+	assert.Contains(t, got.err, "refuses")
+	assert.Equal(t, printable.Lines(got.err), got.err)
 }
