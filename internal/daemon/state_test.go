@@ -236,6 +236,14 @@ func run(t *testing.T, name string, args ...string) {
 	require.NoError(t, err, "%s", out)
 }
 
+// refused runs a daemon that must not start, and returns its error.
+func refused(t *testing.T, cfg Config) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	return Run(ctx, cfg)
+}
+
 // TestRefusedState has state with which a daemon refuses to start. The error names the remedy.
 func TestRefusedState(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
@@ -252,7 +260,7 @@ func TestRefusedState(t *testing.T) {
 				bad := bad[kind]
 				require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(b.cfg.StateDir, path)), 0o755))
 				require.NoError(t, bad(filepath.Join(b.cfg.StateDir, path)))
-				err := Run(t.Context(), b.cfg)
+				err := refused(t, b.cfg)
 				assert.ErrorContains(t, err, filepath.Join(b.cfg.StateDir, path))
 			})
 		}
@@ -276,7 +284,7 @@ func TestDirectories(t *testing.T) {
 			require.NoError(t, os.Mkdir(b.cfg.StateDir, 0o755))
 			require.NoError(t, os.Symlink("state", filepath.Join(parent, "link")))
 			b.cfg.RunDir = filepath.Join(b.cfg.StateDir, test.run)
-			err := Run(t.Context(), b.cfg)
+			err := refused(t, b.cfg)
 			assert.ErrorContains(t, err, "--run-dir "+b.cfg.RunDir)
 			assert.ErrorContains(t, err, test.want)
 			assert.ErrorContains(t, err, "such as "+filepath.Join(b.cfg.StateDir, "run"))

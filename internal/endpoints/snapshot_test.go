@@ -220,6 +220,9 @@ func TestValidPartsOfASnapshotAreUsed(t *testing.T) {
 				require.ErrorIs(t, err, ErrSnapshot)
 				assert.ErrorContains(t, err, tt.says)
 			}
+			for _, e := range tb.Entries() {
+				assert.True(t, e.Check.Valid(), "it can be probed by %q", e.Check)
+			}
 			assert.Equal(t, tt.want, rotation(tb.Entries()))
 			assert.FileExists(t, path)
 		})

@@ -151,8 +151,13 @@ func TestHangup(t *testing.T) {
 	assert.Regexp(t, `read again .*`+regexp.QuoteMeta(token), out)
 
 	require.NoError(t, os.Remove(broken))
+	require.NoError(t, os.WriteFile(filepath.Join(templates, "own.conf.ctmpl"), []byte("# read at SIGHUP\n"), 0o644))
 	require.NoError(t, os.WriteFile(token, []byte("22222222-2222-2222-2222-222222222222"), 0o600))
 	hangup("certificates and templates again\"")
+	s.Eventually("the new template's file is in the configuration", func() error {
+		_, err := os.Stat(filepath.Join(s.StateDir, "current", "own.conf"))
+		return err
+	})
 	s.WaitServing(hello, 1)
 }
 
