@@ -13,7 +13,7 @@ type Unusable struct {
 	Reason string `json:"reason"` // for people: "its address can't be resolved"
 }
 
-// WhyUnusable says why nginx can't send traffic to an instance; empty if it can.
+// WhyUnusable returns why nginx can't send traffic to an instance; empty if it can.
 func (e Entry) WhyUnusable(i Instance) string {
 	for _, u := range e.Unusable {
 		if u.Node == i.Node && u.ID == i.ID {
@@ -33,9 +33,8 @@ func (e Entry) Usable() []Instance {
 	return slices.DeleteFunc(slices.Clone(in), func(i Instance) bool { return e.WhyUnusable(i) != "" })
 }
 
-// SetUnusable says which instances in rotation nginx can't send traffic to, by service,
-// and returns the entries with that. The caller must not change them, or the argument any
-// more.
+// SetUnusable sets the instances in rotation that nginx can't send traffic to, by service, and
+// returns the updated entries. The caller must not change them, nor the argument.
 func (t *Table) SetUnusable(services map[string][]Unusable) []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
