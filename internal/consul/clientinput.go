@@ -9,13 +9,13 @@ import (
 	"lbctl/internal/consulclient"
 )
 
-// clientInput converts consul/api's configuration to consul-template's.
+// clientInput converts consul/api's configuration to consul-template's. It leaves out the token
+// file, since c has the token in it.
 func clientInput(c *api.Config) *dependency.CreateConsulClientInput {
 	input := &dependency.CreateConsulClientInput{
 		Address:    c.Address,
 		Namespace:  c.Namespace,
 		Token:      c.Token,
-		TokenFile:  c.TokenFile,
 		SSLEnabled: c.Scheme == "https" || strings.HasPrefix(c.Address, "https://"),
 		SSLVerify:  !c.TLSConfig.InsecureSkipVerify,
 		SSLCert:    c.TLSConfig.CertFile,

@@ -117,8 +117,9 @@ func (f *Follower) Start() error { return f.add(f.listing) }
 
 // Reload reads the token file and the certificates again. If they have changed, all queries
 // are sent again with them. Run also does this every two seconds. The error names the file
-// that can't be used; the former credentials then stay in use. Any goroutine may call it.
-func (f *Follower) Reload() error { return f.credentials.reload() }
+// that can't be used; the former credentials then stay in use. It waits for files that don't
+// answer for some seconds at most, and ends with ctx. Any goroutine may call it.
+func (f *Follower) Reload(ctx context.Context) error { return f.credentials.reload(ctx) }
 
 // Run keeps checking whether Consul can be trusted, until ctx is done.
 func (f *Follower) Run(ctx context.Context) error { return f.monitor.run(ctx) }

@@ -94,7 +94,7 @@ func (m *monitor) run(ctx context.Context) error {
 }
 
 func (m *monitor) check(ctx context.Context) {
-	_ = m.credentials.reload() // reload logs its error, and problems returns it
+	_ = m.credentials.reload(ctx) // reload logs its error, and problems returns it
 	found := m.ask(ctx)
 	if strings.Contains(found.LastError, noServers) && m.rejoin(ctx) {
 		found = m.askAfterRejoin(ctx)

@@ -2,7 +2,7 @@
 // the token file and the certificates again when they change.
 //
 //	client, err := consulclient.New(nil)   // from the CONSUL_ variables
-//	changed, err := client.Reload()        // before each attempt, or every few seconds
+//	changed, err := client.Reload(ctx)     // before each attempt, or every few seconds
 //	client.API().Agent()...                // call API each time, don't keep its result
 //	client.Explain(err)                    // the cause of a failed request
 //
@@ -11,19 +11,18 @@ package consulclient
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/disk"
 )
 
 // The limits of connections. Each blocking query has a connection, which is idle for a moment
@@ -44,6 +43,7 @@ type Client struct {
 	connection atomic.Pointer[connection]
 
 	mu     sync.Mutex // of Reload
+	reader disk.Reader[contents]
 	digest [sha256.Size]byte
 }
 
@@ -70,8 +70,8 @@ func New(config *api.Config) (*Client, error) {
 	if address.auth != nil {
 		c.config.HttpAuth = address.auth
 	}
-	if _, err := c.Reload(); err != nil {
-		return nil, err
+	if _, err := c.Reload(context.Background()); err != nil {
+		return nil, fmt.Errorf("read the credentials for Consul: %w", err)
 	}
 	return c, nil
 }
@@ -89,22 +89,25 @@ func (c *Client) Address() string { return c.address }
 
 // Reload reads the token file and the certificates again, and reports whether any of them has
 // changed; API then returns another client. If they can't be used, perhaps because not all of
-// them have been replaced yet, the former ones stay in use, and the next call tries again.
-// Reload reads only a few small files, so it may be called often.
-func (c *Client) Reload() (changed bool, err error) {
+// them have been replaced yet, the former ones stay in use, and the next call tries again. The
+// error names the file that can't be used.
+// Reload reads only a few small files, so it may be called often. It returns disk.ErrStalled
+// after two seconds if their file system does not answer, and ctx's error if ctx is done.
+func (c *Client) Reload(ctx context.Context) (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	digest, err := c.digestFiles()
-	old := c.connection.Load()
-	if err == nil && old != nil && digest == c.digest {
-		return false, nil
-	}
+	files, err := c.reader.Read(ctx, func() (contents, error) { return readFiles(c.config) })
 	var n *connection
+	digest := files.digest()
+	old := c.connection.Load()
 	if err == nil {
-		n, err = connect(c.config)
+		if old != nil && digest == c.digest {
+			return false, nil
+		}
+		n, err = connect(c.config, files)
 	}
 	if err != nil {
-		return false, fmt.Errorf("read the credentials for Consul: %w", err)
+		return false, err
 	}
 	c.connection.Store(n)
 	c.digest = digest
@@ -114,8 +117,8 @@ func (c *Client) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// connect makes a client with the present contents of the files.
-func connect(config api.Config) (*connection, error) {
+// connect makes a client with the contents of the files.
+func connect(config api.Config, files contents) (*connection, error) {
 	n := &connection{transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: DialTimeout, KeepAlive: KeepAlive}).DialContext,
@@ -126,62 +129,21 @@ func connect(config api.Config) (*connection, error) {
 	}}
 	used := config
 	used.Transport, used.HttpClient = n.transport, nil
-	if used.TokenFile != "" {
-		token, err := readToken(used.TokenFile)
-		if err != nil {
-			return nil, err
-		}
-		used.Token = token
+	var err error
+	if used.Token, err = files.tokenOr(config.Token); err != nil {
+		return nil, err
+	}
+	// With this, NewClient doesn't read the files of the certificates a second time.
+	if n.transport.TLSClientConfig, err = files.tlsConfig(config.TLSConfig); err != nil {
+		return nil, err
 	}
 	made := used // a copy, because NewClient changes the address
-	var err error
+	made.TokenFile = ""
 	if n.api, err = api.NewClient(&made); err != nil {
 		return nil, err
 	}
 	n.config = used
 	return n, nil
-}
-
-func readToken(path string) (string, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("token file: %w", err)
-	}
-	token := strings.TrimSpace(string(content))
-	if token == "" {
-		return "", fmt.Errorf("token file %q is empty, want a token", path)
-	}
-	return token, nil
-}
-
-// digestFiles returns a hash of all files with credentials. The error names the file that can't
-// be read.
-func (c *Client) digestFiles() (digest [sha256.Size]byte, err error) {
-	paths := []string{c.config.TokenFile, c.config.TLSConfig.CertFile, c.config.TLSConfig.KeyFile, c.config.TLSConfig.CAFile}
-	if dir := c.config.TLSConfig.CAPath; dir != "" {
-		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && !entry.IsDir() {
-				paths = append(paths, path)
-			}
-			return err
-		})
-		if err != nil {
-			return digest, err
-		}
-	}
-	h := sha256.New()
-	for _, path := range paths {
-		if path == "" {
-			continue
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return digest, err
-		}
-		fmt.Fprintf(h, "%q %d\n", path, len(content))
-		h.Write(content)
-	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 // withDefaults fills empty fields from the environment, as api.NewClient does.

@@ -3,6 +3,7 @@ package consulclient
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ func TestATokenFileIsReadAgain(t *testing.T) {
 	c, err := New(&api.Config{Address: consul.Addr, TokenFile: path})
 	require.NoError(t, err)
 	require.NoError(t, list(c))
-	changed, err := c.Reload()
+	changed, err := c.Reload(t.Context())
 	require.NoError(t, err)
 	assert.False(t, changed, "the file is unchanged")
 
@@ -48,15 +49,15 @@ func TestATokenFileIsReadAgain(t *testing.T) {
 	assert.Equal(t, "Consul at "+consul.Addr+` refuses the token in "`+path+`": token does not exist: ACL not found`, c.Explain(refusal))
 
 	write("")
-	changed, err = c.Reload()
+	changed, err = c.Reload(t.Context())
 	assert.False(t, changed)
-	assert.EqualError(t, err, `read the credentials for Consul: token file "`+path+`" is empty, want a token`)
+	assert.EqualError(t, err, `token file "`+path+`" is empty, want a token`)
 	require.NoError(t, os.Remove(path))
-	_, err = c.Reload()
-	assert.ErrorContains(t, err, "read the credentials for Consul: open "+path)
+	_, err = c.Reload(t.Context())
+	assert.ErrorContains(t, err, "open "+path)
 
 	write(second)
-	changed, err = c.Reload()
+	changed, err = c.Reload(t.Context())
 	require.NoError(t, err)
 	assert.True(t, changed)
 	require.NoError(t, list(c))
@@ -75,7 +76,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	require.NoError(t, list(c))
 
 	authority.Issue(cert, key, -time.Second)
-	changed, err := c.Reload()
+	changed, err := c.Reload(t.Context())
 	require.NoError(t, err)
 	require.True(t, changed)
 	refusal := list(c)
@@ -86,14 +87,75 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	// The certificate has been replaced already, its key has not.
 	other := filepath.Join(dir, "other.key")
 	authority.Issue(cert, other, time.Hour)
-	changed, err = c.Reload()
+	changed, err = c.Reload(t.Context())
 	assert.False(t, changed)
 	assert.ErrorContains(t, err, "private key does not match public key")
 	require.NoError(t, os.Rename(other, key))
-	changed, err = c.Reload()
+	changed, err = c.Reload(t.Context())
 	require.NoError(t, err)
 	assert.True(t, changed)
 	assert.NoError(t, list(c))
+}
+
+// TestFilesThatCannotBeUsed replaces one file after another, and expects an error that names it
+// while the former credentials stay in use.
+func TestFilesThatCannotBeUsed(t *testing.T) {
+	authority := consultest.NewAuthority(t)
+	consul := consultest.Start(t, consultest.ACL(), consultest.TLS(authority))
+	dir := t.TempDir()
+	cert, key, token := filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key"), filepath.Join(dir, "token")
+	ca := filepath.Join(dir, "ca", "ca.pem")
+	authority.Issue(cert, key, time.Hour)
+	secret := consul.NewToken(`service_prefix "" { policy = "read" }`)
+	require.NoError(t, os.WriteFile(token, []byte(secret), 0o600))
+	content, err := os.ReadFile(authority.CAFile)
+	require.NoError(t, err)
+	require.NoError(t, os.Mkdir(filepath.Dir(ca), 0o755))
+	require.NoError(t, os.WriteFile(ca, content, 0o600))
+	config := consul.TLSConfig(cert, key)
+	config.Token, config.TokenFile = "", token
+	config.TLSConfig.CAFile, config.TLSConfig.CAPath = "", filepath.Dir(ca)
+	c, err := New(config)
+	require.NoError(t, err)
+	require.NoError(t, list(c))
+
+	pipe := func(path string) error { return syscall.Mkfifo(path, 0o600) }
+	text := func(text string) func(string) error {
+		return func(path string) error { return os.WriteFile(path, []byte(text), 0o600) }
+	}
+	nothing := func(string) error { return nil }
+	for _, tt := range []struct {
+		name, path string
+		replace    func(path string) error
+		want       string
+	}{
+		{"a named pipe for the token", token, pipe, token + " is unfit: it is a named pipe, want a regular file"},
+		{"a named pipe for the certificate", cert, pipe, cert + " is unfit: it is a named pipe"},
+		{"a named pipe for the key", key, pipe, key + " is unfit: it is a named pipe"},
+		{"a named pipe for the authority", ca, pipe, ca + " is unfit: it is a named pipe"},
+		{"a token of two lines", token, text("one\ntwo\n"), `token file "` + token + `" has a line break or another control character after 3 bytes, want a token in one line`},
+		{"a token with an escape", token, text("one\x1b[31m\n"), "has a line break or another control character after 3 bytes"},
+		{"an empty key", key, text(""), `client certificate "` + cert + `" with key "` + key + `": tls: failed to find any PEM data in key input`},
+		{"an authority without a certificate", ca, text("nothing"), `"` + ca + `" has no certificate of an authority, want one in PEM`},
+		{"no authority", ca, nothing, `directory "` + filepath.Dir(ca) + `" has no file, want certificates of authorities`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			aside := filepath.Join(dir, "aside")
+			require.NoError(t, os.Rename(tt.path, aside))
+			require.NoError(t, tt.replace(tt.path))
+			changed, err := c.Reload(t.Context())
+			assert.False(t, changed)
+			assert.ErrorContains(t, err, tt.want)
+			assert.NoError(t, list(c), "the former credentials are used")
+			_, err = New(config)
+			assert.ErrorContains(t, err, "read the credentials for Consul: ")
+			assert.ErrorContains(t, err, tt.want)
+			require.NoError(t, os.Rename(aside, tt.path))
+			changed, err = c.Reload(t.Context())
+			assert.NoError(t, err)
+			assert.False(t, changed)
+		})
+	}
 }
 
 func TestRefusalsAreExplained(t *testing.T) {

@@ -23,14 +23,14 @@ func SurviveBrokenPipe() {
 
 // reloadOn reloads the source's files at each SIGHUP, until ctx is done. It calls reread
 // with the error of each reload.
-func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ Reload() error }, reread func(error), logger *slog.Logger) error {
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, source interface{ Reload(context.Context) error }, reread func(error), logger *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-hangups:
 		}
-		err := source.Reload()
+		err := source.Reload(ctx)
 		reread(err)
 		if err != nil {
 			logger.Warn("SIGHUP: read token file, certificates and templates again; those with errors keep their former content", "error", err)

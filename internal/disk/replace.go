@@ -1,5 +1,6 @@
-// Package disk reads and writes the files that lbctl keeps. Writes survive a crash. A
-// read neither blocks nor reads without end, whatever is at the path of the file.
+// Package disk reads and writes the files that lbctl keeps, and reads those of an operator.
+// Writes survive a crash. A read neither blocks nor reads without end, whatever is at the path
+// of the file. A Reader also leaves a file system alone that has stalled.
 package disk
 
 import (

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 
@@ -39,7 +40,7 @@ func (c *clients) agent() *api.Agent {
 // reload reads the credentials again, and reports whether they can be used. It logs
 // changes.
 func (c *clients) reload() bool {
-	changed, err := c.client.Reload()
+	changed, err := c.client.Reload(context.Background()) // waits two seconds at most
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +54,11 @@ func TestTokenFileIsReplaced(t *testing.T) {
 	require.NoError(t, agent.Client().Agent().ServiceDeregister("web-1"))
 	awaitKnown(t, agent, "web-1")
 	r.awaitLog("credentials for Consul changed, using the new ones")
+
+	// A named pipe has no writer: the registrar must not wait for one.
+	require.NoError(t, os.Remove(file))
+	require.NoError(t, syscall.Mkfifo(file, 0o600))
+	r.awaitLog(file + " is unfit: it is a named pipe, want a regular file")
 
 	require.NoError(t, r.stop())
 	assert.Nil(t, must(entry(agent, "web")))

@@ -32,6 +32,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"lbctl/internal/consul"
+	"lbctl/internal/disk"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/probe"
 	"lbctl/internal/resolver"
@@ -98,6 +99,7 @@ type Source struct {
 	consul *consul.Follower
 	logger *slog.Logger
 
+	reader   disk.Reader[templateSet] // of the templates
 	updates  chan Configuration
 	reloaded chan templateSet // from Reload
 
@@ -131,17 +133,26 @@ func New(opts Options) (*Source, error) {
 		return nil, err
 	}
 	opts.Settings = settings
-	set, err := loadTemplates(opts.TemplatesDir)
-	if err != nil {
-		return nil, err
-	}
 	if opts.Table == nil {
 		if opts.Table, err = endpoints.Open("", endpoints.Options{}); err != nil {
 			return nil, err
 		}
 	}
+	s := &Source{
+		opts:     opts,
+		table:    opts.Table,
+		memo:     memo{crowded: opts.Table.Crowded()},
+		names:    newNames(),
+		logger:   opts.Logger,
+		updates:  make(chan Configuration, 1),
+		reloaded: make(chan templateSet, 1),
+		failures: make(chan []Problem, 1),
+	}
+	if s.set, err = s.loadTemplates(context.Background()); err != nil {
+		return nil, err
+	}
 	bridgeLog(opts.Logger)
-	follower, err := consul.New(consul.Options{
+	s.consul, err = consul.New(consul.Options{
 		Consul:   opts.Consul,
 		Table:    opts.Table,
 		Reserved: settings.reserved(),
@@ -150,18 +161,7 @@ func New(opts Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{
-		opts:     opts,
-		table:    opts.Table,
-		memo:     memo{crowded: opts.Table.Crowded()},
-		names:    newNames(),
-		consul:   follower,
-		logger:   opts.Logger,
-		updates:  make(chan Configuration, 1),
-		reloaded: make(chan templateSet, 1),
-		set:      set,
-		failures: make(chan []Problem, 1),
-	}, nil
+	return s, nil
 }
 
 // Updates delivers each new Configuration. If several wait to be received, it delivers
@@ -200,13 +200,14 @@ func (s *Source) Listed(service string) (tags []string, listed, known bool) {
 // Reload reads the files again that an operator may have changed: the token file, the
 // certificates and the templates. It also retries services that nginx refused or that made
 // a template fail. The error names the files that can't be used; their former content then
-// stays in use. Any goroutine may call it.
-func (s *Source) Reload() error {
-	err := s.consul.Reload()
+// stays in use. It waits for a file system that doesn't answer for some seconds at most, and
+// ends with ctx. Any goroutine may call it.
+func (s *Source) Reload(ctx context.Context) error {
+	err := s.consul.Reload(ctx)
 	if err != nil {
 		err = fmt.Errorf("credentials for Consul: %w", err)
 	}
-	set, templatesErr := loadTemplates(s.opts.TemplatesDir)
+	set, templatesErr := s.loadTemplates(ctx)
 	if templatesErr != nil {
 		return errors.Join(err, templatesErr)
 	}
@@ -548,7 +549,10 @@ func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) err
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		set, err := loadTemplates(s.opts.TemplatesDir)
+		set, err := s.loadTemplates(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			err = fmt.Errorf("%w; the templates that were read last are used", err)
 		}
@@ -575,6 +579,15 @@ func (s *Source) setFiles(subject string, err error) {
 		problems = append(problems, Problem{Subject: subject, Message: err.Error()})
 	}
 	s.logNew("files", s.files.set(time.Now(), problems))
+}
+
+// loadTemplates reads the templates, if their file system answers.
+func (s *Source) loadTemplates(ctx context.Context) (templateSet, error) {
+	set, err := s.reader.Read(ctx, func() (templateSet, error) { return loadTemplates(s.opts.TemplatesDir) })
+	if errors.Is(err, disk.ErrStalled) {
+		err = fmt.Errorf("read the templates directory %q: %w", s.opts.TemplatesDir, err)
+	}
+	return set, err
 }
 
 func notify(c chan<- struct{}) {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -298,6 +299,39 @@ func TestUserTemplatesCanQueryConsul(t *testing.T) {
 	r.awaitProblem("templates", "own/nowhere")
 	put(t, consul, "own/nowhere", "here")
 	own("# here")
+	r.awaitNoProblems()
+}
+
+// TestNamedPipesAreRefused checks that reading a file that an operator replaced by a named pipe
+// does not wait for the pipe's writer: the former content stays in use, with a problem.
+func TestNamedPipesAreRefused(t *testing.T) {
+	consul := consultest.Start(t)
+	dir, token := t.TempDir(), filepath.Join(t.TempDir(), "token")
+	require.NoError(t, os.WriteFile(token, []byte("some-token\n"), 0o600))
+	r := run(t, consul, func(o *Options) {
+		o.TemplatesDir = dir
+		o.Consul.TokenFile = token
+	})
+	registerGRPC(t, consul, "hello_server", "one", 7001)
+	r.awaitServer(server(7001))
+
+	const pipe = "it is a named pipe, want a regular file"
+	require.NoError(t, os.Remove(token))
+	require.NoError(t, syscall.Mkfifo(token, 0o600))
+	r.awaitProblem("consul", "the credentials for Consul can't be used: "+token+" is unfit: "+pipe+"; the former ones are used")
+	template := filepath.Join(dir, "http.d", "pipe.conf.ctmpl")
+	require.NoError(t, os.MkdirAll(filepath.Dir(template), 0o755))
+	require.NoError(t, syscall.Mkfifo(template, 0o600))
+	r.awaitProblem("templates", template+" is unfit: "+pipe)
+	err := r.Reload(t.Context())
+	assert.ErrorContains(t, err, token+" is unfit")
+	assert.ErrorContains(t, err, template+" is unfit")
+	registerGRPC(t, consul, "hello_server", "two", 7002)
+	r.awaitServer(server(7002))
+
+	require.NoError(t, os.Remove(token))
+	require.NoError(t, os.WriteFile(token, []byte("some-token\n"), 0o600))
+	require.NoError(t, os.Remove(template))
 	r.awaitNoProblems()
 }
 

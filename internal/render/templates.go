@@ -7,9 +7,11 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"lbctl/internal/disk"
 	"lbctl/internal/nginx"
 	"lbctl/templates"
 )
@@ -18,6 +20,8 @@ const (
 	suffix = ".ctmpl"
 	// mainTemplate renders to nginx's main configuration file.
 	mainTemplate = nginx.MainFile + suffix
+	// maxTemplate bounds each template. The largest embedded one has some KiB.
+	maxTemplate = 4 << 20
 )
 
 // templateSet has the contents of the templates in use, by slash path with suffix.
@@ -38,7 +42,7 @@ func (s templateSet) partials() []string {
 // ones by name or are added. An empty dir means no directory.
 func loadTemplates(dir string) (templateSet, error) {
 	set := templateSet{}
-	if err := set.add(templates.FS); err != nil {
+	if err := set.add(templates.FS, templates.FS.ReadFile); err != nil {
 		return nil, fmt.Errorf("read the embedded templates: %w", err)
 	}
 	if dir == "" {
@@ -51,13 +55,17 @@ func loadTemplates(dir string) (templateSet, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("templates directory %q is a file, want a directory with *%s files", dir, suffix)
 	}
-	if err := set.add(os.DirFS(dir)); err != nil {
+	read := func(name string) ([]byte, error) {
+		return disk.ReadFile(filepath.Join(dir, filepath.FromSlash(name)), maxTemplate)
+	}
+	if err := set.add(os.DirFS(dir), read); err != nil {
 		return nil, fmt.Errorf("read the templates directory %q: %w", dir, err)
 	}
 	return set, nil
 }
 
-func (s templateSet) add(from fs.FS) error {
+// add adds the templates in from, whose contents read returns.
+func (s templateSet) add(from fs.FS, read func(name string) ([]byte, error)) error {
 	return fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -75,7 +83,7 @@ func (s templateSet) add(from fs.FS) error {
 		if nginx.IsReserved(strings.TrimSuffix(name, suffix)) {
 			return errors.New("template " + name + " has the name of a file that lbctl writes itself, want another name")
 		}
-		content, err := fs.ReadFile(from, name)
+		content, err := read(name)
 		if err != nil {
 			return err
 		}
