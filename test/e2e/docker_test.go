@@ -289,9 +289,11 @@ func (c *docker) down(t *testing.T) {
 // and the next run finds them as the builder's cache.
 func (c *docker) clean(t *testing.T) {
 	list := func(args ...string) []string { return strings.Fields(c.run(t, "docker", args...)) }
+	images := func() []string { // Compose 1 names them PROJECT_SERVICE, Compose 2 PROJECT-SERVICE
+		return list("images", "--format", "{{.Repository}}", "--filter", "reference="+c.project+"_*", "--filter", "reference="+c.project+"-*")
+	}
 	mine := func() []string {
-		return append(list("images", "--format", "{{.Repository}}", "--filter", "reference="+c.project+"[_-]*"),
-			list("volume", "ls", "-q", "--filter", "name=^"+c.project)...)
+		return append(images(), list("volume", "ls", "-q", "--filter", "name=^"+c.project)...)
 	}
 	root, err := os.Getwd()
 	require.NoError(t, err)
@@ -300,7 +302,7 @@ func (c *docker) clean(t *testing.T) {
 	}
 	require.NotEmpty(t, mine())
 	const other = "lbctl-e2e/"
-	for _, image := range list("images", "--format", "{{.Repository}}", "--filter", "reference="+c.project+"[_-]*") {
+	for _, image := range images() {
 		list("tag", image, other+strings.TrimLeft(strings.TrimPrefix(image, c.project), "_-"))
 	}
 	for n, builder := range unnamed() {
