@@ -219,11 +219,19 @@ func canAsk(service string) bool {
 func (f *Follower) NotBalanced() []Problem {
 	problems := slices.Clone(f.unfollowed)
 	for _, s := range f.services {
-		if asks(s.service) && !metadata.ValidName(s.name) {
+		if !metadata.ValidName(s.name) && (asks(s.service) || !s.answered && f.tagged(s.name)) {
 			problems = append(problems, badName(s.name))
 		}
 	}
 	return problems
+}
+
+// tagged reports whether Consul's list has a service with a tag that asks for it to be
+// balanced. Consul refuses queries for some names that it lists.
+func (f *Follower) tagged(service string) bool {
+	return slices.ContainsFunc(f.followed, func(s *dependency.CatalogSnippet) bool {
+		return s.Name == service && metadata.HasTag(s.Tags)
+	})
 }
 
 func badName(service string) Problem {

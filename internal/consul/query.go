@@ -317,7 +317,9 @@ func (f failing) details() string {
 	var refusal api.StatusError
 	text := f.err.Error()
 	if errors.As(f.err, &refusal) {
-		text = refusal.Body
+		if text = refusal.Body; text == "" {
+			text = fmt.Sprintf("status %d without a reason", refusal.Code)
+		}
 	}
 	text = strings.Join(strings.Fields(text), " ")
 	if strings.Contains(text, "too many concurrent connections") || strings.HasSuffix(text, "EOF") {

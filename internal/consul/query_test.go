@@ -246,6 +246,8 @@ func TestErrorText(t *testing.T) {
 	}{
 		{"a refusal", pkgerrors.Wrap(api.StatusError{Code: 403, Body: "Permission denied: token lacks permission\n"}, "health.service(web|any)"),
 			"Consul answers 403", "Permission denied: token lacks permission"},
+		{"a refusal without a reason", pkgerrors.Wrap(api.StatusError{Code: 400}, "health.service(web|any)"),
+			"Consul answers 400", "status 400 without a reason"},
 		{"no connection", pkgerrors.Wrap(errors.New("dial tcp 127.0.0.1:8500: connection refused"), "health.service(web|any)"),
 			"Consul gives no answer", "health.service(web|any): dial tcp 127.0.0.1:8500: connection refused"},
 		{"too many connections", fmt.Errorf("get: %w", io.EOF),
@@ -326,7 +328,8 @@ func TestBothClientsUseTheSameSettings(t *testing.T) {
 			Address: "name", CAFile: "ca", CAPath: "dir", CertFile: "cert", KeyFile: "key", InsecureSkipVerify: true,
 		},
 	})
-	assert.Equal(t, []any{"consul.example:8501", "t", "f", "n", true, "u", "p", true, false, "name", "ca", "dir", "cert", "key"},
+	// The token is that in the token file, so no client has to read it again.
+	assert.Equal(t, []any{"consul.example:8501", "t", "", "n", true, "u", "p", true, false, "name", "ca", "dir", "cert", "key"},
 		[]any{in.Address, in.Token, in.TokenFile, in.Namespace, in.AuthEnabled, in.AuthUsername, in.AuthPassword,
 			in.SSLEnabled, in.SSLVerify, in.ServerName, in.SSLCACert, in.SSLCAPath, in.SSLCert, in.SSLKey})
 	assert.True(t, clientInput(&api.Config{Address: "https://consul.example"}).SSLEnabled)

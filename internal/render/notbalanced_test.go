@@ -76,13 +76,18 @@ func TestServicesThatAreNotBalancedAreNoProblem(t *testing.T) {
 	elsewhere(t, consul, api.AgentService{ID: "db-3", Service: "web", Port: 0, Meta: map[string]string{"version": "1"}})
 	elsewhere(t, consul, api.AgentService{ID: "by-meta", Service: "shop.eu", Port: 80, Meta: map[string]string{"lb-protocol": "http"}})
 	elsewhere(t, consul, api.AgentService{ID: "by-tag", Service: "shop/../us", Port: 80, Tags: []string{"http_server"}})
+	// Consul lists this name, and answers its query with 400 and no reason.
+	const strange = "web2\x1b\u202e"
+	elsewhere(t, consul, api.AgentService{ID: "strange", Service: strange, Port: 80, Tags: []string{"http_server"}})
+	_, _, err := consul.Client().Health().Service(strange, "", false, nil)
+	require.ErrorContains(t, err, "400")
 	r := run(t, consul)
-	for _, name := range []string{"shop.eu", "shop/../us"} {
+	for _, name := range []string{"shop.eu", "shop/../us", strange} {
 		r.awaitProblem(fmt.Sprintf("service %q", name), "it isn't balanced: its name has other characters")
 	}
 	consultest.Eventually(t, patience, func() (bool, string) {
 		problems := r.Status().Problems // at first there is a problem with Consul too
-		return len(problems) == 2, fmt.Sprint(problems)
+		return len(problems) == 3, fmt.Sprint(problems)
 	})
 	tags, listed, known := r.Listed("a/../b")
 	assert.Equal(t, []string{"primary"}, tags)
@@ -91,7 +96,7 @@ func TestServicesThatAreNotBalancedAreNoProblem(t *testing.T) {
 	assert.True(t, !listed && known)
 
 	require.NoError(t, consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "unused"}))
-	for _, id := range []string{"by-meta", "by-tag"} {
+	for _, id := range []string{"by-meta", "by-tag", "strange"} {
 		_, err := consul.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "elsewhere", ServiceID: id}, nil)
 		require.NoError(t, err)
 	}
