@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -223,11 +224,26 @@ func TestBadState(t *testing.T) {
 				b.cfg.Nginx = first.cfg.Nginx // nginx listens where its files say
 				b.start()
 				require.NoError(t, b.await(cmp.Or(test.want, controller.Serving)))
+				for _, aside := range movedAside(t, dir) {
+					assert.Contains(t, b.log.String(), aside, "the log has each path that was moved aside")
+				}
 				b.stop()
 				b.nginx.Stop()
 			})
 		}
 	}
+}
+
+// movedAside returns the paths below dir that a daemon has moved aside.
+func movedAside(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if strings.Contains(filepath.Base(path), ".broken") {
+			paths = append(paths, path)
+		}
+		return err
+	}))
+	return paths
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -46,7 +47,8 @@ type Resolver interface {
 // directory to expand a pattern, and one directory per file would make the first start
 // slow.
 type bootstrap struct {
-	dir string
+	dir    string
+	logger *slog.Logger // gets a line for each path that is moved aside
 
 	mu      sync.Mutex
 	written map[string]string // the content of start/, by upstream; nil: unknown
@@ -136,7 +138,7 @@ func (b *bootstrap) write(servers map[string]string) (failed map[string]error, e
 		if old, ok := b.written[upstream]; ok && old == lines {
 			continue
 		}
-		if err := replace(bootstrapFile(start, upstream), lines); err != nil {
+		if err := b.replace(bootstrapFile(start, upstream), lines); err != nil {
 			failed[upstream] = err
 			continue
 		}
@@ -148,7 +150,7 @@ func (b *bootstrap) write(servers map[string]string) (failed map[string]error, e
 // load reads the files of an earlier process, and links them for the start of nginx.
 func (b *bootstrap) load() error {
 	for _, dir := range []string{b.dir, b.path(startSet), b.path("reload")} {
-		if _, err := disk.Directory(dir); err != nil {
+		if err := logMoved(b.logger)(disk.Directory(dir)); err != nil {
 			return err
 		}
 	}
@@ -156,7 +158,7 @@ func (b *bootstrap) load() error {
 		return err
 	}
 	start := b.path(startSet)
-	if err := replace(bootstrapFile(start, markerFile), markerConf(startSet)); err != nil {
+	if err := b.replace(bootstrapFile(start, markerFile), markerConf(startSet)); err != nil {
 		return err
 	}
 	written, err := readBootstrapFiles(start)
@@ -235,13 +237,13 @@ func (b *bootstrap) hide(known func(upstream string) bool) error {
 	shown := maps.Clone(b.written)
 	maps.DeleteFunc(shown, func(upstream, _ string) bool { return known(upstream) })
 	for upstream, lines := range shown {
-		if err := replace(bootstrapFile(reload, upstream), lines); err != nil {
+		if err := b.replace(bootstrapFile(reload, upstream), lines); err != nil {
 			return err
 		}
 	}
 	if len(shown) > 0 {
 		set := strconv.FormatInt(time.Now().UnixNano(), 10)
-		if err := replace(bootstrapFile(reload, markerFile), markerConf(set)); err != nil {
+		if err := b.replace(bootstrapFile(reload, markerFile), markerConf(set)); err != nil {
 			return err
 		}
 		if b.shown == nil {
@@ -272,7 +274,7 @@ func (b *bootstrap) show(set string) error {
 		return err
 	}
 	if info, err := os.Lstat(link); err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		if _, err := disk.MoveAside(link); err != nil { // a rename can't replace a directory
+		if err := logMoved(b.logger)(disk.MoveAside(link)); err != nil { // a rename can't replace a directory
 			return err
 		}
 	}
@@ -312,11 +314,11 @@ func (b *bootstrap) serversIn(set string) (map[string]string, error) {
 
 // replace writes a small file in one step, and makes its directory. It does not sync
 // the file, because lbctl writes it again at the next start.
-func replace(path, content string) error {
-	if _, err := disk.Directory(filepath.Dir(path)); err != nil {
+func (b *bootstrap) replace(path, content string) error {
+	if err := logMoved(b.logger)(disk.Directory(filepath.Dir(path))); err != nil {
 		return err
 	}
-	if _, err := disk.Clear(path); err != nil {
+	if err := logMoved(b.logger)(disk.Clear(path)); err != nil {
 		return err
 	}
 	next := path + ".new"

@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -73,7 +74,7 @@ func TestBootstrapServers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
+			s := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds"), logger: slog.New(slog.DiscardHandler)}
 			for n, do := range tt.do {
 				require.NoError(t, do(s), "step %d", n)
 			}
@@ -93,7 +94,7 @@ func TestBootstrapServers(t *testing.T) {
 // file stays complete, the other upstreams' files are written, and the error names the
 // upstream.
 func TestAFileThatCantBeWrittenAffectsItsUpstreamOnly(t *testing.T) {
-	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
+	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds"), logger: slog.New(slog.DiscardHandler)}
 	write := func(lines string) map[string]error {
 		failed, err := b.write(map[string]string{"a": lines, "b": lines, "c": lines})
 		require.NoError(t, err)
@@ -119,7 +120,7 @@ func without(m map[string]string, key string) map[string]string {
 // read. The files of its start are unknown; those of a reload are known, also to the next
 // lbctl.
 func TestBootstrapFilesInUseAreKnownFromNginxsAnswer(t *testing.T) {
-	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds")}
+	b := &bootstrap{dir: filepath.Join(t.TempDir(), "seeds"), logger: slog.New(slog.DiscardHandler)}
 	_, err := b.write(map[string]string{"a": "server 10.0.0.1:1;\n", "b": "server 10.0.0.2:2;\n"})
 	require.NoError(t, err)
 	of := func(b *bootstrap, set string) map[string]string {
@@ -138,7 +139,7 @@ func TestBootstrapFilesInUseAreKnownFromNginxsAnswer(t *testing.T) {
 	for set := range b.shown {
 		read := map[string]string{"b": "server 10.0.0.2:2;\n"}
 		assert.Equal(t, read, of(b, set))
-		again := &bootstrap{dir: b.dir}
+		again := &bootstrap{dir: b.dir, logger: b.logger}
 		assert.Equal(t, read, of(again, set), "another lbctl")
 		assert.Equal(t, unknown, of(again, "1"), "an unknown set")
 	}

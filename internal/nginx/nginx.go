@@ -134,7 +134,7 @@ func New(opts Options) (*Instance, error) {
 	i := &Instance{
 		opts:      opts,
 		store:     store{dir: opts.StateDir},
-		bootstrap: bootstrap{dir: filepath.Join(opts.StateDir, "seeds")},
+		bootstrap: bootstrap{dir: filepath.Join(opts.StateDir, "seeds"), logger: opts.Logger},
 		busy:      make(chan struct{}, 1),
 		logMax:    16 << 20,
 	}
@@ -175,12 +175,7 @@ func New(opts Options) (*Instance, error) {
 // type at the paths of lbctl's files and directories: nginx would block on a named pipe,
 // for example.
 func (i *Instance) clearPaths() error {
-	moved := func(aside string, err error) error {
-		if aside != "" {
-			i.opts.Logger.Warn("moved aside something of the wrong type at the path of one of lbctl's files", "now", aside)
-		}
-		return err
-	}
+	moved := logMoved(i.opts.Logger)
 	return errors.Join(
 		moved(disk.Directory(i.store.generations())),
 		moved(i.store.clearLink()),
@@ -188,6 +183,17 @@ func (i *Instance) clearPaths() error {
 		moved(i.clearLog()),
 		moved(i.clearSocket()),
 	)
+}
+
+// logMoved returns a function that logs the result of a function of disk that moves something
+// aside.
+func logMoved(logger *slog.Logger) func(aside string, err error) error {
+	return func(aside string, err error) error {
+		if aside != "" {
+			logger.Warn("moved aside something of the wrong type at the path of one of lbctl's files", "now", aside)
+		}
+		return err
+	}
 }
 
 // clearLog keeps a symbolic link that leads somewhere, such as to /dev/stderr: an
