@@ -114,7 +114,7 @@ func TestHostileInstance(t *testing.T) {
 	all := nginxtest.Binaries(t)
 	r := startDaemon(t, all[len(all)-1])
 	r.register("good")
-	const id = "evil\x1b]52;c;aGk=\a\u202e\n9 9 9"
+	const id = "evil\x1b]52;c;aGk=\a\u202e\u200b\U000e0041\n9 9 9"
 	require.NoError(t, r.consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
 		ID: id, Name: "web", Address: "127.0.0.1", Port: 1, Tags: []string{"http_server"},
 		Check: &api.AgentServiceCheck{TTL: "10m", Status: "critical", Notes: hostile},
@@ -124,7 +124,7 @@ func TestHostileInstance(t *testing.T) {
 		got := r.lbctl(line...)
 		assert.Equal(t, printable.Lines(got.out), got.out, line)
 	}
-	assert.Contains(t, r.lbctl("services", "web").out, `evil\x1b]52;c;aGk=\x07\u202e; 9 9 9 `)
+	assert.Contains(t, r.lbctl("services", "web").out, `evil\x1b]52;c;aGk=\a\u202e\u200b\U000e0041; 9 9 9 `)
 	log := r.log.String()
 	assert.Equal(t, printable.Lines(log), log)
 

@@ -8,14 +8,15 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// Line returns s as one printable line. It replaces control characters, characters that change
-// the direction of text, line and paragraph separators, and bytes that are not UTF-8 by their
-// escapes in a Go string: \x1b, \u202e, \xff. It joins lines with "; ".
+// Line returns s as one printable line. It replaces control characters, characters that are not
+// seen or change the direction of text, and bytes that are not UTF-8 by their escapes in a Go
+// string, as %q does: \a, \x1b, \u202e, \U000e0041, \xff. It joins lines with "; ".
 func Line(s string) string { return escape(s, false) }
 
 // Lines is Line for text of several lines: it keeps newlines and tabs.
@@ -37,14 +38,9 @@ func escape(s string, lines bool) string {
 			out.WriteString("; ")
 		case !unsafeRune(r):
 			out.WriteRune(r)
-		case r == '\t':
-			out.WriteString(`\t`)
-		case r == '\r':
-			out.WriteString(`\r`)
-		case r < utf8.RuneSelf:
-			fmt.Fprintf(&out, `\x%02x`, r)
 		default:
-			fmt.Fprintf(&out, `\u%04x`, r)
+			escaped := strconv.QuoteRuneToASCII(r)
+			out.WriteString(escaped[1 : len(escaped)-1])
 		}
 		i += size
 	}
@@ -54,16 +50,13 @@ func escape(s string, lines bool) string {
 // clean reports whether s needs no escapes.
 func clean(s string) bool { return utf8.ValidString(s) && strings.IndexFunc(s, unsafeRune) < 0 }
 
-// unsafeRune reports whether r can control a terminal.
+// unsafeRune reports whether r can control a terminal, or is not seen there: two names that
+// differ in such a character would look the same.
 func unsafeRune(r rune) bool {
-	switch {
-	case unicode.IsControl(r): // C0, DEL and C1
-		return true
-	case unicode.Is(unicode.Bidi_Control, r): // U+061C, U+200E, U+200F, U+202A-E, U+2066-9
-		return true
-	default:
-		return r == '\u2028' || r == '\u2029' // line and paragraph separator
-	}
+	// Some letters and marks, which count as printable, are not seen either: Hangul fillers,
+	// joiners, variation selectors, the blank braille pattern.
+	return !strconv.IsPrint(r) || r == '\u2800' ||
+		r > unicode.MaxLatin1 && unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
 // Fields applies Line to every string in the value that v points to, in all its structs, slices

@@ -2,6 +2,7 @@ package printable
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 
 // unsafe has texts that control a terminal.
 var unsafe = map[string]string{
-	"\x1b]52;c;aGk=\a": `\x1b]52;c;aGk=\x07`, // writes to the clipboard
+	"\x1b]52;c;aGk=\a": `\x1b]52;c;aGk=\a`, // writes to the clipboard
 	"a\x00b":           `a\x00b`,
 	"a\rb":             `a\rb`,
 	"a\tb":             `a\tb`,
@@ -22,6 +23,15 @@ var unsafe = map[string]string{
 	"a\u202ab\u202e":   `a\u202ab\u202e`,
 	"a\u2066b\u2069":   `a\u2066b\u2069`,
 	"a\u2028b\u2029":   `a\u2028b\u2029`,
+	"a\v\f\bb":         `a\v\f\bb`,
+	"a\u200bb\u200d":   `a\u200bb\u200d`, // of no width
+	"a\u2060b\ufeff":   `a\u2060b\ufeff`,
+	"a\u00adb\u00a0":   `a\u00adb\u00a0`, // a soft hyphen, a space that looks like another
+	"a\U000e0041b":     `a\U000e0041b`,   // a tag
+	"a\u115fb\u3164":   `a\u115fb\u3164`, // Hangul fillers
+	"a\u1160b\uffa0":   `a\u1160b\uffa0`,
+	"a\u034fb\ufe0f":   `a\u034fb\ufe0f`, // a joiner, a variation selector
+	"a\u2800b\ue000":   `a\u2800b\ue000`, // blank braille, for private use
 	"a\xffb\xc3":       `a\xffb\xc3`,
 	"one\ntwo":         "one; two",
 }
@@ -30,8 +40,11 @@ func TestLine(t *testing.T) {
 	for text, want := range unsafe {
 		assert.Equal(t, want, Line(text))
 		assert.Equal(t, want, Line(want), "printable text does not change")
+		if text != "one\ntwo" {
+			assert.Equal(t, `"`+want+`"`, Line(fmt.Sprintf("%q", text)), "a quoted name has the same escapes")
+		}
 	}
-	for _, text := range []string{"", "web-1", `a "b" \x`, "größer", "負荷分散", "👩\u200d💻", "\ufffd"} {
+	for _, text := range []string{"", "web-1", `a "b" \x`, "größer", "負荷分散", "부하", "👩", "e\u0301", "\ufffd"} {
 		assert.Equal(t, text, Line(text))
 	}
 }
