@@ -44,9 +44,12 @@ type Options struct {
 
 // Problem is a problem with Consul or with its answers, as a sentence for people.
 type Problem struct {
-	Service string // empty: Consul itself
-	Message string
-	Since   time.Time // zero: the caller sets it
+	Service string // empty: Consul itself, or the credentials
+	// Credentials is whether the files with the credentials can't be used, so that the former
+	// ones are.
+	Credentials bool
+	Message     string
+	Since       time.Time // zero: the caller sets it
 }
 
 // Follower follows the services in Consul's catalog and the queries of templates. Only one

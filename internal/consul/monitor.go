@@ -156,6 +156,8 @@ func (m *monitor) note(found Status) {
 	m.mu.Unlock()
 	switch {
 	case !changed:
+	case found.Refused:
+		m.logger.Warn("Consul refuses the credentials", "address", found.Address, "reason", found.LastError)
 	case found.LastError != "":
 		m.logger.Warn("Consul is away", "address", found.Address, "reason", found.LastError)
 	case !old.Since.IsZero():

@@ -417,11 +417,11 @@ func consulAway(s consul.Status, now time.Time) string {
 
 // generalProblems returns the problems that affect more than one service: those of Consul, the
 // templates and nginx. A problem of one service is its owner's: other services don't wait
-// for it.
+// for it. New credentials that can't be used affect nothing while the former ones are valid.
 func generalProblems(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
 	for _, p := range problems {
-		if !strings.HasPrefix(p.Subject, "service ") {
+		if !strings.HasPrefix(p.Subject, "service ") && p.Subject != render.CredentialsSubject {
 			bad = append(bad, p)
 		}
 	}

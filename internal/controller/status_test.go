@@ -43,6 +43,8 @@ func TestStatusNamesServicesThatAreHeldBack(t *testing.T) {
 			Serving, "nginx serves generation 1; 1 service is in panic (web: why; the check of web-1 says: refused)"},
 		{"a service has an invalid value", entries(nil), []render.Problem{{Subject: "service api", Message: "lb-weight wrong"}},
 			Serving, "nginx serves generation 1, which is what Consul says, with 1 problem: service api: lb-weight wrong"},
+		{"new credentials can't be used", entries(nil), []render.Problem{{Subject: render.CredentialsSubject, Message: "token file empty"}},
+			Serving, "nginx serves generation 1, which is what Consul says, with 1 problem: credentials: token file empty"},
 		{"a template fails too", entries(map[string]endpoints.State{"api": endpoints.Quarantined}), []render.Problem{service, {Subject: "template nginx.conf.ctmpl", Message: "line 3: no"}},
 			Degraded, "nginx serves generation 1, which may differ from what Consul says: template nginx.conf.ctmpl: line 3: no"},
 	}

@@ -122,7 +122,7 @@ func (a *agent) register(ctx context.Context, entry registration) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	err := a.clients.agent().ServiceRegisterOpts(entry.service, api.ServiceRegisterOpts{}.WithContext(ctx))
-	return explain(err, entry.service.Name)
+	return a.explain(err, entry.service.Name)
 }
 
 // found is the agent's entry for an instance.
@@ -332,11 +332,18 @@ func notSent(err error) bool {
 }
 
 // explain adds the remedy to a refused token.
-func explain(err error, service string) error {
-	if isStatus(err, http.StatusForbidden) {
-		return fmt.Errorf("%w; want a token (CONSUL_HTTP_TOKEN) with the rules: service %q { policy = \"write\" } node_prefix \"\" { policy = \"read\" }", err, service)
+func (a *agent) explain(err error, service string) error {
+	if !isStatus(err, http.StatusForbidden) {
+		return err
 	}
-	return err
+	where := api.HTTPTokenEnvName
+	switch config := a.clients.client.Config(); {
+	case config.TokenFile != "":
+		where = fmt.Sprintf("%s=%q", api.HTTPTokenFileEnvName, config.TokenFile)
+	case config.Token == "":
+		where += " or " + api.HTTPTokenFileEnvName
+	}
+	return fmt.Errorf("%w; want a token (%s) with the rules: service %q { policy = \"write\" } node_prefix \"\" { policy = \"read\" }", err, where, service)
 }
 
 func checkID(serviceID string) string { return "service:" + serviceID }

@@ -178,7 +178,7 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 func (r *Registrar) registerUnowned(ctx context.Context, ready bool) (registration, error) {
 	found, err := r.agent.find(ctx, r.cfg.ID)
 	if err != nil {
-		return registration{}, explain(err, r.cfg.Name)
+		return registration{}, r.agent.explain(err, r.cfg.Name)
 	}
 	if err := r.mayWrite(ctx, found); err != nil {
 		return registration{}, err
@@ -321,7 +321,7 @@ func (r *Registrar) putRight(ctx context.Context) (difference string, err error)
 	}
 	found, err := r.agent.find(ctx, r.cfg.ID)
 	if err != nil {
-		return "", explain(err, r.cfg.Name)
+		return "", r.agent.explain(err, r.cfg.Name)
 	}
 	if err := r.mayWrite(ctx, found); err != nil {
 		return "", err

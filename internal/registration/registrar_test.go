@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -521,5 +523,16 @@ func TestTokens(t *testing.T) {
 		err := <-r.ended
 		r.ended <- err
 		require.ErrorContains(t, err, `want a token (CONSUL_HTTP_TOKEN) with the rules: service "web" { policy = "write" }`)
+	})
+	t.Run("the error of a refusal names the token file", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "token")
+		require.NoError(t, os.WriteFile(file, []byte(agent.NewToken(`service "other" { policy = "write" }`)), 0o600))
+		t.Setenv(api.HTTPTokenFileEnvName, file)
+		r := run(t, config(t, agent, "--attempts=1"))
+		require.ErrorContains(t, r.end(), fmt.Sprintf("want a token (CONSUL_HTTP_TOKEN_FILE=%q) with the rules: ", file))
+	})
+	t.Run("the error of a refusal names both variables", func(t *testing.T) {
+		r := run(t, config(t, agent, "--attempts=1"))
+		require.ErrorContains(t, r.end(), "want a token (CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE) with the rules: ")
 	})
 }

@@ -26,7 +26,11 @@ func TestARotatedTokenIsUsed(t *testing.T) {
 	first := consul.NewToken(rules)
 	require.NoError(t, os.WriteFile(path, []byte(first), 0o600))
 	registerGRPC(t, consul, "hello_server", "one", 7001)
-	r := run(t, consul, func(o *Options) { o.Consul.Token, o.Consul.TokenFile = "", path })
+	var logged syncBuffer
+	r := run(t, consul, func(o *Options) {
+		o.Consul.Token, o.Consul.TokenFile = "", path
+		o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+	})
 	r.awaitServer(server(7001))
 
 	acl := consul.Client().ACL()
@@ -40,6 +44,8 @@ func TestARotatedTokenIsUsed(t *testing.T) {
 	status := r.Status().Consul
 	assert.True(t, status.Reachable)
 	assert.True(t, status.Refused)
+	assert.Contains(t, logged.String(), `msg="Consul refuses the credentials"`)
+	assert.NotContains(t, logged.String(), "Consul is away")
 
 	registerGRPC(t, consul, "hello_server", "two", 7002)
 	require.NoError(t, os.WriteFile(path, []byte(consul.NewToken(rules)), 0o600))
@@ -71,7 +77,7 @@ func TestRotatedCertificatesAreUsed(t *testing.T) {
 
 	registerGRPC(t, consul, "hello_server", "two", 7002)
 	authority.Issue(cert, filepath.Join(dir, "new.key"), time.Hour)
-	p := r.awaitProblem("consul", "private key does not match public key")
+	p := r.awaitProblem(CredentialsSubject, "private key does not match public key")
 	assert.Contains(t, p.Message, "the former ones are used")
 	require.NoError(t, os.Rename(filepath.Join(dir, "new.key"), key))
 	began := time.Now()

@@ -12,12 +12,16 @@ import (
 // Problem is a mistake in the input or a failure, as a sentence for people.
 type Problem struct {
 	// Subject names who has the problem, such as "service hello_server", "template
-	// nginx.conf.ctmpl" or "consul".
+	// nginx.conf.ctmpl", "consul" or CredentialsSubject.
 	Subject string `json:"subject"`
 	Message string `json:"message"`
 	// Since is when it was first seen.
 	Since time.Time `json:"since"`
 }
+
+// CredentialsSubject is the Subject of files with credentials for Consul that can't be used.
+// The former credentials are used, so the configuration is as good as without the problem.
+const CredentialsSubject = "credentials"
 
 // serviceSubject returns the Subject for a service. It quotes an invalid name.
 func serviceSubject(name string) string {
@@ -32,8 +36,11 @@ func problemsOf(list []consul.Problem) []Problem {
 	problems := make([]Problem, len(list))
 	for n, p := range list {
 		problems[n] = Problem{Subject: "consul", Message: p.Message, Since: p.Since}
-		if p.Service != "" {
+		switch {
+		case p.Service != "":
 			problems[n].Subject = serviceSubject(p.Service)
+		case p.Credentials:
+			problems[n].Subject = CredentialsSubject
 		}
 	}
 	return problems
