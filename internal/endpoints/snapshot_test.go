@@ -169,8 +169,8 @@ func TestABrokenSnapshotIsMovedAside(t *testing.T) {
 
 func TestASnapshotThatIsNotAFileIsMovedAside(t *testing.T) {
 	for name, create := range map[string]func(path string) error{
-		"a FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
-		"a directory": func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
+		"a named pipe": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a directory":  func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
 		"a socket": func(path string) error {
 			l, err := net.Listen("unix", path)
 			if err == nil {
@@ -182,16 +182,16 @@ func TestASnapshotThatIsNotAFileIsMovedAside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "e.json")
 			require.NoError(t, create(path))
-			openBroken(t, path, "it is not a regular file; starting without it, it is now "+path+".broken")
+			openBroken(t, path, "it is "+name+", want a regular file; starting without it, it is now "+path+".broken")
 		})
 	}
 	t.Run("twice", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "e.json")
 		require.NoError(t, os.MkdirAll(filepath.Join(path+".broken", "full"), 0o700))
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
-		openBroken(t, path, "it is now "+path+".broken-2")
+		openBroken(t, path, "it is now "+path+".broken.2")
 		require.NoError(t, os.WriteFile(path, nil, 0o600))
-		openBroken(t, path, "it is now "+path+".broken-2")
+		openBroken(t, path, "it is now "+path+".broken.3")
 	})
 }
 

@@ -6,11 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"lbctl/internal/disk"
@@ -23,6 +20,9 @@ var ErrSnapshot = errors.New("endpoint snapshot is unusable")
 // savePause is the minimum time between two writes of the snapshot, since with thousands
 // of instances a write takes a while. After an error it is the time until the next try.
 const savePause = 10 * time.Second
+
+// maxSnapshot bounds a snapshot that is read, in bytes. 10,000 instances take some 3 MB.
+const maxSnapshot = 1 << 30
 
 // snapshotFile is where a table's snapshot is.
 type snapshotFile struct {
@@ -48,11 +48,11 @@ func Open(path string, opts Options) (*Table, error) {
 	if path == "" {
 		return t, nil
 	}
-	b, err := readRegular(path)
+	b, err := disk.ReadFile(path, maxSnapshot)
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
-	if err != nil && !errors.Is(err, errNotRegular) {
+	if err != nil && !errors.Is(err, disk.ErrUnfit) {
 		return nil, fmt.Errorf("read endpoint snapshot: %w; make it readable, or remove it to start without it", err)
 	}
 	var s snapshot
@@ -61,9 +61,9 @@ func Open(path string, opts Options) (*Table, error) {
 		s, usable, err = parseSnapshot(b)
 	}
 	if !usable {
-		broken, moveErr := moveAside(path)
+		broken, moveErr := disk.MoveAside(path)
 		if moveErr != nil {
-			return nil, fmt.Errorf("%w: %s: %w; it can't be moved aside: %w; remove it to start without it", ErrSnapshot, path, err, moveErr)
+			return nil, fmt.Errorf("%w: %s: %w; %w; remove it to start without it", ErrSnapshot, path, err, moveErr)
 		}
 		return t, fmt.Errorf("%w: %s: %w; starting without it, it is now %s", ErrSnapshot, path, err, broken)
 	}
@@ -72,49 +72,6 @@ func Open(path string, opts Options) (*Table, error) {
 		return t, fmt.Errorf("%w in part: %s: %w; starting without these services", ErrSnapshot, path, err)
 	}
 	return t, nil
-}
-
-var errNotRegular = errors.New("it is not a regular file")
-
-// readRegular is like os.ReadFile, but does not wait for the writer of a FIFO.
-func readRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, syscall.ENXIO) { // a socket, or a device that is not there
-		return nil, errNotRegular
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errNotRegular
-	}
-	return io.ReadAll(f)
-}
-
-// moveAside renames an unusable file. It replaces a file that was moved aside before, but
-// nothing else.
-func moveAside(path string) (string, error) {
-	for n := 1; ; n++ {
-		broken := path + ".broken"
-		if n > 1 {
-			broken = fmt.Sprintf("%s.broken-%d", path, n)
-		}
-		from, err := os.Lstat(path)
-		if err != nil {
-			return "", err
-		}
-		to, err := os.Lstat(broken)
-		free := errors.Is(err, fs.ErrNotExist) || err == nil && from.Mode().IsRegular() && to.Mode().IsRegular()
-		if !free && n < 100 {
-			continue
-		}
-		return broken, os.Rename(path, broken)
-	}
 }
 
 // Run writes the snapshot after observations until ctx is done. Then it writes it once
