@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -15,6 +16,9 @@ const (
 	// rampScale multiplies all weights while one of them rises, because nginx's weights
 	// are whole numbers.
 	rampScale = 10
+	// rampPatience is the maximum time by which a failing instance puts off a step of the
+	// others. Ejecting an instance takes two to three seconds.
+	rampPatience = 5 * time.Second
 
 	maxWeight = 65535
 )
@@ -63,12 +67,17 @@ type ramps struct {
 	byReload map[string]string  // the argument of SetByReload
 	known    bool               // SetByReload was called
 	services map[string]ramping // the services that can have slow starts
+	// suspects has the instances that failed their last probe, by service. Some of them are
+	// ejected already.
+	suspects map[string]map[id]bool
 }
 
 // ramping has those registered instances of a service that have ever got traffic.
 type ramping struct {
 	instances map[id]traffic
 	next      time.Time // when one of their weights rises next; zero: none will
+	at        time.Time // the weights are those of this time
+	putOff    bool      // the step of next is put off
 }
 
 // traffic says since when an instance gets traffic.
@@ -84,6 +93,61 @@ func (t *Table) SetByReload(services map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ramps.byReload, t.ramps.known = services, true
+}
+
+// NoteProbe tells the table whether an instance passed its last probe. While an instance
+// that gets traffic fails, and is not ejected yet, the steps of its service's slow starts
+// are put off: a request that waits for a connection to it fails when nginx gets another
+// list of servers, also one with other weights only.
+func (t *Table) NoteProbe(service, node, instance string, passed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := id{node, instance}
+	suspects := t.ramps.suspects[service]
+	if t.records[service] == nil || suspects[k] == !passed {
+		return
+	}
+	if passed {
+		delete(suspects, k)
+		if t.ramps.services[service].putOff {
+			notify(t.changed)
+		}
+		return
+	}
+	if suspects == nil {
+		suspects = map[id]bool{}
+		t.ramps.suspects[service] = suspects
+	}
+	suspects[k] = true
+}
+
+// isSuspect reports whether one of an entry's instances that get traffic failed its last
+// probe, and may be ejected. It forgets instances that are no longer registered.
+func (r *ramps) isSuspect(e Entry, rotation []Instance) bool {
+	suspects := r.suspects[e.Name]
+	if len(suspects) == 0 || e.Check == CheckNone {
+		return false
+	}
+	registered := make(map[id]bool, len(e.Instances))
+	for _, i := range e.Instances {
+		registered[i.key()] = true
+	}
+	maps.DeleteFunc(suspects, func(k id, _ bool) bool { return !registered[k] })
+	return slices.ContainsFunc(rotation, func(i Instance) bool {
+		_, ejected := e.Ejection(i)
+		return suspects[i.key()] && !ejected
+	})
+}
+
+// timeOfWeights returns the time whose weights an entry has now. That is now, or the time
+// of the last weights while a step is put off.
+func (r *ramps) timeOfWeights(now time.Time, e Entry, rotation []Instance) time.Time {
+	before := r.services[e.Name]
+	due := !before.next.IsZero() && !now.Before(before.next)
+	if due && now.Before(before.next.Add(rampPatience)) && r.isSuspect(e, rotation) {
+		return before.at
+	}
+	return now
 }
 
 // follow reports whether a service can have slow starts.
@@ -119,7 +183,8 @@ func (r *ramps) update(now time.Time, e Entry) []Ramp {
 	}
 	step, steps := r.steps()
 	before := r.services[e.Name].instances
-	after := ramping{instances: make(map[id]traffic, len(e.Instances))}
+	after := ramping{instances: make(map[id]traffic, len(e.Instances)), at: r.timeOfWeights(now, e, in)}
+	after.putOff = after.at.Before(now)
 	var all []Ramp
 	for _, i := range e.Instances {
 		k := i.key()
@@ -134,7 +199,7 @@ func (r *ramps) update(now time.Time, e Entry) []Ramp {
 			got.back = now
 		}
 		got.on = true
-		passed := int(now.Sub(got.back) / step)
+		passed := max(0, int(after.at.Sub(got.back)/step))
 		if e.Panicking || passed >= steps {
 			got.back = time.Time{}
 		} else if !got.back.IsZero() {
@@ -150,11 +215,16 @@ func (r *ramps) update(now time.Time, e Entry) []Ramp {
 	return all
 }
 
-// nextStep returns when the next weight rises; zero if none will.
+// nextStep returns when the next weight rises; zero if none will. A step that is put off
+// comes at the end of rampPatience, unless NoteProbe or Eject makes it come earlier.
 func (r *ramps) nextStep() time.Time {
 	var next time.Time
 	for _, s := range r.services {
-		next = earlier(next, s.next)
+		step := s.next
+		if s.putOff {
+			step = step.Add(rampPatience)
+		}
+		next = earlier(next, step)
 	}
 	return next
 }

@@ -160,3 +160,82 @@ func TestWeightsStayInBounds(t *testing.T) {
 	assert.Equal(t, "a=60000 b=12", weights(e))
 	assert.Equal(t, 20, e.Instances[1].Weight, "Consul's weight is unchanged")
 }
+
+// TestAFailingInstancePutsOffStepsOfTheOthers has a service with the instances a and c, and
+// b in slow start. c fails its probe before the second step.
+func TestAFailingInstancePutsOffStepsOfTheOthers(t *testing.T) {
+	all := []Service{service("hello", "a", "b", "c")}
+	at := func(seconds float64) time.Time { return noon.Add(time.Duration(seconds * float64(time.Second))) }
+	rising := func(t *testing.T) *Table {
+		tb := rampingTable(t, Options{SlowStart: 4 * time.Second})
+		tb.Observe(noon, all)
+		tb.Observe(noon, []Service{service("hello", "a", "b:critical", "c")})
+		assert.Equal(t, "a=10 b=2 c=10", weights(tb.Observe(noon, all)[0]))
+		tb.NoteProbe("hello", "node-c", "c", false)
+		assert.Equal(t, at(1), tb.NextDeadline())
+		return tb
+	}
+	putOff := func(t *testing.T) *Table {
+		tb := rising(t)
+		assert.Equal(t, "a=10 b=2 c=10", weights(tb.Observe(at(1), all)[0]), "the step is put off")
+		assert.Equal(t, "a=10 b=2 c=10", weights(tb.Observe(at(2.5), all)[0]), "so is the next one")
+		changed(tb)
+		return tb
+	}
+	t.Run("until it is ejected", func(t *testing.T) {
+		tb := putOff(t)
+		fail(tb, "c")
+		assert.True(t, changed(tb))
+		assert.Equal(t, "a=10 b=6", weights(tb.Observe(at(2.6), all)[0]), "one change of the list")
+		assert.Equal(t, at(3), tb.NextDeadline())
+		assert.Equal(t, "a=10 b=8", weights(tb.Observe(at(3), all)[0]))
+	})
+	t.Run("until it passes", func(t *testing.T) {
+		tb := putOff(t)
+		tb.NoteProbe("hello", "node-c", "c", true)
+		assert.True(t, changed(tb))
+		assert.Equal(t, "a=10 b=6 c=10", weights(tb.Observe(at(2.6), all)[0]))
+	})
+	t.Run("for five seconds at most", func(t *testing.T) {
+		tb := putOff(t)
+		assert.Equal(t, at(6), tb.NextDeadline())
+		assert.Equal(t, "a=10 b=2 c=10", weights(tb.Observe(at(5.9), all)[0]))
+		assert.Equal(t, "a=1 b=1 c=1", weights(tb.Observe(at(6), all)[0]), "the slow start is over")
+		assert.Zero(t, tb.NextDeadline())
+	})
+	t.Run("until it is gone", func(t *testing.T) {
+		tb := putOff(t)
+		assert.Equal(t, "a=10 b=6", weights(tb.Observe(at(2.6), []Service{service("hello", "a", "b")})[0]))
+		assert.Equal(t, "a=10 b=8 c=10", weights(tb.Observe(at(3.1), all)[0]), "its return is not put off")
+	})
+	for name, without := range map[string]func(tb *Table) []Service{
+		"not if it is ejected but kept": func(tb *Table) []Service {
+			fail(tb, "a", "c") // only one of three may be ejected
+			return all
+		},
+		"not if it gets no traffic": func(*Table) []Service {
+			return []Service{service("hello", "a", "b", "c:critical")}
+		},
+		"not if the service is not probed": func(*Table) []Service {
+			s := service("hello", "a", "b", "c")
+			s.Check = CheckNone
+			return []Service{s}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb := rising(t)
+			e := tb.Observe(at(1), without(tb))[0]
+			assert.Contains(t, weights(e), "b=4")
+		})
+	}
+}
+
+// changed reports whether Changed has fired.
+func changed(tb *Table) bool {
+	select {
+	case <-tb.Changed():
+		return true
+	default:
+		return false
+	}
+}

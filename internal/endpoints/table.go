@@ -47,7 +47,7 @@ func newTable(path string, opts Options) *Table {
 		guard:        newGuard(opts),
 		confirmation: confirmation{maxStale: opts.MaxStale},
 		ejections:    ejections{share: opts.MaxEjected, failing: map[string]map[id]failing{}},
-		ramps:        ramps{time: opts.SlowStart, services: map[string]ramping{}},
+		ramps:        ramps{time: opts.SlowStart, services: map[string]ramping{}, suspects: map[string]map[id]bool{}},
 		quarantine:   newQuarantine(),
 		file:         snapshotFile{path: path, interval: opts.MaxStale / 10},
 	}
@@ -167,6 +167,7 @@ func (t *Table) forget(service string) {
 	t.sorted = nil
 	delete(t.ejections.failing, service)
 	delete(t.ramps.services, service)
+	delete(t.ramps.suspects, service)
 	t.quarantine.forget(service)
 }
 

@@ -304,6 +304,9 @@ func (p *Prober) handle(ctx context.Context, r result) {
 		return // the target is gone, or the probe failed because Run is ending
 	}
 	needed := failuresNeeded(r.err, p.opts.Fall)
+	if !b.isHeld() && (r.err == nil || needed > 0) {
+		p.table.NoteProbe(b.service, b.node, b.id, r.err == nil)
+	}
 	switch {
 	case r.err == nil:
 		b.failures = 0

@@ -363,3 +363,45 @@ func TestProbeGoesOnWhileConsulIsAway(t *testing.T) {
 		})
 	})
 }
+
+// TestAFailingProbePutsOffStepsOfSlowStarts has one instance in slow start while the machine
+// of another one dies. No step comes between the first failed probe and the
+// ejection.
+func TestAFailingProbePutsOffStepsOfSlowStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb, err := endpoints.Open("", endpoints.Options{SlowStart: 9 * time.Second}) // a step each second
+		require.NoError(t, err)
+		tb.SetByReload(nil)
+		var dead atomic.Bool
+		ask := func(ctx context.Context, q question) error {
+			if dead.Load() && q.address == "c.hello:7777" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		all := []endpoints.Service{service("hello", "a", "b", "c")}
+		tb.Observe(time.Now(), all)
+		tb.Observe(time.Now(), []endpoints.Service{service("hello", "a", "b:critical", "c")})
+		back := time.Now()
+		tb.Observe(back, all)
+		weight := func(e endpoints.Entry) int { return e.Rotation()[1].Weight }
+		probing(t, tb, Options{InRotation: true}, ask, func() {
+			dead.Store(true)
+			var step, ejected time.Duration
+			before := 1
+			for ejected == 0 && time.Since(back) < 8*time.Second {
+				time.Sleep(10 * time.Millisecond)
+				synctest.Wait()
+				e := tb.Observe(time.Now(), all)[0]
+				if len(e.Ejections) > 0 {
+					ejected = time.Since(back)
+				} else if weight(e) != before {
+					step, before = time.Since(back), weight(e)
+				}
+			}
+			assert.Greater(t, ejected, 2*time.Second)
+			assert.Greater(t, ejected-step, time.Second, "the time between the last step and the ejection")
+		})
+	})
+}
