@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
@@ -23,13 +24,34 @@ func hold(request *http.Request) *http.Request {
 	return held
 }
 
-// A registration may arrive although its answer is lost. When the registrar then gives up,
-// the passing instance must not stay.
+// A registration whose answer is lost counts if the agent has the entry.
+func TestUnansweredRegistrationCounts(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	proxy := startProxy(t, agent)
+	proxy.loseRegistrations.Store(true)
+	r := run(t, config(t, agent, proxy.address(), "--attempts=1"))
+	r.awaitLog("the registration had no answer, but the agent has the entry")
+	r.awaitLog("msg=registered")
+	awaitStatus(t, agent, "web", api.HealthPassing)
+	// It counts later too.
+	require.NoError(t, agent.Client().Agent().ServiceDeregister("web-1"))
+	r.awaitLog(`msg="registered again"`)
+	assert.NotContains(t, r.log(), "level=WARN")
+	began := time.Now()
+	require.NoError(t, r.stop())
+	assert.Less(t, time.Since(began), lateRegistration/2, "a registration that has arrived does not come back")
+	assert.Nil(t, must(entry(agent, "web")))
+}
+
+// A registration may arrive although its answer is lost. When the registrar can't see it and
+// gives up, the passing instance must not stay.
 func TestUnansweredRegistrationIsDeregistered(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
 	proxy := startProxy(t, agent)
 	proxy.loseRegistrations.Store(true)
+	proxy.hideRegistrations.Store(true)
 	r := run(t, config(t, agent, proxy.address(), "--attempts=2", "--attempt-delay=10ms"))
 	consultest.Eventually(t, patience, func() (bool, string) {
 		return proxy.registrations.Load() == 2, "not tried twice yet"
@@ -50,6 +72,7 @@ func TestUnansweredRegistrationIsDrained(t *testing.T) {
 	agent := consultest.Start(t)
 	proxy := startProxy(t, agent)
 	proxy.loseRegistrations.Store(true)
+	proxy.hideRegistrations.Store(true)
 	r := run(t, config(t, agent, proxy.address(), "--attempts=1000", "--attempt-delay=1h", "--drain=1h"))
 	awaitStatus(t, agent, "web", api.HealthPassing)
 	consultest.Eventually(t, patience, func() (bool, string) {

@@ -20,6 +20,9 @@ type proxy struct {
 	// loseRegistrations closes the connection after the agent has carried out a
 	// registration.
 	loseRegistrations atomic.Bool
+	// hideRegistrations makes the next request for the entry fail after a lost registration.
+	hideRegistrations atomic.Bool
+	hidden            atomic.Bool // the next request for the entry fails
 	// holdRegistrations closes the connection at once, and sends the registration to the
 	// agent when held is closed.
 	holdRegistrations atomic.Bool
@@ -41,6 +44,10 @@ func startProxy(t *testing.T, agent *consultest.Server) *proxy {
 		if strings.HasPrefix(request.URL.Path, "/v1/agent/service/deregister") && p.cutDeregistrations.Add(-1) >= 0 {
 			panic(http.ErrAbortHandler)
 		}
+		if request.Method == http.MethodGet && strings.HasPrefix(request.URL.Path, "/v1/agent/service/") && p.hidden.Swap(false) {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
 		if !strings.HasPrefix(request.URL.Path, "/v1/agent/service/register") {
 			forward.ServeHTTP(w, request)
 			return
@@ -49,6 +56,7 @@ func startProxy(t *testing.T, agent *consultest.Server) *proxy {
 		switch {
 		case p.loseRegistrations.Load():
 			forward.ServeHTTP(httptest.NewRecorder(), request)
+			p.hidden.Store(p.hideRegistrations.Load())
 			panic(http.ErrAbortHandler) // closes the connection without an answer
 		case p.holdRegistrations.Load():
 			held := hold(request)

@@ -199,8 +199,7 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 	sent := time.Now()
 	err = r.agent.register(ctx, entry)
 	if err != nil && !neverArrived(err) {
-		// The agent may have carried out the request, and only its answer got lost.
-		r.mayBeKnown, r.unanswered = true, sent
+		err = r.withoutAnswer(ctx, entry, sent, err)
 	}
 	if err != nil {
 		return entry, err
@@ -223,6 +222,22 @@ func (r *Registrar) register(ctx context.Context, ready bool) (registration, err
 		r.logger.Info("cleared the maintenance that a former registrar had left behind")
 	}
 	return entry, nil
+}
+
+// withoutAnswer is called after a registration that had no answer, with its error: the agent may
+// have carried it out nevertheless. It returns nil if the agent has the entry.
+func (r *Registrar) withoutAnswer(ctx context.Context, entry registration, sent time.Time, err error) error {
+	earlier := r.unanswered
+	r.mayBeKnown, r.unanswered = true, sent
+	found, findErr := r.agent.find(ctx, r.cfg.ID)
+	if findErr != nil || found.difference(entry) != "" {
+		return err
+	}
+	if earlier.IsZero() { // otherwise the entry may be that of an earlier one, and this one still come
+		r.unanswered = time.Time{}
+	}
+	r.logger.Info("the registration had no answer, but the agent has the entry", "error", err)
+	return nil
 }
 
 // stay compares the agent's entry with the wanted one until ctx is done or the entry belongs
