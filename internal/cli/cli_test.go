@@ -323,6 +323,14 @@ func frozen(d *fakeDaemon) {
 	d.status.Pending = &controller.PendingChange{Since: before(6 * time.Minute), Change: "hello_server +2", Reason: "generation 41 is pinned"}
 }
 
+func TestStatusOfAPinWithoutADate(t *testing.T) {
+	d := newFakeDaemon()
+	frozen(d)
+	d.status.Frozen.Since = time.Time{}
+	got := command(t.Context(), Terminal{}, []string{"LBCTL_RUN_DIR=" + d.start(t)}, "status")
+	assert.Contains(t, got.out, "\nPinned       generation 41; 'lbctl resume' follows Consul again\n")
+}
+
 func down(d *fakeDaemon) {
 	d.serving = errors.New("nginx is not running: nobody listens at its socket")
 	d.status.State = controller.Down

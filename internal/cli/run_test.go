@@ -261,7 +261,13 @@ func TestRunBeforeNginx(t *testing.T) {
 // Nobody says how many workers nginx has: the log and status tell why they are few.
 func TestLogFormat(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
-	binary, stateDir := nginxtest.Binaries(t)[0], nginxtest.Dir(t)
+	for _, binary := range nginxtest.Binaries(t) {
+		t.Run(binary.Version, func(t *testing.T) { testLogFormat(t, binary) })
+	}
+}
+
+func testLogFormat(t *testing.T, binary nginxtest.Binary) {
+	stateDir := nginxtest.Dir(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	log := new(screen)
 	codes := make(chan int, 1)
@@ -271,7 +277,8 @@ func TestLogFormat(t *testing.T) {
 	}()
 	require.Eventually(t, seen(log, `"msg":"lbctl starts"`), patience, often)
 	_, fewWorkers := render.DefaultWorkers(binary.Version)
-	assert.Contains(t, log.String(), fmt.Sprintf(`"few_workers":%q`, fewWorkers))
+	assert.Equal(t, fewWorkers != "", strings.Contains(log.String(), fmt.Sprintf(`"few_workers":%q`, fewWorkers)))
+	assert.NotContains(t, log.String(), `:""`, "no attribute is empty")
 	require.Eventually(t, func() bool {
 		var status controller.Status
 		got := command(t.Context(), Terminal{}, nil, "status", "-o", "json", "--state-dir", stateDir)

@@ -298,7 +298,8 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 		row("Pending", pendingText(pending, now))
 	}
 	if frozen := status.Frozen; frozen != nil {
-		row("Pinned", fmt.Sprintf("generation %d %s; 'lbctl resume' follows Consul again", frozen.Generation, since(frozen.Since, now)))
+		pinned := strings.TrimSpace(fmt.Sprintf("generation %d %s", frozen.Generation, since(frozen.Since, now)))
+		row("Pinned", pinned+"; 'lbctl resume' follows Consul again")
 	}
 	row("Last change", applyText(status.LastApply, now))
 	row("lbctl", fmt.Sprintf("%s, up %s", status.Version, since(status.Started, now)))

@@ -379,6 +379,20 @@ func TestARollbackSurvivesACrash(t *testing.T) {
 	})
 }
 
+// A pin that somebody else wrote may have no date.
+func TestAPinWithoutADate(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.say("a")
+		r.wait(time.Minute)
+		r.end()
+		require.NoError(t, os.WriteFile(filepath.Join(r.dir, "frozen.json"), []byte(`{"generation": 1}`), 0o644))
+		r.source = newFakeSource()
+		r.run()
+		r.wait(10 * time.Second)
+		assert.Equal(t, "nginx serves generation 1, pinned by a rollback; 'lbctl resume' follows Consul again", r.status().Summary)
+	})
+}
+
 func TestAPinnedGenerationThatIsGone(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")

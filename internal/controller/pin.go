@@ -18,7 +18,7 @@ import (
 // until resume.
 type Pin struct {
 	Generation int       `json:"generation"`
-	Since      time.Time `json:"since"`
+	Since      time.Time `json:"since,omitzero"` // zero: unknown, somebody else wrote the file
 }
 
 func (o Options) pinPath() string { return filepath.Join(o.StateDir, "frozen.json") }

@@ -372,7 +372,11 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 		if v.pending != nil {
 			waits = "; a change waits (" + v.pending.Change + ")"
 		}
-		return Frozen, fmt.Sprintf("%s, pinned by a rollback at %s%s; 'lbctl resume' follows Consul again", serves, clock(v.pin.Since, now), waits)
+		at := ""
+		if !v.pin.Since.IsZero() {
+			at = " at " + clock(v.pin.Since, now)
+		}
+		return Frozen, fmt.Sprintf("%s, pinned by a rollback%s%s; 'lbctl resume' follows Consul again", serves, at, waits)
 	case v.failure != nil:
 		return Degraded, fmt.Sprintf("%s, not the newest: %s", since, oneLine(v.failure.err))
 	case v.drifted != nil:

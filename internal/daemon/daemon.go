@@ -102,9 +102,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	cfg.Logger.Info("lbctl starts", "version", cfg.Version, "nginx", p.server.Build().Version,
-		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin),
-		"endpoints_by_reload", p.byReload, "few_workers", p.fewWorkers)
+	cfg.Logger.Info("lbctl starts", append([]any{"version", cfg.Version, "nginx", p.server.Build().Version,
+		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin)}, p.limits()...)...)
 	if p.sharedUser {
 		cfg.Logger.Info("nginx's workers run as lbctl's own user, so an attacker who takes over a worker can control lbctl; run lbctl and nginx as root to give the workers their own user")
 	}
@@ -130,6 +129,17 @@ type parts struct {
 	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
 	sharedUser bool   // nginx's workers run as lbctl's user
+}
+
+// limits returns what nginx can't do and why, for the log.
+func (p *parts) limits() (attributes []any) {
+	if p.byReload != "" {
+		attributes = append(attributes, "endpoints_by_reload", p.byReload)
+	}
+	if p.fewWorkers != "" {
+		attributes = append(attributes, "few_workers", p.fewWorkers)
+	}
+	return attributes
 }
 
 func newParts(cfg Config) (*parts, error) {
