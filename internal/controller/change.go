@@ -15,7 +15,8 @@ const changesListed = 4
 const noChange = "nginx's configuration"
 
 // changes describes the differences between two lists of entries that affect traffic:
-// "hello_server +4, api -1, new service web +2". Both lists are sorted by name.
+// "hello_server +4, api -1, new service web +2". Weights of slow starts don't count. Both
+// lists are sorted by name.
 func changes(before, after []endpoints.Entry) string {
 	var words []string
 	for len(before) > 0 || len(after) > 0 {
@@ -48,7 +49,7 @@ func changeOf(old, now *endpoints.Entry) string {
 	had, has := old != nil && old.Served(), now != nil && now.Served()
 	switch {
 	case had && has:
-		parts := instances(old.Usable(), now.Usable())
+		parts := instances(fullWeights(old), fullWeights(now))
 		switch {
 		case !old.SameRouting(now.Spec):
 			parts = append(parts, "routes")
@@ -60,9 +61,9 @@ func changeOf(old, now *endpoints.Entry) string {
 		}
 		return strings.Join(append([]string{now.Name}, parts...), " ")
 	case has:
-		return strings.Join(append([]string{"new service " + now.Name}, instances(nil, now.Usable())...), " ")
+		return strings.Join(append([]string{"new service " + now.Name}, instances(nil, fullWeights(now))...), " ")
 	case had:
-		return strings.Join(append([]string{"service " + old.Name + " gone"}, instances(old.Usable(), nil)...), " ")
+		return strings.Join(append([]string{"service " + old.Name + " gone"}, instances(fullWeights(old), nil)...), " ")
 	default:
 		return ""
 	}

@@ -71,12 +71,6 @@ type asked struct {
 	older olderNames // of a generation that is not known
 }
 
-// moving describes new servers that nginx has yet to fetch.
-type moving struct {
-	since  time.Time
-	before []endpoints.Entry // what nginx served; nil: not known
-}
-
 // askedBy returns the upstreams of a generation for which nginx asks for servers.
 func askedBy(g nginx.Generation, files map[string][]byte) asked {
 	a := asked{upstreams: map[string]bool{}, known: g.Upstreams != nil}
@@ -158,15 +152,6 @@ func (d *delivery) setServers(cfg *render.Configuration) bool {
 	return true
 }
 
-// move records that nginx has yet to fetch new servers. before has the entries that nginx
-// served until then.
-func (d *delivery) move(since time.Time, before []endpoints.Entry) {
-	if d.moving == nil {
-		d.moving = &moving{since: since, before: before}
-	}
-	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
-}
-
 // asks reports whether nginx asks for the servers of a service, and gets an answer.
 func (d *delivery) asks(s endpoints.Service) bool {
 	upstream := render.UpstreamName(s.Protocol, s.Name)
@@ -246,11 +231,12 @@ func (d *delivery) restarted(master nginx.Process, after time.Time) {
 
 // setServers gives endpoints the latest servers, without a new generation.
 func (l *loop) setServers() {
+	answers, before := l.delivery.answers, l.entries
 	if l.latest == nil || !l.delivery.setServers(l.latest) {
 		return
 	}
-	l.delivery.move(time.Now(), l.entries)
 	l.entries = l.delivery.withServers(l.entries, l.latest)
+	l.delivery.move(time.Now(), before, changedUpstreams(answers, l.delivery.answers, slowUpstreams(before, l.entries)))
 	l.writeBootstrapLater()
 }
 
@@ -300,15 +286,19 @@ func (l *loop) checkFetched(now time.Time) {
 		d.nextFetchCheck = now.Add(fetchCheckEvery)
 		return
 	}
-	if m := d.moving; m != nil {
-		if unfetched := unfetched(d.endpoints, d.asked.upstreams); len(unfetched) > 0 {
+	if d.moving != nil {
+		unfetched := unfetched(d.endpoints, d.asked.upstreams)
+		if m := d.moving; !m.onlySteps() && !m.waits(unfetched) {
+			d.moving = &moving{since: now, upstreams: map[string]bool{}}
+			if change := changes(m.before, l.entries); m.before != nil && change != noChange {
+				l.record(Event{Kind: Moved, Generation: l.current.Number, Change: change}, m.since)
+			}
+		}
+		if len(unfetched) > 0 {
 			d.nextFetchCheck = now.Add(fetchCheckEvery)
 			l.reloadSilent(now, unfetched)
 		} else {
 			d.moving, d.reloaded = nil, false
-			if change := changes(m.before, l.entries); m.before != nil && change != noChange {
-				l.record(Event{Kind: Moved, Generation: l.current.Number, Change: change}, m.since)
-			}
 		}
 	}
 	droppable, later := d.droppable(now)

@@ -439,7 +439,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 	d.asked, d.coming = askedBy(g, l.files), asked{}
 	if len(d.asked.upstreams) > 0 && d.answers != nil { // nginx fetches the servers of all upstreams after a reload
 		d.moving = nil
-		d.move(l.since, entries)
+		d.move(l.since, entries, nil)
 	}
 	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
 	l.setServers()

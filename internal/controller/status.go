@@ -185,9 +185,9 @@ func (l *loop) pendingChange() *PendingChange {
 const instancesChange = "the lists of instances"
 
 // change returns the servers that nginx has yet to fetch or use as a pending change, nil
-// for none.
+// for none. Weights of slow starts are no pending change.
 func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *PendingChange {
-	if d.moving == nil {
+	if d.moving == nil || d.moving.onlySteps() {
 		outdated := d.outdated()
 		if len(outdated) == 0 {
 			return nil

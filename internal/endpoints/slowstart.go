@@ -43,6 +43,14 @@ func (e Entry) Ramp(i Instance) (Ramp, bool) {
 	return e.Ramps[n], true
 }
 
+// WithoutSlowStart returns the entry with the full weights of its instances.
+func (e Entry) WithoutSlowStart() Entry {
+	if len(e.Ramps) > 0 {
+		e.Ramps, e.rotation = nil, nil
+	}
+	return e
+}
+
 // weigh sets the weights of instances during a slow start.
 func (e Entry) weigh(in []Instance) {
 	if len(e.Ramps) == 0 {
