@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -42,6 +43,20 @@ func refuseForbidden(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
+// connect opens a connection within half of the time that is left. With the default timeout
+// that is as long as nginx waits for a connection, so what nginx can't reach fails here too.
+func connect(ctx context.Context, address string) (net.Conn, error) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+	until := time.Now().Add(time.Until(deadline) / 2)
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	return conn, unlessLate(err, until)
+}
+
 // checkHeld is the check of a held instance: a server must answer in the protocol of its
 // service.
 const checkHeld endpoints.Check = "protocol"
@@ -52,7 +67,7 @@ func ask(ctx context.Context, q question) error {
 	if q.check == checkHeld {
 		return askProtocol(ctx, q.protocol, q.address)
 	}
-	conn, err := dialer.DialContext(ctx, "tcp", q.address)
+	conn, err := connect(ctx, q.address)
 	if err != nil {
 		return err
 	}

@@ -37,8 +37,9 @@ type Options struct {
 	// InRotation says whether instances in rotation are probed, by their service's Check.
 	// Held ones are always probed.
 	InRotation bool
-	// Interval is the time between two probes of an instance. Timeout is how long an answer
-	// may take.
+	// Interval is the time between two probes of an instance; after a timeout the next one
+	// follows at once. Timeout is how long an answer may take. A connection must be open
+	// within half of it.
 	Interval, Timeout time.Duration
 	// Fall is the number of failed probes in a row that ejects or releases an instance;
 	// Rise is the number of passed probes in a row that readmits it.
@@ -247,9 +248,10 @@ func (p *Prober) askDue(ctx context.Context, now time.Time) {
 		}
 		p.busy++
 		p.asking.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, p.opts.Timeout)
+			deadline := time.Now().Add(p.opts.Timeout)
+			ctx, cancel := context.WithDeadline(ctx, deadline)
 			defer cancel()
-			p.results <- result{b, now, p.askRecovering(ctx, b.question)}
+			p.results <- result{b, now, unlessLate(p.askRecovering(ctx, b.question), deadline)}
 		})
 	}
 }
@@ -307,6 +309,7 @@ func (p *Prober) handle(ctx context.Context, r result) {
 	if !b.isHeld() && (r.err == nil || needed > 0) {
 		p.table.NoteProbe(b.service, b.node, b.id, r.err == nil)
 	}
+	pause := p.opts.Interval
 	switch {
 	case r.err == nil:
 		b.failures = 0
@@ -316,6 +319,9 @@ func (p *Prober) handle(ctx context.Context, r result) {
 	case needed > 0:
 		b.successes = 0
 		if b.failures++; b.failures < needed {
+			if isTimeout(r.err) && needed == p.opts.Fall {
+				pause = 0 // requests wait for it meanwhile, so it is asked again at once
+			}
 			break
 		}
 		if b.isHeld() {
@@ -327,8 +333,8 @@ func (p *Prober) handle(ctx context.Context, r result) {
 			Node: b.node, ID: b.id, By: endpoints.ByProbe, Reason: reason(r.err), Since: r.asked,
 		})
 	}
-	b.due = r.asked.Add(p.opts.Interval)
-	if !b.isHeld() {
+	b.due = r.asked.Add(pause)
+	if pause > 0 && !b.isHeld() {
 		b.due = b.due.Add(rand.N(p.opts.Interval/5) - p.opts.Interval/10)
 	}
 	heap.Push(p.queueOf(b), b)

@@ -18,7 +18,7 @@ import (
 // askProtocol returns nil if the server at address answers in the protocol. An open port alone
 // proves little: a transparent proxy accepts connections for addresses that no machine has.
 func askProtocol(ctx context.Context, protocol endpoints.Protocol, address string) error {
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	conn, err := connect(ctx, address)
 	if err != nil {
 		return err
 	}
