@@ -94,6 +94,8 @@ func changeText(event controller.Event) string {
 		return event.Change
 	case event.Change == "":
 		return event.Reason
+	case event.Kind == controller.Ejected:
+		return fmt.Sprintf("%s (%s)", event.Change, event.Reason)
 	default:
 		return fmt.Sprintf("%s (%s)", event.Reason, event.Change)
 	}
@@ -124,6 +126,10 @@ func kindText(kind controller.Kind) (string, style) {
 		return "rollback", yellow
 	case controller.Resumed:
 		return "resumed", yellow
+	case controller.Ejected:
+		return "ejected", yellow
+	case controller.Readmitted:
+		return "readmitted", green
 	case controller.Reread:
 		return "read again", plain
 	default:

@@ -29,10 +29,12 @@ const (
 	Failed               Kind = "failed"      // any other failure, such as of the disk, or a timeout
 	NginxDown            Kind = "nginx_down"
 	NginxUp              Kind = "nginx_up"
-	Drift                Kind = "drift"    // something other than lbctl changed nginx's files or what it serves
-	RolledBackByOperator Kind = "rollback" // an operator's rollback
-	Resumed              Kind = "resume"   // an operator's resume
-	Reread               Kind = "reread"   // lbctl read files again after SIGHUP, see Controller.Reread
+	Drift                Kind = "drift"      // something other than lbctl changed nginx's files or what it serves
+	RolledBackByOperator Kind = "rollback"   // an operator's rollback
+	Resumed              Kind = "resume"     // an operator's resume
+	Reread               Kind = "reread"     // lbctl read files again after SIGHUP, see Controller.Reread
+	Ejected              Kind = "ejected"    // lbctl can't reach instances, and takes them out of rotation
+	Readmitted           Kind = "readmitted" // lbctl reaches ejected instances again
 )
 
 // kindOf returns the kind of event that the error of an apply is in the history.

@@ -282,6 +282,11 @@ func (l *loop) update(cfg render.Configuration) {
 		}
 		l.settle.change(now)
 	}
+	var before []endpoints.Entry
+	if l.latest != nil {
+		before = l.latest.Entries
+	}
+	l.recordEjections(now, before, cfg.Entries)
 	l.latest = &cfg
 	if cfg.Hash == l.current.Hash {
 		l.delivery.asked = askedIn(&cfg) // a generation of an older lbctl may lack its upstreams

@@ -1,0 +1,85 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"lbctl/internal/endpoints"
+)
+
+// recordEjections adds the ejections and readmissions between two lists of entries to the
+// history, one event for each service and kind. The table has logged them already. Both
+// lists are sorted by name.
+func (l *loop) recordEjections(now time.Time, before, after []endpoints.Entry) {
+	for n := range after {
+		e := &after[n]
+		for len(before) > 0 && before[0].Name < e.Name {
+			before = before[1:]
+		}
+		var old []endpoints.Ejection
+		if len(before) > 0 && before[0].Name == e.Name {
+			old = before[0].Ejections
+		}
+		if slices.Equal(old, e.Ejections) {
+			continue
+		}
+		l.addEjections(now, Ejected, e.Name, missingIn(old, e.Ejections))
+		back := slices.DeleteFunc(missingIn(e.Ejections, old), func(x endpoints.Ejection) bool { return !inRotation(e, x) })
+		for n := range back {
+			back[n].Reason = ""
+		}
+		l.addEjections(now, Readmitted, e.Name, back)
+	}
+}
+
+// missingIn returns those of all whose instances are not among known.
+func missingIn(known, all []endpoints.Ejection) []endpoints.Ejection {
+	var missing []endpoints.Ejection
+	for _, x := range all {
+		if !slices.ContainsFunc(known, func(y endpoints.Ejection) bool { return x.Node == y.Node && x.ID == y.ID }) {
+			missing = append(missing, x)
+		}
+	}
+	return missing
+}
+
+// inRotation reports whether Consul has an ejection's instance in rotation.
+func inRotation(e *endpoints.Entry, x endpoints.Ejection) bool {
+	return slices.ContainsFunc(e.Instances, func(i endpoints.Instance) bool {
+		return i.Node == x.Node && i.ID == x.ID && i.InRotation()
+	})
+}
+
+// addEjections adds one event for ejections of a service; none if there are none.
+func (l *loop) addEjections(now time.Time, kind Kind, service string, ejections []endpoints.Ejection) {
+	if len(ejections) == 0 {
+		return
+	}
+	var instances, reasons []string
+	kept := 0
+	for _, x := range ejections {
+		instances = append(instances, fmt.Sprintf("%s on %s", x.ID, x.Node))
+		if x.Reason != "" && !slices.Contains(reasons, x.Reason) {
+			reasons = append(reasons, x.Reason)
+		}
+		if x.Kept {
+			kept++
+		}
+	}
+	if more := len(instances) - changesListed; more > 0 {
+		instances = append(instances[:changesListed], plural(more, "instance")+" more")
+		reasons = reasons[:min(len(reasons), changesListed)]
+	}
+	if kept > 0 && kind == Ejected {
+		reasons = append(reasons, "kept in rotation, because too few others are left: "+plural(kept, "instance"))
+	}
+	l.history.add(Event{
+		Time:       now,
+		Kind:       kind,
+		Generation: l.current.Number,
+		Change:     service + ": " + strings.Join(instances, ", "),
+		Reason:     strings.Join(reasons, "; "),
+	})
+}
