@@ -124,7 +124,7 @@ func TestHostileInstance(t *testing.T) {
 		got := r.lbctl(line...)
 		assert.Equal(t, printable.Lines(got.out), got.out, line)
 	}
-	assert.Contains(t, r.lbctl("services", "web").out, `evil\x1b]52;c;aGk=\a\u202e\u200b\U000e0041; 9 9 9 `)
+	assert.Contains(t, r.lbctl("services", "web").out, `evil\x1b]52;c;aGk=\a\u202e\u200b\U000e0041\n9 9 9 `)
 	log := r.log.String()
 	assert.Equal(t, printable.Lines(log), log)
 

@@ -79,7 +79,7 @@ func (c *credentials) note(err error) {
 		c.problem = Problem{}
 		return
 	}
-	if message := "the credentials for Consul can't be used: " + err.Error() + "; the former ones are used"; message != c.problem.Message {
+	if message := "they can't be used: " + err.Error() + "; the former ones are used"; message != c.problem.Message {
 		c.logger.Warn("credentials for Consul can't be used", "error", err)
 		c.problem = Problem{Credentials: true, Message: message, Since: time.Now()}
 	}

@@ -54,15 +54,15 @@ const (
 
 // Instance is one server of a service, as registered in Consul.
 type Instance struct {
-	ID      string `json:"id"` // Consul's service id, unique on its node
-	Node    string `json:"node"`
+	ID      string `json:"id" printable:"name"` // Consul's service id, unique on its node
+	Node    string `json:"node" printable:"name"`
 	Address string `json:"address"` // IP address or host name
 	Port    int    `json:"port"`
 	// Weight is its share of the traffic, 0 to 65535: Consul's weight for its status. With
 	// 0 it gets traffic only when no instance with a weight can serve.
 	Weight  int    `json:"weight"`
 	Status  Status `json:"status"`
-	Version string `json:"version,omitempty"` // lb-version
+	Version string `json:"version,omitempty" printable:"name"` // lb-version
 	// MaxConns is how many connections nginx may have to it at a time, from lb-max-conns;
 	// 0 means no limit.
 	MaxConns int `json:"max_conns,omitempty"`

@@ -17,12 +17,16 @@ import (
 // Line returns s as one printable line. It replaces control characters, characters that are not
 // seen or change the direction of text, and bytes that are not UTF-8 by their escapes in a Go
 // string, as %q does: \a, \x1b, \u202e, \U000e0041, \xff. It joins lines with "; ".
-func Line(s string) string { return escape(s, false) }
+func Line(s string) string { return escape(s, "; ", `\t`) }
+
+// Name is Line for a name, in which a line break is no separator: it is \n, as %q has it.
+func Name(s string) string { return escape(s, `\n`, `\t`) }
 
 // Lines is Line for text of several lines: it keeps newlines and tabs.
-func Lines(s string) string { return escape(s, true) }
+func Lines(s string) string { return escape(s, "\n", "\t") }
 
-func escape(s string, lines bool) string {
+// escape writes newline and tab for these characters.
+func escape(s, newline, tab string) string {
 	if clean(s) {
 		return s
 	}
@@ -32,10 +36,10 @@ func escape(s string, lines bool) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&out, `\x%02x`, s[i])
-		case lines && (r == '\n' || r == '\t'):
-			out.WriteRune(r)
 		case r == '\n':
-			out.WriteString("; ")
+			out.WriteString(newline)
+		case r == '\t':
+			out.WriteString(tab)
 		case !unsafeRune(r):
 			out.WriteRune(r)
 		default:
@@ -60,7 +64,7 @@ func unsafeRune(r rune) bool {
 }
 
 // Fields applies Line to every string in the value that v points to, in all its structs, slices
-// and maps.
+// and maps. It applies Name to fields with the tag `printable:"name"`.
 func Fields(v any) { fields(reflect.ValueOf(v), Line) }
 
 // FieldsOfLines is Fields with Lines.
@@ -78,6 +82,10 @@ func fields(v reflect.Value, safe func(string) string) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
+			if v.Type().Field(i).Tag.Get("printable") == "name" {
+				fields(v.Field(i), Name)
+				continue
+			}
 			fields(v.Field(i), safe)
 		}
 	case reflect.Slice, reflect.Array:

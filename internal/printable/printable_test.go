@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,9 +41,8 @@ func TestLine(t *testing.T) {
 	for text, want := range unsafe {
 		assert.Equal(t, want, Line(text))
 		assert.Equal(t, want, Line(want), "printable text does not change")
-		if text != "one\ntwo" {
-			assert.Equal(t, `"`+want+`"`, Line(fmt.Sprintf("%q", text)), "a quoted name has the same escapes")
-		}
+		assert.Equal(t, `"`+Name(text)+`"`, Line(fmt.Sprintf("%q", text)), "a quoted name has the same escapes")
+		assert.Equal(t, want, strings.ReplaceAll(Name(text), `\n`, "; "))
 	}
 	for _, text := range []string{"", "web-1", `a "b" \x`, "größer", "負荷分散", "부하", "👩", "e\u0301", "\ufffd"} {
 		assert.Equal(t, text, Line(text))
@@ -56,6 +56,7 @@ func TestLines(t *testing.T) {
 type named string
 
 type everything struct {
+	ID      string `printable:"name"`
 	Text    string
 	Named   named
 	List    []string
@@ -71,14 +72,14 @@ func TestFields(t *testing.T) {
 	const bad, good = "a\x1bb\nc", `a\x1bb; c`
 	at, other := time.Now(), bad
 	v := everything{
-		Text: bad, Named: bad, List: []string{"x", bad}, Pointer: &other,
+		ID: bad, Text: bad, Named: bad, List: []string{"x", bad}, Pointer: &other,
 		Map: map[string]named{bad: bad}, At: at, Number: 7,
 	}
 	v.Inner.Lists = [][]string{{bad}}
 	Fields(&v)
 	want := good
 	assert.Equal(t, everything{
-		Text: good, Named: good, List: []string{"x", good}, Pointer: &want,
+		ID: `a\x1bb\nc`, Text: good, Named: good, List: []string{"x", good}, Pointer: &want,
 		Map: map[string]named{good: good}, At: at, Number: 7,
 		Inner: struct{ Lists [][]string }{[][]string{{good}}},
 	}, v)

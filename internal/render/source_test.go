@@ -318,7 +318,7 @@ func TestNamedPipesAreRefused(t *testing.T) {
 	const pipe = "it is a named pipe, want a regular file"
 	require.NoError(t, os.Remove(token))
 	require.NoError(t, syscall.Mkfifo(token, 0o600))
-	r.awaitProblem(CredentialsSubject, "the credentials for Consul can't be used: "+token+" is unfit: "+pipe+"; the former ones are used")
+	r.awaitProblem(CredentialsSubject, "they can't be used: "+token+" is unfit: "+pipe+"; the former ones are used")
 	template := filepath.Join(dir, "http.d", "pipe.conf.ctmpl")
 	require.NoError(t, os.MkdirAll(filepath.Dir(template), 0o755))
 	require.NoError(t, syscall.Mkfifo(template, 0o600))
