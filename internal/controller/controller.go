@@ -126,7 +126,8 @@ type Controller struct {
 	commands chan func(*loop)
 	ended    chan struct{}
 	history  *history
-	storePin func(*Pin) error // writePin
+	restored []endpoints.Entry // of the source's snapshot
+	storePin func(*Pin) error  // writePin
 
 	mu   sync.Mutex
 	view view
@@ -138,7 +139,8 @@ const (
 	askTimeout   = 2 * time.Second
 )
 
-// New makes a controller; nothing happens before Run.
+// New makes a controller; nothing happens before Run. Call it before the source runs: the
+// entries that the source has then are those that nginx got from an earlier lbctl.
 func New(opts Options, source Source, server Server) *Controller {
 	defaults := DefaultOptions()
 	opts.SettleMin = cmp.Or(opts.SettleMin, defaults.SettleMin)
@@ -158,6 +160,7 @@ func New(opts Options, source Source, server Server) *Controller {
 		commands: make(chan func(*loop)),
 		ended:    make(chan struct{}),
 		history:  newHistory(opts.historyPath()),
+		restored: source.Status().Entries,
 		storePin: func(f *Pin) error { return writePin(opts.pinPath(), f) },
 	}
 }

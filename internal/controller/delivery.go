@@ -194,12 +194,20 @@ func (d *delivery) withServers(current []endpoints.Entry, cfg *render.Configurat
 // After a restart or a rollback the entries of the generation are unknown, and its numbers
 // are from the time when it was made; nginx has these servers.
 func (l *loop) latestAsked() []endpoints.Entry {
-	if l.latest == nil || l.delivery.endpoints == nil {
+	if l.latest == nil {
+		return nil
+	}
+	return l.delivery.askedOf(l.latest.Entries)
+}
+
+// askedOf returns the entries of the services whose servers nginx asks for.
+func (d *delivery) askedOf(entries []endpoints.Entry) []endpoints.Entry {
+	if d.endpoints == nil {
 		return nil
 	}
 	var asked []endpoints.Entry
-	for _, e := range l.latest.Entries {
-		if l.delivery.asks(e.Service) {
+	for _, e := range entries {
+		if d.asks(e.Service) {
 			asked = append(asked, e)
 		}
 	}
@@ -236,7 +244,18 @@ func (l *loop) setServers() {
 		return
 	}
 	l.entries = l.delivery.withServers(l.entries, l.latest)
-	l.delivery.move(time.Now(), before, changedUpstreams(answers, l.delivery.answers, slowUpstreams(before, l.entries)))
+	after, partial := l.entries, false
+	if before == nil && len(l.delivered) > 0 {
+		before, after, partial = l.delivery.askedOf(l.delivered), l.latestAsked(), true
+	}
+	l.delivered = l.latest.Entries
+	l.delivery.move(moving{
+		since: time.Now(), before: before, partial: partial,
+		upstreams: changedUpstreams(answers, l.delivery.answers, slowUpstreams(before, after)),
+	})
+	if m := l.delivery.moving; m.partial {
+		m.after = l.latestAsked()
+	}
 	l.writeBootstrapLater()
 }
 
@@ -290,7 +309,7 @@ func (l *loop) checkFetched(now time.Time) {
 		unfetched := unfetched(d.endpoints, d.asked.upstreams)
 		if m := d.moving; !m.onlySteps() && !m.waits(unfetched) {
 			d.moving = &moving{since: now, upstreams: map[string]bool{}}
-			if change := changes(m.before, l.entries); m.before != nil && change != noChange {
+			if change := changes(m.before, l.movedTo(m)); m.before != nil && change != noChange {
 				l.record(Event{Kind: Moved, Generation: l.current.Number, Change: change}, m.since)
 			}
 		}

@@ -311,6 +311,7 @@ type rig struct {
 	log    bytes.Buffer
 	end    func()
 	adjust func(*Controller) // before it runs; may be nil
+	hash   string            // of the configurations of instancesOf; default "same"
 }
 
 // bubble runs test with a running controller.

@@ -24,10 +24,13 @@ type loop struct {
 	show     func(view)       // passes the state to Status
 	ctx      context.Context  // Run's
 
-	current   nginx.Generation
-	since     time.Time         // when nginx began to serve current
-	files     map[string][]byte // the right content of current's files; nil: not known
-	entries   []endpoints.Entry // the entries that current was made from; nil: not known
+	current nginx.Generation
+	since   time.Time         // when nginx began to serve current
+	files   map[string][]byte // the right content of current's files; nil: not known
+	entries []endpoints.Entry // the entries that current was made from; nil: not known
+	// delivered has the entries whose servers endpoints got last. At first they are those
+	// of the snapshot, which an earlier lbctl delivered; nil: there is none.
+	delivered []endpoints.Entry
 	summaries summaryCache
 	latest    *render.Configuration // the newest from the source; nil: none yet
 	pin       *Pin
@@ -94,21 +97,22 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		return nil, err
 	}
 	l := &loop{
-		opts:     c.opts,
-		source:   c.source,
-		server:   c.server,
-		history:  c.history,
-		commands: c.commands,
-		storePin: c.storePin,
-		show:     c.setView,
-		ctx:      ctx,
-		pin:      pin,
-		delivery: newDelivery(c.opts.Endpoints, c.opts.Marks),
-		settle:   settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
-		governor: governor{max: c.opts.PauseMax},
-		job:      job{results: make(chan func(), 1)},
-		checks:   checks{results: make(chan func(), 1)},
-		counts:   counts{results: make(chan int, 1)},
+		opts:      c.opts,
+		source:    c.source,
+		server:    c.server,
+		history:   c.history,
+		commands:  c.commands,
+		storePin:  c.storePin,
+		show:      c.setView,
+		ctx:       ctx,
+		pin:       pin,
+		delivered: c.restored,
+		delivery:  newDelivery(c.opts.Endpoints, c.opts.Marks),
+		settle:    settle{min: c.opts.SettleMin, max: c.opts.SettleMax},
+		governor:  governor{max: c.opts.PauseMax},
+		job:       job{results: make(chan func(), 1)},
+		checks:    checks{results: make(chan func(), 1)},
+		counts:    counts{results: make(chan int, 1)},
 	}
 	l.become(current, filesOf(l.server, current.Number), nil)
 	if !current.Served.IsZero() {
@@ -444,7 +448,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 	d.asked, d.coming = askedBy(g, l.files), asked{}
 	if len(d.asked.upstreams) > 0 && d.answers != nil { // nginx fetches the servers of all upstreams after a reload
 		d.moving = nil
-		d.move(l.since, entries, nil)
+		d.move(moving{since: l.since, before: entries})
 	}
 	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
 	l.setServers()

@@ -15,6 +15,10 @@ import (
 type moving struct {
 	since  time.Time
 	before []endpoints.Entry // what nginx served; nil: not known
+	// partial: before has only the services whose servers nginx asks for, since the entries
+	// of the generation are not known.
+	partial bool
+	after   []endpoints.Entry // if partial: what nginx is to fetch
 	// upstreams has those that changed, except for steps of slow starts; nil: all. Steps
 	// alone are no pending change and no event: a slow start has one of them a second.
 	upstreams map[string]bool
@@ -33,17 +37,24 @@ func (m *moving) waits(unfetched map[string]time.Time) bool {
 	return false
 }
 
-// move records that nginx has yet to fetch new servers. before has the entries that nginx
-// served until then; upstreams is as in moving.
-func (d *delivery) move(since time.Time, before []endpoints.Entry, upstreams map[string]bool) {
+// movedTo returns the entries to compare with m.before.
+func (l *loop) movedTo(m *moving) []endpoints.Entry {
+	if m.partial {
+		return m.after
+	}
+	return l.entries
+}
+
+// move records that nginx has yet to fetch new servers.
+func (d *delivery) move(next moving) {
 	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
-	switch next := (&moving{since, before, upstreams}); {
-	case d.moving == nil, d.moving.onlySteps() && !next.onlySteps():
-		d.moving = next
-	case upstreams == nil:
-		d.moving.upstreams = nil
-	case d.moving.upstreams != nil:
-		maps.Copy(d.moving.upstreams, upstreams)
+	switch m := d.moving; {
+	case m == nil, m.onlySteps() && !next.onlySteps():
+		d.moving = &next
+	case next.upstreams == nil:
+		m.upstreams = nil
+	case m.upstreams != nil:
+		maps.Copy(m.upstreams, next.upstreams)
 	}
 }
 

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -16,8 +17,8 @@ import (
 // instancesOf delivers services whose servers have the weights that their entries say.
 func (r *rig) instancesOf(entries ...endpoints.Entry) {
 	cfg := render.Configuration{
-		Hash:      "same",
-		Files:     map[string][]byte{"nginx.conf": []byte("same")},
+		Hash:      cmp.Or(r.hash, "same"),
+		Files:     map[string][]byte{"nginx.conf": []byte(cmp.Or(r.hash, "same"))},
 		Entries:   entries,
 		Upstreams: map[string][]resolver.Target{},
 	}
@@ -114,5 +115,74 @@ func TestAnUnfetchedStepReloadsASilentNginx(t *testing.T) {
 		r.instancesOf(entry("hello", 2))
 		r.wait(time.Minute)
 		assert.Equal(t, 1, r.server.reloaded())
+	})
+}
+
+// restartWith starts another lbctl whose snapshot has the entries.
+func (r *rig) restartWith(f *fakeEndpoints, entries ...endpoints.Entry) {
+	r.end()
+	r.asks = f
+	r.source = newFakeSource()
+	r.source.status.Entries = entries
+	r.run()
+}
+
+func TestAChangeFromBeforeTheStartIsInTheHistory(t *testing.T) {
+	for name, tt := range map[string]struct {
+		now  []endpoints.Entry
+		want []string
+	}{
+		"an instance left":    {[]endpoints.Entry{entry("hello", 2), entry("web", 2)}, []string{"applied 1", "moved 1"}},
+		"nothing changed":     {[]endpoints.Entry{entry("hello", 3), entry("web", 2)}, []string{"applied 1"}},
+		"only a slow start's": {[]endpoints.Entry{rising("hello", 3, 0.5), entry("web", 2)}, []string{"applied 1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asking(t, func(r *rig, f *fakeEndpoints) {
+				was := []endpoints.Entry{entry("hello", 3), entry("web", 2)}
+				r.instancesOf(was...)
+				f.take()
+				r.wait(time.Minute)
+
+				again := newFakeEndpoints()
+				r.restartWith(again, was...)
+				r.instancesOf(tt.now...)
+				s := r.status()
+				assert.Equal(t, Pending, s.State, "nginx has not asked this lbctl yet: %s", s.Summary)
+				if len(tt.want) > 1 {
+					assert.Equal(t, "hello -1", s.Pending.Change)
+				} else {
+					assert.Equal(t, instancesChange, s.Pending.Change)
+				}
+				again.take()
+				assert.Equal(t, Serving, r.status().State)
+				assert.Equal(t, tt.want, r.events())
+				if len(tt.want) > 1 {
+					assert.Equal(t, "hello -1", r.c.History()[0].Change)
+					assert.Contains(t, r.log.String(), `msg="servers fetched by nginx" generation=1`)
+				}
+
+				r.instancesOf(entry("hello", 4), entry("web", 2))
+				again.take()
+				assert.Contains(t, r.c.History()[0].Change, "hello +", "the next change")
+			})
+		})
+	}
+}
+
+func TestAChangeFromBeforeTheStartWhileAGenerationIsPinned(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.instancesOf(entry("hello", 3))
+		f.take()
+		r.wait(time.Minute)
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+
+		again := newFakeEndpoints()
+		r.restartWith(again, entry("hello", 3), entry("new", 1))
+		r.hash = "other"
+		r.instancesOf(entry("hello", 2), entry("new", 1))
+		again.take()
+		assert.Equal(t, []string{"applied 1", "rollback 1", "moved 1"}, r.events())
+		assert.Equal(t, "hello -1", r.c.History()[0].Change, "nginx doesn't ask for the service new")
 	})
 }

@@ -153,7 +153,7 @@ func (l *loop) pendingChange() *PendingChange {
 		return nil
 	}
 	if l.latest.Hash == l.current.Hash {
-		return l.delivery.change(&l.summaries, l.entries)
+		return l.movingChange()
 	}
 	p := &PendingChange{Since: l.settle.first, Change: l.change()}
 	due, _ := l.due()
@@ -184,9 +184,10 @@ func (l *loop) pendingChange() *PendingChange {
 // instancesChange is the text of a change that is only known to be one of instances.
 const instancesChange = "the lists of instances"
 
-// change returns the servers that nginx has yet to fetch or use as a pending change, nil
-// for none. Weights of slow starts are no pending change.
-func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *PendingChange {
+// movingChange returns the servers that nginx has yet to fetch or use as a pending change,
+// nil for none. Weights of slow starts are no pending change.
+func (l *loop) movingChange() *PendingChange {
+	d := l.delivery
 	if d.moving == nil || d.moving.onlySteps() {
 		outdated := d.outdated()
 		if len(outdated) == 0 {
@@ -200,8 +201,12 @@ func (d *delivery) change(summaries *summaryCache, entries []endpoints.Entry) *P
 		}
 	}
 	p := &PendingChange{Since: d.moving.since, Change: instancesChange, Reason: "nginx has not fetched them yet"}
-	if d.moving.before != nil {
-		p.Change, p.Reason = summaries.changes(d.moving.before, entries), "nginx has yet to fetch it"
+	if d.moving.before == nil {
+		return p
+	}
+	change := l.summaries.changes(d.moving.before, l.movedTo(d.moving))
+	if change != noChange || !d.moving.partial {
+		p.Change, p.Reason = change, "nginx has yet to fetch it"
 	}
 	return p
 }
