@@ -18,7 +18,7 @@ const (
 )
 
 // The types below are the JSON of the API and of lbctl's -o json, as are
-// controller.Status and controller.Event. docs/cli.md promises their fields.
+// controller.Status and history.Event. docs/cli.md promises their fields.
 
 // A Service is a balanced service: its routes and its instances.
 type Service struct {

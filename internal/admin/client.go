@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"lbctl/internal/controller"
+	"lbctl/internal/history"
 	"lbctl/internal/printable"
 )
 
@@ -129,8 +130,8 @@ func (c *Client) Service(ctx context.Context, name string) (Service, error) {
 }
 
 // History returns the recorded events, newest first.
-func (c *Client) History(ctx context.Context) ([]controller.Event, error) {
-	return get[[]controller.Event](ctx, c, "/v1/history")
+func (c *Client) History(ctx context.Context) ([]history.Event, error) {
+	return get[[]history.Event](ctx, c, "/v1/history")
 }
 
 // Generations returns the generations on disk, newest first, without their files.

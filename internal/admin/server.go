@@ -19,13 +19,14 @@ import (
 
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 )
 
 // A Controller is the API's view of the daemon's loop.
 type Controller interface {
 	Status(ctx context.Context) controller.Status
-	History() []controller.Event
+	History() []history.Event
 	Rollback(ctx context.Context, number int) (nginx.Generation, error)
 	Resume(ctx context.Context) error
 }
@@ -222,7 +223,7 @@ func firstNames(names []string) string {
 }
 
 func (s *Server) history(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, append([]controller.Event{}, s.Controller.History()...))
+	writeJSON(w, append([]history.Event{}, s.Controller.History()...))
 }
 
 func (s *Server) generations(w http.ResponseWriter, _ *http.Request) {

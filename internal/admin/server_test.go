@@ -19,6 +19,7 @@ import (
 
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 )
 
@@ -40,7 +41,7 @@ func (f *fake) Status(context.Context) controller.Status {
 	return status
 }
 
-func (f *fake) History() []controller.Event { return nil }
+func (f *fake) History() []history.Event { return nil }
 
 func (f *fake) Rollback(ctx context.Context, number int) (nginx.Generation, error) {
 	if f.slow != nil {

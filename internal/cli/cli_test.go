@@ -22,6 +22,7 @@ import (
 	"lbctl/internal/controller"
 	"lbctl/internal/daemon"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -36,7 +37,7 @@ func before(d time.Duration) time.Time { return now.Add(-d) }
 // fakeDaemon has the data for a real admin server.
 type fakeDaemon struct {
 	status      controller.Status
-	events      []controller.Event
+	events      []history.Event
 	entries     []endpoints.Entry
 	held        int
 	generations []nginx.Generation
@@ -47,7 +48,7 @@ type fakeDaemon struct {
 }
 
 func (d *fakeDaemon) Status(context.Context) controller.Status { return d.status }
-func (d *fakeDaemon) History() []controller.Event              { return d.events }
+func (d *fakeDaemon) History() []history.Event                 { return d.events }
 func (d *fakeDaemon) Entries() []endpoints.Entry               { return d.entries }
 func (d *fakeDaemon) Accept() int                              { return d.held }
 func (d *fakeDaemon) Generations() ([]nginx.Generation, error) { return d.generations, nil }
@@ -103,17 +104,17 @@ func newFakeDaemon() *fakeDaemon {
 			Instances: 4,
 			Endpoints: controller.EndpointsStatus{By: "dns", Upstreams: 3},
 			LastApply: &controller.LastApply{
-				At: before(4*time.Minute + 27*time.Second), TookSeconds: 0.082, Generation: 42, Outcome: controller.Applied,
+				At: before(4*time.Minute + 27*time.Second), TookSeconds: 0.082, Generation: 42, Outcome: history.Applied,
 			},
 		},
-		events: []controller.Event{
-			{Time: before(time.Minute), Kind: controller.Moved, Generation: 42, TookSeconds: 1.006, Change: "hello_server +1"},
-			{Time: before(4 * time.Minute), Kind: controller.Applied, Generation: 42, From: 41, TookSeconds: 0.082, Change: "hello_server +2", Reason: "Consul or a template changed"},
-			{Time: before(31 * time.Minute), Kind: controller.Rejected, Generation: 41, From: 41, TookSeconds: 0.021, Change: "nginx's configuration",
+		events: []history.Event{
+			{Time: before(time.Minute), Kind: history.Moved, Generation: 42, TookSeconds: 1.006, Change: "hello_server +1"},
+			{Time: before(4 * time.Minute), Kind: history.Applied, Generation: 42, From: 41, TookSeconds: 0.082, Change: "hello_server +2", Reason: "Consul or a template changed"},
+			{Time: before(31 * time.Minute), Kind: history.Rejected, Generation: 41, From: 41, TookSeconds: 0.021, Change: "nginx's configuration",
 				Reason: "generation 42: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12"},
-			{Time: before(2 * time.Hour), Kind: controller.Resumed, Generation: 41, Reason: "generation 40 is no longer pinned"},
-			{Time: before(3 * time.Hour), Kind: controller.RolledBackByOperator, Generation: 40, From: 41, TookSeconds: 0.2, Reason: "an operator asked for it"},
-			{Time: before(30 * time.Hour), Kind: controller.NginxUp, Generation: 41, TookSeconds: 12.34},
+			{Time: before(2 * time.Hour), Kind: history.Resumed, Generation: 41, Reason: "generation 40 is no longer pinned"},
+			{Time: before(3 * time.Hour), Kind: history.RolledBackByOperator, Generation: 40, From: 41, TookSeconds: 0.2, Reason: "an operator asked for it"},
+			{Time: before(30 * time.Hour), Kind: history.NginxUp, Generation: 41, TookSeconds: 12.34},
 		},
 		entries: []endpoints.Entry{
 			{
@@ -290,7 +291,7 @@ func degraded(d *fakeDaemon) {
 	d.status.Nginx.OldWorkers = 3
 	d.status.Nginx.OldWorkersSince, d.status.Nginx.OldWorkersMemory = before(4*time.Minute), 21<<20
 	d.status.Pending = &controller.PendingChange{Since: before(time.Minute), Change: "nginx's configuration", Reason: "nginx refused it; next attempt at 09:17:02"}
-	d.status.LastApply.Outcome, d.status.LastApply.At = controller.Rejected, before(3*time.Second)
+	d.status.LastApply.Outcome, d.status.LastApply.At = history.Rejected, before(3*time.Second)
 	d.status.Problems = []render.Problem{
 		{Subject: "nginx", Message: "generation 43: configuration refused: nginx -t: unknown directive \"foo\" in http.conf:12 (3 attempts, the next at 09:17:02)", Since: before(time.Minute)},
 		{Subject: "service strange", Message: "lb-protocol \"smtp\": want one of grpc, grpcs, http, https, tcp\nlb-path \"x\": want a path"},

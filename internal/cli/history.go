@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/admin"
-	"lbctl/internal/controller"
+	"lbctl/internal/history"
 )
 
 const historyHelp = `List what happened to nginx's configuration, newest first.`
@@ -88,13 +88,13 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 }
 
 // changeText says what changed, and for failures also why.
-func changeText(event controller.Event) string {
+func changeText(event history.Event) string {
 	switch {
-	case (event.Kind == controller.Applied || event.Kind == controller.Moved) && event.Change != "", event.Reason == "":
+	case (event.Kind == history.Applied || event.Kind == history.Moved) && event.Change != "", event.Reason == "":
 		return event.Change
 	case event.Change == "":
 		return event.Reason
-	case event.Kind == controller.Ejected:
+	case event.Kind == history.Ejected:
 		return fmt.Sprintf("%s (%s)", event.Change, event.Reason)
 	default:
 		return fmt.Sprintf("%s (%s)", event.Reason, event.Change)
@@ -102,35 +102,35 @@ func changeText(event controller.Event) string {
 }
 
 // kindText is the name of a kind of event in text output.
-func kindText(kind controller.Kind) (string, style) {
+func kindText(kind history.Kind) (string, style) {
 	switch kind {
-	case controller.Applied:
+	case history.Applied:
 		return "applied", green
-	case controller.Moved:
+	case history.Moved:
 		return "fetched", green
-	case controller.Rejected:
+	case history.Rejected:
 		return "refused", red
-	case controller.RolledBack:
+	case history.RolledBack:
 		return "rolled back", red
-	case controller.NoWayBack:
+	case history.NoWayBack:
 		return "rollback failed", red
-	case controller.Failed:
+	case history.Failed:
 		return "failed", red
-	case controller.NginxDown:
+	case history.NginxDown:
 		return "nginx down", red
-	case controller.NginxUp:
+	case history.NginxUp:
 		return "nginx up", green
-	case controller.Drift:
+	case history.Drift:
 		return "drift corrected", yellow
-	case controller.RolledBackByOperator:
+	case history.RolledBackByOperator:
 		return "rollback", yellow
-	case controller.Resumed:
+	case history.Resumed:
 		return "resumed", yellow
-	case controller.Ejected:
+	case history.Ejected:
 		return "ejected", yellow
-	case controller.Readmitted:
+	case history.Readmitted:
 		return "readmitted", green
-	case controller.Reread:
+	case history.Reread:
 		return "read again", plain
 	default:
 		return string(kind), plain

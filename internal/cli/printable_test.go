@@ -17,6 +17,7 @@ import (
 	"lbctl/internal/consul"
 	"lbctl/internal/consultest"
 	"lbctl/internal/controller"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 	"lbctl/internal/printable"
@@ -36,9 +37,9 @@ func hostileDaemon(d *fakeDaemon) {
 	status.Endpoints = controller.EndpointsStatus{By: "dns", ByReload: []controller.ByReload{{Service: hostile, Reason: hostile}}}
 	status.Pending = &controller.PendingChange{Change: hostile, Reason: hostile}
 	status.Problems = []render.Problem{{Subject: hostile, Message: hostile}}
-	d.events = []controller.Event{
-		{Kind: controller.Applied, Generation: 1, Change: hostile},
-		{Kind: controller.Failed, Generation: 1, Change: hostile, Reason: hostile},
+	d.events = []history.Event{
+		{Kind: history.Applied, Generation: 1, Change: hostile},
+		{Kind: history.Failed, Generation: 1, Change: hostile, Reason: hostile},
 		{Kind: hostile, Reason: hostile},
 	}
 	entry := &d.entries[0]

@@ -13,10 +13,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -125,7 +127,7 @@ type Controller struct {
 	started  time.Time
 	commands chan func(*loop)
 	ended    chan struct{}
-	history  *history
+	history  *history.Log
 	restored []endpoints.Entry // of the source's snapshot
 	storePin func(*Pin) error  // writePin
 
@@ -159,7 +161,7 @@ func New(opts Options, source Source, server Server) *Controller {
 		started:  time.Now(),
 		commands: make(chan func(*loop)),
 		ended:    make(chan struct{}),
-		history:  newHistory(opts.historyPath()),
+		history:  history.New(filepath.Join(opts.StateDir, "history.jsonl")),
 		restored: source.Status().Entries,
 		storePin: func(f *Pin) error { return writePin(opts.pinPath(), f) },
 	}
@@ -174,7 +176,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	flush := c.history.start(c.opts.Logger)
+	flush := c.history.Start(c.opts.Logger)
 	l.run()
 	flush()
 	return nil
@@ -182,7 +184,7 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // History returns the last thousand events, newest first, including those of earlier
 // processes.
-func (c *Controller) History() []Event { return c.history.newestFirst() }
+func (c *Controller) History() []history.Event { return c.history.NewestFirst() }
 
 // Reread adds an event to the history: lbctl has read the token file, the certificates and
 // the templates again. err is nil if all of them can be used.
@@ -191,7 +193,7 @@ func (c *Controller) Reread(err error) {
 	if err != nil {
 		reason += "; those with errors keep their former content: " + err.Error()
 	}
-	c.history.add(Event{Time: time.Now(), Kind: Reread, Generation: c.shown().current.Number, Reason: reason})
+	c.history.Add(history.Event{Time: time.Now(), Kind: history.Reread, Generation: c.shown().current.Number, Reason: reason})
 }
 
 // errEnded is the error of commands after the loop has ended.

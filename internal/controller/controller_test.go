@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/consul"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 )
 
@@ -31,7 +32,7 @@ func TestTheFirstConfigurationGoesAtOnce(t *testing.T) {
 		assert.Equal(t, "test", s.Version)
 		assert.Equal(t, Nginx{Version: "1.30.6", Running: true, PID: 7, Generation: 1, Since: s.Nginx.Since, Workers: 2}, s.Nginx)
 		assert.Nil(t, s.Pending)
-		assert.Equal(t, Applied, s.LastApply.Outcome)
+		assert.Equal(t, history.Applied, s.LastApply.Outcome)
 
 		e := r.c.History()[0]
 		assert.Equal(t, "1 service, 2 instances", e.Change)
@@ -165,7 +166,7 @@ func TestRejected(t *testing.T) {
 		assert.Regexp(t, `^nginx refused it; next attempt at `, s.Pending.Reason)
 		require.Len(t, s.Problems, 1)
 		assert.Equal(t, "nginx", s.Problems[0].Subject)
-		assert.Equal(t, Rejected, s.LastApply.Outcome)
+		assert.Equal(t, history.Rejected, s.LastApply.Outcome)
 
 		r.wait(5 * time.Minute)
 		var at []time.Duration

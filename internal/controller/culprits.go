@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -15,9 +16,9 @@ import (
 func findCulprits(ctx context.Context, source Source, server Server, cfg render.Configuration, refusal error) render.Culprits {
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
 	switch kindOf(refusal) {
-	case Rejected:
+	case history.Rejected:
 		return source.QuarantineCulprits(ctx, cfg, why, testBy(server))
-	case RolledBack, NoWayBack, NginxDown:
+	case history.RolledBack, history.NoWayBack, history.NginxDown:
 		return source.QuarantineCulprits(ctx, cfg, why, nil)
 	default:
 		return render.Culprits{}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 )
 
@@ -96,7 +97,7 @@ func (l *loop) handleCheck(s checkResult) {
 			l.down = &failure{err: s.servingErr, since: now}
 		}
 		if l.down.attempts++; l.down.attempts == 2 { // a restart takes less than two checks
-			l.record(Event{Kind: NginxDown, Generation: l.current.Number, Reason: s.servingErr.Error()}, l.down.since)
+			l.record(history.Event{Kind: history.NginxDown, Generation: l.current.Number, Reason: s.servingErr.Error()}, l.down.since)
 		}
 		if drift := l.drift(s); drift != "" { // drift may keep nginx from starting
 			l.repair(drift, s, now)
@@ -108,7 +109,7 @@ func (l *loop) handleCheck(s checkResult) {
 			l.source.NginxAccepted(l.entries)
 		}
 		if l.down.attempts >= 2 {
-			l.record(Event{Kind: NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)
+			l.record(history.Event{Kind: history.NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)
 			l.since = now
 		}
 		l.down = nil
@@ -226,7 +227,7 @@ func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, files
 		}
 		l.become(g, files, l.entries)
 		l.drifted = nil
-		l.record(Event{Kind: Drift, Generation: g.Number, From: before, Reason: drift}, began)
+		l.record(history.Event{Kind: history.Drift, Generation: g.Number, From: before, Reason: drift}, began)
 		return
 	}
 	if l.canceled(err) {
@@ -235,7 +236,7 @@ func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, files
 	again := l.drifted
 	if again == nil {
 		again = &failure{since: now}
-		l.record(Event{Kind: Drift, Generation: l.current.Number, Reason: fmt.Sprintf("%s; correcting it failed: %v", drift, err)}, began)
+		l.record(history.Event{Kind: history.Drift, Generation: l.current.Number, Reason: fmt.Sprintf("%s; correcting it failed: %v", drift, err)}, began)
 	}
 	again.err = fmt.Errorf("%s; correcting it failed: %w", drift, err)
 	again.delay(now, l.opts)

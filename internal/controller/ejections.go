@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 )
 
 // recordEjections adds the ejections and readmissions between two lists of entries to the
@@ -25,12 +26,12 @@ func (l *loop) recordEjections(now time.Time, before, after []endpoints.Entry) {
 		if slices.Equal(old, e.Ejections) {
 			continue
 		}
-		l.addEjections(now, Ejected, e.Name, missingIn(old, e.Ejections))
+		l.addEjections(now, history.Ejected, e.Name, missingIn(old, e.Ejections))
 		back := slices.DeleteFunc(missingIn(e.Ejections, old), func(x endpoints.Ejection) bool { return !inRotation(e, x) })
 		for n := range back {
 			back[n].Reason = ""
 		}
-		l.addEjections(now, Readmitted, e.Name, back)
+		l.addEjections(now, history.Readmitted, e.Name, back)
 	}
 }
 
@@ -53,7 +54,7 @@ func inRotation(e *endpoints.Entry, x endpoints.Ejection) bool {
 }
 
 // addEjections adds one event for ejections of a service; none if there are none.
-func (l *loop) addEjections(now time.Time, kind Kind, service string, ejections []endpoints.Ejection) {
+func (l *loop) addEjections(now time.Time, kind history.Kind, service string, ejections []endpoints.Ejection) {
 	if len(ejections) == 0 {
 		return
 	}
@@ -72,10 +73,10 @@ func (l *loop) addEjections(now time.Time, kind Kind, service string, ejections 
 		instances = append(instances[:changesListed], plural(more, "instance")+" more")
 		reasons = reasons[:min(len(reasons), changesListed)]
 	}
-	if kept > 0 && kind == Ejected {
+	if kept > 0 && kind == history.Ejected {
 		reasons = append(reasons, "kept in rotation, because too few others are left: "+plural(kept, "instance"))
 	}
-	l.history.add(Event{
+	l.history.Add(history.Event{
 		Time:       now,
 		Kind:       kind,
 		Generation: l.current.Number,

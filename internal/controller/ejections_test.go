@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 )
 
 // ejected returns an entry with some of its instances ejected.
@@ -38,7 +39,7 @@ func TestEjectionsAreInTheHistory(t *testing.T) {
 		assert.Equal(t, "hello: hello-1 on n", events[3].Change)
 		assert.Equal(t, "no answer in time", events[3].Reason)
 		assert.Equal(t, 1, r.status().LastApply.Generation)
-		assert.Equal(t, Applied, r.status().LastApply.Outcome)
+		assert.Equal(t, history.Applied, r.status().LastApply.Outcome)
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -76,7 +77,7 @@ func (s *fakeServer) Apply(_ context.Context, files map[string][]byte, note ngin
 	if s.fail != nil {
 		err = s.fail(note.Hash)
 	}
-	if err != nil && kindOf(err) != NginxDown {
+	if err != nil && kindOf(err) != history.NginxDown {
 		return nginx.Generation{}, err
 	}
 	g := nginx.Generation{Number: len(s.generations) + 1, Created: time.Now(), Served: time.Now(), Note: note}
@@ -96,7 +97,7 @@ func (s *fakeServer) Activate(_ context.Context, n int) (nginx.Generation, error
 	g := s.generations[n-1]
 	if s.fail != nil {
 		if err := s.fail(g.Hash); err != nil {
-			if kindOf(err) == NginxDown {
+			if kindOf(err) == history.NginxDown {
 				s.current = n
 			}
 			return g, err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -18,7 +19,7 @@ type loop struct {
 	opts     Options
 	source   Source
 	server   Server
-	history  *history
+	history  *history.Log
 	commands <-chan func(*loop)
 	storePin func(*Pin) error // writes the pin to disk; nil removes it
 	show     func(view)       // passes the state to Status
@@ -85,7 +86,7 @@ type failure struct {
 
 // load makes a loop with the state that an earlier process left on disk.
 func (c *Controller) load(ctx context.Context) (*loop, error) {
-	if err := c.history.load(c.opts.Logger); err != nil {
+	if err := c.history.Load(c.opts.Logger); err != nil {
 		return nil, err
 	}
 	current, err := c.server.Current()
@@ -370,7 +371,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
 		l.failure, l.drifted, l.down = nil, nil, nil
-		l.record(Event{Kind: Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
+		l.record(history.Event{Kind: history.Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
 		return
 	}
 	if l.canceled(err) {
@@ -378,10 +379,10 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	l.adopt(a.stored)
 	switch kindOf(err) {
-	case Rejected, Failed: // nginx was not reloaded
+	case history.Rejected, history.Failed: // nginx was not reloaded
 		l.governor.undo()
 	}
-	event := Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
+	event := history.Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
 	if len(culprits.Services) > 0 {
 		event.Reason = serviceList(culprits.Services) + ": " + event.Reason
 	}
@@ -470,14 +471,14 @@ func (l *loop) change() string {
 
 // record adds an event to the history and logs it. Its time is now; its duration is the
 // time since began.
-func (l *loop) record(e Event, began time.Time) {
+func (l *loop) record(e history.Event, began time.Time) {
 	e.Time = time.Now()
 	e.TookSeconds = e.Time.Sub(began).Seconds()
 	switch e.Kind {
-	case NginxUp, NginxDown, Drift, Resumed, Moved:
+	case history.NginxUp, history.NginxDown, history.Drift, history.Resumed, history.Moved:
 	default:
 		l.last = &LastApply{At: began, TookSeconds: e.TookSeconds, Generation: e.Generation, Outcome: e.Kind}
 	}
-	l.history.add(e)
-	e.log(l.opts.Logger)
+	l.history.Add(e)
+	e.Log(l.opts.Logger)
 }

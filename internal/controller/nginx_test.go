@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 	"lbctl/internal/render"
@@ -104,7 +105,7 @@ func (r *real) becomes(state State, text string) {
 	r.eventually(fmt.Sprintf("%q", text), func() bool { return r.served() == text })
 }
 
-func (r *real) last(kind Kind) {
+func (r *real) last(kind history.Kind) {
 	r.Helper()
 	r.eventually(fmt.Sprintf("%s as the last event", kind), func() bool {
 		h := r.c.History()
@@ -157,16 +158,16 @@ func TestWithRealNginx(t *testing.T) {
 		link, err := filepath.EvalSymlinks(filepath.Join(r.dir, "current", "nginx.conf"))
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(link, []byte(strings.Replace(mainFile(t, r), "five", "hacked", 1)), 0o644))
-		r.last(Drift)
+		r.last(history.Drift)
 		r.becomes(Serving, "five")
 
 		// nginx stops and starts again.
 		process.Stop()
 		r.becomes(Down, r.served())
-		r.last(NginxDown)
+		r.last(history.NginxDown)
 		r.nginx()
 		r.becomes(Serving, "five")
-		r.last(NginxUp)
+		r.last(history.NginxUp)
 	})
 }
 

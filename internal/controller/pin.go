@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lbctl/internal/disk"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 )
 
@@ -47,7 +48,7 @@ func (l *loop) moveBack(pin *Pin, target nginx.Generation, files map[string][]by
 	number, began := pin.Generation, pin.Since
 	before, from := l.pin, l.current.Number
 	l.pin = pin
-	event := Event{Kind: RolledBackByOperator, Generation: number, From: from, Reason: "an operator asked for it"}
+	event := history.Event{Kind: history.RolledBackByOperator, Generation: number, From: from, Reason: "an operator asked for it"}
 	if number == from {
 		l.record(event, began)
 		reply(l.current, nil)
@@ -85,7 +86,7 @@ func (l *loop) moveBack(pin *Pin, target nginx.Generation, files map[string][]by
 			l.adopt(stored)
 			err := errors.Join(err, pinErr)
 			if !l.canceled(err) {
-				l.record(Event{Kind: kindOf(err), Generation: l.current.Number, From: from, Reason: "an operator's rollback: " + err.Error()}, began)
+				l.record(history.Event{Kind: kindOf(err), Generation: l.current.Number, From: from, Reason: "an operator's rollback: " + err.Error()}, began)
 			}
 			reply(nginx.Generation{}, err)
 		}
@@ -105,7 +106,7 @@ func (l *loop) resume(reply func(error)) {
 			if err == nil {
 				l.pin = nil
 				l.settle.hurry()
-				l.record(Event{Kind: Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, began)
+				l.record(history.Event{Kind: history.Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, began)
 			}
 			reply(err)
 		}

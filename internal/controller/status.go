@@ -11,6 +11,7 @@ import (
 
 	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -76,10 +77,10 @@ type PendingChange struct {
 
 // LastApply describes the last attempt to apply a configuration.
 type LastApply struct {
-	At          time.Time `json:"at"`
-	TookSeconds float64   `json:"took_seconds"`
-	Generation  int       `json:"generation"` // the current one after it
-	Outcome     Kind      `json:"outcome"`
+	At          time.Time    `json:"at"`
+	TookSeconds float64      `json:"took_seconds"`
+	Generation  int          `json:"generation"` // the current one after it
+	Outcome     history.Kind `json:"outcome"`
 }
 
 // view is a copy of the loop's state for Status.
@@ -214,11 +215,11 @@ func (l *loop) movingChange() *PendingChange {
 // verdict describes why a configuration was not applied.
 func verdict(err error) string {
 	switch kindOf(err) {
-	case Rejected:
+	case history.Rejected:
 		return "nginx refused it"
-	case RolledBack:
+	case history.RolledBack:
 		return "nginx did not accept it"
-	case NoWayBack:
+	case history.NoWayBack:
 		return "nginx did not accept it, nor the previous one"
 	default:
 		return "it could not be applied"

@@ -20,6 +20,7 @@ import (
 	"lbctl/internal/consultest"
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/history"
 	"lbctl/internal/lbtest"
 )
 
@@ -115,7 +116,7 @@ func (s *system) wrote(file, line string) {
 }
 
 // refusals counts the refused configurations in the history.
-func (s *system) refusals(t *testing.T, kind controller.Kind, service string) int {
+func (s *system) refusals(t *testing.T, kind history.Kind, service string) int {
 	t.Helper()
 	out, err := s.Lbctl("history", "--limit", "1000", "-o", "json")
 	require.NoError(t, err)
@@ -150,7 +151,7 @@ func TestAPortInUseQuarantinesItsServiceOnly(t *testing.T) {
 	s.backends(t, 2, 2)
 	s.other(t, crowd, "1.0")
 	s.WaitServing(other(crowd), 1)
-	assert.Equal(t, 1001, s.refusals(t, controller.RolledBack, "cache"), "one refusal, which names the service")
+	assert.Equal(t, 1001, s.refusals(t, history.RolledBack, "cache"), "one refusal, which names the service")
 
 	require.NoError(t, taken.Close())
 	s.becomes("cache", endpoints.Fresh)
@@ -219,7 +220,7 @@ func TestAValueThatATemplateRejectsQuarantinesItsServiceOnly(t *testing.T) {
 				s.wrote(file, block(other(n), "400"))
 			}
 			if strings.HasPrefix(tt.reason, "nginx") {
-				assert.Equal(t, 1001, s.refusals(t, controller.Rejected, hello), "one refusal, which names the service")
+				assert.Equal(t, 1001, s.refusals(t, history.Rejected, hello), "one refusal, which names the service")
 			}
 
 			// lbctl knows the last good block also after a restart.

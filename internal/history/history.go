@@ -1,4 +1,5 @@
-package controller
+// Package history keeps what happened: the last events, in memory and on disk.
+package history
 
 import (
 	"bytes"
@@ -7,13 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"lbctl/internal/disk"
-	"lbctl/internal/nginx"
 )
 
 // Kind is what happened.
@@ -37,22 +36,6 @@ const (
 	Readmitted           Kind = "readmitted" // lbctl reaches ejected instances again
 )
 
-// kindOf returns the kind of event that the error of an apply is in the history.
-func kindOf(err error) Kind {
-	switch {
-	case errors.Is(err, nginx.ErrDegraded):
-		return NoWayBack
-	case errors.Is(err, nginx.ErrRejected):
-		return Rejected
-	case errors.Is(err, nginx.ErrRolledBack):
-		return RolledBack
-	case errors.Is(err, nginx.ErrNotRunning):
-		return NginxDown
-	default:
-		return Failed
-	}
-}
-
 // Event is one thing that happened. A failure that repeats is recorded once.
 type Event struct {
 	Time        time.Time `json:"time"` // when it was over
@@ -64,7 +47,8 @@ type Event struct {
 	Reason      string    `json:"reason,omitempty"`
 }
 
-func (e Event) log(logger *slog.Logger) {
+// Log logs the event: what needs an operator as an error or a warning.
+func (e Event) Log(logger *slog.Logger) {
 	took := "took"
 	if e.Kind == NginxDown {
 		took = "for" // it is no work of lbctl or nginx
@@ -96,22 +80,22 @@ func (e Event) log(logger *slog.Logger) {
 	}
 }
 
-// The history keeps its last historyKeep events. The file may have historySlack more
+// The history keeps its last events, as many as keep. The file may have slack more
 // before it is rewritten.
 const (
-	historyKeep  = 1000
-	historySlack = 200
-	historyMost  = 256 << 20 // bytes of a file that is read
+	keep  = 1000
+	slack = 200
+	most  = 256 << 20 // bytes of a file that is read
 )
 
-func (o Options) historyPath() string { return filepath.Join(o.StateDir, "history.jsonl") }
-
-// history keeps the last events, in memory and in a file with one JSON object per line.
+// Log keeps the last events, in memory and in a file with one JSON object per line.
 // One goroutine writes the file, so adding an event doesn't wait for the disk.
-type history struct {
-	path   string
-	append func(path string, content []byte) error // disk.Append
-	added  chan struct{}                           // signals an event that must be written
+type Log struct {
+	// Append appends to the file. It is disk.Append, unless a test has a disk that hangs.
+	Append func(path string, content []byte) error
+
+	path  string
+	added chan struct{} // signals an event that must be written
 
 	mu     sync.Mutex
 	events []Event
@@ -123,17 +107,18 @@ type history struct {
 	torn    bool // the file lacks events, and may end in half a line
 }
 
-func newHistory(path string) *history {
-	return &history{path: path, append: disk.Append, added: make(chan struct{}, 1)}
+// New makes the history whose file is at path. Load reads the file.
+func New(path string) *Log {
+	return &Log{path: path, Append: disk.Append, added: make(chan struct{}, 1)}
 }
 
-// load reads the file. It skips a line that is not an event: a crash or a full disk may
+// Load reads the file. It skips a line that is not an event: a crash or a full disk may
 // have cut it short. It leaves rewriting the file to write, since the disk may still be
 // full. If the path is something other than a regular file, it is renamed.
-func (h *history) load(logger *slog.Logger) error {
+func (h *Log) Load(logger *slog.Logger) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b, err := disk.ReadFile(h.path, historyMost)
+	b, err := disk.ReadFile(h.path, most)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -165,9 +150,9 @@ func (h *history) load(logger *slog.Logger) error {
 // flushTimeout is how long a daemon that ends waits until the history is on disk.
 const flushTimeout = 10 * time.Second
 
-// start begins to write events to the file. flush ends that once the last event is
+// Start begins to write events to the file. flush ends that once the last event is
 // written, or after flushTimeout; later events are not written.
-func (h *history) start(logger *slog.Logger) (flush func()) {
+func (h *Log) Start(logger *slog.Logger) (flush func()) {
 	ending, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -195,14 +180,14 @@ func (h *history) start(logger *slog.Logger) (flush func()) {
 	}
 }
 
-// add stores an event, which is written soon after. If the disk is so slow that more
+// Add stores an event, which is written soon after. If the disk is so slow that more
 // events wait than the history keeps, the oldest are never written.
-func (h *history) add(e Event) {
+func (h *Log) Add(e Event) {
 	h.mu.Lock()
 	h.events = append(h.events, e)
 	h.total++
-	if len(h.events) > historyKeep+historySlack {
-		h.events = h.last(historyKeep)
+	if len(h.events) > keep+slack {
+		h.events = h.last(keep)
 	}
 	h.mu.Unlock()
 	select {
@@ -212,22 +197,21 @@ func (h *history) add(e Event) {
 }
 
 // last returns a copy of the last n events, or of all if there are fewer.
-func (h *history) last(n int) []Event {
+func (h *Log) last(n int) []Event {
 	return slices.Clone(h.events[max(0, len(h.events)-n):])
 }
 
 // write writes the events that are not in the file yet. If the file would become too long,
-// or may be incomplete, write replaces it with the last historyKeep events.
-func (h *history) write() error {
+// or may be incomplete, write replaces it with the events that are kept.
+func (h *Log) write() error {
 	h.mu.Lock()
 	total := h.total
 	waiting := total - h.written
-	whole := h.torn || h.lines+waiting > historyKeep+historySlack
-	keep := waiting
+	whole := h.torn || h.lines+waiting > keep+slack
+	events := h.last(waiting)
 	if whole {
-		keep = historyKeep
+		events = h.last(keep)
 	}
-	events := h.last(keep)
 	h.mu.Unlock()
 	if waiting == 0 {
 		return nil
@@ -244,7 +228,7 @@ func (h *history) write() error {
 	if whole {
 		err, h.lines = disk.Replace(h.path, b.Bytes()), 0
 	} else {
-		err = h.append(h.path, b.Bytes())
+		err = h.Append(h.path, b.Bytes())
 	}
 	h.lines += len(events)
 	if h.torn = err != nil; !h.torn {
@@ -253,10 +237,11 @@ func (h *history) write() error {
 	return err
 }
 
-func (h *history) newestFirst() []Event {
+// NewestFirst returns a copy of the events that are kept, the newest first.
+func (h *Log) NewestFirst() []Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	events := h.last(historyKeep)
+	events := h.last(keep)
 	slices.Reverse(events)
 	return events
 }
