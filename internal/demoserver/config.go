@@ -38,10 +38,10 @@ Stopping: on SIGTERM or SIGINT the health service reports NOT_SERVING. After
 -drain it cuts off the rest. A second signal ends the process at once.
 
 Exit codes:
-    0  stopped by a signal, every call answered
+  0  stopped by a signal, every call answered
   1  could not listen or serve
   2  a flag or variable is wrong
-    3  stopped by a signal, calls in flight were cut off
+  3  stopped by a signal, calls in flight were cut off
 
 Examples:
   grpc_server                                    answer on port 7777

@@ -2,6 +2,7 @@ package demoserver
 
 import (
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -96,6 +97,9 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	new(config).flags().VisitAll(func(f *flag.Flag) {
 		assert.Regexp(t, `\n  -`+f.Name+` .* `+variable(f.Name)+` `, help)
 	})
+	for code := range 4 {
+		assert.Regexp(t, fmt.Sprintf(`\n  %d  [a-z]`, code), help, "the exit codes are aligned")
+	}
 	_, err := parse([]string{"--help"}, environment())
 	assert.ErrorIs(t, err, flag.ErrHelp)
 }
