@@ -59,7 +59,7 @@ func changeOf(old, now *endpoints.Entry) string {
 		if len(parts) == 0 {
 			return ""
 		}
-		return strings.Join(append([]string{now.Name}, parts...), " ")
+		return now.Name + " " + strings.Join(parts, ", ")
 	case has:
 		return strings.Join(append([]string{"new service " + now.Name}, instances(nil, fullWeights(now))...), " ")
 	case had:
@@ -98,7 +98,8 @@ func identical(a, b []endpoints.Entry) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// instances returns "+2", "-1" and "1 changed", leaving out numbers that are 0.
+// instances returns "+2 -1", "1 at a new address", "1 with a new weight" and "1 with a new
+// version", leaving out numbers that are 0.
 func instances(before, after []endpoints.Instance) []string {
 	if len(before) == len(after) && (len(before) == 0 || &before[0] == &after[0]) {
 		return nil
@@ -108,26 +109,43 @@ func instances(before, after []endpoints.Instance) []string {
 	for _, i := range before {
 		was[key{i.Node, i.ID}] = i
 	}
-	plus, changed := 0, 0
+	plus, address, weight, version := 0, 0, 0, 0
 	for _, i := range after {
 		k := key{i.Node, i.ID}
-		switch old, ok := was[k]; {
-		case !ok:
+		old, ok := was[k]
+		if !ok {
 			plus++
-		case old.HostPort() != i.HostPort() || old.Weight != i.Weight || old.Version != i.Version:
-			changed++
+			continue
 		}
 		delete(was, k)
+		if old.HostPort() != i.HostPort() {
+			address++
+		}
+		if old.Weight != i.Weight {
+			weight++
+		}
+		if old.Version != i.Version {
+			version++
+		}
 	}
-	var parts []string
+	var numbers, parts []string
 	if plus > 0 {
-		parts = append(parts, fmt.Sprintf("+%d", plus))
+		numbers = append(numbers, fmt.Sprintf("+%d", plus))
 	}
 	if len(was) > 0 {
-		parts = append(parts, fmt.Sprintf("-%d", len(was)))
+		numbers = append(numbers, fmt.Sprintf("-%d", len(was)))
 	}
-	if changed > 0 {
-		parts = append(parts, fmt.Sprintf("%d changed", changed))
+	if len(numbers) > 0 {
+		parts = append(parts, strings.Join(numbers, " "))
+	}
+	if address > 0 {
+		parts = append(parts, fmt.Sprintf("%d at a new address", address))
+	}
+	if weight > 0 {
+		parts = append(parts, fmt.Sprintf("%d with a new weight", weight))
+	}
+	if version > 0 {
+		parts = append(parts, fmt.Sprintf("%d with a new version", version))
 	}
 	return parts
 }

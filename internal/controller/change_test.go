@@ -12,6 +12,14 @@ func TestChanges(t *testing.T) {
 	type es []endpoints.Entry
 	moved := entry("hello", 2)
 	moved.Instances[0].Weight = 5
+	elsewhere := entry("hello", 2)
+	elsewhere.Instances[1].Port++
+	released := entry("hello", 2)
+	released.Instances[1].Version = "2"
+	grown := entry("hello", 3)
+	grown.Instances[0].Weight = 5
+	grown.Routes = nil
+	grown.Default = true
 	routed := entry("hello", 2)
 	routed.Routes = nil
 	routed.Default = true
@@ -28,7 +36,11 @@ func TestChanges(t *testing.T) {
 		{"several services", es{entry("api", 2), entry("hello", 1)}, es{entry("api", 1), entry("hello", 5)}, "api -1, hello +4"},
 		{"a new service and a removed one", es{entry("a", 1)}, es{entry("b", 2)}, "service a gone -1, new service b +2"},
 		{"a service without instances", nil, es{entry("a", 0)}, "new service a"},
-		{"another weight", es{entry("hello", 2)}, es{moved}, "hello 1 changed"},
+		{"another weight", es{entry("hello", 2)}, es{moved}, "hello 1 with a new weight"},
+		{"another address", es{entry("hello", 2)}, es{elsewhere}, "hello 1 at a new address"},
+		{"another version", es{entry("hello", 2)}, es{released}, "hello 1 with a new version"},
+		{"another weight, and more instances and routes", es{entry("api", 1), entry("hello", 2)}, es{entry("api", 2), grown},
+			"api +1, hello +1, 1 with a new weight, routes"},
 		{"another route", es{entry("hello", 2)}, es{routed}, "hello routes"},
 		{"held instances are in rotation", es{entry("hello", 2)}, es{held}, noChange},
 		{"a service that can't be served counts as removed", es{entry("hello", 2)}, es{unserved}, "service hello gone -2"},

@@ -102,7 +102,7 @@ func TestAWeightInConsulIsPending(t *testing.T) {
 		r.instancesOf(heavy)
 		assert.Equal(t, Pending, r.status().State)
 		f.take()
-		assert.Equal(t, "hello 1 changed", r.c.History()[0].Change)
+		assert.Equal(t, "hello 1 with a new weight", r.c.History()[0].Change)
 	})
 }
 
