@@ -127,10 +127,10 @@ func warn(logger *slog.Logger, cfg registration.Config) {
 	for _, mistake := range metadata.Mistakes(cfg.Tags, cfg.Meta) {
 		logger.Warn("lbctl refuses the metadata, unless it is newer than this registrar", "problem", mistake)
 	}
-	if metadata.HasTag(cfg.Tags) {
-		return
+	if metadata.HasTag(cfg.Tags) || cfg.Meta[metadata.KeyProtocol] != "" || cfg.Meta[metadata.KeyPort] != "" {
+		return // they say the protocol
 	}
-	if tag, meant := metadata.MistypedTag(cfg.Tags); tag != "" && cfg.Meta[metadata.KeyProtocol] == "" {
-		logger.Warn("lbctl does not know the tag", "tag", tag, "meant", meant)
+	if tag, meant := metadata.MistypedTag(cfg.Tags); tag != "" {
+		logger.Warn("lbctl does not know the tag, so it will not balance the service", "tag", tag, "meant", meant, "check", cfg.Check.Type)
 	}
 }

@@ -48,7 +48,7 @@ func TestWarnsOfWhatLbctlDoesNotKnow(t *testing.T) {
 	p.awaitLine(`problem="unknown key \"lb-paht\", did you mean lb-path?"`)
 	p.awaitLine(`problem="unknown key \"lb_port\", did you mean lb-port?"`)
 	p.awaitLine(`problem="tag \"lb-host=a.test\", want it as metadata, not as a tag"`)
-	p.awaitLine(`tag=http-server meant=http_server`)
+	p.awaitLine(`msg="lbctl does not know the tag, so it will not balance the service" tag=http-server meant=http_server check=ttl`)
 	awaitStatus(t, agent, api.HealthPassing)
 	assert.NotContains(t, p.output(), "registrar-")
 	p.signal(syscall.SIGTERM)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -202,6 +203,10 @@ func (c Check) probeGRPC(ctx context.Context, target string) error {
 	}
 	defer connection.Close()
 	answer, err := healthpb.NewHealthClient(connection).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+	if err != nil && strings.Contains(err.Error(), http2.ErrFrameTooLarge.Error()) {
+		// The text of an answer in HTTP/1 was read as the length of a frame.
+		return fmt.Errorf("%w (an HTTP server answers like that: should HEALTH_CHECK_TYPE be http?)", err)
+	}
 	if err != nil {
 		return err
 	}

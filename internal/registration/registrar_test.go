@@ -382,6 +382,14 @@ func TestServerThatDoesNotGetReadyIsCritical(t *testing.T) {
 	awaitStatus(t, agent, "web", api.HealthPassing)
 }
 
+func TestGRPCCheckOfAnHTTPServerNamesTheSetting(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	check := Check{Type: CheckGRPC, TLS: TLSOff, Timeout: patience}
+	assert.ErrorContains(t, check.probe(t.Context(), server.Listener.Addr().String()), "should HEALTH_CHECK_TYPE be http?")
+}
+
 func TestChecksOfConsulAgreeWithOurs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
