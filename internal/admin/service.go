@@ -82,6 +82,8 @@ func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out end
 		return "ejected: " + out.Reason
 	case entry.Served() && instance.Weight == 0:
 		return "its weight is 0, and others can serve"
+	case entry.State == endpoints.Quarantined:
+		return "the service is quarantined"
 	default:
 		return "the service has no route"
 	}
@@ -93,9 +95,9 @@ func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpo
 	ramp, ramping := entry.Ramp(instance)
 	switch {
 	case !instance.InRotation():
-		return "gets traffic though a check is critical, because too few others pass" + after("; the check says: ", entry.CheckOutput(instance))
+		return "gets traffic though a check is critical, because " + fewOthers(entry, "pass") + after("; the check says: ", entry.CheckOutput(instance))
 	case out.By != "":
-		return "stays in rotation, because too few others are left: " + out.Reason
+		return "stays in rotation, because " + fewOthers(entry, "are left") + ": " + out.Reason
 	case instance.Weight == 0:
 		return "its weight is 0, but no other instance can serve"
 	case ramping:
@@ -103,6 +105,21 @@ func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpo
 	default:
 		return ""
 	}
+}
+
+// fewOthers says that too few others pass or are left; or that there is no other, apart from
+// instances in maintenance.
+func fewOthers(entry endpoints.Entry, do string) string {
+	instances := len(entry.Held)
+	for _, i := range entry.Instances {
+		if i.Status != endpoints.Maintenance {
+			instances++
+		}
+	}
+	if instances == 1 {
+		return "no other instance can serve"
+	}
+	return "too few others " + do
 }
 
 // after is text behind a separator, "" if there is no text.

@@ -207,7 +207,10 @@ func routesText(service admin.Service, most int) string {
 	if service.Default {
 		routes = append(routes, "default")
 	}
-	if len(routes) == 0 {
+	switch {
+	case len(routes) == 0 && service.State == endpoints.Quarantined:
+		return "not served" // no other service has its routes
+	case len(routes) == 0:
 		return "no route"
 	}
 	return strings.Join(routes, ", ")

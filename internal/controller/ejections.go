@@ -74,7 +74,7 @@ func (l *loop) addEjections(now time.Time, kind history.Kind, service string, ej
 		reasons = reasons[:min(len(reasons), changesListed)]
 	}
 	if kept > 0 && kind == history.Ejected {
-		reasons = append(reasons, "kept in rotation, because too few others are left: "+plural(kept, "instance"))
+		reasons = append(reasons, "kept in rotation, because not enough others can serve: "+plural(kept, "instance"))
 	}
 	l.history.Add(history.Event{
 		Time:       now,

@@ -50,7 +50,7 @@ func TestManyEjectionsAreOneEvent(t *testing.T) {
 		r.instancesOf(e)
 		event := r.c.History()[1] // the apply came after it
 		assert.Equal(t, "hello: hello-0 on n, hello-1 on n, hello-2 on n, hello-3 on n, 2 instances more", event.Change)
-		assert.Equal(t, "connection refused; kept in rotation, because too few others are left: 1 instance", event.Reason)
+		assert.Equal(t, "connection refused; kept in rotation, because not enough others can serve: 1 instance", event.Reason)
 	})
 }
 
