@@ -49,16 +49,19 @@ running() {
 	if docker_usable && run docker running; then echo docker; fi
 }
 
+in_words() { if [ "$1" = local ]; then echo "as local processes"; else echo "in containers"; fi; }
+
+why=
 if [ -n "${UP:-}" ]; then
 	if [ "$UP" = docker ]; then docker_usable || die "UP=docker: $docker_why"; fi
 	ways=$UP
 elif [ "$verb" = up ]; then
 	if docker_usable; then
 		ways=docker
-		echo "lbctl: a Docker engine answers, so the cluster runs in containers (UP=local for processes)"
+		why="a Docker engine answers, so the cluster runs in containers (UP=local for processes)"
 	else
 		ways=local
-		echo "lbctl: $docker_why, so the cluster runs as local processes"
+		why="$docker_why, so the cluster runs as local processes"
 	fi
 else
 	ways=$(running)
@@ -66,9 +69,9 @@ fi
 
 if [ "$verb" = up ]; then
 	for other in $(running); do
-		# Both use the same ports.
-		[ "$other" = "$ways" ] || die "a cluster is already up in the other way ($other): make down first"
+		[ "$other" = "$ways" ] || die "this checkout's cluster already runs $(in_words "$other"), on the same ports: make down first"
 	done
+	[ -z "$why" ] || echo "lbctl: $why"
 fi
 case $verb in
 scale | logs) [ -z "$ways" ] || [ -n "$(running)" ] || ways= ;;
