@@ -29,7 +29,11 @@ up() {
 
 build() {
 	build/base/base-images.sh
-	say "building the images; the first time takes some minutes"
+	if [ -n "$(docker images -q --filter "label=lbctl.checkout=$root")" ]; then
+		say "building the images"
+	else
+		say "building the images; the first time takes some minutes"
+	fi
 	local log args=(--build-arg "CHECKOUT=$root")
 	# These are not in the compose file: compose would recreate containers when they change.
 	[ -z "${LBCTL_VERSION:-}" ] || args+=(--build-arg "VERSION=$LBCTL_VERSION" --build-arg "COMMIT=${LBCTL_COMMIT:-}")
@@ -103,7 +107,7 @@ copy_commands() {
 }
 
 next_steps() {
-	local grpc=${LB_GRPC_PORT:-5000} ui=${CONSUL_UI_PORT:-8500}
+	local grpc=${LB_GRPC_PORT:-5000} http=${LB_HTTP_PORT:-8080} ui=${CONSUL_UI_PORT:-8500}
 	cat <<-EOF
 
 		The cluster serves. Next:
@@ -111,6 +115,7 @@ next_steps() {
 		  make scale N=5                                       five servers (${compose[*]} up -d --scale hello_server=5)
 		  bin/lbctl status                                     what nginx serves (bin/lbctl --help for more)
 		  ${compose[*]} exec load-balancer lbctl services     the same tool, in the container
+		  http://localhost:${http##*:}/                               HTTP services (README.md, "Your own services")
 		  http://localhost:${ui##*:}/ui/dc1/services                Consul's UI
 		  make down                                            stop it; make clean deletes its data too
 	EOF
