@@ -43,8 +43,9 @@ up() {
 		echo "$n" >"$dir/servers"
 		configuration "$n"
 		say "starting three Consul servers, Consul's UI, $(plural "$n"), nginx and lbctl"
-		# In a session of its own, so that Ctrl-C here does not reach it.
-		setsid "$supervisord" -c "$conf" >>"$dir/logs/supervisord.out" 2>&1 </dev/null &
+		# In a session of its own, so that Ctrl-C here does not reach it. The two variables
+		# are make's; lbctl would warn that it doesn't know them.
+		env -u LBCTL_VERSION -u LBCTL_COMMIT setsid "$supervisord" -c "$conf" >>"$dir/logs/supervisord.out" 2>&1 </dev/null &
 		local started=$!
 		disown
 		until running; do
@@ -224,6 +225,8 @@ next_steps() {
 		  go run grpc_client/main.go -port=${grpc##*:}       one call, and who answered
 		  make scale N=5                              five servers
 		  bin/lbctl status                            what nginx serves (bin/lbctl --help for more)
+		  bin/lbctl resume --run-dir ${dir#"$root"/}/lbctl/run   commands that change something need this directory
+		  http://localhost:${http##*:}/                      HTTP services (README.md, "Your own services")
 		  http://localhost:8500/ui/dc1/services       Consul's UI
 		  make down                                   stop it; make clean deletes its data too
 

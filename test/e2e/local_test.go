@@ -41,6 +41,10 @@ func TestLocal(t *testing.T) {
 	assert.Contains(t, status, "which is what Consul says")
 	assert.Regexp(t, `(?m)^Endpoints +by DNS`, status, "the nginx is one that takes changes without a reload")
 
+	log, err := os.ReadFile(filepath.Join(dir, "logs", "lbctl.log"))
+	require.NoError(t, err)
+	assert.NotContains(t, string(log), "unknown environment variable")
+
 	load := lbtest.StartLoad(t, grpc, callers, 5*time.Millisecond)
 	c.make(t, "scale", "N=5")
 	load.WaitMore(t, 500)
