@@ -12,7 +12,11 @@
 #   CONSUL_ADDRESS   address to listen on and to be known by (default: the one
 #                    towards the servers, which matters with several networks)
 #   CONSUL_CLIENT    address of the HTTP API (default: 127.0.0.1)
-#   CONSUL_NODE      node name (default: the host name)
+#   CONSUL_NODE      node name (default: the host name; HOST-ADDRESS, with dashes in
+#                    the address, when the address is not the first one)
+#   CONSUL_PORT      port of the HTTP API (default: 8500)
+#   CONSUL_HTTP_TOKEN  may remove the node of an old name (node:write), where Consul
+#                    has ACLs
 #   CONSUL_ARGS      further arguments, separated by spaces
 #   AGENT_LOCK       the lock file
 #   AGENT_LINGER     seconds to wait for the lock at most (default: 60)
@@ -58,6 +62,50 @@ own_address() {
 	esac
 }
 
+# node_name ADDRESS prints the node name for an address. After a kill a container can
+# come back with another address. For half a minute Consul's gossip refuses a name, and a
+# node id, that it knows under another address or name. So each name has one address: the
+# host name has the first one. With another name than last time the agent gets a new id,
+# and old-node keeps the old name for forget.
+node_name() {
+	local first=$CONSUL_DATA_DIR/first-address node last
+	[ -s "$first" ] || echo "$1" >"$first"
+	node=$(hostname)
+	[ "$(<"$first")" = "$1" ] || node=$node-${1//[.:]/-}
+	last=$(cat "$CONSUL_DATA_DIR/node-name" 2>/dev/null || true)
+	if [ -n "$last" ] && [ "$last" != "$node" ]; then
+		echo "$last" >"$CONSUL_DATA_DIR/old-node"
+		rm -f "$CONSUL_DATA_DIR/node-id"
+	fi
+	echo "$node" | tee "$CONSUL_DATA_DIR/node-name"
+}
+
+# forget removes the node of the old name, with its entries, from Consul's catalog. It
+# tries until the agent has reached a server. The gossip forgets the name by itself.
+forget() {
+	local old=$CONSUL_DATA_DIR/old-node body tries
+	[ -s "$old" ] || return 0
+	body="{\"Node\":\"$(<"$old")\"}"
+	for ((tries = 0; tries < 240; tries++)); do
+		if deregister "$body" 2>/dev/null; then
+			rm -f "$old"
+			return
+		fi
+		sleep 0.25
+	done
+	echo "consul-agent: cannot remove the node $(<"$old"), which was this container's, from Consul" >&2
+}
+
+# deregister BODY asks the agent to remove what BODY says. It is a subshell, because a
+# failed redirection ends the shell.
+deregister() (
+	exec 3<>"/dev/tcp/${CONSUL_CLIENT:-127.0.0.1}/${CONSUL_PORT:-8500}"
+	printf 'PUT /v1/catalog/deregister HTTP/1.0\r\nX-Consul-Token: %s\r\nContent-Length: %d\r\n\r\n%s' \
+		"${CONSUL_HTTP_TOKEN:-}" "${#1}" "$1" >&3
+	read -r _ status _ <&3
+	[ "$status" = 200 ]
+)
+
 # If this script was killed, its agent may still run and hold the ports.
 end_leftover() {
 	local pid
@@ -76,16 +124,23 @@ end_leftover
 arguments=(-data-dir="$CONSUL_DATA_DIR" -pid-file="$pid_file" -client="${CONSUL_CLIENT:-127.0.0.1}")
 for file in "${configs[@]}"; do arguments+=(-config-file="$file"); done
 for server in "${servers[@]}"; do arguments+=(-retry-join="$server"); done
-if [ -n "${CONSUL_NODE:-}" ]; then arguments+=(-node="$CONSUL_NODE"); fi
 address=${CONSUL_ADDRESS:-$(own_address)}
-if [ -n "$address" ]; then arguments+=(-bind="$address"); fi
+node=${CONSUL_NODE:-}
+if [ -n "$address" ]; then
+	arguments+=(-bind="$address")
+	node=${node:-$(node_name "$address")}
+fi
+if [ -n "$node" ]; then arguments+=(-node="$node"); fi
 
 "${CONSUL_BINARY:-consul}" agent "${arguments[@]}" "${extra[@]}" &
 agent=$!
+forget &
+forget=$!
 
 # shellcheck disable=SC2317 # called by the trap
 stop() {
 	trap '' TERM INT
+	kill "$forget" 2>/dev/null || true
 	flock -x -w "${AGENT_LINGER:-60}" "$AGENT_LOCK" true ||
 		echo "consul-agent: not everybody was done with the agent after ${AGENT_LINGER:-60} s; stopping it" >&2
 	kill -TERM "$agent" 2>/dev/null || true

@@ -40,6 +40,7 @@ func TestDocker(t *testing.T) {
 	t.Run("make up again keeps the scale and loses no call", c.upAgain)
 	t.Run("scale 5 to 2: no failed call", c.scaleDown)
 	t.Run("a killed server is out of the rotation within two seconds", c.killServer)
+	t.Run("a killed server comes back with another address: soon in rotation, under one name", c.newAddress)
 	t.Run("nginx's master killed: serves again at once", c.killNginx)
 	t.Run("lbctl killed: no call fails", c.killLbctl)
 	t.Run("the load balancer restarted: serves the same again, and hardly stops", c.restartBalancer)
@@ -320,7 +321,7 @@ func (c *docker) clean(t *testing.T) {
 	assert.Equal(t, "lbctl: this checkout has no containers, volumes or images\n", c.run(t, "make", "clean"))
 }
 
-func greeting(node string) string { return "Hello from " + node + "." }
+func greeting(node string) string { return "Hello from " + hostOf(node) + "." }
 
 // lbctl is the status of lbctl.
 func (c *docker) lbctl(t *testing.T) controller.Status {
