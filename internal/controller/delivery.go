@@ -51,6 +51,7 @@ type delivery struct {
 	endpoints Endpoints
 
 	asked    asked                        // upstreams of the current generation
+	since    map[string]time.Time         // when nginx began to ask for an upstream of asked
 	coming   asked                        // upstreams of the generation that nginx is moving to
 	answers  map[string][]resolver.Target // what endpoints answers, by upstream; nil: nothing yet
 	moving   *moving                      // servers that nginx has yet to fetch; nil: none
@@ -215,14 +216,32 @@ func (d *delivery) askedOf(entries []endpoints.Entry) []endpoints.Entry {
 	return asked
 }
 
-// unfetched returns Endpoints.Unfetched for the upstreams in asked.
-func unfetched(e Endpoints, asked map[string]bool) map[string]time.Time {
+// unfetched returns Endpoints.Unfetched for the upstreams in asked, with times that are not
+// before those in since.
+func unfetched(e Endpoints, asked map[string]bool, since map[string]time.Time) map[string]time.Time {
 	if e == nil {
 		return nil
 	}
 	all := e.Unfetched()
 	maps.DeleteFunc(all, func(upstream string, _ time.Time) bool { return !asked[upstream] })
+	for upstream, at := range all {
+		if since[upstream].After(at) {
+			all[upstream] = since[upstream]
+		}
+	}
 	return all
+}
+
+// ask makes a the upstreams of the current generation, which nginx serves since now.
+func (d *delivery) ask(a asked, now time.Time) {
+	since := make(map[string]time.Time, len(a.upstreams))
+	for upstream := range a.upstreams {
+		since[upstream] = now
+		if at, ok := d.since[upstream]; ok && d.asked.upstreams[upstream] {
+			since[upstream] = at
+		}
+	}
+	d.asked, d.since, d.coming = a, since, asked{}
 }
 
 // restarted stores which master process runs. A new one has no servers yet. It started
@@ -307,7 +326,7 @@ func (l *loop) checkFetched(now time.Time) {
 		return
 	}
 	if d.moving != nil {
-		unfetched := unfetched(d.endpoints, d.asked.upstreams)
+		unfetched := unfetched(d.endpoints, d.asked.upstreams, d.since)
 		if m := d.moving; !m.onlySteps() && !m.waits(unfetched) {
 			d.moving = &moving{since: now, upstreams: map[string]bool{}}
 			if change := changes(m.before, l.movedTo(m)); m.before != nil && change != noChange {

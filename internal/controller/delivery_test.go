@@ -184,6 +184,30 @@ func TestServersThatNginxDoesNotFetchAreAProblem(t *testing.T) {
 	})
 }
 
+// While a generation without the upstream is pinned, nginx does not ask for it. Its servers
+// changed long before that ends.
+func TestAnUpstreamIsLateOnlyAfterNginxCouldAskForIt(t *testing.T) {
+	asking(t, func(r *rig, f *fakeEndpoints) {
+		r.source.updates <- render.Configuration{Hash: "none", Files: map[string][]byte{"nginx.conf": []byte("none")}}
+		r.wait(time.Minute)
+		r.servers(1)
+		f.take()
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+		f.restart() // the new workers have not fetched it
+		r.wait(time.Minute)
+		assert.Empty(t, r.status().Problems)
+		assert.NoError(t, r.c.Resume(r.Context()))
+		r.wait(2 * time.Second)
+		assert.Empty(t, r.status().Problems)
+		r.wait(askPatience)
+		problems := r.status().Problems
+		if assert.Len(t, problems, 1) {
+			assert.WithinDuration(t, time.Now(), problems[0].Since, askPatience+3*time.Second)
+		}
+	})
+}
+
 func TestAnNginxThatStopsAskingIsReloadedOnce(t *testing.T) {
 	asking(t, func(r *rig, f *fakeEndpoints) {
 		r.servers(1)

@@ -446,7 +446,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 	if d.endpoints == nil {
 		return
 	}
-	d.asked, d.coming = askedBy(g, l.files), asked{}
+	d.ask(askedBy(g, l.files), l.since)
 	if len(d.asked.upstreams) > 0 && d.answers != nil { // nginx fetches the servers of all upstreams after a reload
 		d.moving = nil
 		d.move(moving{since: l.since, before: entries})

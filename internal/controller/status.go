@@ -99,6 +99,7 @@ type view struct {
 	last      *LastApply
 
 	asked           map[string]bool // upstreams that nginx asks for; nil if it doesn't ask
+	askedSince      map[string]time.Time
 	byReload        map[string]string
 	master          nginx.Process // at the last check
 	bootstrapFailed *failure
@@ -125,7 +126,7 @@ func (l *loop) publish() {
 		bootstrapLeft:   l.delivery.bootstrap.leftServices(l.latest),
 	}
 	if l.opts.Endpoints != nil {
-		v.asked, v.master = l.delivery.asked.upstreams, l.delivery.master
+		v.asked, v.askedSince, v.master = l.delivery.asked.upstreams, l.delivery.since, l.delivery.master
 	}
 	if l.latest != nil {
 		v.byReload = l.latest.ByReload
@@ -248,7 +249,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	}
 	processes, processesErr := c.server.Processes()
 	source := c.source.Status()
-	unfetched := unfetched(c.opts.Endpoints, v.asked)
+	unfetched := unfetched(c.opts.Endpoints, v.asked, v.askedSince)
 	if v.pending == nil && v.known && v.asked != nil && processesErr == nil && processes.Master != v.master {
 		v.pending = &PendingChange{Since: processes.Master.Started, Change: instancesChange, Reason: "nginx has just started, and has not fetched them yet"}
 	}

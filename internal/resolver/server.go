@@ -130,7 +130,12 @@ func (s *Server) Reloading() (reloaded func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var before []*asker
+	var fetched []*upstream // the others go on waiting
+	now := time.Now()
 	for _, u := range s.upstreams {
+		if u.isFetched(now) {
+			fetched = append(fetched, u)
+		}
 		for _, a := range u.askers {
 			before = append(before, a)
 		}
@@ -138,6 +143,10 @@ func (s *Server) Reloading() (reloaded func()) {
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		now := time.Now()
+		for _, u := range fetched {
+			u.since = now
+		}
 		for _, a := range before {
 			a.old = true
 		}
@@ -158,7 +167,8 @@ func (s *Server) Restarted(after time.Time) {
 
 // Unfetched returns the upstreams whose newest servers nginx has not certainly fetched. It
 // is certain once nginx asks the next question, a second after the answer. The time is that
-// of the change of servers, or of nginx's restart if that was later.
+// of the change of servers, or that of a later reload or restart of nginx, after which it
+// fetches them again.
 func (s *Server) Unfetched() map[string]time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

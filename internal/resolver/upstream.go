@@ -14,7 +14,7 @@ type upstream struct {
 	version int       // of targets; 0: unknown
 	answer  []byte    // over UDP; without the question's id
 	whole   bool      // answer has all targets
-	since   time.Time // when targets changed
+	since   time.Time // when targets changed, or when a reload made nginx fetch them again
 	askers  map[netip.AddrPort]*asker
 }
 
