@@ -106,6 +106,7 @@ func newFakeDaemon() *fakeDaemon {
 			LastApply: &controller.LastApply{
 				At: before(4*time.Minute + 27*time.Second), TookSeconds: 0.082, Generation: 42, Outcome: history.Applied,
 			},
+			LastChange: &history.Event{Time: before(time.Minute), Kind: history.Moved, Generation: 42, TookSeconds: 1.006, Change: "hello_server +1"},
 		},
 		events: []history.Event{
 			{Time: before(time.Minute), Kind: history.Moved, Generation: 42, TookSeconds: 1.006, Change: "hello_server +1"},

@@ -14,6 +14,7 @@ import (
 	"lbctl/internal/admin"
 	"lbctl/internal/consul"
 	"lbctl/internal/controller"
+	"lbctl/internal/history"
 	"lbctl/internal/printable"
 )
 
@@ -301,7 +302,7 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 		pinned := strings.TrimSpace(fmt.Sprintf("generation %d %s", frozen.Generation, since(frozen.Since, now)))
 		row("Pinned", pinned+"; 'lbctl resume' follows Consul again")
 	}
-	row("Last change", applyText(status.LastApply, now))
+	row("Last change", lastChangeText(status, now))
 	row("lbctl", fmt.Sprintf("%s, up %s", status.Version, since(status.Started, now)))
 	if len(status.Problems) > 0 {
 		fmt.Fprintf(&out, "\n%s\n", terminal.paint(bold, "Problems"))
@@ -387,10 +388,21 @@ func pendingText(pending *controller.PendingChange, now time.Time) string {
 	return text + ": " + pending.Reason
 }
 
-func applyText(apply *controller.LastApply, now time.Time) string {
-	if apply == nil {
-		return "none since lbctl started"
+// lastChangeText describes the newest of the last change in the history and the last apply,
+// which may be the repetition of a failure. Its time is when it was over, as in the history.
+func lastChangeText(status controller.Status, now time.Time) string {
+	change := history.Event{}
+	if status.LastChange != nil {
+		change = *status.LastChange
 	}
-	what, _ := kindText(apply.Outcome)
-	return fmt.Sprintf("%s at %s, took %s", what, ago(apply.At, now), elapsed(seconds(apply.TookSeconds)))
+	if apply := status.LastApply; apply != nil {
+		if over := apply.At.Add(seconds(apply.TookSeconds)); over.After(change.Time) {
+			change = history.Event{Time: over, Kind: apply.Outcome, TookSeconds: apply.TookSeconds}
+		}
+	}
+	if change.Time.IsZero() {
+		return "none"
+	}
+	what, _ := kindText(change.Kind)
+	return fmt.Sprintf("%s at %s, took %s", what, ago(change.Time, now), elapsed(seconds(change.TookSeconds)))
 }

@@ -163,6 +163,8 @@ func TestInstancesAreNoGeneration(t *testing.T) {
 		assert.Equal(t, []string{"applied 1", "moved 1"}, r.events())
 		moved := r.c.History()[0]
 		assert.Equal(t, "hello +2", moved.Change)
+		assert.Equal(t, &moved, s.LastChange)
+		assert.Equal(t, s.Nginx.Since, r.c.History()[1].Time, "one time for the apply")
 		assert.InDelta(t, 2, moved.TookSeconds, 0.06, "since Consul's answer")
 	})
 }

@@ -477,6 +477,9 @@ func (l *loop) record(e history.Event, began time.Time) {
 	switch e.Kind {
 	case history.NginxUp, history.NginxDown, history.Drift, history.Resumed, history.Moved:
 	default:
+		if e.Kind == history.Applied || e.Kind == history.RolledBackByOperator && e.From != e.Generation {
+			l.since = e.Time // the history and the status have one time for it
+		}
 		l.last = &LastApply{At: began, TookSeconds: e.TookSeconds, Generation: e.Generation, Outcome: e.Kind}
 	}
 	l.history.Add(e)

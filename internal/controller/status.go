@@ -46,7 +46,11 @@ type Status struct {
 	Frozen    *Pin             `json:"frozen,omitempty"`
 	Problems  []render.Problem `json:"problems,omitempty"`
 	LastApply *LastApply       `json:"last_apply,omitempty"` // since lbctl started; including failed ones
-	Endpoints EndpointsStatus  `json:"endpoints"`
+	// LastChange is the newest event of the history about a configuration or about servers
+	// that nginx was given, or was to be given; from before lbctl started, too. A failure
+	// that repeats is in LastApply only.
+	LastChange *history.Event  `json:"last_change,omitempty"`
+	Endpoints  EndpointsStatus `json:"endpoints"`
 }
 
 // Nginx describes the nginx that lbctl controls.
@@ -265,13 +269,14 @@ func (c *Controller) Status(ctx context.Context) Status {
 			WorkersReason: c.opts.WorkersNote,
 			OldWorkers:    len(processes.OldWorkers),
 		},
-		Consul:    source.Consul,
-		Services:  v.services,
-		Instances: v.instances,
-		Pending:   v.pending,
-		Frozen:    v.pin,
-		LastApply: v.last,
-		Endpoints: v.endpoints(unfetched, c.opts.EndpointsNote),
+		Consul:     source.Consul,
+		Services:   v.services,
+		Instances:  v.instances,
+		Pending:    v.pending,
+		Frozen:     v.pin,
+		LastApply:  v.last,
+		LastChange: c.history.LastChange(),
+		Endpoints:  v.endpoints(unfetched, c.opts.EndpointsNote),
 	}
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
 		// The generation's numbers are from the time when it was made.

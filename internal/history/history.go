@@ -237,6 +237,20 @@ func (h *Log) write() error {
 	return err
 }
 
+// LastChange returns the newest event about a configuration or about servers that nginx was
+// given, or was to be given; nil if there is none.
+func (h *Log) LastChange() *Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range slices.Backward(h.events) {
+		switch e.Kind {
+		case Applied, Moved, Rejected, RolledBack, NoWayBack, Failed, RolledBackByOperator:
+			return &e
+		}
+	}
+	return nil
+}
+
 // NewestFirst returns a copy of the events that are kept, the newest first.
 func (h *Log) NewestFirst() []Event {
 	h.mu.Lock()

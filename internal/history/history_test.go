@@ -106,3 +106,16 @@ func TestAnEventBeforeTheHistoryIsRead(t *testing.T) {
 	require.Len(t, h.NewestFirst(), 2)
 	assert.Equal(t, Reread, h.NewestFirst()[0].Kind)
 }
+
+func TestLastChangeIsAlsoThatOfAnEarlierProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jsonl")
+	h := New(path)
+	assert.Nil(t, h.LastChange())
+	for _, kind := range []Kind{Applied, Moved, NginxUp, Ejected, Readmitted, Drift, Reread} {
+		require.NoError(t, addAndWrite(h, Event{Kind: kind}))
+	}
+	h = New(path)
+	require.NoError(t, h.Load(slog.New(slog.DiscardHandler)))
+	require.NotNil(t, h.LastChange())
+	assert.Equal(t, Moved, h.LastChange().Kind)
+}
