@@ -29,12 +29,14 @@ type Service struct {
 	Default  bool               `json:"default"`        // gets all requests that match no route of its protocol
 	State    endpoints.State    `json:"state"`
 	// Reason says why State isn't fresh.
-	Reason     string     `json:"reason,omitempty"`
-	Since      time.Time  `json:"since"`       // of State
-	InRotation int        `json:"in_rotation"` // instances that get traffic, held ones included
-	Registered int        `json:"registered"`  // instances Consul knows
-	Problems   []string   `json:"problems"`
-	Instances  []Instance `json:"instances"`
+	Reason     string    `json:"reason,omitempty"`
+	Since      time.Time `json:"since"`       // of State
+	InRotation int       `json:"in_rotation"` // instances that get traffic, held ones included
+	Registered int       `json:"registered"`  // instances Consul knows
+	// LackingGeneration is the pinned generation if it doesn't have the service; 0 otherwise.
+	LackingGeneration int        `json:"lacking_generation,omitempty"`
+	Problems          []string   `json:"problems"`
+	Instances         []Instance `json:"instances"`
 }
 
 // An Instance is one server of a service.

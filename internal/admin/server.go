@@ -26,6 +26,7 @@ import (
 // A Controller is the API's view of the daemon's loop.
 type Controller interface {
 	Status(ctx context.Context) controller.Status
+	Pinned() controller.Pinned
 	History() []history.Event
 	Rollback(ctx context.Context, number int) (nginx.Generation, error)
 	Resume(ctx context.Context) error
@@ -193,9 +194,9 @@ func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 
 func (s *Server) services(w http.ResponseWriter, _ *http.Request) {
-	services := []Service{}
+	services, pinned := []Service{}, s.Controller.Pinned()
 	for _, entry := range s.Services.Entries() {
-		services = append(services, serviceOf(entry))
+		services = append(services, serviceOf(entry, pinned))
 	}
 	writeJSON(w, services)
 }
@@ -205,7 +206,7 @@ func (s *Server) service(w http.ResponseWriter, r *http.Request) {
 	var names []string
 	for _, entry := range s.Services.Entries() {
 		if entry.Name == name {
-			writeJSON(w, serviceOf(entry))
+			writeJSON(w, serviceOf(entry, s.Controller.Pinned()))
 			return
 		}
 		names = append(names, entry.Name)

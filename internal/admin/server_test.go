@@ -41,6 +41,8 @@ func (f *fake) Status(context.Context) controller.Status {
 	return status
 }
 
+func (f *fake) Pinned() controller.Pinned { return controller.Pinned{} }
+
 func (f *fake) History() []history.Event { return nil }
 
 func (f *fake) Rollback(ctx context.Context, number int) (nginx.Generation, error) {

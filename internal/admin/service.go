@@ -6,11 +6,30 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
 )
 
-// serviceOf turns an entry of the endpoint table into the API's Service.
-func serviceOf(entry endpoints.Entry) Service {
+// serviceOf turns an entry of the endpoint table into the API's Service, while pinned is
+// pinned.
+func serviceOf(entry endpoints.Entry, pinned controller.Pinned) Service {
+	service := unpinned(entry)
+	if !entry.Served() || !pinned.Lacks(entry.Service) {
+		return service
+	}
+	service.LackingGeneration, service.InRotation = pinned.Generation, 0
+	service.Reason = fmt.Sprintf("generation %d is pinned and does not have the service: 'lbctl resume' follows Consul again", pinned.Generation)
+	for n := range service.Instances {
+		i := &service.Instances[n]
+		if i.InRotation || i.Held {
+			i.InRotation, i.Reason = false, fmt.Sprintf("the pinned generation %d does not have the service", pinned.Generation)
+		}
+	}
+	return service
+}
+
+// unpinned returns the Service of an entry that nginx has.
+func unpinned(entry endpoints.Entry) Service {
 	service := Service{
 		Name:       entry.Name,
 		Protocol:   entry.Protocol,

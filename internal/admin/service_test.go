@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
 )
 
@@ -40,7 +41,7 @@ func TestReasonsNameNoOthersWhereThereAreNone(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			assert.Equal(t, tt.want, serviceOf(tt.entry).Instances[0].Reason)
+			assert.Equal(t, tt.want, serviceOf(tt.entry, controller.Pinned{}).Instances[0].Reason)
 		})
 	}
 }

@@ -48,6 +48,7 @@ type fakeDaemon struct {
 }
 
 func (d *fakeDaemon) Status(context.Context) controller.Status { return d.status }
+func (d *fakeDaemon) Pinned() controller.Pinned                { return controller.Pinned{} }
 func (d *fakeDaemon) History() []history.Event                 { return d.events }
 func (d *fakeDaemon) Entries() []endpoints.Entry               { return d.entries }
 func (d *fakeDaemon) Accept() int                              { return d.held }

@@ -21,6 +21,9 @@ and http_server in Consul. Its state is:
   fresh            nginx serves what Consul says
   no route         other services have all routes that it asks for, so nginx sends
                    it no requests
+  not in generation N
+                   generation N is pinned and does not have the service, so nginx
+                   sends it no requests
   stale            Consul can't be reached or has no leader; nginx serves Consul's
                    last answer
   last-known-good  Consul does not answer for this service; nginx serves Consul's
@@ -171,7 +174,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	if err := t.write(opts.Out, opts.Terminal); err != nil {
 		return err
 	}
-	if service.State == endpoints.Held {
+	if service.State == endpoints.Held && service.LackingGeneration == 0 {
 		service.Reason = "" // the table gives it for each instance
 	}
 	return writeProblems(opts, service)
@@ -243,10 +246,14 @@ func unrouted(service admin.Service) bool {
 	return service.Protocol != "" && len(service.Routes) == 0 && service.Port == 0 && !service.Default
 }
 
-// stateCell returns the state of a service. A service without a route is not shown as fresh,
-// because that would be misleading.
+// stateCell returns the state of a service. A service that gets no traffic, because it has no
+// route or because the pinned generation does not have it, is not shown as fresh, because that
+// would be misleading.
 func stateCell(service admin.Service) cell {
-	if service.State == endpoints.Fresh && unrouted(service) {
+	switch {
+	case service.LackingGeneration != 0:
+		return cell{fmt.Sprintf("not in generation %d", service.LackingGeneration), red}
+	case service.State == endpoints.Fresh && unrouted(service):
 		return cell{"no route", red}
 	}
 	return cell{string(service.State), serviceStyle(service.State)}
@@ -255,8 +262,8 @@ func stateCell(service admin.Service) cell {
 // stateAge returns how long the service has been in the state of stateCell; "" if that is
 // unknown.
 func stateAge(service admin.Service, now time.Time) string {
-	if service.State == endpoints.Fresh && unrouted(service) {
-		return "" // Since is when it became fresh
+	if service.LackingGeneration != 0 || service.State == endpoints.Fresh && unrouted(service) {
+		return "" // Since is of State
 	}
 	return age(now.Sub(service.Since)) + " ago"
 }

@@ -376,6 +376,10 @@ func TestStatusCountsServedInstancesAfterARollback(t *testing.T) {
 		synctest.Wait()
 		f.take()
 		s := r.status()
+		p := r.c.Pinned()
+		assert.Equal(t, 1, p.Generation)
+		assert.False(t, p.Lacks(entry("hello", 1).Service))
+		assert.True(t, p.Lacks(entry("other", 1).Service))
 		assert.Equal(t, 1, s.Services, "the generation has one of the two")
 		assert.Equal(t, 3, s.Instances, "it had one when it was made")
 	})
@@ -644,5 +648,24 @@ func TestBootstrapServersOfOneServiceDoNotDelayOthers(t *testing.T) {
 		r.server.with(func() { r.server.bootstrapLeft = nil })
 		r.wait(time.Minute)
 		assert.Empty(t, r.status().Problems)
+	})
+}
+
+// By reload, the generation's files say which services it has.
+func TestServicesOfAPinnedGeneration(t *testing.T) {
+	bubble(t, func(r *rig) {
+		files := "upstream http-web {\n}\n    set $lb_service down;\n"
+		r.source.updates <- render.Configuration{Hash: "one", Files: map[string][]byte{"http.conf": []byte(files)}}
+		synctest.Wait()
+		assert.False(t, r.c.Pinned().Lacks(endpoints.Service{Name: "late", Spec: endpoints.Spec{Protocol: endpoints.HTTP}}), "nothing is pinned")
+		_, err := r.c.Rollback(r.Context(), 1)
+		assert.NoError(t, err)
+		p := r.c.Pinned()
+		for name, lacks := range map[string]bool{"web": false, "down": false, "late": true} {
+			assert.Equal(t, lacks, p.Lacks(endpoints.Service{Name: name, Spec: endpoints.Spec{Protocol: endpoints.HTTP}}), name)
+		}
+		entries := []endpoints.Entry{{Service: endpoints.Service{Name: "late", Spec: endpoints.Spec{Protocol: endpoints.HTTP}}, State: endpoints.Panic}}
+		problems := []render.Problem{{Subject: "service late", Message: "panic: it gets traffic nevertheless"}, {Subject: "service late", Message: "other"}}
+		assert.Equal(t, problems[1:], p.relevant(problems, entries))
 	})
 }

@@ -93,7 +93,8 @@ type view struct {
 	since     time.Time
 	services  int
 	instances int
-	known     bool   // the source has delivered a configuration
+	known     bool // the source has delivered a configuration
+	files     map[string][]byte
 	busy      string // description of the running job; "" for none
 	pending   *PendingChange
 	pin       *Pin
@@ -104,6 +105,7 @@ type view struct {
 
 	asked           map[string]bool // upstreams that nginx asks for; nil if it doesn't ask
 	askedSince      map[string]time.Time
+	generation      asked // upstreams of the current generation, by delivery
 	byReload        map[string]string
 	master          nginx.Process // at the last check
 	bootstrapFailed *failure
@@ -115,6 +117,7 @@ func (l *loop) publish() {
 	v := view{
 		current:   l.current,
 		since:     l.since,
+		files:     l.files,
 		services:  l.current.Services,
 		instances: l.current.Instances,
 		known:     l.latest != nil,
@@ -129,6 +132,7 @@ func (l *loop) publish() {
 		bootstrapFailed: l.delivery.bootstrap.failed,
 		bootstrapLeft:   l.delivery.bootstrap.leftServices(l.latest),
 	}
+	v.generation = l.delivery.asked
 	if l.opts.Endpoints != nil {
 		v.asked, v.askedSince, v.master = l.delivery.asked.upstreams, l.delivery.since, l.delivery.master
 	}
@@ -301,7 +305,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	if p := unfetchedProblem(unfetched, time.Now()); p != nil && servingErr == nil {
 		s.Problems = append(s.Problems, *p)
 	}
-	s.Problems = append(s.Problems, source.Problems...)
+	s.Problems = append(s.Problems, c.Pinned().relevant(source.Problems, source.Entries)...)
 	s.State, s.Summary = v.summarize(time.Now(), serving, servingErr, source, s.Problems)
 	return s
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -119,9 +120,24 @@ func TestRollbackAndResume(t *testing.T) {
 		}
 		return err
 	})
+	late := third.Registration("late")
+	late.Tags, late.Meta = nil, map[string]string{"lb-protocol": "grpc", "lb-path": "/late.Late"}
+	require.NoError(t, s.consul.Agent().ServiceRegister(late))
+	s.Eventually("the new service gets no traffic", func() error {
+		out, err := s.Lbctl("services", "late")
+		if err == nil && !(strings.Contains(out, fmt.Sprintf("0/1 in rotation; not in generation %d", before.Nginx.Generation)) &&
+			strings.Contains(out, fmt.Sprintf("no: the pinned generation %d does not have the service", before.Nginx.Generation))) {
+			err = errors.New(out)
+		}
+		return err
+	})
+	out, err = s.Lbctl("services", hello)
+	require.NoError(t, err)
+	assert.NotContains(t, out, "not in generation")
 	out, err = s.Lbctl("resume")
 	require.NoError(t, err, out)
 	s.WaitServing(hello, 3)
+	s.WaitServing("late", 1)
 
 	out, err = s.Lbctl("history")
 	require.NoError(t, err)
