@@ -94,7 +94,7 @@ func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out end
 	case entry.WhyUnusable(instance) != "":
 		return entry.WhyUnusable(instance)
 	case instance.Status == endpoints.Maintenance:
-		return "in maintenance"
+		return "in maintenance" + after(": ", entry.CheckOutput(instance))
 	case !instance.InRotation():
 		return "a check is critical" + after(": ", entry.CheckOutput(instance))
 	case out.By != "":

@@ -153,7 +153,7 @@ func newFakeDaemon() *fakeDaemon {
 						{ID: "stock-1", Node: "node-1", Address: "10.0.0.11", Port: 7801, Weight: 1, Status: endpoints.Critical},
 						{ID: "stock-2", Node: "node-2", Address: "10.0.0.12", Port: 7801, Weight: 1, Status: endpoints.Maintenance},
 					},
-					CheckOutputs: []endpoints.CheckOutput{{Node: "node-1", ID: "stock-1", Text: "dial tcp 10.0.0.11:7801: \x1b[2Jconnection refused"}},
+					CheckOutputs: []endpoints.CheckOutput{{Node: "node-1", ID: "stock-1", Text: "dial tcp 10.0.0.11:7801: \x1b[2Jconnection refused"}, {Node: "node-2", ID: "stock-2", Text: "new disk", Maintenance: true}},
 				},
 				State: endpoints.Panic, Since: before(90 * time.Second), Panicking: true,
 				Reason: "its only instance that is not in maintenance does not pass its checks: it gets traffic nevertheless",

@@ -115,7 +115,7 @@ func newDelivery(e Endpoints, marks nginx.Marks) *delivery {
 // upstream without a service in cfg keeps its last servers: the service has left, and nginx
 // serves it until it has moved to the generation without it. If there are no last servers,
 // as after a rollback to a generation with a service that is gone, the upstream has none,
-// and nginx answers that there is no healthy instance.
+// and nginx answers that no instance is in rotation.
 func (d *delivery) setServers(cfg *render.Configuration) bool {
 	if d.endpoints == nil {
 		return false

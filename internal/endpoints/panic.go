@@ -1,6 +1,9 @@
 package endpoints
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // panicReason returns why the service panics, or "" if enough instances are in rotation.
 // As with Envoy's panic threshold, a service that panics gets traffic on all instances
@@ -42,6 +45,14 @@ func (e Entry) panicReason(threshold int) string {
 		what += fmt.Sprintf(", except %d in maintenance", maintenance)
 	}
 	return why + what
+}
+
+// AllInMaintenance reports whether the service has instances, and gets no traffic because all
+// of them are in maintenance.
+func (e Entry) AllInMaintenance() bool {
+	return e.Served() && len(e.Instances) > 0 && len(e.Held) == 0 && !slices.ContainsFunc(e.Instances, func(i Instance) bool {
+		return i.Status != Maintenance
+	})
 }
 
 // percent returns the share of n in of, rounded up, so that only n = 0 gives 0.

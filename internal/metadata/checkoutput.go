@@ -9,21 +9,33 @@ import (
 // maxOutput is the maximum number of characters that are kept of a check's output.
 const maxOutput = 160
 
-// checkOutput returns the output of an instance's first critical check, as one short line; ""
-// if there is none. A check for maintenance doesn't count.
-func checkOutput(checks api.HealthChecks) string {
+// noReason ends Consul's own text for a maintenance without a reason.
+const noReason = "no reason was provided. This is a default message."
+
+// checkOutput returns the output of an instance's first critical check, or the reason of its
+// maintenance, as one short line; "" if there is none.
+func checkOutput(checks api.HealthChecks, maintained bool) string {
 	for _, check := range checks {
 		maintenance := check.CheckID == api.NodeMaint || strings.HasPrefix(check.CheckID, api.ServiceMaintPrefix)
-		if check.Status != api.HealthCritical || maintenance {
+		if check.Status != api.HealthCritical || maintenance != maintained {
 			continue
 		}
-		text := []rune(strings.Join(strings.Fields(check.Output[:min(len(check.Output), 8*maxOutput)]), " "))
-		if len(text) > maxOutput {
-			return string(text[:maxOutput-3]) + "..."
+		output := check.Output
+		if maintenance {
+			output = check.Notes
 		}
-		if len(text) > 0 {
-			return string(text)
+		if text := short(output); text != "" && !(maintenance && strings.HasSuffix(output, noReason)) {
+			return text
 		}
 	}
 	return ""
+}
+
+// short returns the first maxOutput characters of a text, as one line.
+func short(output string) string {
+	text := []rune(strings.Join(strings.Fields(output[:min(len(output), 8*maxOutput)]), " "))
+	if len(text) > maxOutput {
+		return string(text[:maxOutput-3]) + "..."
+	}
+	return string(text)
 }

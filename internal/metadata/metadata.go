@@ -103,8 +103,9 @@ func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoint
 			continue
 		}
 		s.Instances = append(s.Instances, i)
-		if output := checkOutput(r.Checks); output != "" {
-			s.CheckOutputs = append(s.CheckOutputs, endpoints.CheckOutput{Node: i.Node, ID: i.ID, Text: output})
+		maintained := i.Status == endpoints.Maintenance
+		if output := checkOutput(r.Checks, maintained); output != "" {
+			s.CheckOutputs = append(s.CheckOutputs, endpoints.CheckOutput{Node: i.Node, ID: i.ID, Text: output, Maintenance: maintained})
 		}
 	}
 	if !known {

@@ -243,7 +243,16 @@ func TestCheckOutputs(t *testing.T) {
 			}
 		}
 	}
+	maintained := func(check, reason string) func(*api.ServiceEntry) {
+		return func(e *api.ServiceEntry) {
+			e.Checks = append(e.Checks, &api.HealthCheck{CheckID: "own", Status: api.HealthCritical, Output: "refused"},
+				&api.HealthCheck{CheckID: check, Status: api.HealthCritical, Notes: reason})
+		}
+	}
 	s := Parse("x", []*api.ServiceEntry{
+		consultest.Entry("x", "A", "10.0.1.1", 80, consultest.Tags("http_server"), maintained(api.NodeMaint, "new\nkernel")),
+		consultest.Entry("x", "B", "10.0.1.2", 80, consultest.Tags("http_server"), maintained("_service_maintenance:B",
+			"Maintenance mode is enabled for this service, but no reason was provided. This is a default message.")),
 		consultest.Entry("x", "a", "10.0.0.1", 80, consultest.Tags("http_server"), says()),
 		consultest.Entry("x", "b", "10.0.0.2", 80, consultest.Tags("http_server"), says("", " HTTP GET: 503\n\tOutput:  down\n", "more")),
 		consultest.Entry("x", "c", "10.0.0.3", 80, consultest.Tags("http_server"), says(strings.Repeat("\u00fc", 1000))),
@@ -251,10 +260,13 @@ func TestCheckOutputs(t *testing.T) {
 		consultest.Entry("x", "e", "10.0.0.5", 0, consultest.Tags("http_server"), says("no port")),
 	}, Reserved{})
 	assert.Equal(t, []endpoints.CheckOutput{
+		{Node: "node-1", ID: "A", Text: "new kernel", Maintenance: true},
 		{Node: "node-1", ID: "b", Text: "HTTP GET: 503 Output: down"},
 		{Node: "node-1", ID: "c", Text: strings.Repeat("\u00fc", 157) + "..."},
 	}, s.CheckOutputs)
 	assert.Equal(t, "the check of b says: HTTP GET: 503 Output: down", s.FailingCheck())
-	assert.Empty(t, s.CheckOutput(s.Instances[0]))
-	assert.Equal(t, "HTTP GET: 503 Output: down", s.CheckOutput(s.Instances[1]))
+	assert.Equal(t, "new kernel", s.CheckOutput(s.Instances[0]))
+	assert.Empty(t, s.CheckOutput(s.Instances[1]))
+	assert.Empty(t, s.CheckOutput(s.Instances[2]))
+	assert.Equal(t, "HTTP GET: 503 Output: down", s.CheckOutput(s.Instances[3]))
 }

@@ -111,7 +111,7 @@ func TestErrorPagesAreOutOfReach(t *testing.T) {
 		)
 		for path, want := range map[string]string{
 			"/elsewhere": "no service is routed for this host and path\n",
-			"/nobody":    "no healthy instance of nobody\n",
+			"/nobody":    "no instance of nobody is in rotation\n",
 			"/refusing":  "no instance of refusing could be reached, or it failed\n",
 		} {
 			_, body := get(t, http.DefaultClient, "http://"+b.http+path)

@@ -529,6 +529,13 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 			reason = string(e.State) + ": " + e.Reason
 			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
 		}
+		if e.AllInMaintenance() && !e.Expired {
+			which := "its only instance is"
+			if n := len(e.Instances); n > 1 {
+				which = fmt.Sprintf("all %d are", n)
+			}
+			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: "no instance gets traffic, because " + which + " in maintenance"})
+		}
 		for _, message := range e.Problems {
 			if !strings.Contains(reason, message) { // otherwise the reason says it already
 				problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: message})

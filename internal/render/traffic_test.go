@@ -238,7 +238,7 @@ func TestGRPCTraffic(t *testing.T) {
 			code         codes.Code
 			message      string
 		}{
-			{"no healthy instance", "/pkg.Nobody/Method", codes.Unavailable, "lbctl: no healthy instance of nobody"},
+			{"no healthy instance", "/pkg.Nobody/Method", codes.Unavailable, "lbctl: no instance of nobody is in rotation"},
 			{"all instances refuse", "/pkg.Refusing/Method", codes.Unavailable, "lbctl: no instance of refusing could be reached, or it failed"},
 			{"no instance answers the connection", "/pkg.Silent/Method", codes.Unavailable, "lbctl: no instance of silent could be reached in time"},
 			{"the instance does not speak gRPC", "/pkg.Web/Method", codes.Unavailable, "lbctl: no instance of web could be reached, or it failed"},
@@ -390,7 +390,7 @@ func TestHTTPTraffic(t *testing.T) {
 			{"a host, with a port", "api.example.com:8080", "/anything", 200, "api GET /anything 0"},
 			{"an instance with TLS and a self-signed certificate", "", "/secure", 200, "secure GET /secure 0"},
 			{"an error of the instance passes as it is", "", "/missing", 404, "web has no such page\n"},
-			{"no healthy instance", "", "/nobody", 503, "no healthy instance of nobody\n"},
+			{"no healthy instance", "", "/nobody", 503, "no instance of nobody is in rotation\n"},
 			{"all instances refuse", "", "/refusing", 502, "no instance of refusing could be reached, or it failed\n"},
 			{"no instance answers the connection", "", "/silent", 504, "no instance of silent could be reached in time\n"},
 		} {
