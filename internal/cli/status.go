@@ -27,7 +27,8 @@ The states are:
   degraded  Consul, the templates or nginx have a problem; nginx serves the last
             good configuration
   frozen    a rollback pinned a generation; 'lbctl resume' follows Consul again
-  starting  nginx has no configuration yet
+  starting  nginx has no configuration yet, or lbctl has just started and Consul has
+            not answered yet
   down      nginx does not answer
 
 The exit code is 0 for serving, pending and frozen, 3 for the others, and 4 when

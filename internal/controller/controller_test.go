@@ -565,6 +565,7 @@ func TestConsulAway(t *testing.T) {
 		r.wait(time.Minute)
 		r.restart()
 		r.source.status.Consul = consul.Status{Since: time.Now(), LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused"}
+		r.wait(startPatience)
 		s := r.status()
 		assert.Equal(t, Degraded, s.State)
 		assert.Regexp(t, `^Consul at 127.0.0.1:8500 does not answer: connection refused \(since \S+\); nginx serves Consul's last answer, generation 1 of \S+$`, s.Summary)

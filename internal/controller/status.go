@@ -89,6 +89,7 @@ type LastApply struct {
 
 // view is a copy of the loop's state for Status.
 type view struct {
+	started   time.Time // when lbctl started; set by Status
 	current   nginx.Generation
 	since     time.Time
 	services  int
@@ -306,6 +307,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		s.Problems = append(s.Problems, *p)
 	}
 	s.Problems = append(s.Problems, c.Pinned().relevant(source.Problems, source.Entries)...)
+	v.started = c.started
 	s.State, s.Summary = v.summarize(time.Now(), serving, servingErr, source, s.Problems)
 	return s
 }
@@ -355,6 +357,10 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 	return ps
 }
 
+// startPatience is how long after lbctl's start Consul may take to answer for the first time.
+// On a load balancer its agent starts together with lbctl.
+const startPatience = 10 * time.Second
+
 // summarize returns the state and a sentence about it. The worst condition wins.
 func (v view) summarize(now time.Time, serving int, servingErr error, source render.Status, problems []render.Problem) (State, string) {
 	away := consulAway(source.Consul, now)
@@ -401,6 +407,9 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 		return Pending, serves + "; " + v.busy
 	case v.pending != nil:
 		return Pending, fmt.Sprintf("%s; a change is on its way (%s)", serves, v.pending.Change)
+	case v.awaitsAgent(now, source, problems):
+		return Starting, fmt.Sprintf("%s, made before lbctl started; lbctl is starting, and has no answer from Consul yet: %s",
+			since, away)
 	case away != "":
 		return Degraded, fmt.Sprintf("%s; nginx serves Consul's last answer, generation %d of %s", away, serving, clock(v.since, now))
 	case !v.known && len(problems) > 0:
@@ -418,6 +427,17 @@ func (v view) summarize(now time.Time, serving int, servingErr error, source ren
 		return Serving, fmt.Sprintf("%s, which is what Consul says, with %s: %s", serves, plural(len(problems), "problem"), quote(problems))
 	}
 	return Serving, serves + ", which is what Consul says"
+}
+
+// awaitsAgent reports whether lbctl has just started and Consul has not answered yet, while
+// nothing else is wrong.
+func (v view) awaitsAgent(now time.Time, source render.Status, problems []render.Problem) bool {
+	if v.known || source.Consul.Refused || now.Sub(v.started) >= startPatience {
+		return false
+	}
+	bad := generalProblems(problems)
+	other := slices.ContainsFunc(bad, func(p render.Problem) bool { return p.Subject != "consul" })
+	return !other && consulAway(source.Consul, now) != ""
 }
 
 // consulAway describes what is wrong with Consul, "" if nothing is.

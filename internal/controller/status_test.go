@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/render"
 )
@@ -60,4 +61,34 @@ func TestStatusNamesServicesThatAreHeldBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStatusIsStartingWhileTheAgentStartsToo(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.say("a")
+		r.wait(time.Minute)
+		r.restart()
+		away := consul.Status{LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused", Since: time.Now()}
+		r.source.status.Consul = away
+		r.source.status.Problems = []render.Problem{{Subject: "consul", Message: away.LastError}, {Subject: "service web", Message: "panic"}}
+		s := r.status()
+		assert.Equal(t, Starting, s.State)
+		assert.Contains(t, s.Summary, "lbctl is starting, and has no answer from Consul yet: Consul at 127.0.0.1:8500 does not answer: connection refused")
+
+		r.source.status.Consul.Refused = true
+		assert.Equal(t, Degraded, r.status().State, "a refused token is no matter of time")
+		r.source.status.Consul = away
+		r.source.status.Problems = append(r.source.status.Problems, render.Problem{Subject: "template nginx.conf.ctmpl", Message: "line 3: no"})
+		assert.Equal(t, Degraded, r.status().State, "something else is wrong")
+		r.source.status.Problems = r.source.status.Problems[:2]
+		r.wait(startPatience)
+		assert.Equal(t, Degraded, r.status().State, "that takes too long")
+
+		r.source.status = render.Status{Consul: consul.Status{Reachable: true, Leader: "10.0.0.1:8300", Since: time.Now()}}
+		r.say("a")
+		r.restart()
+		r.say("a")
+		r.source.status.Consul = away
+		assert.Equal(t, Degraded, r.status().State, "Consul had answered")
+	})
 }
