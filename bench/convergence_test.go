@@ -145,7 +145,7 @@ func convergenceReport(t *testing.T, all []peer, systems []*converging, rounds i
 	r.paragraph("Each balancer had one caller, who pauses %s between calls, and every third call goes to the instance in question:"+
 		" times are right to some %s. A time of 0.000 s says that the balancer followed before Consul's answer had come back."+
 		" A time of %s says that it did not follow within it."+
-		" Of %d changes, the 99th percentile is the %s.", callPause, 4*callPause, rounds, ordinalOf99(rounds))
+		" Of %d changes, the 99th percentile is the %s.", callPause, 4*callPause, patience, rounds, ordinalOf99(rounds))
 	r.paragraph("nginx asks lbctl by DNS again one second after each answer. The second of two changes mostly falls into that second," +
 		" and then reaches nginx at its end.")
 	for _, c := range systems {
