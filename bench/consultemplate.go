@@ -53,8 +53,8 @@ func hup(t *testing.T, s *site, dir, conf string) (pid int, command string) {
 }
 
 // restart starts nginx under supervisord, which stops it and starts it again. The Go
-// supervisord leaves a program stopped for good when a restart begins within a second
-// after the last one has ended, so the command waits for that second.
+// supervisord may leave a program stopped that is restarted within a second after its start,
+// so the command waits for that second, and tries again until nginx runs.
 func restart(t *testing.T, s *site, dir, conf string) (pid int, command string) {
 	program, err := exec.LookPath("supervisord")
 	require.NoError(t, err)
@@ -76,7 +76,8 @@ stopsignal=TERM
 		_, err := os.Stat(filepath.Join(dir, "nginx.pid"))
 		return err
 	})
-	return pid, fmt.Sprintf("%s -c %s ctl restart nginx; sleep 1", program, settings)
+	ctl := fmt.Sprintf("%s -c %s ctl", program, settings)
+	return pid, fmt.Sprintf("for n in 1 2 3 4 5 6 7 8 9 10; do %[1]s restart nginx; sleep 1; %[1]s status nginx | grep -q Running && break; done", ctl)
 }
 
 // startHAProxy starts HAProxy with a configuration that consul-template renders.

@@ -46,7 +46,7 @@ func peers() []peer {
 		peer{
 			name: "consul-template, restart",
 			with: "The same, but its command is `supervisorctl restart nginx`, with `stopsignal=TERM`: the recipe of many a container image." +
-				" The supervisord is the one in Go, which takes a second from stop to start, and leaves nginx stopped for good when restarts follow each other at once: the command waits a second after each.",
+				" The supervisord is the one in Go, which takes a second from stop to start, and may leave nginx stopped that is restarted within a second after its start: the command waits for that second, and tries again until nginx runs.",
 			start:     func(t *testing.T, s *site) balancer { return startRecipe(t, s, restart) },
 			sameProxy: true,
 		},
