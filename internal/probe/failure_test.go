@@ -2,9 +2,9 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -32,7 +32,7 @@ func deafPort(t *testing.T) string {
 	for range 10 {
 		conn, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
 		if err != nil {
-			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.True(t, isTimeout(err), "%v", err)
 			return address
 		}
 		t.Cleanup(func() { conn.Close() })
@@ -45,13 +45,12 @@ func TestAConnectionMustBeOpenWithinHalfOfTheTimeout(t *testing.T) {
 	address := deafPort(t)
 	for _, check := range []endpoints.Check{"", "http:/", "grpc", checkHeld} {
 		t.Run("check "+string(check), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 			defer cancel()
-			short, cancel := context.WithTimeout(ctx, 400*time.Millisecond)
-			defer cancel()
-			err := ask(short, question{endpoints.HTTP, check, address})
-			assert.NoError(t, short.Err(), "half of the time is left")
-			assert.Equal(t, "no answer in time", reason(err))
+			err := ask(ctx, question{endpoints.HTTP, check, address})
+			assert.NoError(t, ctx.Err(), "half of the time is left")
+			assert.True(t, isTimeout(err) || errors.Is(err, errLate), "%v", err)
 		})
 	}
 }
