@@ -15,6 +15,9 @@ var ErrStalled = errors.New("the file system does not answer")
 // stallTimeout is how long a Reader waits for a read.
 const stallTimeout = 2 * time.Second
 
+// errWaiting is the error of Read while a read has not ended.
+var errWaiting = fmt.Errorf("%w: a read that began more than %s ago has not ended", ErrStalled, stallTimeout)
+
 // A Reader reads files of a file system that may stall. A system call for such a file can't
 // be cancelled, so a stalled read goes on alone, and its result is dropped. The zero value is
 // ready. Any goroutine may use it.
@@ -35,7 +38,7 @@ func (r *Reader[T]) Read(ctx context.Context, read func() (T, error)) (T, error)
 		case <-r.stalled:
 			r.stalled = nil
 		default:
-			return none, fmt.Errorf("%w: a read that began more than %s ago has not ended", ErrStalled, stallTimeout)
+			return none, errWaiting
 		}
 	}
 	ended := make(chan struct{})
@@ -55,6 +58,6 @@ func (r *Reader[T]) Read(ctx context.Context, read func() (T, error)) (T, error)
 		return none, ctx.Err()
 	case <-timeout.C:
 		r.stalled = ended
-		return none, fmt.Errorf("%w: a read that began more than %s ago has not ended", ErrStalled, stallTimeout)
+		return none, errWaiting
 	}
 }

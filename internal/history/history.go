@@ -101,7 +101,7 @@ type Log struct {
 	events []Event
 	total  int // how many events were added
 
-	// Only load and the writing goroutine use these.
+	// Only Load and the writing goroutine use these.
 	written int  // how many of total are in the file
 	lines   int  // in the file
 	torn    bool // the file lacks events, and may end in half a line
@@ -208,10 +208,11 @@ func (h *Log) write() error {
 	total := h.total
 	waiting := total - h.written
 	whole := h.torn || h.lines+waiting > keep+slack
-	events := h.last(waiting)
+	count := waiting
 	if whole {
-		events = h.last(keep)
+		count = keep
 	}
+	events := h.last(count)
 	h.mu.Unlock()
 	if waiting == 0 {
 		return nil
