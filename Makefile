@@ -6,10 +6,11 @@ SHELL         := bash
 MAKEFLAGS     += --no-print-directory
 
 export GOFLAGS ?= -buildvcs=false
-export LBCTL_VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-export LBCTL_COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+# LB_* are variables of this checkout. lbctl warns of LBCTL_* that it doesn't know.
+export LB_VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+export LB_COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 
-ldflags := -s -X lbctl/internal/cli.version=$(LBCTL_VERSION) -X lbctl/internal/cli.commit=$(LBCTL_COMMIT)
+ldflags := -s -X lbctl/internal/cli.version=$(LB_VERSION) -X lbctl/internal/cli.commit=$(LB_COMMIT)
 
 .PHONY: help
 help: ## Say what there is

@@ -12,5 +12,5 @@ nginx=$(build/need.sh nginx-packaged)
 build/need.sh consul-template >/dev/null
 build/need.sh supervisord >/dev/null
 build/need.sh haproxy >/dev/null
-PATH=$root/bin:$(dirname "$consul"):$(dirname "$nginx"):$PATH:/usr/sbin LBCTL_TEST_REQUIRE=1 \
+PATH=$root/bin:$(dirname "$consul"):$(dirname "$nginx"):$PATH:/usr/sbin LB_TEST_REQUIRE=1 \
 	exec go test -tags bench -count=1 -timeout 2h -v -run "^$name\$" ./bench

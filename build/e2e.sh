@@ -2,9 +2,9 @@
 # End-to-end tests: the whole cluster in Docker, where an engine answers, and as
 # local processes.
 #
-#   LBCTL_E2E_OUTAGE   how long the outage of all Consul servers lasts (default: 20s)
-#   LBCTL_E2E_PROJECT  the name of the Compose project (default: lbctl-e2e- and a number)
-#   E2E_TIMEOUT        the longest that the tests may take (default: 45m)
+#   LB_E2E_OUTAGE   how long the outage of all Consul servers lasts (default: 20s)
+#   LB_E2E_PROJECT  the name of the Compose project (default: lbctl-e2e- and a number)
+#   E2E_TIMEOUT     the longest that the tests may take (default: 45m)
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -21,8 +21,8 @@ func TestNeedNginx(t *testing.T) {
 	require.NoError(t, err)
 	fetched := filepath.Join(root, "bin", "nginx-1.30")
 	if _, err := os.Stat(fetched); err != nil {
-		if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
-			t.Fatalf("LBCTL_TEST_REQUIRE=1, but nginx 1.30 is missing: %v", err)
+		if os.Getenv("LB_TEST_REQUIRE") == "1" {
+			t.Fatalf("LB_TEST_REQUIRE=1, but nginx 1.30 is missing: %v", err)
 		}
 		t.Skipf("no nginx 1.30: %v (make bin/nginx-1.30 fetches it)", err)
 	}

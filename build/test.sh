@@ -34,7 +34,7 @@ check vet vetted
 check staticcheck checked
 check 'go mod tidy' go mod tidy -diff
 if command -v shellcheck >/dev/null; then check shellcheck shell_checked; fi
-PATH=$(dirname "$consul"):$(dirname "$nginx"):$PATH LBCTL_TEST_REQUIRE=1 CGO_ENABLED=1 \
+PATH=$(dirname "$consul"):$(dirname "$nginx"):$PATH LB_TEST_REQUIRE=1 CGO_ENABLED=1 \
 	check 'go test -race' go run ./build/gotest -race -count=1 -timeout 20m ./...
 
 if [ ${#failed[@]} -gt 0 ]; then

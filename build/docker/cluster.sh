@@ -36,7 +36,7 @@ build() {
 	fi
 	local log args=(--build-arg "CHECKOUT=$root")
 	# These are not in the compose file: compose would recreate containers when they change.
-	[ -z "${LBCTL_VERSION:-}" ] || args+=(--build-arg "VERSION=$LBCTL_VERSION" --build-arg "COMMIT=${LBCTL_COMMIT:-}")
+	[ -z "${LB_VERSION:-}" ] || args+=(--build-arg "VERSION=$LB_VERSION" --build-arg "COMMIT=${LB_COMMIT:-}")
 	if command -v go >/dev/null; then
 		# The build in the container asks the Go mirror that the host asks.
 		args+=(--build-arg "GOPROXY=$(go env GOPROXY)" --build-arg "GOSUMDB=$(go env GOSUMDB)" --build-arg "GONOSUMDB=$(go env GONOSUMDB)")

@@ -43,9 +43,8 @@ up() {
 		echo "$n" >"$dir/servers"
 		configuration "$n"
 		say "starting three Consul servers, Consul's UI, $(plural "$n"), nginx and lbctl"
-		# In a session of its own, so that Ctrl-C here does not reach it. The two variables
-		# are make's; lbctl would warn that it doesn't know them.
-		env -u LBCTL_VERSION -u LBCTL_COMMIT setsid "$supervisord" -c "$conf" >>"$dir/logs/supervisord.out" 2>&1 </dev/null &
+		# In a session of its own, so that Ctrl-C here does not reach it.
+		setsid "$supervisord" -c "$conf" >>"$dir/logs/supervisord.out" 2>&1 </dev/null &
 		local started=$!
 		disown
 		until running; do

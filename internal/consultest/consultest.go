@@ -51,7 +51,7 @@ func Persistent() Option { return func(o *options) { o.persistent = true } }
 func Streaming() Option { return func(o *options) { o.streaming = true } }
 
 // Start starts a single Consul server for the test, and waits until it is the leader.
-// Without Consul it skips the test, or fails it when LBCTL_TEST_REQUIRE=1 is set.
+// Without Consul it skips the test, or fails it when LB_TEST_REQUIRE=1 is set.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	var o options
@@ -71,7 +71,7 @@ func Start(t testing.TB, opts ...Option) *Server {
 }
 
 // Binary is the path of the consul binary for tests: the one on PATH, or else bin/consul
-// beside go.mod. Without both it skips the test, or fails it when LBCTL_TEST_REQUIRE=1
+// beside go.mod. Without both it skips the test, or fails it when LB_TEST_REQUIRE=1
 // is set.
 func Binary(t testing.TB) string {
 	t.Helper()
@@ -85,7 +85,7 @@ func Binary(t testing.TB) string {
 			return path
 		}
 	}
-	if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
+	if os.Getenv("LB_TEST_REQUIRE") == "1" {
 		t.Fatal(missing)
 	}
 	t.Skip("SKIPPED, NOT TESTED: " + missing)

@@ -29,16 +29,16 @@ import (
 const Patience = 30 * time.Second
 
 // Outage is how long Consul is away in tests of that: the environment variable
-// LBCTL_E2E_OUTAGE (for example 10m), or else usual.
+// LB_E2E_OUTAGE (for example 10m), or else usual.
 func Outage(t testing.TB, usual time.Duration) time.Duration {
 	t.Helper()
-	given := os.Getenv("LBCTL_E2E_OUTAGE")
+	given := os.Getenv("LB_E2E_OUTAGE")
 	if given == "" {
 		return usual
 	}
 	outage, err := time.ParseDuration(given)
 	if err != nil {
-		t.Fatalf("LBCTL_E2E_OUTAGE: %v", err)
+		t.Fatalf("LB_E2E_OUTAGE: %v", err)
 	}
 	return outage
 }

@@ -33,7 +33,7 @@ type Binary struct {
 
 // Binaries returns every nginx of this machine: the one on PATH (or in /usr/sbin) and
 // bin/nginx-1.30 of this repository, which build/nginx-1.30.sh builds. It skips the test
-// when both are missing. With LBCTL_TEST_REQUIRE=1 it fails the test when one is missing.
+// when both are missing. With LB_TEST_REQUIRE=1 it fails the test when one is missing.
 func Binaries(t testing.TB) []Binary {
 	t.Helper()
 	candidates := []struct{ path, remedy string }{
@@ -46,8 +46,8 @@ func Binaries(t testing.TB) []Binary {
 		switch {
 		case err == nil:
 			found = append(found, Binary{Path: c.path, Version: version})
-		case os.Getenv("LBCTL_TEST_REQUIRE") == "1":
-			t.Fatalf("LBCTL_TEST_REQUIRE=1, but nginx is missing: %v (%s)", err, c.remedy)
+		case os.Getenv("LB_TEST_REQUIRE") == "1":
+			t.Fatalf("LB_TEST_REQUIRE=1, but nginx is missing: %v (%s)", err, c.remedy)
 		default:
 			t.Logf("testing without an nginx: %v (%s)", err, c.remedy)
 		}

@@ -43,8 +43,8 @@ func requireStream(t *testing.T, binary nginxtest.Binary) {
 	if streamModule(t, binary) != nginx.NoStream {
 		return
 	}
-	if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
-		t.Fatalf("LBCTL_TEST_REQUIRE=1, but %s has no stream module (Debian: libnginx-mod-stream)", binary.Path)
+	if os.Getenv("LB_TEST_REQUIRE") == "1" {
+		t.Fatalf("LB_TEST_REQUIRE=1, but %s has no stream module (Debian: libnginx-mod-stream)", binary.Path)
 	}
 	t.Skipf("%s has no stream module", binary.Path)
 }

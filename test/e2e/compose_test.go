@@ -43,9 +43,7 @@ func newCheckout(t *testing.T, env ...string) checkout {
 func (c checkout) run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := c.try(name, args...)
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
+	require.NoError(t, err, "%s %s\n%s", name, strings.Join(args, " "), out)
 	return out
 }
 
@@ -84,14 +82,14 @@ type docker struct {
 func newDocker(t *testing.T) *docker {
 	t.Helper()
 	if out, err := exec.Command("docker", "version").CombinedOutput(); err != nil {
-		if os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
-			t.Fatalf("no Docker engine answers, and LBCTL_TEST_REQUIRE=1: %v: %s", err, out)
+		if os.Getenv("LB_TEST_REQUIRE") == "1" {
+			t.Fatalf("no Docker engine answers, and LB_TEST_REQUIRE=1: %v: %s", err, out)
 		}
 		t.Skip("no Docker engine answers")
 	}
 	grpcPort, httpPort, adminPort, uiPort := freePort(t), freePort(t), freePort(t), freePort(t)
 	// .ci/run sets the name, so that it can clean up after a test that was killed.
-	project := cmp.Or(os.Getenv("LBCTL_E2E_PROJECT"), fmt.Sprintf("lbctl-e2e-%d", os.Getpid()))
+	project := cmp.Or(os.Getenv("LB_E2E_PROJECT"), fmt.Sprintf("lbctl-e2e-%d", os.Getpid()))
 	c := &docker{
 		project: project,
 		checkout: newCheckout(t,

@@ -86,7 +86,7 @@ func (c *docker) dropConsul(t *testing.T) (heal func()) {
 		return nil
 	}
 	if err := rules("-I"); err != nil {
-		if os.Geteuid() == 0 && os.Getenv("LBCTL_TEST_REQUIRE") == "1" {
+		if os.Geteuid() == 0 && os.Getenv("LB_TEST_REQUIRE") == "1" {
 			t.Fatal(err)
 		}
 		t.Skipf("SKIPPED, NOT TESTED: cutting a container off takes root and iptables on the engine's machine: %v", err)
