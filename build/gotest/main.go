@@ -1,7 +1,9 @@
 // Command gotest runs `go test` with its arguments, shows a line for each
-// package and everything about the tests that fail, and ends with the counts:
+// package and everything about the tests that fail, and ends with a line for each test
+// that failed, which says why, and the counts:
 //
-//	321 passed, 0 failed, 2 skipped
+//	failed: TestLocal: local_test.go:59: Should be zero, but was 1
+//	321 passed, 1 failed, 2 skipped
 //
 // With -v among the arguments it shows each test as it ends, and what it logged. The
 // exit code is that of `go test`. Each subtest counts as one. The counts are also
@@ -17,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -47,8 +50,12 @@ func run(args []string, out io.Writer) int {
 		fmt.Fprintf(os.Stderr, "gotest: start go test: %v\n", err)
 		return 1
 	}
-	total := report(stdout, out, slices.Contains(args, "-v"))
+	total, reasons := report(stdout, out, slices.Contains(args, "-v"))
 	err = cmd.Wait()
+	// The reasons may stand thousands of lines above.
+	for _, reason := range reasons {
+		fmt.Fprintln(out, reason)
+	}
 	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", total.passed, total.failed, total.skipped)
 	if path := os.Getenv("GOTEST_TOTALS"); path != "" {
 		if err := total.append(path); err != nil {
@@ -74,9 +81,9 @@ func (c counts) append(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// report counts the events, and writes the lines that are worth reading.
-func report(events io.Reader, out io.Writer, verbose bool) counts {
-	var total counts
+// report counts the events, and writes the lines that are worth reading. The reasons have
+// a line for each failed test.
+func report(events io.Reader, out io.Writer, verbose bool) (total counts, reasons []string) {
 	said := map[string][]string{} // package, or package and test -> output so far
 	lines := bufio.NewScanner(events)
 	lines.Buffer(nil, 16<<20)
@@ -109,13 +116,55 @@ func report(events io.Reader, out io.Writer, verbose bool) counts {
 			default:
 				total.failed++
 				fmt.Fprint(out, strings.Join(said[key], ""))
+				reasons = append(reasons, "failed: "+e.Test+": "+why(said[key]))
 			}
 		default:
 			continue
 		}
 		delete(said, key)
 	}
-	return total
+	return total, reasons
+}
+
+// maxReason bounds a reason, in bytes.
+const maxReason = 600
+
+var (
+	// logged begins what a test logs or reports: "    local_test.go:59: ".
+	logged = regexp.MustCompile(`^ *(\w+\.go:\d+:) ?(.*)`)
+	// asserted is a field of testify's reports.
+	asserted = regexp.MustCompile(`^\s*(Error Trace|Error|Test|Messages):\s+(.*)`)
+)
+
+// why is the first assertion of testify that failed, or else the last thing that the test
+// said: t.Fatal ends it, but go test doesn't tell t.Error from t.Log.
+func why(said []string) string {
+	var place, field, last string
+	var parts []string
+	for _, line := range strings.Split(strings.Join(said, ""), "\n") {
+		text := strings.TrimSpace(line)
+		if begin := logged.FindStringSubmatch(line); begin != nil {
+			if len(parts) > 0 {
+				break
+			}
+			place, field, last = begin[1], "", text
+			continue
+		}
+		if f := asserted.FindStringSubmatch(line); f != nil {
+			field, text = f[1], f[2]
+		}
+		if text != "" && (field == "Error" || field == "Messages") {
+			parts = append(parts, text)
+		}
+	}
+	reason := last
+	if len(parts) > 0 {
+		reason = place + " " + strings.Join(parts, " ")
+	}
+	if reason == "" {
+		reason = "it says nothing; a subtest may"
+	}
+	return strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "")
 }
 
 // packageLine is a package's only line. When the package failed, it is also the package's

@@ -28,9 +28,10 @@ func TestReport(t *testing.T) {
 not JSON at all
 `
 	var out strings.Builder
-	total := report(strings.NewReader(events), &out, false)
+	total, reasons := report(strings.NewReader(events), &out, false)
 
 	assert.Equal(t, counts{passed: 1, failed: 1, skipped: 1}, total)
+	assert.Equal(t, []string{"failed: TestBad: a_test.go:7: want 2"}, reasons)
 	assert.Equal(t, `a_test.go:7: want 2
 FAIL
 skip  TestIdle
@@ -43,4 +44,34 @@ not JSON at all
 	out.Reset()
 	report(strings.NewReader(events), &out, true)
 	assert.Contains(t, out.String(), "pass  TestGood  500ms\na good word\n")
+}
+
+func TestWhy(t *testing.T) {
+	for name, row := range map[string]struct{ said, want string }{
+		"the assertion, not the logs around it": {
+			said: `=== RUN   TestLocal
+    local_test.go:58: 513 calls, 1 failed
+    local_test.go:59: 
+        	Error Trace:	local_test.go:59
+        	Error:      	Should be zero, but was 1
+        	            	twice
+        	Test:       	TestLocal
+        	Messages:   	map[Unavailable:1]
+    local_test.go:32: lbctl:
+        level=info Error: of another
+--- FAIL: TestLocal (48.69s)
+`,
+			want: "local_test.go:59: Should be zero, but was 1 twice map[Unavailable:1]",
+		},
+		"the last message of a test without testify": {
+			said: "    a_test.go:3: hello\n        world\n    a_test.go:4: end\n--- FAIL: TestA (0.00s)\n",
+			want: "a_test.go:4: end",
+		},
+		"a test whose subtest failed": {said: "--- FAIL: TestA (0.00s)\n", want: "it says nothing; a subtest may"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, row.want, why([]string{row.said}))
+		})
+	}
+	assert.Len(t, why([]string{"    a_test.go:3: " + strings.Repeat("x", 1000)}), maxReason)
 }
