@@ -125,8 +125,12 @@ func (d *delivery) setServers(cfg *render.Configuration) bool {
 		all = map[string][]resolver.Target{}
 	}
 	for _, generation := range []asked{d.asked, d.coming} {
+		var older map[string][]resolver.Target
+		if !generation.known && len(generation.upstreams) > 0 {
+			older = generation.older.targets(cfg)
+		}
 		for upstream := range generation.upstreams {
-			if targets, ok := generation.older.targets(cfg, upstream); ok && !generation.known {
+			if targets, ok := older[upstream]; ok {
 				// A service of cfg may have the name now that another one had. The generation
 				// that nginx moves to goes before the one that it leaves.
 				if !d.coming.known || !d.coming.upstreams[upstream] {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"regexp"
 	"strings"
 
@@ -59,21 +60,24 @@ func (o olderNames) upstream(s endpoints.Service) string {
 	return name
 }
 
-// targets returns the servers of the service with this upstream. It returns false if there
-// is none, or if there are several, whose names differ only in case.
-func (o olderNames) targets(cfg *render.Configuration, upstream string) ([]resolver.Target, bool) {
-	var found []string
+// targets returns the servers of the services of cfg, by the names of their upstreams. A name
+// that several services have, because theirs differ only in case, is left out.
+func (o olderNames) targets(cfg *render.Configuration) map[string][]resolver.Target {
+	all := make(map[string][]resolver.Target, len(cfg.Entries))
+	services := make(map[string]int, len(cfg.Entries)) // how many have an upstream
 	for _, e := range cfg.Entries {
-		if o.upstream(e.Service) == upstream {
-			found = append(found, render.UpstreamName(e.Protocol, e.Name))
+		upstream := o.upstream(e.Service)
+		if upstream == "" {
+			continue
+		}
+		services[upstream]++
+		name := render.UpstreamName(e.Protocol, e.Name)
+		if targets, ok := cfg.Upstreams[name]; ok {
+			all[upstream] = targets
+		} else if targets, ok := cfg.Written[name]; ok {
+			all[upstream] = targets
 		}
 	}
-	if len(found) != 1 {
-		return nil, false
-	}
-	if targets, ok := cfg.Upstreams[found[0]]; ok {
-		return targets, true
-	}
-	targets, ok := cfg.Written[found[0]]
-	return targets, ok
+	maps.DeleteFunc(all, func(upstream string, _ []resolver.Target) bool { return services[upstream] > 1 })
+	return all
 }
