@@ -30,13 +30,25 @@ func IncludesGeneration(text []byte) bool {
 	return strings.Contains(string(text), GenerationFile) && includesGeneration.Match(text)
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@*+~=-]+$`)
+// isPlainWord reports whether nginx reads text as one word without quotes. It is not a regular
+// expression, because templates quote each address of each instance.
+func isPlainWord(text string) bool {
+	for n := range len(text) {
+		switch c := text[n]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("_./:@*+~=-", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return text != ""
+}
 
 // Quote writes text as one word of nginx's configuration, in double quotes unless it is
 // a plain word. It refuses control characters, and "$", which starts a variable and
 // can't be escaped in nginx.
 func Quote(text string) (string, error) {
-	if plainWord.MatchString(text) {
+	if isPlainWord(text) {
 		return text, nil
 	}
 	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {

@@ -47,4 +47,10 @@ const (
 )
 
 // quote writes a value as one word of nginx's configuration.
-func quote(value any) (string, error) { return nginx.Quote(fmt.Sprint(value)) }
+func quote(value any) (string, error) {
+	text, ok := value.(string)
+	if !ok {
+		text = fmt.Sprint(value)
+	}
+	return nginx.Quote(text)
+}
