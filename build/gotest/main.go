@@ -131,7 +131,7 @@ const maxReason = 600
 
 var (
 	// logged begins what a test logs or reports: "    local_test.go:59: ".
-	logged = regexp.MustCompile(`^ *(\w+\.go:\d+:) ?(.*)`)
+	logged = regexp.MustCompile(`^ *(\w+\.go:\d+:)`)
 	// asserted is a field of testify's reports.
 	asserted = regexp.MustCompile(`^\s*(Error Trace|Error|Test|Messages):\s+(.*)`)
 )

@@ -26,8 +26,9 @@ var (
 )
 
 // Pinned returns which generation is pinned, and what it has.
-func (c *Controller) Pinned() Pinned {
-	v := c.shown()
+func (c *Controller) Pinned() Pinned { return c.shown().pinned() }
+
+func (v view) pinned() Pinned {
 	if v.pin == nil {
 		return Pinned{}
 	}

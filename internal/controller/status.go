@@ -306,7 +306,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	if p := unfetchedProblem(unfetched, time.Now()); p != nil && servingErr == nil {
 		s.Problems = append(s.Problems, *p)
 	}
-	s.Problems = append(s.Problems, c.Pinned().relevant(source.Problems, source.Entries)...)
+	s.Problems = append(s.Problems, v.pinned().relevant(source.Problems, source.Entries)...)
 	v.started = c.started
 	s.State, s.Summary = v.summarize(time.Now(), serving, servingErr, source, s.Problems)
 	return s

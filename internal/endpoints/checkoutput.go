@@ -1,8 +1,7 @@
 package endpoints
 
 // CheckOutput is the output of an instance's failing check, or the reason of its maintenance,
-// for people. The text can come from
-// anyone who may register a check.
+// for people. The text can come from anyone who may register a check.
 type CheckOutput struct {
 	Node, ID string // of the instance
 	Text     string

@@ -140,8 +140,8 @@ type Service struct {
 	Instances []Instance `json:"instances"` // all registered ones, sorted by Node and ID
 	// Problems has a readable line for each mistake in the service's data.
 	Problems []string `json:"problems,omitempty"`
-	// CheckOutputs has what failing checks say, and why instances are in maintenance, in the order of the instances. It changes
-	// nothing of what is served, and is not stored.
+	// CheckOutputs has what failing checks say, and why instances are in maintenance, in the
+	// order of the instances. It changes nothing of what is served, and is not stored.
 	CheckOutputs []CheckOutput `json:"-"`
 	// OK is false if no instance has valid metadata: the Table then keeps the last good
 	// Spec.
