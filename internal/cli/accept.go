@@ -46,13 +46,12 @@ func runAccept(ctx context.Context, opts *acceptOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, accepted)
-	}
-	if accepted.Released == 0 {
-		_, err = fmt.Fprintln(opts.Out, "No instance is held.")
+	return printResult(opts.Out, opts.Output, accepted, func() error {
+		if accepted.Released == 0 {
+			_, err := fmt.Fprintln(opts.Out, "No instance is held.")
+			return err
+		}
+		_, err := fmt.Fprintf(opts.Out, "Removed %s that Consul no longer lists.\n", plural(accepted.Released, "held instance"))
 		return err
-	}
-	_, err = fmt.Fprintf(opts.Out, "Removed %s that Consul no longer lists.\n", plural(accepted.Released, "held instance"))
-	return err
+	})
 }

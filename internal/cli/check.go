@@ -78,11 +78,9 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 			}
 			results = append(results, result)
 		}
-		if opts.Output == outputJSON {
-			err = writeJSON(opts.Out, results)
-		} else {
-			err = writeChecks(opts, instance.Build().Version, results)
-		}
+		err = printResult(opts.Out, opts.Output, results, func() error {
+			return writeChecks(opts, instance.Build().Version, results)
+		})
 		if err == nil && failed > 0 {
 			return errProblemFound
 		}

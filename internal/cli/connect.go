@@ -62,7 +62,7 @@ func (at *daemonAddress) client() (*admin.Client, error) {
 			mistakes: []error{fmt.Errorf("%s: %w", at.flags.source("addr"), err)},
 		}
 	}
-	if *at.output == outputJSON {
+	if forPrograms(*at.output) {
 		return client, nil // programs need the exact text
 	}
 	return client.Printable(), nil

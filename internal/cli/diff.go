@@ -80,9 +80,10 @@ func runDiff(ctx context.Context, opts *diffOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, diff)
-	}
+	return printResult(opts.Out, opts.Output, diff, func() error { return writeDiff(opts, diff) })
+}
+
+func writeDiff(opts *diffOptions, diff admin.Diff) error {
 	if len(diff.Files) == 0 {
 		_, err := fmt.Fprintf(opts.Err, "generations %d and %d are the same\n", diff.From, diff.To)
 		return err

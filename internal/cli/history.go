@@ -56,9 +56,11 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 	}
 	all := len(events)
 	events = events[:min(all, opts.Limit)]
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, events)
-	}
+	return printResult(opts.Out, opts.Output, events, func() error { return writeHistory(opts, events, all) })
+}
+
+// writeHistory prints the newest events of all.
+func writeHistory(opts *historyOptions, events []history.Event, all int) error {
 	if all == 0 {
 		_, err := fmt.Fprintln(opts.Out, "Nothing has happened yet.")
 		return err
@@ -82,9 +84,10 @@ func runHistory(ctx context.Context, opts *historyOptions) error {
 		return err
 	}
 	if all > len(events) {
-		_, err = fmt.Fprintf(opts.Err, "%d more: --limit %d shows all\n", all-len(events), all)
+		_, err := fmt.Fprintf(opts.Err, "%d more: --limit %d shows all\n", all-len(events), all)
+		return err
 	}
-	return err
+	return nil
 }
 
 // changeText says what changed, and for failures also why.

@@ -38,7 +38,7 @@ type renderOptions struct {
 	Timeout          time.Duration
 }
 
-// A rendered is the JSON of lbctl render.
+// A rendered is the document of lbctl render.
 type rendered struct {
 	Hash     string            `json:"hash"`
 	Files    map[string]string `json:"files"`
@@ -92,22 +92,21 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 			return err
 		}
 	}
-	if opts.Output == outputJSON {
-		result := rendered{
-			Hash:     configuration.Hash,
-			Files:    map[string]string{},
-			Problems: append([]render.Problem{}, configuration.Problems...),
-		}
-		for name, content := range configuration.Files {
-			result.Files[name] = string(content)
-		}
-		return writeJSON(opts.Out, result)
+	result := rendered{
+		Hash:     configuration.Hash,
+		Files:    map[string]string{},
+		Problems: append([]render.Problem{}, configuration.Problems...),
 	}
-	if opts.Dir != "" {
-		_, err := fmt.Fprintf(opts.Err, "%s written to %s\n", plural(len(configuration.Files), "file"), opts.Dir)
-		return err
+	for name, content := range configuration.Files {
+		result.Files[name] = string(content)
 	}
-	return printFiles(opts.Out, opts.Terminal, configuration.Files)
+	return printResult(opts.Out, opts.Output, result, func() error {
+		if opts.Dir != "" {
+			_, err := fmt.Fprintf(opts.Err, "%s written to %s\n", plural(len(configuration.Files), "file"), opts.Dir)
+			return err
+		}
+		return printFiles(opts.Out, opts.Terminal, configuration.Files)
+	})
 }
 
 // readBuild finds out the version and the modules of nginx. It leaves no files behind.

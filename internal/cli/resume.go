@@ -42,13 +42,12 @@ func runResume(ctx context.Context, opts *resumeOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, resumed)
-	}
-	if resumed.Frozen == 0 {
-		_, err = fmt.Fprintln(opts.Out, "No generation was pinned: lbctl follows Consul.")
+	return printResult(opts.Out, opts.Output, resumed, func() error {
+		if resumed.Frozen == 0 {
+			_, err := fmt.Fprintln(opts.Out, "No generation was pinned: lbctl follows Consul.")
+			return err
+		}
+		_, err := fmt.Fprintf(opts.Out, "lbctl follows Consul again; generation %d is no longer pinned.\n", resumed.Frozen)
 		return err
-	}
-	_, err = fmt.Fprintf(opts.Out, "lbctl follows Consul again; generation %d is no longer pinned.\n", resumed.Frozen)
-	return err
+	})
 }

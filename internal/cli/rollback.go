@@ -61,11 +61,10 @@ func runRollback(ctx context.Context, opts *rollbackOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, rolled)
-	}
-	_, err = fmt.Fprintf(opts.Out, `nginx serves generation %d, made at %s; before, it served generation %d.
+	return printResult(opts.Out, opts.Output, rolled, func() error {
+		_, err := fmt.Fprintf(opts.Out, `nginx serves generation %d, made at %s; before, it served generation %d.
 The generation is pinned: changes in Consul wait. 'lbctl resume' follows Consul again.
 `, rolled.Generation.Number, ago(rolled.Generation.Created, opts.Now()), rolled.From)
-	return err
+		return err
+	})
 }

@@ -82,19 +82,13 @@ func runServices(ctx context.Context, opts *servicesOptions) error {
 		if err != nil {
 			return err
 		}
-		if opts.Output == outputJSON {
-			return writeJSON(opts.Out, service)
-		}
-		return writeService(opts, service)
+		return printResult(opts.Out, opts.Output, service, func() error { return writeService(opts, service) })
 	}
 	services, err := client.Services(ctx)
 	if err != nil {
 		return err
 	}
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, services)
-	}
-	return writeServices(opts, services)
+	return printResult(opts.Out, opts.Output, services, func() error { return writeServices(opts, services) })
 }
 
 func writeServices(opts *servicesOptions, services []admin.Service) error {

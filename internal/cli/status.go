@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,7 +187,7 @@ const (
 )
 
 // watchStatus shows the status until it is interrupted: on a terminal as a page
-// that stays in place, elsewhere as a line, or a JSON object, for each change.
+// that stays in place, elsewhere as a line, or a document, for each change.
 func watchStatus(ctx context.Context, opts *statusOptions, client *admin.Client) error {
 	before := ""
 	for first := true; ; first = false {
@@ -237,17 +236,14 @@ func redraw(opts *statusOptions, first bool, status controller.Status, err error
 	return err
 }
 
-// statusLine is one line of a watch, which prints it when it has changed.
+// statusLine is what a watch prints when it has changed: a line, or a document of a stream.
 func statusLine(opts *statusOptions, status controller.Status, err error) string {
-	if opts.Output == outputJSON {
-		if err != nil {
-			line, _ := json.Marshal(map[string]string{"error": err.Error()}) // cannot fail
-			return string(line)
-		}
-		line, _ := json.Marshal(status) // cannot fail: it was decoded from JSON
-		return string(line)
-	}
-	if err != nil {
+	switch {
+	case forPrograms(opts.Output) && err != nil:
+		return ofStream(opts.Output, map[string]string{"error": err.Error()})
+	case forPrograms(opts.Output):
+		return ofStream(opts.Output, status)
+	case err != nil:
 		return fmt.Sprintf("%-8s  %s", "unknown", printable.Line(err.Error()))
 	}
 	line := fmt.Sprintf("%-8s  %s", status.State, status.Summary)
@@ -258,11 +254,10 @@ func statusLine(opts *statusOptions, status controller.Status, err error) string
 }
 
 func writeStatus(opts *statusOptions, status controller.Status) error {
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, status)
-	}
-	_, err := io.WriteString(opts.Out, statusText(opts.Terminal, opts.Now(), status))
-	return err
+	return printResult(opts.Out, opts.Output, status, func() error {
+		_, err := io.WriteString(opts.Out, statusText(opts.Terminal, opts.Now(), status))
+		return err
+	})
 }
 
 // stateStyle is the colour of a state.

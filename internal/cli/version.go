@@ -17,7 +17,7 @@ var (
 	commit  = ""
 )
 
-// A versionInfo is the JSON of lbctl version.
+// A versionInfo is the document of lbctl version.
 type versionInfo struct {
 	Version        string `json:"version"`
 	Commit         string `json:"commit,omitempty"`
@@ -67,13 +67,13 @@ func runVersion(_ context.Context, opts *versionOptions) error {
 			}
 		}
 	}
-	if opts.Output == outputJSON {
-		return writeJSON(opts.Out, info)
-	}
-	fmt.Fprintf(opts.Out, "lbctl %s", info.Version)
-	if info.Commit != "" {
-		fmt.Fprintf(opts.Out, " (%.12s)", info.Commit)
-	}
-	_, err := fmt.Fprintf(opts.Out, ", %s, %s, consul-template %s\n", info.Go, info.Platform, orDash(info.ConsulTemplate))
-	return err
+	return printResult(opts.Out, opts.Output, info, func() error {
+		commit := ""
+		if info.Commit != "" {
+			commit = fmt.Sprintf(" (%.12s)", info.Commit)
+		}
+		_, err := fmt.Fprintf(opts.Out, "lbctl %s%s, %s, %s, consul-template %s\n",
+			info.Version, commit, info.Go, info.Platform, orDash(info.ConsulTemplate))
+		return err
+	})
 }

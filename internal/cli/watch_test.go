@@ -98,6 +98,19 @@ func TestWatchPrintsJSONLines(t *testing.T) {
 	assert.True(t, strings.HasPrefix(out.String(), `{"state":"serving","summary":"nginx serves generation 42`), out.String())
 }
 
+func TestWatchPrintsYAMLDocuments(t *testing.T) {
+	daemon := &changingDaemon{fakeDaemon: newFakeDaemon()}
+	out, end := watch(t, Terminal{}, serve(t, daemon), "status", "--watch", "--interval", "100ms", "-o", "yaml")
+	require.Eventually(t, seen(out, "upstreams: 3\n"), patience, often)
+	daemon.change(frozen)
+	require.Eventually(t, seen(out, "state: frozen\n"), patience, often)
+	assert.Equal(t, exitOK, end())
+	documents := strings.Split(out.String(), "---\n")
+	assert.Len(t, documents, 3)
+	assert.Empty(t, documents[0])
+	assert.True(t, strings.HasPrefix(documents[1], "state: serving\nsummary: nginx serves generation 42"), out.String())
+}
+
 func TestWatchRedrawsOnATerminal(t *testing.T) {
 	daemon := &changingDaemon{fakeDaemon: newFakeDaemon()}
 	out, end := watch(t, Terminal{Width: 100, Height: 6}, serve(t, daemon), "status", "--watch", "--interval", "100ms")

@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"lbctl/internal/consultest"
+	"lbctl/internal/nginxtest"
+)
+
+// withoutResult are the commands that print no result: -o would mean nothing.
+var withoutResult = []string{
+	"lbctl run",        // its log has --log-format
+	"lbctl completion", // a script for a shell
+	"lbctl help",
+}
+
+// results are command lines that print a result, at least one for each command. fakeDaemon
+// answers them. NGINX is the path of nginx, for the commands that need none of lbctl's daemon.
+var results = []string{
+	"lbctl status",
+	"lbctl services",
+	"lbctl services shop",
+	"lbctl history",
+	"lbctl diff 41 42",
+	"lbctl rollback 40",
+	"lbctl resume",
+	"lbctl accept",
+	"lbctl render --nginx NGINX --run-dir /run/lbctl",
+	"lbctl check --nginx NGINX",
+	"lbctl version",
+}
+
+// TestOutputOfEveryCommand walks all commands. Each that prints a result does it in JSON and in
+// YAML, with the same fields in the same order.
+func TestOutputOfEveryCommand(t *testing.T) {
+	left := slices.Clone(results)
+	var lines [][]string
+	var walk func(*cobra.Command)
+	walk = func(command *cobra.Command) {
+		for _, sub := range command.Commands() {
+			walk(sub)
+		}
+		path := command.CommandPath()
+		if !command.HasParent() || command.HasSubCommands() || slices.Contains(withoutResult, path) {
+			return
+		}
+		require.NotNil(t, command.Flags().Lookup("output"), "%s has no -o: define it with outputFlag, or add the command to withoutResult", path)
+		before := len(lines)
+		left = slices.DeleteFunc(left, func(line string) bool {
+			if line != path && !strings.HasPrefix(line, path+" ") {
+				return false
+			}
+			lines = append(lines, strings.Split(line, " ")[1:])
+			return true
+		})
+		require.Greater(t, len(lines), before, "%s has no line in results", path)
+	}
+	walk(newRootCmd(&factory{}))
+	require.Empty(t, left, "there is no such command")
+
+	t.Setenv("CONSUL_HTTP_ADDR", consultest.Start(t).Addr)
+	binary := nginxtest.Binaries(t)[0]
+	for _, args := range lines {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			for i, arg := range args {
+				args[i] = strings.ReplaceAll(arg, "NGINX", binary.Path)
+			}
+			print := func(format string) *yaml.Node {
+				environ := []string{"LBCTL_RUN_DIR=" + newFakeDaemon().start(t)}
+				got := command(t.Context(), Terminal{}, environ, append(args, "-o", format)...)
+				require.Equal(t, exitOK, got.code, got.err)
+				if format == outputJSON {
+					assert.Contains(t, "{[", got.out[:1])
+				} else {
+					assert.NotContains(t, "{[", got.out[:1])
+				}
+				var document yaml.Node // YAML has all of JSON
+				require.NoError(t, yaml.Unmarshal([]byte(got.out), &document))
+				return &document
+			}
+			assert.Equal(t, flat(print(outputJSON)), flat(print(outputYAML)))
+		})
+	}
+}
+
+// flat lists a document's values in their order.
+func flat(node *yaml.Node) (values []string) {
+	values = append(values, node.ShortTag()+" "+node.Value)
+	for _, child := range node.Content {
+		values = append(values, flat(child)...)
+	}
+	return append(values, "end")
+}
