@@ -39,7 +39,9 @@ type Options struct {
 	// Reserved has the ports and addresses of the balancer itself, which no service can
 	// have.
 	Reserved metadata.Reserved
-	Logger   *slog.Logger
+	// Documents has the prefixes of the keys in the KV store that are followed: "lb/".
+	Documents []string
+	Logger    *slog.Logger
 }
 
 // Problem is a problem with Consul or with its answers, as a sentence for people.
@@ -66,7 +68,8 @@ type Follower struct {
 	listing    dependency.Dependency            // the query for the list of services
 	followed   []*dependency.CatalogSnippet     // the list whose services are followed
 	unfollowed []Problem                        // services of that list that ask to be balanced, but can't be queried
-	own        map[string]dependency.Dependency // the queries for the list and for services
+	own        map[string]dependency.Dependency // the queries for the list, for documents and for services
+	documents  []string                         // the prefixes of the keys that are followed
 	native     map[string]dependency.Dependency // the queries of templates, by functions like key
 	services   []followed                       // by name
 	revision   uint64                           // of the service with the newest answer
@@ -105,18 +108,26 @@ func New(opts Options) (*Follower, error) {
 			// empty catalog.
 			BlockQueryWaitTime: queryWait,
 		}),
-		table:    opts.Table,
-		logger:   opts.Logger,
-		reserved: opts.Reserved,
-		listing:  listing,
-		own:      map[string]dependency.Dependency{},
-		native:   map[string]dependency.Dependency{},
+		table:     opts.Table,
+		logger:    opts.Logger,
+		reserved:  opts.Reserved,
+		documents: opts.Documents,
+		listing:   listing,
+		own:       map[string]dependency.Dependency{},
+		native:    map[string]dependency.Dependency{},
 	}
 	return f, nil
 }
 
-// Start sends the query for the list of services.
-func (f *Follower) Start() error { return f.add(f.listing) }
+// Start sends the queries for the list of services and for the documents.
+func (f *Follower) Start() error {
+	for _, prefix := range f.documents {
+		if err := f.add(newDocumentsQuery(prefix)); err != nil {
+			return err
+		}
+	}
+	return f.add(f.listing)
+}
 
 // Reload reads the token file and the certificates again. If they have changed, all queries
 // are sent again with them. Run also does this every two seconds. The error names the file
@@ -181,6 +192,9 @@ func (f *Follower) Follow() {
 	f.followed, f.unfollowed = listed, nil
 	wanted := make(map[string]bool, len(listed)+1)
 	wanted[f.listing.String()] = true
+	for _, prefix := range f.documents {
+		wanted[documentsQueryOf(prefix)] = true
+	}
 	for _, snippet := range listed {
 		if snippet.Name == "consul" {
 			continue

@@ -309,6 +309,9 @@ func whatFails(err error) string {
 	if errors.As(err, &refusal) {
 		return fmt.Sprintf("Consul answers %d", refusal.Code)
 	}
+	if errors.As(err, new(errKeysHidden)) {
+		return "Consul leaves some out"
+	}
 	return "Consul gives no answer"
 }
 

@@ -1,6 +1,8 @@
 package consul
 
 import (
+	"fmt"
+
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
 )
@@ -75,6 +77,9 @@ func (f *Follower) failingProblems() []Problem {
 			continue // the service is not served anyway
 		}
 		p := Problem{Message: "a query fails and is tried again: " + q.query + ": " + q.details(), Since: q.since}
+		if prefix, ok := prefixOf(q.query); ok && !all {
+			p.Message = fmt.Sprintf("the keys below %q: %s, so its last answer counts: %s", prefix, whatFails(q.err), q.details())
+		}
 		if ok && !all {
 			p.Service = name
 			p.Message = q.reason() + ", and it is not served: " + q.details()
