@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"lbctl/internal/policy"
 )
 
 // Ejector is the part of lbctl that ejects an instance.
@@ -126,7 +128,7 @@ func (x *ejections) current(e Entry) []Ejection {
 	after := map[id]failing{}
 	for _, i := range e.Instances {
 		f, ok := before[i.key()]
-		asked := f.By != ByProbe || e.Check != CheckNone
+		asked := f.By != ByProbe || e.Policy.General().Check != policy.CheckNone
 		if ok && asked && i.InRotation() && f.address == i.HostPort() {
 			all = append(all, f.Ejection)
 			after[i.key()] = f

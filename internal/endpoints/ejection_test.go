@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/policy/policytest"
 )
 
 // fail ejects instances of the service hello, a second after each other.
@@ -99,7 +101,7 @@ func TestAnEjectionEnds(t *testing.T) {
 	t.Run("when it is no longer probed", func(t *testing.T) {
 		tb := ejected(t)
 		unasked := service("hello", "a", "b")
-		unasked.Check = CheckNone
+		unasked.Policy = policytest.Settings("check", "none")
 		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, []Service{unasked})))
 		assert.Equal(t, "hello[a b]", rotation(tb.Observe(noon, two)))
 	})

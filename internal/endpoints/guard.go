@@ -159,9 +159,9 @@ func (g *guard) countMissing(o *observation) (lost, known int) {
 // minimum would be left in rotation. It holds all of them: probes find out which ones are
 // really gone.
 func (g *guard) keepMinimum(now time.Time, o *observation, s Service) {
-	own := s.MinInstances
+	own := s.Policy.General().MinInstances
 	if !s.OK {
-		own = o.before[s.Name].spec().MinInstances
+		own = o.before[s.Name].spec().Policy.General().MinInstances
 	}
 	least := cmp.Or(own, g.minimum)
 	left := s.InRotation() + len(g.holds[s.Name])

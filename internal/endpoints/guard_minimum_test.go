@@ -2,17 +2,22 @@ package endpoints
 
 import (
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/policy/policytest"
 )
 
 func TestMinimumInstances(t *testing.T) {
 	least := func(n int, instances ...string) Service {
 		s := service("hello", instances...)
-		s.MinInstances = n
+		if n > 0 {
+			s.Policy = policytest.Settings("min-instances", strconv.Itoa(n))
+		}
 		return s
 	}
 	tests := []struct {
@@ -46,7 +51,7 @@ func TestMinimumInstances(t *testing.T) {
 
 func TestHeldForTheMinimumEndLikeOthers(t *testing.T) {
 	three, one := service("hello", "a", "b", "c"), service("hello", "a")
-	three.MinInstances, one.MinInstances = 2, 2
+	three.Policy, one.Policy = policytest.Settings("min-instances", "2"), policytest.Settings("min-instances", "2")
 	tb := table(t)
 	tb.Observe(noon, []Service{three})
 	e := tb.Observe(noon, []Service{one})[0]
@@ -61,7 +66,7 @@ func TestHeldForTheMinimumEndLikeOthers(t *testing.T) {
 func TestTheMinimumSurvivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	two := service("hello", "a", "b")
-	two.MinInstances = 2
+	two.Policy = policytest.Settings("min-instances", "2")
 	tb := open(t, path)
 	tb.Observe(noon, []Service{two})
 	require.NoError(t, tb.Save())

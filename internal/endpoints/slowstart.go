@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"lbctl/internal/policy"
 )
 
 const (
@@ -133,7 +135,7 @@ func (t *Table) NoteProbe(service, node, instance string, passed bool) {
 // probe, and may be ejected. It forgets instances that are no longer registered.
 func (r *ramps) isSuspect(e Entry, rotation []Instance) bool {
 	suspects := r.suspects[e.Name]
-	if len(suspects) == 0 || e.Check == CheckNone {
+	if len(suspects) == 0 || e.Policy.General().Check == policy.CheckNone {
 		return false
 	}
 	registered := make(map[id]bool, len(e.Instances))

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/policy/policytest"
 )
 
 // rampingTable returns a table whose services' weights change without a reload.
@@ -218,7 +220,7 @@ func TestAFailingInstancePutsOffStepsOfTheOthers(t *testing.T) {
 		},
 		"not if the service is not probed": func(*Table) []Service {
 			s := service("hello", "a", "b", "c")
-			s.Check = CheckNone
+			s.Policy = policytest.Settings("check", "none")
 			return []Service{s}
 		},
 	} {

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
+
+	"lbctl/internal/policy"
 )
 
 // snapshotVersion goes up only if an older lbctl would misread the file. A new field is no
@@ -33,6 +36,7 @@ type snapshotService struct {
 	Name       string `json:"name"`
 	Understood bool   `json:"understood"`
 	Spec
+	olderSpec
 	Peak      int            `json:"peak,omitempty"`
 	Crowded   bool           `json:"crowded,omitempty"`
 	Instances []Instance     `json:"instances,omitempty"`
@@ -49,6 +53,7 @@ type snapshotService struct {
 
 type snapshotBlock struct {
 	Spec
+	olderSpec
 	Instances []Instance `json:"instances,omitempty"`
 }
 
@@ -92,7 +97,7 @@ func (t *Table) snapshot() snapshot {
 		if accepted, ok := t.quarantine.accepted[name]; ok && equal(accepted.service, r.entry.block()) {
 			ss.Accepted = true
 		} else if accepted.service.Protocol != "" {
-			ss.Last = &snapshotBlock{accepted.service.Spec, accepted.service.Instances}
+			ss.Last = &snapshotBlock{Spec: accepted.service.Spec, Instances: accepted.service.Instances}
 		}
 		s.Services = append(s.Services, ss)
 	}
@@ -113,9 +118,9 @@ func parseSnapshot(b []byte) (s snapshot, usable bool, err error) {
 	var errs []error
 	for n := range s.Services {
 		ss := &s.Services[n]
-		ss.ignoreUnknown()
+		ss.olderSpec.moveTo(&ss.Spec)
 		if ss.Last != nil {
-			ss.Last.ignoreUnknown()
+			ss.Last.olderSpec.moveTo(&ss.Last.Spec)
 		}
 	}
 	s.Services = slices.DeleteFunc(s.Services, func(ss snapshotService) bool {
@@ -126,11 +131,26 @@ func parseSnapshot(b []byte) (s snapshot, usable bool, err error) {
 	return s, true, errors.Join(errs...)
 }
 
-// ignoreUnknown replaces an unknown check by the default one.
-func (s *Spec) ignoreUnknown() {
-	if !s.Check.Valid() {
-		s.Check = ""
+// olderSpec has the settings that an lbctl without policies wrote beside those of Spec.
+type olderSpec struct {
+	ByReload     bool   `json:"by_reload,omitempty"`
+	MinInstances int    `json:"min_instances,omitempty"`
+	Check        string `json:"check,omitempty"`
+}
+
+// moveTo makes a policy of the settings.
+func (o *olderSpec) moveTo(s *Spec) {
+	var said policy.Document
+	for name, text := range map[string]string{"check": o.Check, "min-instances": strconv.Itoa(o.MinInstances)} {
+		_ = said.Set(name, text) // what is not set or not known counts as not said
 	}
+	if o.ByReload {
+		_ = said.Set("endpoints", string(policy.DeliveryReload))
+	}
+	if !said.IsZero() {
+		s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: said})
+	}
+	*o = olderSpec{}
 }
 
 func (ss snapshotService) validate() error {

@@ -221,7 +221,7 @@ func TestValidPartsOfASnapshotAreUsed(t *testing.T) {
 				assert.ErrorContains(t, err, tt.says)
 			}
 			for _, e := range tb.Entries() {
-				assert.True(t, e.Check.Valid(), "it can be probed by %q", e.Check)
+				assert.True(t, e.Policy.General().Check.Valid(), "it can be probed by %q", e.Policy.General().Check)
 			}
 			assert.Equal(t, tt.want, rotation(tb.Entries()))
 			assert.FileExists(t, path)

@@ -1,9 +1,14 @@
 package endpoints
 
-import "slices"
+import (
+	"slices"
+
+	"lbctl/internal/policy"
+)
 
 // Spec has all settings of a service, but not its instances. They come from the service's
-// metadata. A Spec is compared, stored and quarantined as one value.
+// metadata and from the operator's policies in Consul's KV. A Spec is compared, stored and
+// quarantined as one value.
 //
 // Assignment copies a Spec. The copies share the content of slices and maps, so nobody may
 // change it.
@@ -15,20 +20,13 @@ type Spec struct {
 	Routes   []Route  `json:"routes,omitempty"`
 	Port     int      `json:"port,omitempty"`    // tcp: the port to listen on
 	Default  bool     `json:"default,omitempty"` // it gets the requests that no route of its family matches
-	// ByReload: lb-endpoints says that nginx must not ask for its servers.
-	ByReload bool `json:"by_reload,omitempty"`
-	// MinInstances is how many instances stay in rotation when more vanish; 0 means
-	// Options.MinInstances.
-	MinInstances int `json:"min_instances,omitempty"`
-	// Check is how lbctl probes an instance.
-	Check Check `json:"check,omitempty"`
+	// Policy is how it is balanced.
+	Policy policy.Settings `json:"policy,omitzero"`
 }
 
 // Equal reports whether both have the same content. A test ensures that it compares every
 // field.
-func (s Spec) Equal(o Spec) bool {
-	return s.SameRouting(o) && s.ByReload == o.ByReload && s.MinInstances == o.MinInstances && s.Check == o.Check
-}
+func (s Spec) Equal(o Spec) bool { return s.SameRouting(o) && s.Policy.Equal(o.Policy) }
 
 // SameRouting reports whether both have the same protocol, routes, port and default place.
 func (s Spec) SameRouting(o Spec) bool {

@@ -10,10 +10,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
-
-// maxMinimum bounds lb-min-instances.
-const maxMinimum = 10000
 
 // maxRoutes bounds the routes of one instance: hosts times paths.
 const maxRoutes = 64
@@ -30,9 +28,7 @@ type metadata struct {
 	port     int
 	version  string
 	maxConns int
-	byReload bool
-	minimum  int // of instances; 0: not set
-	check    endpoints.Check
+	policy   policy.Document
 }
 
 // valid reports whether the metadata is valid.
@@ -180,14 +176,23 @@ func (r *reader) settings() {
 		r.bad(KeyVersion, m.version, `1 to 64 letters, digits, ".", "_" or "-"`)
 	}
 	m.maxConns = r.number(KeyMaxConns, "a number of connections from 1 to %d", maxMaxConns)
-	delivery := r.value(KeyEndpoints)
-	if delivery != "" && delivery != EndpointsAuto && delivery != EndpointsReload {
-		r.bad(KeyEndpoints, delivery, fmt.Sprintf("%q or %q", EndpointsAuto, EndpointsReload))
+	r.policy()
+}
+
+// policy reads the fields of the policy.
+func (r *reader) policy() {
+	for _, f := range policy.Fields() {
+		key := f.Key()
+		if text := r.value(key); key != "" && text != "" {
+			if r.metadata.policy.Set(f.Name, text) != nil {
+				r.bad(key, text, f.Want)
+			}
+		}
 	}
-	m.byReload = delivery == EndpointsReload
-	m.minimum = r.number(KeyMinInstances, "a whole number from 1 to %d", maxMinimum)
-	if m.check = endpoints.Check(r.value(KeyCheck)); !m.check.Valid() {
-		r.bad(KeyCheck, string(m.check), `"tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`)
+	if text := r.value(KeyPaths); text != "" {
+		if err := r.metadata.policy.SetPaths(text); err != nil {
+			r.errs = append(r.errs, fmt.Errorf("%s: %w", KeyPaths, err))
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // The metadata keys. Each of them makes a service a balanced one.
@@ -24,21 +25,22 @@ const (
 	KeyVersion  = "lb-version"  // shown beside the instance
 	KeyPort     = "lb-port"     // tcp: the port to listen on
 	KeyMaxConns = "lb-max-conns"
-	// KeyEndpoints is EndpointsAuto or EndpointsReload.
-	KeyEndpoints    = "lb-endpoints"
-	KeyMinInstances = "lb-min-instances"
-	KeyCheck        = "lb-check" // an endpoints.Check
+	// KeyPaths has the policies of paths: a JSON object of objects of policy fields.
+	KeyPaths = "lb-paths"
 )
 
-var keys = []string{
-	KeyProtocol, KeyHost, KeyPath, KeyVersion, KeyPort, KeyMaxConns, KeyEndpoints, KeyMinInstances, KeyCheck,
+// keys has all keys: those above, and those of the fields of the policy.
+var keys = allKeys()
+
+func allKeys() []string {
+	all := []string{KeyProtocol, KeyHost, KeyPath, KeyVersion, KeyPort, KeyMaxConns, KeyPaths}
+	for _, f := range policy.Fields() {
+		if key := f.Key(); key != "" {
+			all = append(all, key)
+		}
+	}
+	return all
 }
-
-// The values of KeyEndpoints: how changes of a service's instances reach nginx.
-const (
-	EndpointsAuto   = "auto"
-	EndpointsReload = "reload"
-)
 
 // The tags. Each of them makes a service a balanced one.
 const (
@@ -156,7 +158,6 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		return
 	}
 	s.OK = true
-	s.ByReload = slices.ContainsFunc(parsed, func(m metadata) bool { return m.byReload })
 	s.Protocol = most(parsed, func(m metadata) endpoints.Protocol { return m.protocol })
 	same := slices.DeleteFunc(slices.Clone(parsed), func(m metadata) bool {
 		if m.protocol == s.Protocol {
@@ -166,8 +167,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 			m.instance, KeyProtocol, m.protocol, s.Protocol, s.Name))
 		return true
 	})
-	s.MinInstances = most(same, func(m metadata) int { return m.minimum })
-	s.Check = most(same, func(m metadata) endpoints.Check { return m.check })
+	s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: mostSaid(same)})
 	if s.Protocol == endpoints.TCP {
 		s.Port = most(same, func(m metadata) int { return m.port })
 		for _, m := range same {
@@ -205,4 +205,17 @@ func most[T cmp.Ordered](all []metadata, value func(metadata) T) T {
 		}
 	}
 	return winner
+}
+
+// mostSaid returns, for each field, what most instances say of it. Those that don't set the
+// field count too.
+func mostSaid(parsed []metadata) policy.Document {
+	if !slices.ContainsFunc(parsed, func(m metadata) bool { return !m.policy.IsZero() }) {
+		return policy.Document{}
+	}
+	documents := make([]policy.Document, len(parsed))
+	for n, m := range parsed {
+		documents[n] = m.policy
+	}
+	return policy.Common(documents)
 }

@@ -11,6 +11,7 @@ import (
 
 	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 func TestWhichServicesAreBalanced(t *testing.T) {
@@ -145,8 +146,8 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		least := func(minimum string) *api.ServiceEntry {
 			return consultest.Entry("x", "of-"+minimum, "10.0.0.1", 80, consultest.Tags("http_server"), consultest.Meta("lb-min-instances", minimum))
 		}
-		assert.Equal(t, 2, parse(least("2"), least("3"), least("2")).MinInstances)
-		assert.Zero(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).MinInstances)
+		assert.Equal(t, 2, parse(least("2"), least("3"), least("2")).Policy.General().MinInstances)
+		assert.Zero(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).Policy.General().MinInstances)
 		assert.Equal(t, []string{`instance "of-none": lb-min-instances "none", want a whole number from 1 to 10000`}, parse(least("none")).Problems)
 		assert.False(t, parse(least("0")).OK)
 	})
@@ -154,8 +155,8 @@ func TestInstancesOfOneServiceMayDiffer(t *testing.T) {
 		asked := func(check string) *api.ServiceEntry {
 			return consultest.Entry("x", "by-"+check, "10.0.0.1", 80, consultest.Tags("grpc_server"), consultest.Meta("lb-check", check))
 		}
-		assert.Equal(t, endpoints.Check("grpc:pkg.Shop"), parse(asked("grpc:pkg.Shop"), asked("grpc"), asked("grpc:pkg.Shop")).Check)
-		assert.Empty(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).Check)
+		assert.Equal(t, policy.Check("grpc:pkg.Shop"), parse(asked("grpc:pkg.Shop"), asked("grpc"), asked("grpc:pkg.Shop")).Policy.General().Check)
+		assert.Empty(t, parse(consultest.Entry("x", "1", "10.0.0.1", 80, consultest.Tags("http_server"))).Policy.General().Check)
 		assert.Equal(t, []string{`instance "by-icmp": lb-check "icmp", want "tcp", "http:/path", "grpc", "grpc:package.Service" or "none"`}, parse(asked("icmp")).Problems)
 	})
 	t.Run("invalid metadata does not count", func(t *testing.T) {

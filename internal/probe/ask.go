@@ -18,12 +18,13 @@ import (
 	"google.golang.org/grpc/status"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // question is the check of an instance.
 type question struct {
 	protocol endpoints.Protocol
-	check    endpoints.Check
+	check    policy.Check
 	address  string
 }
 
@@ -59,7 +60,7 @@ func connect(ctx context.Context, address string) (net.Conn, error) {
 
 // checkHeld is the check of a held instance: a server must answer in the protocol of its
 // service.
-const checkHeld endpoints.Check = "protocol"
+const checkHeld policy.Check = "protocol"
 
 // ask returns nil if the instance passes its check. Each check makes a new connection, because
 // it also shows whether the instance accepts one.

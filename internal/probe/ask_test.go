@@ -16,6 +16,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // healthServer is a gRPC server that reports pkg.Well as serving, and pkg.Ill as not serving.
@@ -118,7 +119,7 @@ func TestNoAnswerEndsTheProber(t *testing.T) {
 }
 
 func TestForbiddenAddressesAreNotProbed(t *testing.T) {
-	for _, check := range []endpoints.Check{"tcp", "http:/latest/meta-data", checkHeld} {
+	for _, check := range []policy.Check{"tcp", "http:/latest/meta-data", checkHeld} {
 		err := ask(t.Context(), question{protocol: endpoints.HTTP, check: check, address: "169.254.169.254:80"})
 		assert.ErrorContains(t, err, "169.254.169.254 is not asked: it is link-local, as metadata services are")
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // deafPort returns a port of 127.0.0.1 that answers no connection, as a machine does that is
@@ -43,7 +44,7 @@ func deafPort(t *testing.T) string {
 
 func TestAConnectionMustBeOpenWithinHalfOfTheTimeout(t *testing.T) {
 	address := deafPort(t)
-	for _, check := range []endpoints.Check{"", "http:/", "grpc", checkHeld} {
+	for _, check := range []policy.Check{"", "http:/", "grpc", checkHeld} {
 		t.Run("check "+string(check), func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)

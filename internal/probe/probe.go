@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 const (
@@ -131,12 +132,12 @@ func (p *Prober) heldTargets() []target {
 // targetsOf returns a service's instances in rotation to probe.
 func targetsOf(e endpoints.Entry) []target {
 	var all []target
-	if e.Protocol == "" || e.Check == endpoints.CheckNone {
+	if e.Protocol == "" || e.Policy.General().Check == policy.CheckNone {
 		return all
 	}
 	for _, i := range e.Instances {
 		if i.InRotation() {
-			all = append(all, target{e.Name, i.Node, i.ID, question{e.Protocol, e.Check, i.HostPort()}})
+			all = append(all, target{e.Name, i.Node, i.ID, question{e.Protocol, e.Policy.General().Check, i.HostPort()}})
 		}
 	}
 	return all
@@ -148,7 +149,7 @@ func targetsOf(e endpoints.Entry) []target {
 type group struct {
 	revision uint64 // of the entry
 	protocol endpoints.Protocol
-	check    endpoints.Check
+	check    policy.Check
 	targets  []target
 }
 
@@ -179,11 +180,11 @@ func (p *Prober) follow(now time.Time) {
 	if p.opts.InRotation {
 		for _, e := range p.table.Entries() {
 			g, ok := p.groups[e.Name]
-			if ok && g.revision == e.Revision && g.protocol == e.Protocol && g.check == e.Check {
+			if ok && g.revision == e.Revision && g.protocol == e.Protocol && g.check == e.Policy.General().Check {
 				groups[e.Name] = g
 				continue
 			}
-			after := group{e.Revision, e.Protocol, e.Check, targetsOf(e)}
+			after := group{e.Revision, e.Protocol, e.Policy.General().Check, targetsOf(e)}
 			groups[e.Name] = after
 			p.replace(now, g.targets, after.targets)
 		}

@@ -19,6 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
+	"lbctl/internal/policy/policytest"
 )
 
 // service makes a gRPC service with instances like "a" (passing) or "b:critical", each with
@@ -190,7 +192,7 @@ func TestProbeEjectsUnreachableInstancesAndReadmitsThem(t *testing.T) {
 		tb := newTable(t)
 		var dead atomic.Bool
 		ask := func(ctx context.Context, q question) error {
-			assert.Equal(t, endpoints.Check(""), q.check)
+			assert.Equal(t, policy.Check(""), q.check)
 			if dead.Load() && q.address == "b.hello:7777" {
 				return refused(ctx, q)
 			}
@@ -252,7 +254,7 @@ func TestProbeAsksEachServiceItsOwnCheck(t *testing.T) {
 			return nil
 		}
 		page, none, odd := service("page", "a"), service("none", "a"), service("odd", "a")
-		page.Check, none.Check = "http:/health", endpoints.CheckNone
+		page.Policy, none.Policy = policytest.Settings("check", "http:/health"), policytest.Settings("check", "none")
 		odd.OK = false // never valid, so it gets no traffic
 		services := []endpoints.Service{page, none, odd, service("hello", "a")}
 

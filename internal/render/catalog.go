@@ -11,6 +11,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
+	"lbctl/internal/policy"
 	"lbctl/internal/resolver"
 )
 
@@ -44,7 +45,9 @@ type Upstream struct {
 	endpoints.Spec        // of the service
 	Name           string // of letters, digits, "-" and "_"; unique
 	Service        string
-	MaxConns       int // limit of each server, if nginx asks for them; 0 is no limit
+	// Policy is the policy of the service, without what this nginx or its protocol can't have.
+	Policy   *policy.Policy
+	MaxConns int // limit of each server, if nginx asks for them; 0 is no limit
 	// Resolve is true if nginx asks for the servers by Host and ResolveService. Then its
 	// files should not contain them, although Servers returns them.
 	Resolve bool
@@ -89,6 +92,17 @@ type Location struct {
 	endpoints.Spec        // of the service
 	Service        string // empty: no service has this path
 	Upstream       string // empty: the service has no instance that gets traffic
+	// Policy is the policy for the path, without what this nginx or its protocol can't have; nil
+	// if no service has the path.
+	Policy *policy.Policy
+}
+
+// Module returns the first word of nginx's directives for the requests: "grpc" or "proxy".
+func (l Location) Module() string {
+	if l.Protocol.Family() == "grpc" {
+		return "grpc"
+	}
+	return "proxy"
 }
 
 // TCPService is one service on a port of its own.
@@ -117,18 +131,21 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		unusable:  map[string][]endpoints.Unusable{},
 		crowded:   map[string]bool{},
 		reads:     &reads{asked: map[string]bool{}},
+		policies:  map[string]usablePolicy{},
 
 		crowdedBefore: crowded,
 	}
 	b.reserved = settings.withTCP(settings.reserved(), entries)
 	if before != nil {
 		b.earlier = before.upstreams
+		b.policiesBefore = before.policies
 	}
 	if before != nil && slices.Equal(b.reserved.Sockets, before.reserved.Sockets) {
 		b.before = before.upstreams
 	}
 	c := Catalog{entries: entries, reads: b.reads}
 	for _, e := range entries {
+		e.Policy = b.policy(e)
 		switch e.Protocol.Family() {
 		case "grpc", "http":
 			b.route(e)
@@ -166,8 +183,10 @@ type builder struct {
 	unusable  map[string][]endpoints.Unusable
 	reads     *reads
 	problems  []Problem
+	policies  map[string]usablePolicy // by service
 
-	crowdedBefore map[string]bool
+	crowdedBefore  map[string]bool
+	policiesBefore map[string]usablePolicy
 }
 
 // routed is a service with routes. Its fields decide its hosts and locations.
@@ -244,7 +263,7 @@ func (b *builder) makeHosts() {
 			if to[r.Host] == nil {
 				to[r.Host] = map[string]Location{}
 			}
-			to[r.Host][r.Path] = Location{Service: p.service, Spec: p.spec, Upstream: p.upstream}
+			to[r.Host][r.Path] = Location{Service: p.service, Spec: p.spec, Upstream: p.upstream, Policy: p.spec.Policy.At(policy.Path(r.Path))}
 		}
 	}
 	b.hosts = map[string][]Host{}
@@ -314,7 +333,7 @@ func (u Upstream) isOf(e endpoints.Entry) bool {
 // servers returns the start of an upstream: its service and its servers.
 func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
-	u := Upstream{Service: e.Name, Spec: e.Spec, revision: e.Revision, plain: true, reads: b.reads}
+	u := Upstream{Service: e.Name, Spec: e.Spec, Policy: e.Policy.General(), revision: e.Revision, plain: true, reads: b.reads}
 	if old, ok := b.before[e.Name]; ok && old.isOf(e) {
 		u.servers, u.targets, u.answerSize = old.servers, old.targets, old.answerSize
 		return u
@@ -438,6 +457,7 @@ func (r routing) paths(host string) map[string]Location {
 		}
 		maps.Copy(paths, own)
 	}
+	addPolicyPaths(paths)
 	return paths
 }
 
@@ -461,13 +481,19 @@ func wider(host string) []string {
 
 // covered reports whether path is at or below one of paths.
 func covered(paths map[string]Location, path string) bool {
+	_, ok := nearest(paths, path)
+	return ok
+}
+
+// nearest returns the longest of paths that is at or above path.
+func nearest(paths map[string]Location, path string) (at string, ok bool) {
 	for {
 		if _, ok := paths[path]; ok {
-			return true
+			return path, true
 		}
 		slash := strings.LastIndexByte(path, '/')
 		if slash < 0 {
-			return false
+			return "", false
 		}
 		path = path[:slash]
 	}
@@ -485,9 +511,14 @@ func locations(family string, paths map[string]Location) []Location {
 	}
 	var all []Location
 	for _, prefix := range prefixes {
-		segments := strings.Count(prefix, "/")
 		l := paths[prefix]
-		if segments > 0 && (family != "grpc" || segments == 2) {
+		if path, exact := policy.Path(prefix).Exact(); exact {
+			l.Path, l.Exact = path, true
+			all = append(all, l)
+			continue
+		}
+		segments := strings.Count(prefix, "/")
+		if _, exact := paths["="+prefix]; segments > 0 && !exact && (family != "grpc" || segments == 2) {
 			l.Path, l.Exact = prefix, true
 			all = append(all, l)
 		}

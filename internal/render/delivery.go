@@ -7,6 +7,7 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
 	"lbctl/internal/nginx"
+	"lbctl/internal/policy"
 	"lbctl/internal/resolver"
 )
 
@@ -24,8 +25,8 @@ func CanResolve(nginxVersion string) error {
 // that each change of them is a reload; "" if nginx asks for them. DNS can't carry settings
 // that differ between instances, nor more servers than fit into one answer.
 func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
-	if e.ByReload {
-		return fmt.Sprintf("its %s says %q", metadata.KeyEndpoints, metadata.EndpointsReload)
+	if e.Policy.General().Endpoints == policy.DeliveryReload {
+		return e.Policy.Says("endpoints")
 	}
 	for _, i := range e.Instances {
 		if first := e.Instances[0]; i.MaxConns != first.MaxConns {

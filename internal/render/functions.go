@@ -5,6 +5,7 @@ import (
 	"text/template"
 
 	"lbctl/internal/nginx"
+	"lbctl/internal/policy"
 )
 
 // functions are the functions that templates have beside consul-template's own. They are
@@ -14,6 +15,7 @@ func functions(catalog Catalog, settings Settings) template.FuncMap {
 		"catalog":  func() Catalog { return catalog },
 		"settings": func() Settings { return settings },
 		"quote":    quote,
+		"builtin":  policy.Default,
 		"nginxAtLeast": func(version string) (bool, error) {
 			return nginx.AtLeast(settings.NginxVersion, version)
 		},

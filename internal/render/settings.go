@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"lbctl/internal/nginx"
+	"lbctl/internal/policy"
 	"lbctl/internal/resolver"
 )
 
@@ -68,10 +69,10 @@ func (s Settings) WorkerConnections() int {
 	return min(maxWorkerConnections, max(s.OpenFiles-reserved, s.OpenFiles/2))
 }
 
-// ConnectTimeout is how long nginx tries to connect to an instance before it tries another
-// one. It is less than a second, because Linux repeats a lost SYN only after a second;
-// trying the next instance is faster.
-func (s Settings) ConnectTimeout() string { return "500ms" }
+// ConnectTimeout is the built-in timeout.connect, for operators' own templates.
+func (s Settings) ConnectTimeout() (string, error) {
+	return policy.Default(policy.HTTP, "timeout.connect")
+}
 
 // ResolverTimeout returns the value of nginx's directive resolver_timeout: how long nginx waits
 // for an answer about servers. It is resolver.Timeout.

@@ -7,6 +7,8 @@ import (
 	"reflect"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
+	"lbctl/internal/policy/policytest"
 )
 
 // Changes gives, for every field of a Spec, a copy of base that differs in that field
@@ -26,7 +28,7 @@ func Changes(base endpoints.Spec) iter.Seq2[string, endpoints.Spec] {
 func changes(v reflect.Value, prefix string, yield func(field string, index []int, value reflect.Value) bool) bool {
 	for n := range v.NumField() {
 		name := prefix + v.Type().Field(n).Name
-		if v.Field(n).Kind() == reflect.Struct {
+		if v.Field(n).Kind() == reflect.Struct && v.Field(n).Type() != reflect.TypeFor[policy.Settings]() {
 			inner := func(field string, index []int, value reflect.Value) bool {
 				return yield(field, append([]int{n}, index...), value)
 			}
@@ -50,8 +52,8 @@ func other(name string, v reflect.Value) reflect.Value {
 			return reflect.ValueOf(endpoints.HTTP)
 		}
 		return reflect.ValueOf(endpoints.HTTPS)
-	case endpoints.Check:
-		return reflect.ValueOf(old + "/other")
+	case policy.Settings:
+		return reflect.ValueOf(policy.Resolve(append(old.Layers(), policytest.Layer("lb/service/other", "check", "http:/other"))...))
 	}
 	changed := reflect.New(v.Type()).Elem()
 	switch v.Kind() {
@@ -89,7 +91,7 @@ func Full() endpoints.Spec {
 	spec := endpoints.Spec{
 		Protocol: endpoints.HTTP,
 		Routes:   []endpoints.Route{{Host: "example.com", Path: "/api"}},
-		Check:    "http:/health",
+		Policy:   policytest.Settings("check", "http:/health"),
 	}
 	full := reflect.ValueOf(&spec).Elem()
 	changes(full, "", func(_ string, index []int, value reflect.Value) bool {

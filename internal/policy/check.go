@@ -1,4 +1,4 @@
-package endpoints
+package policy
 
 import (
 	"net/url"
@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Check is how lbctl probes the instances of a service, from its lb-check metadata:
+// Check is how lbctl probes the instances of a service, the field "check":
 //
 //	tcp           the port accepts connections; the default, also when empty
 //	http:/path    the answer to a GET of the path has a status of 200 to 399

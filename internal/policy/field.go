@@ -1,0 +1,193 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"lbctl/internal/spelling"
+)
+
+// Field describes one field of a policy.
+type Field struct {
+	Name    string // "timeout.read"
+	Doc     string // what it does, in sentences
+	Want    string // which values it takes, as in "want a whole number from 1 to 10"
+	Unit    string // "duration", "bytes" ...; empty if the value has none
+	Example string // a value
+	// Default is the text of the built-in value by family; none means that nothing happens
+	// without the field. A family that is not in it can't have the field, unless Families
+	// names it.
+	Default map[string]string
+	// Families has the families of protocols that can have the field.
+	Families []string
+	// Operator is true if only the operator can set it, in Consul's KV: not the service itself
+	// in its metadata.
+	Operator bool
+	// PerPath is true if it can differ between the paths of a service.
+	PerPath bool
+	// Since is the first version of nginx that has what it needs; empty means all that lbctl
+	// supports. It may depend on the value.
+	Since func(value string) string
+
+	kind form
+	set  func(p *Policy, text string) bool
+	text func(p *Policy) string
+}
+
+// option changes a Field in the table.
+type option func(*Field)
+
+// field makes a Field of a leaf of Policy.
+func field[T any](name string, leaf func(*Policy) *T, k kind[T], example, doc string, options ...option) Field {
+	f := Field{
+		Name: name, Doc: doc, Want: k.want, Example: example,
+		Families: []string{GRPC, HTTP},
+		kind:     k.json,
+		set: func(p *Policy, text string) bool {
+			v, ok := k.parse(text)
+			if ok {
+				*leaf(p) = v
+			}
+			return ok
+		},
+		text: func(p *Policy) string { return k.text(*leaf(p)) },
+	}
+	for _, o := range options {
+		o(&f)
+	}
+	return f
+}
+
+// defaults gives the built-in values: one for all families of the field, or pairs of family
+// and value.
+func defaults(values ...string) option {
+	return func(f *Field) {
+		f.Default = map[string]string{}
+		if len(values) == 1 {
+			for _, family := range f.Families {
+				f.Default[family] = values[0]
+			}
+			return
+		}
+		for n := 0; n < len(values); n += 2 {
+			f.Default[values[n]] = values[n+1]
+		}
+	}
+}
+
+func families(names ...string) option { return func(f *Field) { f.Families = names } }
+
+func unit(name string) option { return func(f *Field) { f.Unit = name } }
+
+// perPath is for fields that nginx applies in a location.
+func perPath(f *Field) { f.PerPath = true }
+
+// operatorOnly is for fields that name files or let requests in.
+func operatorOnly(f *Field) { f.Operator = true }
+
+// since is for fields whose values all need a version of nginx.
+func since(version string) option {
+	return func(f *Field) { f.Since = func(string) string { return version } }
+}
+
+// sinceFor is for fields of which some values need a version of nginx.
+func sinceFor(version func(value string) string) option {
+	return func(f *Field) { f.Since = version }
+}
+
+// For reports whether services of a family can have the field.
+func (f Field) For(family string) bool { return slices.Contains(f.Families, family) }
+
+// Key returns the metadata key of the field, or "" if it has none: "lb-timeout-read".
+func (f Field) Key() string {
+	if f.Operator {
+		return ""
+	}
+	return "lb-" + strings.ReplaceAll(f.Name, ".", "-")
+}
+
+// canonical checks the text of a value, and returns its canonical form.
+func (f Field) canonical(text string) (string, bool) {
+	var p Policy
+	if !f.set(&p, text) {
+		return "", false
+	}
+	return f.text(&p), true
+}
+
+// bad is the error for a value that the field can't have.
+func (f Field) bad(found string) error {
+	return fmt.Errorf("%s %q, want %s", f.Name, shorten(found), f.Want)
+}
+
+// Fields returns all fields, in the order of the documentation.
+func Fields() []Field { return table }
+
+// Find returns the field with the name.
+func Find(name string) (Field, error) {
+	if f, ok := byName[name]; ok {
+		return f, nil
+	}
+	return Field{}, unknown(name)
+}
+
+// ByKey returns the field with the metadata key.
+func ByKey(key string) (Field, bool) {
+	f, ok := byKey[key]
+	return f, ok
+}
+
+// Default returns the built-in value of a field for a family.
+func Default(family, name string) (string, error) {
+	f, err := Find(name)
+	if err != nil {
+		return "", err
+	}
+	text, ok := f.Default[family]
+	if !ok {
+		return "", fmt.Errorf("%s has no built-in value for %s", name, family)
+	}
+	return text, nil
+}
+
+func unknown(name string) error {
+	var below []string
+	for _, known := range names {
+		if strings.HasPrefix(known, name+".") {
+			below = append(below, known)
+		}
+	}
+	if len(below) > 0 {
+		return fmt.Errorf("%q is not a field, want one of %s", shorten(name), strings.Join(below, ", "))
+	}
+	if meant := spelling.Nearest(name, names); meant != "" {
+		return fmt.Errorf("unknown field %q, did you mean %s?", shorten(name), meant)
+	}
+	return fmt.Errorf(`unknown field %q: "lbctl policy explain" lists all fields`, shorten(name))
+}
+
+var (
+	table                = slices.Concat(instanceFields, timeoutFields)
+	byName, byKey, names = index(table)
+)
+
+func index(table []Field) (byName, byKey map[string]Field, names []string) {
+	byName, byKey = map[string]Field{}, map[string]Field{}
+	for _, f := range table {
+		byName[f.Name] = f
+		names = append(names, f.Name)
+		if key := f.Key(); key != "" {
+			byKey[key] = f
+		}
+	}
+	return byName, byKey, names
+}
+
+// shorten shortens a value for a message.
+func shorten(value string) string {
+	if len(value) <= 80 {
+		return value
+	}
+	return value[:77] + "..."
+}

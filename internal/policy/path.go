@@ -1,0 +1,47 @@
+package policy
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Path says for which requests of a service a part of its policy holds: "/api" for that path
+// and all below it, "=/api" for that path alone. For gRPC it is "/package.Service" or
+// "/package.Service/Method".
+type Path string
+
+var (
+	pathPattern    = regexp.MustCompile(`^=?(/[A-Za-z0-9._~@:+!-]+)+$`)
+	exactRoot      = Path("=/")
+	nowhereSegment = regexp.MustCompile(`/\.{1,2}(/|$)`)
+)
+
+const wantPath = `a path like "/api", "=/api" or "/package.Service/Method", of letters, digits and "._~@:+!-", without "/" at its end`
+
+// ParsePath checks a path.
+func ParsePath(text string) (Path, error) {
+	p := Path(text)
+	if len(text) > 256 || p != exactRoot && (!pathPattern.MatchString(text) || nowhereSegment.MatchString(text)) {
+		return "", fmt.Errorf("path %q, want %s", shorten(text), wantPath)
+	}
+	return p, nil
+}
+
+// Exact reports whether it is one path alone, and returns the path without the mark for that.
+func (p Path) Exact() (path string, exact bool) {
+	path, exact = strings.CutPrefix(string(p), "=")
+	return path, exact
+}
+
+// Covers reports whether the settings of p hold for all requests of another path too.
+func (p Path) Covers(other Path) bool {
+	if p == other {
+		return true
+	}
+	if _, exact := p.Exact(); exact {
+		return false
+	}
+	path, _ := other.Exact()
+	return path == string(p) || strings.HasPrefix(path, string(p)+"/")
+}

@@ -1,0 +1,284 @@
+package policy
+
+import (
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// leaves calls visit for every leaf of a Policy: a value that is no struct of this package.
+func leaves(v reflect.Value, name string, visit func(name string, v reflect.Value)) {
+	for n := range v.NumField() {
+		field := v.Field(n)
+		if field.Kind() == reflect.Struct {
+			leaves(field, name+v.Type().Field(n).Name+".", visit)
+			continue
+		}
+		visit(name+v.Type().Field(n).Name, field)
+	}
+}
+
+func TestEveryLeafIsAField(t *testing.T) {
+	by := map[string][]string{}
+	for _, f := range Fields() {
+		var p Policy
+		require.True(t, f.set(&p, f.Example), f.Name)
+		leaves(reflect.ValueOf(p), "", func(name string, v reflect.Value) {
+			if !v.IsZero() {
+				by[name] = append(by[name], f.Name)
+			}
+		})
+	}
+	leaves(reflect.ValueOf(Policy{}), "", func(name string, _ reflect.Value) {
+		assert.Len(t, by[name], 1, "the field of Policy.%s", name)
+	})
+}
+
+func TestFieldsAreDocumented(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range Fields() {
+		t.Run(f.Name, func(t *testing.T) {
+			assert.Regexp(t, `^[a-z]+(-[a-z]+)*(\.[a-z]+(-[a-z]+)*)*$`, f.Name)
+			assert.Regexp(t, regexp.MustCompile(`^[A-Z].*[.]$`), f.Doc)
+			assert.NotEmpty(t, f.Want)
+			assert.False(t, seen[f.Key()] && f.Key() != "", "two fields have the key %s", f.Key())
+			seen[f.Key()] = true
+			canonical, ok := f.canonical(f.Example)
+			require.True(t, ok, "the example %q", f.Example)
+			again, ok := f.canonical(canonical)
+			assert.True(t, ok)
+			assert.Equal(t, canonical, again, "the canonical text of the example")
+			for family, text := range f.Default {
+				assert.True(t, f.For(family), family)
+				_, ok := f.canonical(text)
+				assert.True(t, ok, "the default %q for %s", text, family)
+			}
+			_, ok = f.canonical(BuiltIn)
+			assert.False(t, ok && f.kind == formString && f.Default == nil, "%q would be a value", BuiltIn)
+			for _, text := range []string{"", "\n", "x\ny", "a;b}", "$host", strings.Repeat("x", 5000)} {
+				if _, ok := f.canonical(text); ok {
+					t.Errorf("it takes %q", shorten(text))
+				}
+			}
+		})
+	}
+}
+
+func document(t *testing.T, text string) Document {
+	t.Helper()
+	d, err := ParseDocument([]byte(text))
+	require.NoError(t, err)
+	return d
+}
+
+func TestParseDocument(t *testing.T) {
+	d := document(t, `{"timeout.read": "90s", "min-instances": 3, "paths": {"/a.B/C": {"timeout.read": "0.25s"}}}`)
+	assert.Equal(t, []string{"min-instances 3", "timeout.read 90s", "timeout.read 250ms for /a.B/C"}, valuesOf(d))
+	b, err := d.MarshalJSON()
+	require.NoError(t, err)
+	assert.Equal(t, `{"min-instances":3,"timeout.read":"90s","paths":{"/a.B/C":{"timeout.read":"250ms"}}}`, string(b))
+	assert.True(t, d.Equal(document(t, string(b))))
+	assert.True(t, document(t, "{}").IsZero())
+}
+
+func valuesOf(d Document) []string {
+	var all []string
+	for _, v := range d.Values() {
+		all = append(all, v.String())
+	}
+	return all
+}
+
+func TestMistakesInADocument(t *testing.T) {
+	for _, tt := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"a mistyped field", `{"timeout.raed": "5s"}`, []string{`unknown field "timeout.raed", did you mean timeout.read?`}},
+		{"a field of nothing known", `{"colour": "blue"}`, []string{`unknown field "colour": "lbctl policy explain" lists all fields`}},
+		{"nested fields", `{"timeout": {"read": "5s"}}`, []string{`"timeout" is not a field, want one of timeout.connect, timeout.read, timeout.send`}},
+		{"all mistakes at once", `{"timeout.read": "5x", "min-instances": 0, "paths": {"/a": {"timeout.send": -1, "x": 1}}}`, []string{
+			`timeout.read "5x", want a duration from 10ms to 24h, such as 500ms, 5s or 2m`,
+			`min-instances "0", want a whole number from 1 to 10000`,
+			`path "/a": timeout.send "-1", want a duration`,
+			`path "/a": unknown field "x"`,
+		}},
+		{"a field twice", `{"check": "tcp", "check": "none"}`, []string{`"check" is there twice`}},
+		{"a path that nginx never sees", `{"paths": {"/a/../b": {"timeout.read": "5s"}}}`, []string{`path "/a/../b", want a path like`}},
+		{"a field that holds for the whole service", `{"paths": {"/a": {"check": "tcp"}}}`, []string{`path "/a": check can't differ between the paths of a service`}},
+		{"null", `{"check": null}`, []string{`check is null: leave it out, or write "default" for its built-in value`}},
+		{"no JSON", `timeout.read: 5s`, []string{`not a JSON object`}},
+		{"a list", `["check"]`, []string{`not a JSON object: found ["check"]`}},
+		{"half of a document", `{"check": "tcp"`, []string{`it ends too early`}},
+		{"nothing", ``, []string{`it ends too early`}},
+		{"two documents", `{} {}`, []string{`there is more after its end`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseDocument([]byte(tt.text))
+			require.Error(t, err)
+			for _, want := range tt.want {
+				assert.ErrorContains(t, err, want)
+			}
+		})
+	}
+}
+
+func FuzzParseDocument(f *testing.F) {
+	f.Add(`{"timeout.read": "90s", "paths": {"/a.B/C": {"timeout.read": "0.25s"}}}`)
+	f.Add(`{"check": {"a": [1, {"b": null}]}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := ParseDocument([]byte(text))
+		if err != nil {
+			return
+		}
+		b, err := d.MarshalJSON()
+		require.NoError(t, err)
+		again, err := ParseDocument(b)
+		require.NoError(t, err, "%s", b)
+		assert.True(t, d.Equal(again), "%s", b)
+	})
+}
+
+func layer(t *testing.T, source, text string) Layer {
+	return Layer{Source: source, Document: document(t, text)}
+}
+
+func TestPrecedence(t *testing.T) {
+	s := Resolve(
+		layer(t, "lb/default", `{"timeout.read": "1s", "timeout.send": "1s", "timeout.connect": "1s"}`),
+		layer(t, SourceMetadata, `{"timeout.read": "2s", "timeout.send": "2s", "paths": {"/a": {"timeout.read": "20s"}}}`),
+		layer(t, "lb/service/web", `{"timeout.read": "3s", "timeout.connect": "default", "paths": {"/a/b": {"timeout.send": "30s"}, "=/a/b": {"timeout.send": "31s"}}}`),
+	)
+	of := func(path Path) []string {
+		p := s.At(path).Timeout
+		return []string{p.Connect.String(), p.Read.String(), p.Send.String()}
+	}
+	assert.Equal(t, []string{"0ms", "3s", "2s"}, of(""), "0 stands for the built-in value")
+	assert.Equal(t, []string{"0ms", "3s", "2s"}, of("/ab"))
+	assert.Equal(t, []string{"0ms", "20s", "2s"}, of("/a"), "what is said for a path wins over what is said for the whole service")
+	assert.Equal(t, []string{"0ms", "20s", "2s"}, of("/a/x"))
+	assert.Equal(t, []string{"0ms", "20s", "30s"}, of("/a/b"), "a path has what is said for those above it")
+	assert.Equal(t, []string{"0ms", "20s", "30s"}, of("/a/b/c"))
+	assert.Equal(t, []string{"0ms", "20s", "31s"}, of("=/a/b"))
+	assert.Equal(t, []Path{"/a", "/a/b", "=/a/b"}, s.Paths())
+
+	explained := map[string]string{}
+	for _, e := range s.Explain(HTTP, "/a/b/c") {
+		explained[e.Name] = e.Value + " from " + e.Source
+	}
+	assert.Equal(t, "500ms from lb/service/web", explained["timeout.connect"])
+	assert.Equal(t, "20s from metadata for /a", explained["timeout.read"])
+	assert.Equal(t, "30s from lb/service/web for /a/b", explained["timeout.send"])
+	assert.Equal(t, "tcp from built in", explained["check"])
+}
+
+func TestSettingsAreStored(t *testing.T) {
+	s := Resolve(layer(t, "lb/default", `{"timeout.read": "1s"}`), layer(t, SourceMetadata, `{"paths": {"/a": {"timeout.read": "20s"}}}`))
+	b, err := s.MarshalJSON()
+	require.NoError(t, err)
+	var again Settings
+	require.NoError(t, again.UnmarshalJSON(b))
+	assert.True(t, s.Equal(again), "%s", b)
+	assert.Equal(t, s.At("/a"), again.At("/a"))
+	newer := strings.Replace(string(b), `"timeout.read":"1s"`, `"timeout.read":"1s","timeout.warp":9`, 1)
+	require.NotEqual(t, string(b), newer)
+	require.NoError(t, again.UnmarshalJSON([]byte(newer)), "a newer lbctl has stored it")
+	assert.True(t, s.Equal(again))
+}
+
+func TestWhatHasNoEffectIsLeftOut(t *testing.T) {
+	s := Resolve(
+		layer(t, "lb/default", `{"timeout.send": "1s"}`),
+		layer(t, "lb/service/db", `{"timeout.send": "2s", "timeout.read": "3s", "paths": {"/a": {"timeout.read": "4s"}}}`),
+	)
+	all := func(string) bool { return true }
+	usable, problems := s.For(TCP, "1.30.6", all)
+	assert.Equal(t, Policy{Timeout: Timeout{Read: 3e9}}, *usable.General())
+	assert.Empty(t, usable.Paths())
+	assert.Equal(t, []string{
+		"lb/service/db: timeout.send 2s: it has no effect on tcp services",
+		"lb/service/db: timeout.read 4s for /a: it has no effect on tcp services",
+	}, problems)
+	_, problems = Resolve(layer(t, "lb/service/x", `{"paths": {"/a/b/c": {"timeout.read": "4s"}}}`)).For(GRPC, "1.30.6", all)
+	assert.Equal(t, []string{`lb/service/x: timeout.read 4s for /a/b/c: it has no effect: paths of gRPC are "/package.Service" or "/package.Service/Method"`}, problems)
+	usable, problems = s.For(HTTP, "1.30.6", all)
+	assert.True(t, usable.Equal(s))
+	assert.Empty(t, problems)
+}
+
+func TestCommon(t *testing.T) {
+	of := func(texts ...string) []string {
+		var all []Document
+		for _, text := range texts {
+			all = append(all, document(t, text))
+		}
+		return valuesOf(Common(all))
+	}
+	assert.Equal(t, []string{"timeout.read 2s"}, of(`{"timeout.read": "1s"}`, `{"timeout.read": "2s"}`, `{"timeout.read": "2s"}`))
+	assert.Empty(t, of(`{"timeout.read": "1s"}`, `{}`, `{}`), "those without the field count")
+	assert.Equal(t, []string{"timeout.read 5s for /a"}, of(`{"paths": {"/a": {"timeout.read": "5s"}}}`, `{"paths": {"/a": {"timeout.read": "5s"}}}`, `{}`))
+}
+
+func TestUnsetAndCopies(t *testing.T) {
+	d := document(t, `{"timeout.read": "1s", "paths": {"/a": {"timeout.read": "5s"}}}`)
+	copied := d
+	had, err := d.Unset("timeout.read")
+	require.NoError(t, err)
+	assert.True(t, had)
+	had, err = d.UnsetAt("/a", "timeout.read")
+	require.NoError(t, err)
+	assert.True(t, had)
+	assert.True(t, d.IsZero())
+	assert.Len(t, copied.Values(), 2, "a copy keeps its content")
+	_, err = d.Unset("timeout.reed")
+	assert.ErrorContains(t, err, "did you mean timeout.read?")
+	had, err = d.Unset("check")
+	assert.NoError(t, err)
+	assert.False(t, had)
+}
+
+func TestUnits(t *testing.T) {
+	for text, want := range map[string]string{"1500ms": "1500ms", "60s": "1m", "1h30m": "90m", "24h": "24h", "1.5s": "1500ms"} {
+		d, ok := durations(1e6, 24*3600e9).parse(text)
+		assert.True(t, ok, text)
+		assert.Equal(t, want, d.String())
+	}
+	for text, want := range map[string]string{"1024": "1k", "1000": "1000", "64k": "64k", "1024m": "1g", "10M": "10m"} {
+		s, ok := sizes(1, 1<<40).parse(text)
+		assert.True(t, ok, text)
+		assert.Equal(t, want, s.String())
+	}
+	for _, text := range []string{"", "0", "-1", "1t", "1 k", "99999999999999g"} {
+		_, ok := sizes(1, 1<<40).parse(text)
+		assert.False(t, ok, text)
+	}
+}
+
+func TestPairsAndLists(t *testing.T) {
+	pairs := pairsOf("pairs", 3, func(name, value string) bool { return name != "" && value != "bad" })
+	p, ok := pairs.parse("b = 2, a=1=x")
+	assert.True(t, ok)
+	assert.Equal(t, []Pair{{"a", "1=x"}, {"b", "2"}}, p)
+	assert.Equal(t, `{"a":"1=x","b":"2"}`, pairs.text(p))
+	p, ok = pairs.parse(`{"cache-control": "no-store, private"}`)
+	assert.True(t, ok)
+	assert.Equal(t, []Pair{{"cache-control", "no-store, private"}}, p)
+	for _, text := range []string{"", "a", "a=bad", "=1", "a=1,a=2", "a=1,b=2,c=3,d=4", `{"a": 1}`, "{"} {
+		_, ok := pairs.parse(text)
+		assert.False(t, ok, text)
+	}
+	list := listsOf("list", 2, wholes(1, 9))
+	n, ok := list.parse("3, 1")
+	assert.True(t, ok)
+	assert.Equal(t, []int{3, 1}, n)
+	assert.Equal(t, `["3","1"]`, list.text(n))
+	n, ok = list.parse(list.text(n))
+	assert.True(t, ok)
+	assert.True(t, slices.Equal([]int{3, 1}, n))
+	assert.Equal(t, `{"a":"2","b":"1"}`, mergePairs(`{"a":"1","b":"1"}`, `{"a":"2"}`))
+}

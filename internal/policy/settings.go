@@ -1,0 +1,276 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Sources of layers, besides the Consul keys of documents.
+const (
+	SourceBuiltIn  = "built in"
+	SourceMetadata = "metadata"
+)
+
+// Layer is what one source says about a service.
+type Layer struct {
+	Source   string   `json:"source"` // SourceMetadata, or the Consul key of a document: "lb/default"
+	Document Document `json:"document"`
+}
+
+// Settings is all that is said about how a service is balanced. It is immutable, and copies
+// share their content. The zero Settings has the built-in defaults.
+type Settings struct{ said *resolved }
+
+// resolved is what layers say, merged.
+type resolved struct {
+	layers  []Layer
+	general *Policy
+	paths   []Path // wider ones first
+	at      map[Path]*Policy
+}
+
+var builtIn = &Policy{}
+
+// Resolve merges layers, the lowest precedence first. What is said for a path wins over what is
+// said for the whole service, whatever the layers: it is more specific.
+func Resolve(layers ...Layer) Settings {
+	layers = slices.DeleteFunc(slices.Clone(layers), func(l Layer) bool { return l.Document.IsZero() })
+	if len(layers) == 0 {
+		return Settings{}
+	}
+	s := &resolved{layers: layers, at: map[Path]*Policy{}}
+	s.general = policyOf(s.values(""))
+	for _, l := range layers {
+		for path := range l.Document.paths {
+			if !slices.Contains(s.paths, path) {
+				s.paths = append(s.paths, path)
+			}
+		}
+	}
+	slices.SortFunc(s.paths, compareWidth)
+	for _, path := range s.paths {
+		s.at[path] = policyOf(s.values(path))
+	}
+	return Settings{s}
+}
+
+// compareWidth orders paths so that each comes after those that cover it.
+func compareWidth(a, b Path) int {
+	if n := len(strings.TrimPrefix(string(a), "=")) - len(strings.TrimPrefix(string(b), "=")); n != 0 {
+		return n
+	}
+	return strings.Compare(string(a), string(b)) // "/a" covers "=/a", and "=" comes after "/"
+}
+
+// origin is the text of a value and where it comes from.
+type origin struct{ text, source string }
+
+// values returns the merged values for a path, by field.
+func (s *resolved) values(path Path) map[string]origin {
+	merged := map[string]origin{}
+	add := func(source string, texts map[string]string) {
+		for name, text := range texts {
+			if before, ok := merged[name]; ok && byName[name].kind == formPairs && text != BuiltIn && before.text != BuiltIn {
+				text = mergePairs(before.text, text)
+			}
+			merged[name] = origin{text, source}
+		}
+	}
+	for _, l := range s.layers {
+		add(l.Source, l.Document.fields)
+	}
+	if path == "" {
+		return merged
+	}
+	for _, wider := range s.paths {
+		if !wider.Covers(path) {
+			continue
+		}
+		for _, l := range s.layers {
+			add(l.Source+" for "+string(wider), l.Document.paths[wider])
+		}
+	}
+	return merged
+}
+
+func mergePairs(before, text string) string {
+	pairs, more := map[string]string{}, map[string]string{}
+	// Both are canonical texts.
+	_ = json.Unmarshal([]byte(before), &pairs)
+	_ = json.Unmarshal([]byte(text), &more)
+	maps.Copy(pairs, more)
+	return jsonText(pairs)
+}
+
+func policyOf(values map[string]origin) *Policy {
+	var p Policy
+	for name, v := range values {
+		if v.text != BuiltIn {
+			byName[name].set(&p, v.text)
+		}
+	}
+	return &p
+}
+
+// General returns the policy of the service, without what is said for paths. It must not be
+// changed.
+func (s Settings) General() *Policy {
+	if s.said == nil {
+		return builtIn
+	}
+	return s.said.general
+}
+
+// Paths returns the paths that have settings of their own, wider ones first.
+func (s Settings) Paths() []Path {
+	if s.said == nil {
+		return nil
+	}
+	return s.said.paths
+}
+
+// At returns the policy for the requests of a path: that of the narrowest path that covers it,
+// or General. It must not be changed.
+func (s Settings) At(path Path) *Policy {
+	if n := s.narrowest(path); n != "" {
+		return s.said.at[n]
+	}
+	return s.General()
+}
+
+func (s Settings) narrowest(path Path) Path {
+	paths := s.Paths()
+	for n := len(paths) - 1; n >= 0; n-- {
+		if paths[n].Covers(path) {
+			return paths[n]
+		}
+	}
+	return ""
+}
+
+// Explained is one field of a service's policy, and where it comes from.
+type Explained struct {
+	Field  Field  `json:"-"`
+	Name   string `json:"field"`
+	Value  string `json:"value"`  // empty: nothing is set, and the field has no default
+	Source string `json:"source"` // a Layer's Source, with " for PATH" if it is said for a path
+}
+
+// Explain returns all fields that services of a family can have, with their values for the
+// requests of a path; "" is the whole service.
+func (s Settings) Explain(family string, path Path) []Explained {
+	var values map[string]origin
+	if s.said != nil {
+		values = s.said.values(s.narrowest(path))
+	}
+	var all []Explained
+	for _, f := range table {
+		if !f.For(family) {
+			continue
+		}
+		e := Explained{Field: f, Name: f.Name, Value: f.Default[family], Source: SourceBuiltIn}
+		if v, ok := values[f.Name]; ok {
+			e.Source = v.source
+			if v.text != BuiltIn {
+				e.Value = v.text
+			}
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// Says returns who says what about a field of the whole service, for people: "its lb-check says
+// "tcp"", or "lb/default says check "tcp"". It is "" if nobody does.
+func (s Settings) Says(name string) string {
+	if s.said == nil {
+		return ""
+	}
+	v, ok := s.said.values("")[name]
+	switch {
+	case !ok:
+		return ""
+	case v.source == SourceMetadata:
+		return fmt.Sprintf("its %s says %q", byName[name].Key(), v.text)
+	}
+	return fmt.Sprintf("%s says %s %q", v.source, name, v.text)
+}
+
+// Layers returns the layers that say anything, the lowest precedence first.
+func (s Settings) Layers() []Layer {
+	if s.said == nil {
+		return nil
+	}
+	return s.said.layers
+}
+
+// For returns the settings without the fields that have no effect on services of a family, or
+// that this nginx can't apply. problems names those that the service or its own document sets.
+// atLeast reports whether the version of nginx is at least the given one.
+func (s Settings) For(family string, nginxVersion string, atLeast func(version string) bool) (usable Settings, problems []string) {
+	if s.said == nil {
+		return s, nil
+	}
+	layers := slices.Clone(s.said.layers)
+	for n := range layers {
+		l := &layers[n]
+		for _, v := range l.Document.Values() {
+			why := v.unusable(family, nginxVersion, atLeast)
+			if why == "" {
+				continue
+			}
+			// The default is for the services of all families.
+			if v.Field.For(family) || !strings.HasSuffix(l.Source, "/"+BuiltIn) {
+				problems = append(problems, fmt.Sprintf("%s: %s: %s", l.Source, v, why))
+			}
+			_, _ = l.Document.UnsetAt(string(v.Path), v.Field.Name) // a value of the document
+		}
+	}
+	return Resolve(layers...), problems
+}
+
+// unusable returns why a value has no effect, "" if it has one.
+func (v Value) unusable(family, nginxVersion string, atLeast func(version string) bool) string {
+	switch {
+	case !v.Field.For(family), v.Path != "" && family == TCP:
+		return fmt.Sprintf("it has no effect on %s services", family)
+	case family == GRPC && strings.Count(string(v.Path), "/") > 2:
+		return `it has no effect: paths of gRPC are "/package.Service" or "/package.Service/Method"`
+	}
+	if v.Field.Since == nil || v.Text == BuiltIn {
+		return ""
+	}
+	if since := v.Field.Since(v.Text); since != "" && !atLeast(since) {
+		return fmt.Sprintf("it has no effect with nginx %s, want %s or later", nginxVersion, since)
+	}
+	return ""
+}
+
+// Equal reports whether the same layers say the same.
+func (s Settings) Equal(o Settings) bool {
+	if s.said == o.said {
+		return true
+	}
+	return slices.EqualFunc(s.Layers(), o.Layers(), func(a, b Layer) bool {
+		return a.Source == b.Source && a.Document.Equal(b.Document)
+	})
+}
+
+// IsZero reports whether no layer says anything.
+func (s Settings) IsZero() bool { return s.said == nil }
+
+// MarshalJSON writes the layers.
+func (s Settings) MarshalJSON() ([]byte, error) { return json.Marshal(s.Layers()) }
+
+// UnmarshalJSON reads what MarshalJSON wrote, without what this lbctl does not know.
+func (s *Settings) UnmarshalJSON(b []byte) error {
+	var layers []Layer
+	if err := json.Unmarshal(b, &layers); err != nil {
+		return err
+	}
+	*s = Resolve(layers...)
+	return nil
+}
