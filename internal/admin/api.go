@@ -95,6 +95,11 @@ type Resumed struct {
 	Frozen int `json:"frozen"`
 }
 
+// An AcceptRequest is the body of POST /v1/accept.
+type AcceptRequest struct {
+	Service string `json:"service,omitempty"` // "": all
+}
+
 // An Accepted is the result of an accept.
 type Accepted struct {
 	Released int `json:"released"` // held instances removed from rotation

@@ -156,9 +156,9 @@ func (c *Client) Resume(ctx context.Context) (Resumed, error) {
 	return post[Resumed](ctx, c, "/v1/resume", struct{}{})
 }
 
-// Accept removes the held instances from rotation.
-func (c *Client) Accept(ctx context.Context) (Accepted, error) {
-	return post[Accepted](ctx, c, "/v1/accept", struct{}{})
+// Accept removes the held instances of a service, or of all if service is "", from rotation.
+func (c *Client) Accept(ctx context.Context, service string) (Accepted, error) {
+	return post[Accepted](ctx, c, "/v1/accept", AcceptRequest{Service: service})
 }
 
 // Ready returns the daemon's line that nginx answers. If nginx does not answer, the

@@ -35,7 +35,7 @@ type Controller interface {
 // Services is the API's view of the endpoint table.
 type Services interface {
 	Entries() []endpoints.Entry
-	Accept() int
+	Accept(service string) int
 }
 
 // Generations is the API's view of the generations on disk.
@@ -402,10 +402,21 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
-	var nothing struct{}
-	if decodeRequest(w, r, &nothing) {
-		writeJSON(w, Accepted{Released: s.Services.Accept()})
+	var request AcceptRequest
+	if !decodeRequest(w, r, &request) {
+		return
 	}
+	if request.Service != "" {
+		var names []string
+		for _, entry := range s.Services.Entries() {
+			names = append(names, entry.Name)
+		}
+		if !slices.Contains(names, request.Service) {
+			writeError(w, http.StatusNotFound, s.notBalanced(request.Service, names))
+			return
+		}
+	}
+	writeJSON(w, Accepted{Released: s.Services.Accept(request.Service)})
 }
 
 // ready reports whether nginx answers, whatever generation it serves. It is for

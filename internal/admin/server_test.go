@@ -63,7 +63,7 @@ func (f *fake) Entries() []endpoints.Entry {
 	return []endpoints.Entry{{Service: endpoints.Service{Name: "web", Spec: endpoints.Spec{Protocol: endpoints.HTTP, Default: true}}}}
 }
 
-func (f *fake) Accept() int { return 0 }
+func (f *fake) Accept(string) int { return 0 }
 
 // Listed has services that are not balanced, each with one tag of the same name.
 func (f *fake) Listed(service string) (tags []string, listed, known bool) {

@@ -51,7 +51,7 @@ func (d *fakeDaemon) Status(context.Context) controller.Status { return d.status
 func (d *fakeDaemon) Pinned() controller.Pinned                { return controller.Pinned{} }
 func (d *fakeDaemon) History() []history.Event                 { return d.events }
 func (d *fakeDaemon) Entries() []endpoints.Entry               { return d.entries }
-func (d *fakeDaemon) Accept() int                              { return d.held }
+func (d *fakeDaemon) Accept(string) int                        { return d.held }
 func (d *fakeDaemon) Generations() ([]nginx.Generation, error) { return d.generations, nil }
 func (d *fakeDaemon) Serving(context.Context) (int, error)     { return d.current, d.serving }
 func (d *fakeDaemon) Resume(context.Context) error             { d.status.Frozen = nil; return nil }
@@ -334,6 +334,14 @@ func TestStatusOfAPinWithoutADate(t *testing.T) {
 	assert.Contains(t, got.out, "\nPinned       generation 41; 'lbctl resume' follows Consul again\n")
 }
 
+// twoNodes has an instance with the same ID on two nodes.
+func twoNodes(d *fakeDaemon) {
+	shop := &d.entries[1]
+	second := shop.Instances[0]
+	second.Node, second.Address = "node-2", "10.0.0.12"
+	shop.Instances, shop.Held = append(shop.Instances, second), nil
+}
+
 func down(d *fakeDaemon) {
 	d.serving = errors.New("nginx is not running: nobody listens at its socket")
 	d.status.State = controller.Down
@@ -404,7 +412,12 @@ func TestCommands(t *testing.T) {
 		{golden: "service-unknown", line: "lbctl services nope"},
 		{golden: "service-mistyped", line: "lbctl services stocks"},
 		{golden: "service-unrouted", line: "lbctl services twin"},
-		{golden: "services-too-many", line: "lbctl services a b"},
+		{golden: "services-too-many", line: "lbctl services a b c"},
+		{golden: "instance", line: "lbctl services shop shop-2"},
+		{golden: "instance-node", line: "lbctl services users node-1/users-1"},
+		{golden: "instance-unknown", line: "lbctl services users nope"},
+		{golden: "instance-mistyped", line: "lbctl services users user-1"},
+		{golden: "instance-ambiguous", line: "lbctl services shop shop-1", change: twoNodes},
 		{golden: "history", line: "lbctl history"},
 		{golden: "history-narrow", line: "lbctl history", terminal: narrow},
 		{golden: "history-limit", line: "lbctl history --limit 2"},
@@ -430,12 +443,21 @@ func TestCommands(t *testing.T) {
 		}},
 		{golden: "resume", line: "lbctl resume", change: frozen},
 		{golden: "resume-not-frozen", line: "lbctl resume"},
+		{golden: "resume-wait", line: "lbctl resume --wait 10s"},
+		{golden: "resume-wait-too-short", line: "lbctl resume --wait 1ms", change: frozen},
+		{golden: "rollback-wait", line: "lbctl rollback 41 --wait 10s", change: frozen},
 		{golden: "resume-json", line: "lbctl resume -o json", change: frozen},
 		{golden: "accept", line: "lbctl accept"},
 		{golden: "accept-none", line: "lbctl accept", change: empty},
+		{golden: "accept-service", line: "lbctl accept shop"},
+		{golden: "accept-unknown", line: "lbctl accept shops"},
+		{golden: "accept-wait-too-short", line: "lbctl accept --wait 1ms"},
 		{golden: "accept-json", line: "lbctl accept -o json"},
 		{golden: "completion-nothing", line: "lbctl completion"},
 		{golden: "complete-services", line: "lbctl __complete services h"},
+		{golden: "complete-instances", line: "lbctl __complete services users "},
+		{golden: "complete-instances-of-two-nodes", line: "lbctl __complete services shop ", change: twoNodes},
+		{golden: "complete-output", line: "lbctl __complete history -o "},
 		{golden: "complete-generations", line: "lbctl __complete rollback "},
 		{golden: "run-mistakes", line: "lbctl run --workers=none --admin 9119 --settle-min 3s",
 			environ: []string{"LBCTL_GRPC_LISTEN=localhost:5000", "LBCTL_LOG_LEVEL=loud"}},

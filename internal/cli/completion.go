@@ -12,8 +12,8 @@ import (
 	"lbctl/internal/admin"
 )
 
-const completionHelp = `Print a script that completes lbctl's commands, flags, generations and services.
-The script asks the daemon that the command line names for generations and services.
+const completionHelp = `Print a script that completes lbctl's commands, flags, generations, services and
+instances. The script asks the daemon that the command line names for the last three.
 
   bash        lbctl completion bash > /etc/bash_completion.d/lbctl
   zsh         lbctl completion zsh > "${fpath[1]}/_lbctl"
@@ -77,21 +77,53 @@ const completeTimeout = time.Second
 
 // completeServices completes one argument with the names of services.
 func completeServices(at *daemonAddress) cobra.CompletionFunc {
-	return complete(at, 1, func(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
-		services, err := client.Services(ctx)
+	return complete(at, 1, func(ctx context.Context, client *admin.Client, _ []string) ([]cobra.Completion, error) {
+		return serviceNames(ctx, client)
+	})
+}
+
+// completeInstances completes the name of a service, and then one of its instances.
+func completeInstances(at *daemonAddress) cobra.CompletionFunc {
+	return complete(at, 2, func(ctx context.Context, client *admin.Client, args []string) ([]cobra.Completion, error) {
+		if len(args) == 0 {
+			return serviceNames(ctx, client)
+		}
+		service, err := client.Service(ctx, args[0])
+		nodes := map[string]int{} // with an instance of the same ID
+		for _, instance := range service.Instances {
+			nodes[instance.ID]++
+		}
 		var names []cobra.Completion
-		for _, service := range services {
-			names = append(names, cobra.CompletionWithDesc(service.Name,
-				fmt.Sprintf("%s, %s in rotation", cmp.Or(string(service.Protocol), "not served"), instancesCell(service).text)))
+		for _, instance := range service.Instances {
+			name := instance.ID
+			if nodes[name] > 1 {
+				name = instance.Node + "/" + name
+			}
+			traffic := "no traffic"
+			if instance.InRotation {
+				traffic = "gets traffic"
+			}
+			names = append(names, cobra.CompletionWithDesc(name,
+				fmt.Sprintf("%s on %s, %s, %s", instance.HostPort(), instance.Node, instance.Status, traffic)))
 		}
 		return names, err
 	})
 }
 
+func serviceNames(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
+	services, err := client.Services(ctx)
+	var names []cobra.Completion
+	for _, service := range services {
+		names = append(names, cobra.CompletionWithDesc(service.Name,
+			fmt.Sprintf("%s, %s in rotation", cmp.Or(string(service.Protocol), "not served"), instancesCell(service).text)))
+	}
+	return names, err
+}
+
 // completeGenerations completes at most most arguments with the numbers of
 // generations, newest first.
 func completeGenerations(f *factory, at *daemonAddress, most int) cobra.CompletionFunc {
-	return complete(at, most, func(ctx context.Context, client *admin.Client) ([]cobra.Completion, error) {
+	return complete(at, most, func(ctx context.Context, client *admin.Client, _ []string) ([]cobra.Completion, error) {
 		generations, err := client.Generations(ctx)
 		var numbers []cobra.Completion
 		for _, generation := range generations {
@@ -111,7 +143,9 @@ func completeGenerations(f *factory, at *daemonAddress, most int) cobra.Completi
 	})
 }
 
-func complete(at *daemonAddress, most int, list func(context.Context, *admin.Client) ([]cobra.Completion, error)) cobra.CompletionFunc {
+// complete completes at most most arguments with what list gets from the daemon for the
+// arguments before. It says nothing if no daemon answers in time.
+func complete(at *daemonAddress, most int, list func(ctx context.Context, client *admin.Client, args []string) ([]cobra.Completion, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -129,7 +163,7 @@ func complete(at *daemonAddress, most int, list func(context.Context, *admin.Cli
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		found, err := list(ctx, client.Printable())
+		found, err := list(ctx, client.Printable(), args)
 		if err != nil {
 			cobra.CompDebugln(err.Error(), false)
 		}

@@ -27,6 +27,7 @@ var results = []string{
 	"lbctl status",
 	"lbctl services",
 	"lbctl services shop",
+	"lbctl services shop shop-1",
 	"lbctl history",
 	"lbctl diff 41 42",
 	"lbctl rollback 40",

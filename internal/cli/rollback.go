@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/controller"
 )
 
 const rollbackHelp = `Make nginx serve an earlier generation, and pin it: changes in Consul wait until
@@ -24,11 +25,12 @@ type rollbackOptions struct {
 	Client func() (*admin.Client, error)
 
 	Output     string
+	Wait       waiter
 	Generation int // 0: the one before the current one
 }
 
 func newRollbackCmd(f *factory) *cobra.Command {
-	opts := &rollbackOptions{Out: f.out, Now: f.now}
+	opts := &rollbackOptions{Out: f.out, Now: f.now, Wait: waiter{Err: f.err, Interval: waitInterval}}
 	cmd := &cobra.Command{
 		Use:   "rollback [N]",
 		Short: "Go back to an earlier generation and stay there",
@@ -40,6 +42,7 @@ func newRollbackCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
+	waitFlag(flags, &opts.Wait.Limit, "nginx has fetched the instances of the generation's services too")
 	at := daemonFlags(flags, &opts.Output)
 	opts.Client = at.client
 	cmd.ValidArgsFunction = completeGenerations(f, at, 1)
@@ -61,10 +64,20 @@ func runRollback(ctx context.Context, opts *rollbackOptions) error {
 	if err != nil {
 		return err
 	}
-	return printResult(opts.Out, opts.Output, rolled, func() error {
+	err = printResult(opts.Out, opts.Output, rolled, func() error {
 		_, err := fmt.Fprintf(opts.Out, `nginx serves generation %d, made at %s; before, it served generation %d.
 The generation is pinned: changes in Consul wait. 'lbctl resume' follows Consul again.
 `, rolled.Generation.Number, ago(rolled.Generation.Created, opts.Now()), rolled.From)
 		return err
 	})
+	if err != nil || opts.Wait.Limit == 0 {
+		return err
+	}
+	number := rolled.Generation.Number
+	what := fmt.Sprintf("nginx serves generation %d with the newest instances of its services", number)
+	_, err = opts.Wait.until(ctx, client, what, func(status controller.Status) (bool, error) {
+		return status.Frozen != nil && status.Frozen.Generation == number &&
+			status.Nginx.Generation == number && len(status.Endpoints.Unfetched) == 0, nil
+	})
+	return err
 }

@@ -153,8 +153,7 @@ func TestDaemon(t *testing.T) {
 		assert.Contains(t, got.out, "+upstream http-web {")
 		got = r.lbctl("history")
 		assert.Regexp(t, `\d+ +\S+, \d+s ago +applied +\S+ +new service web \+1`, got.out)
-		got = r.lbctl("__complete", "services", "")
-		assert.Contains(t, got.out, "web\thttp, 1/1 in rotation")
+		r.completes()
 
 		second := r.lbctl("run")
 		assert.Equal(t, exitFailure, second.code)
@@ -183,7 +182,7 @@ func TestDaemon(t *testing.T) {
 		assert.Empty(t, r.status().Nginx.WorkersReason, "--workers says how many")
 
 		good := r.status().Nginx.Generation
-		got = r.lbctl("rollback")
+		got = r.lbctl("rollback", "--wait", "30s")
 		require.Equal(t, exitOK, got.code, got.err)
 		assert.Contains(t, got.out, "lbctl resume")
 		assert.NotEqual(t, "one", r.served())
@@ -191,15 +190,24 @@ func TestDaemon(t *testing.T) {
 		assert.Less(t, r.status().Nginx.Generation, good)
 		assert.Equal(t, exitProblem, r.lbctl("status", "--wait", "30s").code, "waiting while frozen")
 
-		got = r.lbctl("resume")
+		got = r.lbctl("resume", "--wait", "30s")
 		require.Equal(t, exitOK, got.code, got.err)
-		r.await(controller.Serving)
-		assert.Equal(t, "one", r.served())
+		assert.Equal(t, "one", r.served(), "the command has waited")
 		assert.Equal(t, "No instance is held.\n", r.lbctl("accept").out)
+
+		require.NoError(t, r.consul.Client().Agent().ServiceDeregister("one"))
+		require.Eventually(t, func() bool { return strings.Contains(r.lbctl("services", "web").out, "held since") }, patience, often)
+		assert.Equal(t, "one", r.served())
+		got = r.lbctl("accept", "web", "--wait", "30s")
+		require.Equal(t, exitOK, got.code, got.err)
+		assert.Equal(t, "Removed 1 held instance that Consul no longer lists.\n", got.out)
+		assert.NotEqual(t, "one", r.served(), "the command has waited")
+		r.register("two")
+		require.Eventually(t, func() bool { return r.served() == "two" }, patience, often)
 
 		assert.Equal(t, exitOK, r.end(), "SIGTERM is how a daemon ends")
 		assert.Contains(t, r.log.String(), "nginx keeps serving")
-		assert.Equal(t, "one", r.served(), "nginx goes on")
+		assert.Equal(t, "two", r.served(), "nginx goes on")
 		assert.Equal(t, exitUnreachable, r.lbctl("status").code)
 	})
 }

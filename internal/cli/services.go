@@ -12,9 +12,11 @@ import (
 
 	"lbctl/internal/admin"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/spelling"
 )
 
-const servicesHelp = `List the services that nginx balances, or one service's instances.
+const servicesHelp = `List the services that nginx balances, one service's instances, or one instance.
+INSTANCE is its ID in Consul, or NODE/ID if two nodes have the same ID.
 
 A service is balanced when it has lb-... metadata or one of the tags grpc_server
 and http_server in Consul. Its state is:
@@ -37,6 +39,7 @@ and http_server in Consul. Its state is:
 
 const servicesExample = `  lbctl services
   lbctl services web       # its instances, and why one gets no traffic
+  lbctl services web web-1
   lbctl services -o json | jq -r '.[] | select(.state != "fresh") | .name'`
 
 type servicesOptions struct {
@@ -45,27 +48,31 @@ type servicesOptions struct {
 	Now      func() time.Time
 	Client   func() (*admin.Client, error)
 
-	Output string
-	Name   string // "": all
+	Output   string
+	Name     string // "": all
+	Instance string // "": all of the service
 }
 
 func newServicesCmd(f *factory) *cobra.Command {
 	opts := &servicesOptions{Out: f.out, Terminal: f.terminal, Now: f.now}
 	cmd := &cobra.Command{
-		Use:     "services [NAME]",
+		Use:     "services [NAME [INSTANCE]]",
 		Short:   "List the balanced services, or one service's instances",
 		Long:    servicesHelp,
 		Example: servicesExample,
-		Args:    atMost(1, "one service's name"),
+		Args:    atMost(2, "one service's name and one of its instances"),
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	at := daemonFlags(flags, &opts.Output)
 	opts.Client = at.client
-	cmd.ValidArgsFunction = completeServices(at)
+	cmd.ValidArgsFunction = completeInstances(at)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			opts.Name = args[0]
+		}
+		if len(args) > 1 {
+			opts.Instance = args[1]
 		}
 		return runServices(cmd.Context(), opts)
 	}
@@ -81,6 +88,9 @@ func runServices(ctx context.Context, opts *servicesOptions) error {
 		service, err := client.Service(ctx, opts.Name)
 		if err != nil {
 			return err
+		}
+		if opts.Instance != "" {
+			return printInstance(opts, service)
 		}
 		return printResult(opts.Out, opts.Output, service, func() error { return writeService(opts, service) })
 	}
@@ -138,6 +148,42 @@ func writeProblems(opts *servicesOptions, services ...admin.Service) error {
 	return err
 }
 
+// printInstance prints one instance of a service.
+func printInstance(opts *servicesOptions, service admin.Service) error {
+	instance, err := findInstance(service, opts.Instance)
+	if err != nil {
+		return err
+	}
+	return printResult(opts.Out, opts.Output, instance, func() error {
+		return writeInstances(opts, []admin.Instance{instance})
+	})
+}
+
+// findInstance returns the instance with an ID, or with NODE/ID.
+func findInstance(service admin.Service, name string) (admin.Instance, error) {
+	var found []admin.Instance
+	var names []string
+	for _, instance := range service.Instances {
+		if name == instance.ID || name == instance.Node+"/"+instance.ID {
+			found = append(found, instance)
+		}
+		names = append(names, instance.ID)
+	}
+	switch nearest := spelling.Nearest(name, names); {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return admin.Instance{}, fmt.Errorf("service %q has instance %q on %s; want NODE/ID, such as %q",
+			service.Name, name, plural(len(found), "node"), found[0].Node+"/"+found[0].ID)
+	case nearest != "":
+		return admin.Instance{}, fmt.Errorf("service %q has no instance %q; did you mean %q?", service.Name, name, nearest)
+	case len(names) == 0:
+		return admin.Instance{}, fmt.Errorf("service %q has no instance", service.Name)
+	default:
+		return admin.Instance{}, fmt.Errorf("service %q has no instance %q; 'lbctl services %s' lists them", service.Name, name, service.Name)
+	}
+}
+
 func writeService(opts *servicesOptions, service admin.Service) error {
 	summary := "not served"
 	switch {
@@ -153,8 +199,18 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	}
 	fmt.Fprintf(opts.Out, "%s: %s; %s in rotation; %s\n\n",
 		opts.Terminal.paint(cyan, service.Name), summary, instancesCell(service).text, shown)
+	if err := writeInstances(opts, service.Instances); err != nil {
+		return err
+	}
+	if service.State == endpoints.Held && service.LackingGeneration == 0 {
+		service.Reason = "" // the table gives it for each instance
+	}
+	return writeProblems(opts, service)
+}
+
+func writeInstances(opts *servicesOptions, instances []admin.Instance) error {
 	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, prose: true}
-	for _, instance := range service.Instances {
+	for _, instance := range instances {
 		t.add(
 			text(instance.ID),
 			text(instance.Node),
@@ -165,13 +221,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 			trafficCell(instance, opts.Now()),
 		)
 	}
-	if err := t.write(opts.Out, opts.Terminal); err != nil {
-		return err
-	}
-	if service.State == endpoints.Held && service.LackingGeneration == 0 {
-		service.Reason = "" // the table gives it for each instance
-	}
-	return writeProblems(opts, service)
+	return t.write(opts.Out, opts.Terminal)
 }
 
 func trafficCell(instance admin.Instance, now time.Time) cell {

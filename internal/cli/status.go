@@ -127,57 +127,20 @@ func checkReady(ctx context.Context, client *admin.Client) error {
 	return err
 }
 
-// waitStatus waits for the state serving. It also waits for a daemon that does not
-// answer yet. It stops if a generation is pinned, because only an operator changes
-// that. It queries the daemon at least once, however short the wait.
+// waitStatus waits for the state serving. It stops if a generation is pinned, because only an
+// operator changes that.
 func waitStatus(ctx context.Context, opts *statusOptions, client *admin.Client) error {
-	limited, cancel := context.WithTimeout(ctx, opts.Wait)
-	defer cancel()
-	for {
-		status, err := queryStatus(ctx, limited, client)
-		switch {
-		case err == nil && status.State == controller.Serving:
-			return writeStatus(opts, status)
-		case err == nil && status.State == controller.Frozen:
-			return errors.Join(writeStatus(opts, status),
-				problemFound("a generation is pinned, so the state will not change: 'lbctl resume' follows Consul again"))
+	wait := waiter{Err: opts.Err, Limit: opts.Wait, Interval: opts.Interval}
+	status, err := wait.until(ctx, client, servingConsul, func(status controller.Status) (bool, error) {
+		if status.State == controller.Frozen {
+			return false, problemFound("a generation is pinned, so the state will not change: 'lbctl resume' follows Consul again")
 		}
-		if sleep(limited, opts.Interval) == nil {
-			continue
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return fmt.Errorf("waited %s: %w", shortDuration(opts.Wait), err)
-		default:
-			return errors.Join(writeStatus(opts, status),
-				problemFound("waited %s, and nginx still does not serve what Consul says", shortDuration(opts.Wait)))
-		}
+		return status.State == controller.Serving, nil
+	})
+	if err != nil && !errors.Is(err, errProblemFound) {
+		return err // there is no status
 	}
-}
-
-// queryStatus gets the status. Its deadline is that of limited, but at least a second
-// away.
-func queryStatus(ctx, limited context.Context, client *admin.Client) (controller.Status, error) {
-	deadline, _ := limited.Deadline() // it has one
-	if least := time.Now().Add(time.Second); deadline.Before(least) {
-		deadline = least
-	}
-	asking, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	return client.Status(asking)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return errors.Join(writeStatus(opts, status), err)
 }
 
 const (

@@ -52,15 +52,19 @@ func (t *Table) Release(service, node, instance string) bool {
 	return true
 }
 
-// Accept is the operator's word that what vanished is gone: all held instances are
-// released, whether Consul can be trusted or not. It returns how many there were.
-func (t *Table) Accept() int {
+// Accept is the operator's word that what vanished is gone: the held instances of a service,
+// or of all if service is "", are released, whether Consul can be trusted or not. It returns
+// how many there were.
+func (t *Table) Accept(service string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	for service, holds := range t.guard.holds {
+	for name, holds := range t.guard.holds {
+		if service != "" && service != name {
+			continue
+		}
 		for k := range holds {
-			t.guard.release(service, k)
+			t.guard.release(name, k)
 			n++
 		}
 	}

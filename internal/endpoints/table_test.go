@@ -302,7 +302,7 @@ func TestTrust(t *testing.T) {
 		tb.Observe(noon, five)
 		tb.SetTrust(noon, Trust{Filtered: true})
 		tb.Observe(noon, nil)
-		assert.Equal(t, 5, tb.Accept())
+		assert.Equal(t, 5, tb.Accept(""))
 		assert.Empty(t, tb.Observe(noon, nil))
 	})
 }
@@ -331,10 +331,10 @@ func TestReleaseAndAccept(t *testing.T) {
 	assert.True(t, tb.Release("hello", "node-a", "a"))
 	<-tb.Changed()
 	assert.Equal(t, "hello[b]", rotation(tb.Observe(noon, nil)))
-	assert.Equal(t, 1, tb.Accept())
+	assert.Equal(t, 1, tb.Accept(""))
 	<-tb.Changed()
 	assert.Empty(t, tb.Observe(noon, nil))
-	assert.Zero(t, tb.Accept())
+	assert.Zero(t, tb.Accept(""))
 }
 
 func TestQuarantine(t *testing.T) {
@@ -417,7 +417,7 @@ func TestClaims(t *testing.T) {
 		} {
 			for range 3 {
 				tb.Observe(noon, c.seen)
-				tb.Accept() // the instances vanished on purpose
+				tb.Accept("") // the instances vanished on purpose
 				e := tb.Observe(noon, c.seen)
 				require.Len(t, e, len(c.want))
 				for n, routes := range c.want {

@@ -425,7 +425,7 @@ func TestAWipedCatalogIsHeld(t *testing.T) {
 	default:
 	}
 
-	assert.Equal(t, 2, r.table.Accept())
+	assert.Equal(t, 2, r.table.Accept(""))
 	r.await("without them", func(c Configuration) bool { return len(c.Entries) == 0 })
 }
 
