@@ -29,24 +29,44 @@ type claimant struct {
 // settle removes from each entry the routes and ports that another service has, and adds a
 // problem to the entry. Entries must be sorted by name.
 func (c *claims) settle(entries []Entry) {
-	if c.areSettled(entries) {
-		return
+	if !c.areSettled(entries) {
+		c.assign(entries)
+		c.claimants, c.contested = make([]claimant, len(entries)), false
+		for n := range entries {
+			e := &entries[n]
+			c.claimants[n] = claimant{e.Name, e.Spec}
+			c.contested = e.yield(c.owners) || c.contested
+		}
 	}
-	owners := map[claim]string{}
+	for n := range entries {
+		if e := &entries[n]; e.Default && e.Yields && c.owners[defaultClaim(e.Protocol)] != e.Name {
+			e.Default = false // no problem: it has only offered to be the default
+		}
+	}
+}
+
+// assign finds the owner of each claim.
+func (c *claims) assign(entries []Entry) {
+	owners, offers := map[claim]string{}, map[claim]string{}
+	contest := func(owners map[claim]string, place claim, service string) {
+		if owner, taken := owners[place]; !taken || c.owners[place] == service && owner != service {
+			owners[place] = service
+		}
+	}
 	for _, e := range entries {
 		for _, place := range claimsOf(e) {
-			if owner, taken := owners[place]; !taken || c.owners[place] == e.Name && owner != e.Name {
-				owners[place] = e.Name
-			}
+			contest(owners, place, e.Name)
+		}
+		if e.Default && e.Yields {
+			contest(offers, defaultClaim(e.Protocol), e.Name)
+		}
+	}
+	for place, service := range offers {
+		if _, taken := owners[place]; !taken {
+			owners[place] = service
 		}
 	}
 	c.owners = owners
-	c.claimants, c.contested = make([]claimant, len(entries)), false
-	for n := range entries {
-		e := &entries[n]
-		c.claimants[n] = claimant{e.Name, e.Spec}
-		c.contested = e.yield(owners) || c.contested
-	}
 }
 
 // areSettled reports whether all services have the same claims as the last time, and none
@@ -58,13 +78,14 @@ func (c *claims) areSettled(entries []Entry) bool {
 	})
 }
 
+// claimsOf returns what a service claims for itself alone.
 func claimsOf(e Entry) []claim {
 	var all []claim
 	for _, r := range e.Routes {
 		all = append(all, routeClaim(e.Protocol, r))
 	}
-	if e.Default {
-		all = append(all, routeClaim(e.Protocol, Route{}))
+	if e.Default && !e.Yields {
+		all = append(all, defaultClaim(e.Protocol))
 	}
 	if e.Port != 0 {
 		all = append(all, portClaim(e.Port))
@@ -73,11 +94,14 @@ func claimsOf(e Entry) []claim {
 }
 
 func routeClaim(p Protocol, r Route) claim {
-	if r.Path == "/" {
+	if r.Path == "/" && !r.Exact {
 		r.Path = "" // the prefix of every path
 	}
 	return claim(p.Family() + " " + r.String())
 }
+
+// defaultClaim is the claim to all requests that no route matches.
+func defaultClaim(p Protocol) claim { return routeClaim(p, Route{}) }
 
 func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
@@ -100,7 +124,7 @@ func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 			return lost(c)
 		})
 	}
-	if c := routeClaim(e.Protocol, Route{}); e.Default && lost(c) {
+	if c := defaultClaim(e.Protocol); e.Default && !e.Yields && lost(c) {
 		e.Default = false
 		problem("service %q already gets all %s requests that match no route, so %q does not: want lb-host or lb-path",
 			owners[c], family, e.Name)

@@ -116,21 +116,6 @@ func validAddress(s string) bool {
 	return true
 }
 
-// Route is one way to a service; an empty field is "any".
-type Route struct {
-	Host string `json:"host,omitempty"` // lower case, "*.example.com" allowed
-	Path string `json:"path,omitempty"` // a prefix, starting with "/"
-}
-
-// String returns the route for people: "example.com/api", or "*" for any host.
-func (r Route) String() string {
-	host := r.Host
-	if host == "" {
-		host = "*"
-	}
-	return host + r.Path
-}
-
 // Service is one service of the catalog, with its settings and instances.
 type Service struct {
 	Name string `json:"name"`

@@ -8,14 +8,20 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"lbctl/internal/policy"
 )
 
-// snapshotVersion goes up only if an older lbctl would misread the file. A new field is no
-// reason, because an older lbctl ignores unknown fields.
-const snapshotVersion = 1
+// The versions of the file. A version goes up only if an older lbctl would misread the file. A
+// new field is no reason, because an older lbctl ignores unknown fields.
+const (
+	snapshotVersion = 1
+	// matchesVersion is written if a route has more than a host and a path: an older lbctl
+	// would send requests to the service that do not match.
+	matchesVersion = 2
+)
 
 // snapshot is the file's content: the state of a Table.
 type snapshot struct {
@@ -100,8 +106,15 @@ func (t *Table) snapshot() snapshot {
 			ss.Last = &snapshotBlock{Spec: accepted.service.Spec, Instances: accepted.service.Instances}
 		}
 		s.Services = append(s.Services, ss)
+		if hasMatches(ss.Spec) || ss.Last != nil && hasMatches(ss.Last.Spec) {
+			s.Version = matchesVersion
+		}
 	}
 	return s
+}
+
+func hasMatches(s Spec) bool {
+	return slices.ContainsFunc(s.Routes, func(r Route) bool { return r.Exact || r.Conditional() || strings.HasSuffix(r.Path, ".*") })
 }
 
 // parseSnapshot returns the valid part of a snapshot, and an error that names the rest.
@@ -112,15 +125,17 @@ func parseSnapshot(b []byte) (s snapshot, usable bool, err error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return snapshot{}, false, err
 	}
-	if s.Version != snapshotVersion {
-		return snapshot{}, false, fmt.Errorf("version %d, want %d", s.Version, snapshotVersion)
+	if s.Version < snapshotVersion || s.Version > matchesVersion {
+		return snapshot{}, false, fmt.Errorf("version %d, want %d or %d", s.Version, snapshotVersion, matchesVersion)
 	}
 	var errs []error
 	for n := range s.Services {
 		ss := &s.Services[n]
 		ss.olderSpec.moveTo(&ss.Spec)
+		ss.ignoreUnknown()
 		if ss.Last != nil {
 			ss.Last.olderSpec.moveTo(&ss.Last.Spec)
+			ss.Last.ignoreUnknown()
 		}
 	}
 	s.Services = slices.DeleteFunc(s.Services, func(ss snapshotService) bool {
@@ -151,6 +166,11 @@ func (o *olderSpec) moveTo(s *Spec) {
 		s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: said})
 	}
 	*o = olderSpec{}
+}
+
+// ignoreUnknown removes routes with matches that this lbctl does not know.
+func (s *Spec) ignoreUnknown() {
+	s.Routes = slices.DeleteFunc(s.Routes, func(r Route) bool { return !r.knownMatches() })
 }
 
 func (ss snapshotService) validate() error {

@@ -20,6 +20,8 @@ type Spec struct {
 	Routes   []Route  `json:"routes,omitempty"`
 	Port     int      `json:"port,omitempty"`    // tcp: the port to listen on
 	Default  bool     `json:"default,omitempty"` // it gets the requests that no route of its family matches
+	// Yields: another service may take the place of the default from it, and that is no problem.
+	Yields bool `json:"yields,omitempty"`
 	// Policy is how it is balanced.
 	Policy policy.Settings `json:"policy,omitzero"`
 }
@@ -30,5 +32,6 @@ func (s Spec) Equal(o Spec) bool { return s.SameRouting(o) && s.Policy.Equal(o.P
 
 // SameRouting reports whether both have the same protocol, routes, port and default place.
 func (s Spec) SameRouting(o Spec) bool {
-	return s.Protocol == o.Protocol && s.Port == o.Port && s.Default == o.Default && slices.Equal(s.Routes, o.Routes)
+	return s.Protocol == o.Protocol && s.Port == o.Port && s.Default == o.Default && s.Yields == o.Yields &&
+		slices.Equal(s.Routes, o.Routes)
 }

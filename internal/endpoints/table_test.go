@@ -439,6 +439,44 @@ func TestClaims(t *testing.T) {
 		assert.Len(t, e[1].Problems, 1)
 		assert.True(t, e[2].Default)
 	})
+	t.Run("routes with other matches don't collide", func(t *testing.T) {
+		routes := []Route{
+			{Path: "/x"}, {Path: "/x", Exact: true}, {Path: "/x", Method: "GET"}, {Path: "/x", Method: "POST"},
+			{Path: "/x", Headers: "a=1"}, {Path: "/x", Headers: "a=2"}, {Path: "/x", Method: "GET", Headers: "a=1"},
+		}
+		e := table(t).Observe(noon, []Service{with("a", HTTP, routes...), with("b", HTTP, routes[6], Route{Path: "/x", Method: "PUT"})})
+		assert.Equal(t, routes, e[0].Routes)
+		assert.Equal(t, []Route{{Path: "/x", Method: "PUT"}}, e[1].Routes)
+		assert.Equal(t, []string{`http route "GET */x [a=1]" belongs to service "a", so "b" does not get it`}, e[1].Problems)
+	})
+	t.Run("a service that only offers to be the default", func(t *testing.T) {
+		offers := func(name string) Service {
+			s := with(name, GRPC, Route{Path: "/" + name})
+			s.Default, s.Yields = true, true
+			return s
+		}
+		defaults := func(e []Entry) (names []string) {
+			for _, e := range e {
+				assert.Empty(t, e.Problems, e.Name)
+				assert.NotEmpty(t, e.Routes)
+				if e.Default {
+					names = append(names, e.Name)
+				}
+			}
+			return names
+		}
+		tb := table(t)
+		assert.Equal(t, []string{"b"}, defaults(tb.Observe(noon, []Service{offers("b"), offers("c")})))
+		for range 3 {
+			assert.Equal(t, []string{"b"}, defaults(tb.Observe(noon, []Service{offers("a"), offers("b"), offers("c")})), "it keeps the place")
+		}
+		firm := with("z", GRPC, Route{Path: "/z"})
+		firm.Default = true
+		assert.Equal(t, []string{"z"}, defaults(tb.Observe(noon, []Service{offers("a"), offers("b"), firm})), "one that asks for it gets it")
+		tb.Observe(noon, []Service{offers("a"), offers("b")})
+		tb.Accept("")
+		assert.Equal(t, []string{"a"}, defaults(tb.Observe(noon, []Service{offers("a"), offers("b")})))
+	})
 	t.Run("one service for each TCP port", func(t *testing.T) {
 		tcp := func(name string) Service {
 			s := with(name, TCP)

@@ -13,9 +13,6 @@ import (
 	"lbctl/internal/policy"
 )
 
-// maxRoutes bounds the routes of one instance: hosts times paths.
-const maxRoutes = 64
-
 // maxMaxConns bounds lb-max-conns. No server has so many connections.
 const maxMaxConns = 1_000_000
 
@@ -25,6 +22,8 @@ type metadata struct {
 	balanced bool // it has any setting or tag
 	protocol endpoints.Protocol
 	routes   []endpoints.Route // none: the default place of the protocol
+	// offers has a route for each gRPC service that the server offers, if there are no routes.
+	offers   []endpoints.Route
 	port     int
 	version  string
 	maxConns int
@@ -56,12 +55,13 @@ func parseInstance(service *api.AgentService, reserved Reserved) (metadata, erro
 	r.mistakes()
 	p := r.protocol()
 	routes := r.routes(p)
+	offers := r.offers(p)
 	r.port(p)
 	r.settings()
 	if len(r.errs) > 0 {
 		return metadata{instance: r.metadata.instance, balanced: true}, fmt.Errorf("instance %q: %w", r.metadata.instance, joinLines(r.errs))
 	}
-	r.metadata.protocol, r.metadata.routes = p, routes
+	r.metadata.protocol, r.metadata.routes, r.metadata.offers = p, routes, offers
 	return r.metadata, nil
 }
 
@@ -109,6 +109,8 @@ func (r *reader) protocol() endpoints.Protocol {
 		return endpoints.GRPC
 	case isHTTP:
 		return endpoints.HTTP
+	case r.value(KeyGRPC) != "":
+		return endpoints.GRPC
 	case r.value(KeyPort) != "":
 		return endpoints.TCP
 	case len(r.errs) > 0: // the mistyped key or tag may name the protocol
@@ -123,41 +125,11 @@ func (r *reader) protocol() endpoints.Protocol {
 	return ""
 }
 
-// routes returns every host with every path; none means the default place of the protocol.
-func (r *reader) routes(p endpoints.Protocol) []endpoints.Route {
-	hosts, paths := r.value(KeyHost), r.value(KeyPath)
-	hostList, err := splitList(hosts, func(host string) (string, error) { return parseHost(host, r.reserved) })
-	if err != nil {
-		r.bad(KeyHost, hosts, err.Error())
-	}
-	pathList, err := splitList(paths, func(path string) (string, error) { return parsePath(p, path) })
-	if err != nil {
-		r.bad(KeyPath, paths, err.Error())
-	}
-	if n := len(hostList) * len(pathList); n > maxRoutes {
-		r.errs = append(r.errs, fmt.Errorf("%d hosts in %s and %d paths in %s make %d routes, want at most %d",
-			len(hostList), KeyHost, len(pathList), KeyPath, n, maxRoutes))
-		return nil
-	}
-	if p == endpoints.TCP && (hosts != "" || paths != "") {
-		r.errs = append(r.errs, fmt.Errorf("%s %q can't be routed by %s or %s, want %s", KeyProtocol, p, KeyHost, KeyPath, KeyPort))
-	}
-	var routes []endpoints.Route
-	for _, host := range hostList {
-		for _, path := range pathList {
-			if route := (endpoints.Route{Host: host, Path: path}); route != (endpoints.Route{}) {
-				routes = append(routes, route)
-			}
-		}
-	}
-	return routes
-}
-
 // port reads the port that a TCP service listens on.
 func (r *reader) port(p endpoints.Protocol) {
 	port := r.value(KeyPort)
 	switch {
-	case p == endpoints.TCP && r.value(KeyHost) == "" && r.value(KeyPath) == "":
+	case p == endpoints.TCP && r.routingKeys() == "":
 		n, err := strconv.Atoi(port)
 		if err != nil || n < 1024 || n > 65535 || slices.Contains(r.reserved.Ports, n) {
 			r.bad(KeyPort, port, fmt.Sprintf("a port of 1024 to 65535 other than %s, which are taken", listOf(r.reserved.Ports)))

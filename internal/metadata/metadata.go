@@ -21,7 +21,10 @@ import (
 const (
 	KeyProtocol = "lb-protocol" // one of endpoints.Protocols
 	KeyHost     = "lb-host"     // host names, separated by commas
-	KeyPath     = "lb-path"     // path prefixes, separated by commas
+	KeyPath     = "lb-path"     // path prefixes, or "=" and a whole path, separated by commas
+	KeyGRPC     = "lb-grpc"     // gRPC packages, services and methods, separated by commas
+	KeyMethod   = "lb-method"   // HTTP methods, separated by commas
+	KeyHeader   = "lb-header"   // headers that a request must have, separated by commas
 	KeyVersion  = "lb-version"  // shown beside the instance
 	KeyPort     = "lb-port"     // tcp: the port to listen on
 	KeyMaxConns = "lb-max-conns"
@@ -33,7 +36,7 @@ const (
 var keys = allKeys()
 
 func allKeys() []string {
-	all := []string{KeyProtocol, KeyHost, KeyPath, KeyVersion, KeyPort, KeyMaxConns, KeyPaths}
+	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyMaxConns, KeyPaths}
 	for _, f := range policy.Fields() {
 		if key := f.Key(); key != "" {
 			all = append(all, key)
@@ -178,16 +181,21 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		}
 		return
 	}
-	routes := map[endpoints.Route]bool{}
+	routes, firm := map[endpoints.Route]bool{}, false
 	for _, m := range same {
 		for _, r := range m.routes {
 			routes[r] = true
 		}
+		for _, r := range m.offers {
+			routes[r] = true
+		}
 		s.Default = s.Default || len(m.routes) == 0
+		firm = firm || len(m.routes) == 0 && len(m.offers) == 0
 	}
+	s.Yields = s.Default && !firm
 	if len(routes) > 0 {
 		s.Routes = slices.SortedFunc(maps.Keys(routes), func(a, b endpoints.Route) int {
-			return cmp.Or(strings.Compare(a.Host, b.Host), strings.Compare(a.Path, b.Path))
+			return cmp.Or(strings.Compare(a.Host, b.Host), strings.Compare(a.Path, b.Path), strings.Compare(a.String(), b.String()))
 		})
 	}
 }

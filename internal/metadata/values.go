@@ -2,25 +2,17 @@ package metadata
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	"lbctl/internal/endpoints"
 )
 
-var (
-	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*$`)
-	pathPattern    = regexp.MustCompile(`^(/[A-Za-z0-9._~@:+!-]+)*/?$`)
-	versionLabel   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	nowhereSegment = regexp.MustCompile(`/\.{1,2}(/|$)`)
-)
+var versionLabel = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// splitList parses a comma-separated list; an empty one has one element, "".
-func splitList(list string, parse func(string) (string, error)) ([]string, error) {
-	var elements []string
+// splitList parses a comma-separated list; an empty one has one element, the zero value.
+func splitList[T comparable](list string, parse func(string) (T, error)) ([]T, error) {
+	var elements []T
 	for element := range strings.SplitSeq(list, ",") {
 		element = strings.TrimSpace(element)
 		if element == "" {
@@ -35,36 +27,9 @@ func splitList(list string, parse func(string) (string, error)) ([]string, error
 		}
 	}
 	if len(elements) == 0 {
-		return []string{""}, nil
+		elements = make([]T, 1)
 	}
 	return elements, nil
-}
-
-func parseHost(host string, reserved Reserved) (string, error) {
-	host = strings.ToLower(host)
-	if len(host) > 253 || !hostPattern.MatchString(host) {
-		return "", errors.New(`host names like "example.com" or "*.example.com", without a port, separated by commas`)
-	}
-	if reserved.ReservedHost(host) {
-		return "", fmt.Errorf("host names outside of %q, which is reserved for the balancer", reserved.Domain)
-	}
-	return host, nil
-}
-
-// parsePath returns a path prefix in canonical form, without "/" at its end. The prefix of all
-// paths is "".
-func parsePath(p endpoints.Protocol, path string) (string, error) {
-	if len(path) > 256 || !strings.HasPrefix(path, "/") || !pathPattern.MatchString(path) || nowhereSegment.MatchString(path) {
-		return "", errors.New(`path prefixes like "/api" of letters, digits and "._~@:+!-", separated by commas`)
-	}
-	path = strings.TrimSuffix(path, "/")
-	if ReservedPath(path) {
-		return "", fmt.Errorf("paths outside of %q, which is reserved for the balancer", reservedPath)
-	}
-	if p.Family() == "grpc" && strings.Count(path, "/") > 2 {
-		return "", errors.New(`"/package.Service" or "/package.Service/Method" for gRPC, separated by commas`)
-	}
-	return path, nil
 }
 
 // Shorten shortens values from Consul for messages. They may have 512 characters.

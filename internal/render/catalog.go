@@ -1,9 +1,7 @@
 package render
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -83,15 +81,20 @@ type Host struct {
 	Name      string     // "example.com", "*.example.com"; "_" for the default host
 	Default   bool       // it serves requests for all other host names
 	Locations []Location // longest path first; the last one is "/"
+	Named     []Location // the locations of choices
 }
 
 // Location sends requests for a path to a service.
 type Location struct {
-	Path           string // "/api" if Exact, "/api/" for all paths below it
-	Exact          bool   // matches Path only, not the paths below it
-	endpoints.Spec        // of the service
-	Service        string // empty: no service has this path
-	Upstream       string // empty: the service has no instance that gets traffic
+	Path  string // "/api" if Exact, "/api/" for all paths below it
+	Exact bool   // matches Path only, not the paths below it
+	// Name is that of a named location, which gets its requests from choices of other
+	// locations: Path and Exact are those of the route, and there are no choices.
+	Name           string
+	Choices        []Choice // the first one that a request matches takes it
+	endpoints.Spec          // of the service
+	Service        string   // empty: no service has this path
+	Upstream       string   // empty: the service has no instance that gets traffic
 	// Policy is the policy for the path, without what this nginx or its protocol can't have; nil
 	// if no service has the path.
 	Policy *policy.Policy
@@ -103,6 +106,14 @@ func (l Location) Module() string {
 		return "grpc"
 	}
 	return "proxy"
+}
+
+// Choice takes some of a location's requests: those of which nginx's Variables, separated by
+// spaces, are Value.
+type Choice struct {
+	Variables []string // without "$"
+	Value     string
+	Location  string // the name of the host's location that gets the requests
 }
 
 // TCPService is one service on a port of its own.
@@ -207,9 +218,6 @@ type claim struct {
 	port   int
 }
 
-// routing has the routes of one listener: the location by host and path.
-type routing map[string]map[string]Location
-
 func (b *builder) problem(service, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Subject: serviceSubject(service), Message: fmt.Sprintf(format, args...)})
 }
@@ -242,7 +250,7 @@ func (b *builder) route(e endpoints.Entry) {
 
 // makeHosts makes the virtual hosts of all services with routes.
 func (b *builder) makeHosts() {
-	all := map[string]routing{"grpc": {}, "http": {}}
+	all := map[string]ways{"grpc": {}, "http": {}}
 	for _, p := range b.routed {
 		family := p.spec.Protocol.Family()
 		to := all[family]
@@ -251,7 +259,9 @@ func (b *builder) makeHosts() {
 			routes = append(slices.Clone(routes), endpoints.Route{})
 		}
 		for _, r := range routes {
-			r.Path = strings.TrimSuffix(r.Path, "/")
+			if !r.Exact {
+				r.Path = strings.TrimSuffix(r.Path, "/")
+			}
 			if metadata.ReservedPath(r.Path) || b.reserved.ReservedHost(r.Host) {
 				b.conflict = true
 				b.problem(p.service, "%s route %q is reserved for the balancer, so the service does not get it", family, r)
@@ -260,15 +270,12 @@ func (b *builder) makeHosts() {
 			if !b.take(p.service, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
 				continue
 			}
-			if to[r.Host] == nil {
-				to[r.Host] = map[string]Location{}
-			}
-			to[r.Host][r.Path] = Location{Service: p.service, Spec: p.spec, Upstream: p.upstream, Policy: p.spec.Policy.At(policy.Path(r.Path))}
+			to.add(family, r, p)
 		}
 	}
 	b.hosts = map[string][]Host{}
-	for family, r := range all {
-		b.hosts[family] = r.hosts(family)
+	for family, w := range all {
+		b.hosts[family] = w.hosts()
 	}
 }
 
@@ -415,117 +422,4 @@ func (b *builder) frontend(family string) Frontend {
 		}
 	}
 	return f
-}
-
-// hosts returns the virtual hosts of a family, the default host first.
-func (r routing) hosts(family string) []Host {
-	if r[""] == nil {
-		r[""] = map[string]Location{}
-	}
-	var hosts []Host
-	for name := range r {
-		h := Host{Name: name, Locations: locations(family, r.paths(name))}
-		if name == "" {
-			h.Name, h.Default = "_", true
-		}
-		hosts = append(hosts, h)
-	}
-	slices.SortFunc(hosts, func(x, y Host) int {
-		if x.Default != y.Default {
-			if x.Default {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(x.Name, y.Name)
-	})
-	return hosts
-}
-
-// paths returns the locations of a host, by path. Its own routes come first. Paths without
-// one get the routes of the wildcards that match the host, the longest first, and then the
-// routes for any host. nginx looks for a location in a single virtual host, so each host
-// needs a copy of the wider routes that it does not override.
-func (r routing) paths(host string) map[string]Location {
-	paths := map[string]Location{}
-	for _, h := range wider(host) {
-		own := map[string]Location{}
-		for path, l := range r[h] {
-			if !covered(paths, path) {
-				own[path] = l
-			}
-		}
-		maps.Copy(paths, own)
-	}
-	addPolicyPaths(paths)
-	return paths
-}
-
-// wider returns the host itself, the wildcards that match it, and "" for any host.
-func wider(host string) []string {
-	if host == "" {
-		return []string{""}
-	}
-	hosts := []string{host}
-	rest := strings.TrimPrefix(host, "*.")
-	for host := rest; ; {
-		_, parent, ok := strings.Cut(host, ".")
-		if !ok {
-			break
-		}
-		hosts = append(hosts, "*."+parent)
-		host = parent
-	}
-	return append(hosts, "")
-}
-
-// covered reports whether path is at or below one of paths.
-func covered(paths map[string]Location, path string) bool {
-	_, ok := nearest(paths, path)
-	return ok
-}
-
-// nearest returns the longest of paths that is at or above path.
-func nearest(paths map[string]Location, path string) (at string, ok bool) {
-	for {
-		if _, ok := paths[path]; ok {
-			return path, true
-		}
-		slash := strings.LastIndexByte(path, '/')
-		if slash < 0 {
-			return "", false
-		}
-		path = path[:slash]
-	}
-}
-
-// locations writes path prefixes in nginx's terms: a prefix ends at a "/", so
-// each but the last is two locations, itself and what is below. Calls of gRPC
-// are all of the form /package.Service/Method, so there one is enough.
-func locations(family string, paths map[string]Location) []Location {
-	prefixes := slices.SortedFunc(maps.Keys(paths), func(x, y string) int {
-		return cmp.Or(cmp.Compare(len(y), len(x)), strings.Compare(x, y))
-	})
-	if _, ok := paths[""]; !ok {
-		prefixes = append(prefixes, "")
-	}
-	var all []Location
-	for _, prefix := range prefixes {
-		l := paths[prefix]
-		if path, exact := policy.Path(prefix).Exact(); exact {
-			l.Path, l.Exact = path, true
-			all = append(all, l)
-			continue
-		}
-		segments := strings.Count(prefix, "/")
-		if _, exact := paths["="+prefix]; segments > 0 && !exact && (family != "grpc" || segments == 2) {
-			l.Path, l.Exact = prefix, true
-			all = append(all, l)
-		}
-		if family != "grpc" || segments < 2 {
-			l.Path, l.Exact = prefix+"/", false
-			all = append(all, l)
-		}
-	}
-	return all
 }

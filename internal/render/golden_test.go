@@ -105,6 +105,24 @@ var scenarios = []struct {
 		nginx: []string{"1.22.1", "1.30.6"},
 	},
 	{
+		name: "kinds-of-routes",
+		registrations: []*api.ServiceEntry{
+			registration("any", "any-1", "10.0.1.1", 80, tags("http_server")),
+			registration("health", "health-1", "10.0.2.1", 80, meta("lb-protocol", "http", "lb-path", "=/health")),
+			registration("api", "api-1", "10.0.3.1", 80, meta("lb-protocol", "http", "lb-path", "/api")),
+			registration("api-writes", "api-writes-1", "10.0.4.1", 80, meta("lb-protocol", "http", "lb-path", "/api", "lb-method", "POST,PUT")),
+			registration("api-v2", "api-v2-1", "10.0.5.1", 80, meta("lb-protocol", "http", "lb-path", "/api", "lb-method", "POST", "lb-header", "X-Version=v2, x-region=eu")),
+			registration("canary", "canary-1", "10.0.6.1", 80, meta("lb-protocol", "http", "lb-host", "shop.example.com", "lb-header", "x-version=v2")),
+			registration("down", "down-1", "10.0.6.1", 80, meta("lb-protocol", "http", "lb-host", "shop.example.com", "lb-header", "x-version=v3"), status("maintenance")),
+			registration("package", "package-1", "10.0.7.1", 7777, meta("lb-grpc", "shop.*")),
+			registration("cart", "cart-1", "10.0.8.1", 7777, meta("lb-grpc", "shop.Cart,shop.Stock/Count")),
+			registration("cart-v2", "cart-v2-1", "10.0.9.1", 7777, meta("lb-grpc", "shop.Cart", "lb-header", "x-version=v2")),
+			registration("found", "found-1", "10.0.9.2", 7777, tags("grpc_server"), meta("grpc-services", "protos.Ping")),
+			registration("found-too", "found-too-1", "10.0.9.3", 7777, tags("grpc_server"), meta("grpc-services", "protos.Pong")),
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
 		name: "tcp",
 		registrations: []*api.ServiceEntry{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),

@@ -34,29 +34,3 @@ func (b *builder) policy(e endpoints.Entry) policy.Settings {
 	}
 	return u.usable
 }
-
-// addPolicyPaths adds a location for each path that has a policy of its own, where the
-// service of the policy has the path.
-func addPolicyPaths(paths map[string]Location) {
-	type added struct {
-		path     policy.Path
-		location Location
-	}
-	var all []added
-	for route, l := range paths {
-		for _, path := range l.Spec.Policy.Paths() {
-			bare, _ := path.Exact()
-			if _, taken := paths[string(path)]; taken {
-				continue
-			}
-			if at, ok := nearest(paths, bare); !ok || at != route {
-				continue
-			}
-			l.Policy = l.Spec.Policy.At(path)
-			all = append(all, added{path, l})
-		}
-	}
-	for _, a := range all {
-		paths[string(a.path)] = a.location
-	}
-}

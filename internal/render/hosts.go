@@ -1,0 +1,243 @@
+package render
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
+	"lbctl/internal/routing"
+)
+
+// way is a route with the service that it leads to.
+type way struct {
+	route  endpoints.Route
+	places []routing.Place // of the route
+	to     routed
+}
+
+func (w way) is(o way) bool { return w.route == o.route && w.to.service == o.to.service }
+
+// ways has the routes of one listener, by host.
+type ways map[string]*hostWays
+
+// hostWays has the routes of one host.
+type hostWays struct {
+	all     []way
+	byPlace map[routing.Place][]way // in order
+}
+
+func (w ways) add(family string, r endpoints.Route, to routed) {
+	if w[r.Host] == nil {
+		w[r.Host] = &hostWays{}
+	}
+	w[r.Host].all = append(w[r.Host].all, way{r, routing.Places(family, r), to})
+}
+
+// sort puts the routes in order.
+func (h *hostWays) sort() {
+	slices.SortFunc(h.all, func(x, y way) int { return routing.Compare(x.route, y.route) })
+	h.byPlace = make(map[routing.Place][]way, 2*len(h.all))
+	for _, way := range h.all {
+		for _, place := range way.places {
+			h.byPlace[place] = append(h.byPlace[place], way)
+		}
+	}
+}
+
+// takes reports whether routes of the host take all requests of a place.
+func (h *hostWays) takes(p routing.Place) bool {
+	for around := range p.Around() {
+		if own := h.byPlace[around]; len(own) > 0 && !own[len(own)-1].route.Conditional() {
+			return true
+		}
+	}
+	return false
+}
+
+// hosts returns the virtual hosts, the default host first.
+func (w ways) hosts() []Host {
+	if w[""] == nil {
+		w[""] = &hostWays{}
+	}
+	for _, own := range w {
+		own.sort()
+	}
+	var hosts []Host
+	for name := range w {
+		h := Host{Name: name}
+		h.Locations, h.Named = w.locations(name)
+		if name == "" {
+			h.Name, h.Default = "_", true
+		}
+		hosts = append(hosts, h)
+	}
+	slices.SortFunc(hosts, func(x, y Host) int {
+		if x.Default != y.Default {
+			if x.Default {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+	return hosts
+}
+
+// locations returns the locations of a host. nginx looks for a location in a single virtual host,
+// and takes the one with the longest path, so each host needs the places of all routes that match
+// it, also those for wildcards and for any host; and each place needs all routes that match it,
+// until one that every request matches.
+func (w ways) locations(host string) (all, ofChoices []Location) {
+	wider := routing.Hosts(host)
+	named := namedLocations{names: map[choiceKey]string{}}
+	for _, place := range w.places(wider) {
+		l := Location{Path: place.Path, Exact: place.Exact}
+		for _, way := range w.at(wider, place) {
+			if !way.route.Conditional() {
+				l.Spec, l.Service, l.Upstream, l.Policy = way.to.spec, way.to.service, way.to.upstream, policyAt(way, place)
+				break
+			}
+			l.Choices = append(l.Choices, named.choice(way, policyAt(way, place)))
+		}
+		all = append(all, l)
+	}
+	return all, named.locations
+}
+
+// places returns the places of all routes of a host, the longest path first. It leaves out the
+// places where all requests take a route of a narrower host.
+func (w ways) places(wider []string) []routing.Place {
+	root := routing.Place{Path: "/"}
+	seen, all := map[routing.Place]bool{root: true}, []routing.Place{root}
+	add := func(p routing.Place) {
+		if !seen[p] {
+			seen[p] = true
+			all = append(all, p)
+		}
+	}
+	for n, host := range wider {
+		if w[host] == nil {
+			continue
+		}
+		for place := range w[host].byPlace {
+			hidden := slices.ContainsFunc(wider[:n], func(narrower string) bool { return w[narrower] != nil && w[narrower].takes(place) })
+			if hidden {
+				continue
+			}
+			add(place)
+			if path, ok := strings.CutSuffix(place.Path, "/"); ok && place.Exact && path != "" {
+				// Without this location, nginx would redirect requests for "/x" to "/x/".
+				add(routing.Place{Path: path, Exact: true})
+			}
+		}
+	}
+	w.addPolicyPlaces(wider, slices.Clone(all), add)
+	base := func(p routing.Place) string {
+		if p.Exact {
+			return p.Path
+		}
+		return strings.TrimSuffix(p.Path, "/")
+	}
+	slices.SortFunc(all, func(x, y routing.Place) int {
+		if c := cmp.Or(cmp.Compare(len(base(y)), len(base(x))), strings.Compare(base(x), base(y))); c != 0 {
+			return c
+		}
+		if x.Exact {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// at returns the routes that match all paths of a place, in order, until one that every request
+// matches.
+func (w ways) at(wider []string, p routing.Place) []way {
+	var found []way
+	for _, host := range wider {
+		if w[host] == nil {
+			continue
+		}
+		for around := range p.Around() {
+			for _, way := range w[host].byPlace[around] {
+				found = append(found, way)
+				if !way.route.Conditional() {
+					return found
+				}
+			}
+		}
+	}
+	return found
+}
+
+// addPolicyPlaces adds a place for each path with a policy of its own, where the service of the
+// policy has the path.
+func (w ways) addPolicyPlaces(wider []string, places []routing.Place, add func(routing.Place)) {
+	for _, place := range places {
+		for _, way := range w.at(wider, place) {
+			for _, path := range way.to.spec.Policy.Paths() {
+				for _, own := range policyPlaces(way.to.spec.Protocol.Family(), path) {
+					if slices.ContainsFunc(w.at(wider, own), way.is) {
+						add(own)
+					}
+				}
+			}
+		}
+	}
+}
+
+// policyPlaces returns the places of a path with a policy.
+func policyPlaces(family string, path policy.Path) []routing.Place {
+	if bare, exact := path.Exact(); exact {
+		return []routing.Place{{Path: bare, Exact: true}}
+	}
+	return routing.Places(family, endpoints.Route{Path: string(path)})
+}
+
+// policyAt returns the policy of a route's service for the requests of a place.
+func policyAt(w way, p routing.Place) *policy.Policy {
+	path := policy.Path(strings.TrimSuffix(p.Path, "/"))
+	if p.Exact {
+		path = policy.Path("=" + p.Path)
+	}
+	return w.to.spec.Policy.At(path)
+}
+
+// namedLocations has the locations that only choices lead to.
+type namedLocations struct {
+	locations []Location
+	names     map[choiceKey]string
+}
+
+// choiceKey is what makes choices lead to the same location.
+type choiceKey struct {
+	route  endpoints.Route
+	policy *policy.Policy // that of one service for the same path is one pointer
+}
+
+func (n *namedLocations) choice(w way, p *policy.Policy) Choice {
+	key := choiceKey{w.route, p}
+	name, ok := n.names[key]
+	if !ok {
+		name = "route-" + strconv.Itoa(len(n.locations)+1)
+		n.names[key] = name
+		n.locations = append(n.locations, Location{
+			Path: w.places[0].Path, Exact: w.places[0].Exact, Name: name,
+			Spec: w.to.spec, Service: w.to.service, Upstream: w.to.upstream, Policy: p,
+		})
+	}
+	c := Choice{Location: name}
+	var values []string
+	if w.route.Method != "" {
+		c.Variables, values = append(c.Variables, "request_method"), append(values, w.route.Method)
+	}
+	for _, m := range w.route.HeaderMatches() {
+		c.Variables, values = append(c.Variables, "http_"+strings.ReplaceAll(m.Name, "-", "_")), append(values, m.Value)
+	}
+	// A value has no spaces, so that the joined texts are equal only if each part is.
+	c.Value = strings.Join(values, " ")
+	return c
+}
