@@ -26,7 +26,7 @@ func (e *ConflictError) Error() string {
 	}
 	by := "without lbctl"
 	if e.By != nil {
-		by = e.By.by()
+		by = e.By.By()
 	}
 	return fmt.Sprintf("document %q was %s meanwhile, %s: nothing was written", e.Read.Name, what, by)
 }

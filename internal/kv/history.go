@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/sync/errgroup"
 )
 
 // MaxHistory is how many entries the history keeps for a document. The oldest ones go first.
@@ -34,8 +35,8 @@ type Entry struct {
 	Index uint64
 }
 
-// by says who made the write, when and why.
-func (e Entry) by() string {
+// By says who made the write, when and why.
+func (e Entry) By() string {
 	text := fmt.Sprintf("by %s at %s (%s)", e.Who, e.When.Local().Format(time.DateTime), e.Kind)
 	if e.Why != "" {
 		text += fmt.Sprintf(": %q", e.Why)
@@ -80,31 +81,110 @@ func (s *Store) History(ctx context.Context, name string) ([]Entry, error) {
 	return entries, nil
 }
 
-// Undo writes the document as it was before the last recorded write, or deletes it if there
-// was none. It is a write too, so a second Undo takes back the first. It returns the entry
-// that it took back. It refuses if the document was changed since without lbctl, because the
+// Latest returns the newest recorded write of each of the documents, by name. One without
+// entries in the history is not in the result.
+func (s *Store) Latest(ctx context.Context, documents []Document) (map[string]Entry, error) {
+	keys, err := s.keys(ctx, historyPrefix(s.prefix))
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]string{} // key by document; the keys are sorted
+	for _, key := range keys {
+		if entryNumber(key) > 0 {
+			name := strings.TrimPrefix(key[:strings.LastIndexByte(key, '/')], historyPrefix(s.prefix))
+			newest[name] = key
+		}
+	}
+	entries := make([]*Entry, len(documents))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(latestAtOnce)
+	for n, d := range documents {
+		if key := newest[d.Name]; key != "" {
+			group.Go(func() error {
+				e, err := s.entry(ctx, d.Name, key)
+				entries[n] = e
+				return err
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	latest := map[string]Entry{}
+	for n, e := range entries {
+		if e != nil {
+			latest[documents[n].Name] = *e
+		}
+	}
+	return latest, nil
+}
+
+// latestAtOnce is how many requests Latest has under way.
+const latestAtOnce = 8
+
+// entry reads an entry; nil if it is gone.
+func (s *Store) entry(ctx context.Context, name, key string) (*Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	pair, _, err := s.client.API().KV().Get(key, consistent(ctx))
+	if err != nil {
+		return nil, s.explain("read", key, err)
+	}
+	if pair == nil {
+		return nil, nil
+	}
+	e, err := readEntry(name, pair)
+	return &e, err
+}
+
+// UndoPlan is what Undo is to do.
+type UndoPlan struct {
+	Entry Entry    // the write that it takes back; those after it go too
+	Now   Document // what it replaces, with Entry.Before
+}
+
+// PlanUndo finds the write that Undo is to take back: the one with the number, or the last one
+// for 0. It refuses if the document was changed since the last write without lbctl, because the
 // history does not have what that change replaced.
-func (s *Store) Undo(ctx context.Context, name, why string) (Entry, error) {
+func (s *Store) PlanUndo(ctx context.Context, name string, number int) (UndoPlan, error) {
 	document, err := s.Read(ctx, name)
 	if err != nil {
-		return Entry{}, err
+		return UndoPlan{}, err
 	}
 	entries, err := s.History(ctx, name)
 	if err != nil {
-		return Entry{}, err
+		return UndoPlan{}, err
 	}
 	if len(entries) == 0 {
-		return Entry{}, fmt.Errorf("undo the last write of document %q: %w", name, ErrNoHistory)
+		return UndoPlan{}, fmt.Errorf("undo the last write of document %q: %w", name, ErrNoHistory)
 	}
 	last := entries[0]
 	if document.Exists() == last.Deleted || document.Exists() && document.Index != last.Index {
-		return Entry{}, fmt.Errorf("undo the last write of document %q: it was changed without lbctl since that write (%s), want a document that lbctl wrote last", name, last.by())
+		return UndoPlan{}, fmt.Errorf("undo the last write of document %q: it was changed without lbctl since that write (%s), want a document that lbctl wrote last", name, last.By())
 	}
-	edit := Edit{Before: document}
-	if last.Before.Exists() {
-		edit.Value = append([]byte{}, last.Before.Value...) // not nil, even if it is empty
+	if number == 0 {
+		return UndoPlan{last, document}, nil
 	}
-	return last, s.write(ctx, Change{Kind: "undo", Why: why}, []Edit{edit})
+	for _, e := range entries {
+		if e.Number == number {
+			return UndoPlan{e, document}, nil
+		}
+	}
+	return UndoPlan{}, fmt.Errorf("undo write %d of document %q: the history has the writes %d to %d", number, name, entries[len(entries)-1].Number, last.Number)
+}
+
+// Undo writes the document as it was before the write of a plan, or deletes it if there was
+// none. It is a write too, so a second Undo takes back the first. Its error is a *ConflictError
+// if the document has been changed since the plan was made.
+func (s *Store) Undo(ctx context.Context, plan UndoPlan, why string) error {
+	edit := Edit{Before: plan.Now}
+	if plan.Entry.Before.Exists() {
+		edit.Value = append([]byte{}, plan.Entry.Before.Value...) // not nil, even if it is empty
+	}
+	if edit.Value == nil && !plan.Now.Exists() {
+		return nil // it was and is deleted
+	}
+	return s.write(ctx, Change{Kind: "undo", Why: why}, []Edit{edit})
 }
 
 // record returns the operations that add an entry for the edit, and that remove

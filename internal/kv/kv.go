@@ -3,7 +3,8 @@
 //	store, err := kv.Open(nil, kv.DefaultPrefix)
 //	before, err := store.Read(ctx, "service/cart")
 //	err = store.Write(ctx, kv.Change{Kind: "set", Why: "slow disk"}, kv.Edit{Before: before, Value: value})
-//	entry, err := store.Undo(ctx, "service/cart", "it did not help")
+//	plan, err := store.PlanUndo(ctx, "service/cart", 0)
+//	err = store.Undo(ctx, plan, "it did not help")
 //
 // A write takes effect only if nobody has changed the documents since they were read. It
 // records in the history, in the same transaction, who made it, when, why, and what each
@@ -160,6 +161,20 @@ func (s *Store) pairs(ctx context.Context, begin string) (api.KVPairs, error) {
 		return nil, &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
 	}
 	return pairs, nil
+}
+
+// keys returns the names of all keys that begin with a text, sorted.
+func (s *Store) keys(ctx context.Context, begin string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	keys, meta, err := s.client.API().KV().Keys(begin, "", consistent(ctx))
+	if err != nil {
+		return nil, s.explain("list", begin, err)
+	}
+	if meta.ResultsFilteredByACLs {
+		return nil, &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
+	}
+	return keys, nil
 }
 
 // consistent has the leader answer after it has made sure that it still leads.

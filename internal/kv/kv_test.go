@@ -39,12 +39,22 @@ func write(t *testing.T, s *kv.Store, name, value, why string) {
 	require.NoError(t, s.Write(t.Context(), kv.Change{Kind: "set", Why: why}, edit))
 }
 
+// undo takes back the last write, and returns its entry.
+func undo(t *testing.T, s *kv.Store, name, why string) (kv.Entry, error) {
+	t.Helper()
+	plan, err := s.PlanUndo(t.Context(), name, 0)
+	if err != nil {
+		return kv.Entry{}, err
+	}
+	return plan.Entry, s.Undo(t.Context(), plan, why)
+}
+
 func TestDocumentsAreWrittenRecordedAndUndone(t *testing.T) {
 	consul := consultest.Start(t)
 	s := open(t, consul, "")
 	const name = "service/cart"
 	assert.False(t, read(t, s, name).Exists())
-	_, err := s.Undo(t.Context(), name, "")
+	_, err := undo(t, s, name, "")
 	require.ErrorIs(t, err, kv.ErrNoHistory)
 
 	write(t, s, name, `{"n": 1}`, "first <one>")
@@ -69,22 +79,22 @@ func TestDocumentsAreWrittenRecordedAndUndone(t *testing.T) {
 	assert.Equal(t, []string{`gone: {"n": 2}`, `second: {"n": 1}`, "first <one>: "}, before)
 	assert.False(t, entries[2].Before.Exists())
 
-	undone, err := s.Undo(t.Context(), name, "it was needed")
+	undone, err := undo(t, s, name, "it was needed")
 	require.NoError(t, err)
 	assert.Equal(t, "gone", undone.Why)
 	assert.Equal(t, `{"n": 2}`, string(read(t, s, name).Value))
-	_, err = s.Undo(t.Context(), name, "it was not") // takes back the first undo
+	_, err = undo(t, s, name, "it was not") // takes back the first undo
 	require.NoError(t, err)
 	assert.False(t, read(t, s, name).Exists())
-	_, err = s.Undo(t.Context(), name, "")
+	_, err = undo(t, s, name, "")
 	require.NoError(t, err)
 
 	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb/service/cart", Value: []byte(`{by hand`)}, nil)
 	require.NoError(t, err)
-	_, err = s.Undo(t.Context(), name, "")
+	_, err = undo(t, s, name, "")
 	assert.ErrorContains(t, err, "it was changed without lbctl since that write")
 	write(t, s, name, `{}`, "mend it")
-	undone, err = s.Undo(t.Context(), name, "")
+	undone, err = undo(t, s, name, "")
 	require.NoError(t, err, "what was written by hand is in the history once lbctl has replaced it")
 	assert.Equal(t, "{by hand", string(undone.Before.Value))
 }
@@ -96,8 +106,52 @@ func TestUndoRefusesADocumentThatWasDeletedByHand(t *testing.T) {
 	write(t, s, "default", `2`, "")
 	_, err := consul.Client().KV().Delete("lb/default", nil)
 	require.NoError(t, err)
-	_, err = s.Undo(t.Context(), "default", "")
+	_, err = undo(t, s, "default", "")
 	assert.ErrorContains(t, err, "changed without lbctl")
+}
+
+func TestUndoOfSeveralWrites(t *testing.T) {
+	s := open(t, consultest.Start(t), "")
+	for n := range 4 {
+		write(t, s, "default", fmt.Sprint(n), "")
+	}
+	plan, err := s.PlanUndo(t.Context(), "default", 2)
+	require.NoError(t, err)
+	require.NoError(t, s.Undo(t.Context(), plan, ""))
+	assert.Equal(t, "0", string(read(t, s, "default").Value), "as before write 2")
+	var conflict *kv.ConflictError
+	require.ErrorAs(t, s.Undo(t.Context(), plan, ""), &conflict, "the plan is old")
+	_, err = undo(t, s, "default", "") // and back
+	require.NoError(t, err)
+	assert.Equal(t, "3", string(read(t, s, "default").Value))
+	plan, err = s.PlanUndo(t.Context(), "default", 1)
+	require.NoError(t, err)
+	require.NoError(t, s.Undo(t.Context(), plan, ""))
+	assert.False(t, read(t, s, "default").Exists())
+	plan, err = s.PlanUndo(t.Context(), "default", 1)
+	require.NoError(t, err)
+	assert.NoError(t, s.Undo(t.Context(), plan, ""), "it is as wanted")
+	_, err = s.PlanUndo(t.Context(), "default", 99)
+	assert.ErrorContains(t, err, "the history has the writes 1 to 7")
+}
+
+func TestLatest(t *testing.T) {
+	consul := consultest.Start(t)
+	s := open(t, consul, "")
+	write(t, s, "default", `1`, "one")
+	write(t, s, "default", `2`, "two")
+	write(t, s, "service/cart", `1`, "cart")
+	_, err := consul.Client().KV().Put(&api.KVPair{Key: "lb/service/hand", Value: []byte(`1`)}, nil)
+	require.NoError(t, err)
+	documents, err := s.List(t.Context(), "")
+	require.NoError(t, err)
+	latest, err := s.Latest(t.Context(), documents)
+	require.NoError(t, err)
+	require.Len(t, latest, 2)
+	assert.Equal(t, "two", latest["default"].Why)
+	assert.Equal(t, 2, latest["default"].Number)
+	assert.Equal(t, "cart", latest["service/cart"].Why)
+	assert.Equal(t, read(t, s, "service/cart").Index, latest["service/cart"].Index)
 }
 
 func TestBytesThatAreNoTextAreKept(t *testing.T) {

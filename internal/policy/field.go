@@ -30,9 +30,14 @@ type Field struct {
 	// supports. It may depend on the value.
 	Since func(value string) string
 
-	kind form
-	set  func(p *Policy, text string) bool
-	text func(p *Policy) string
+	// Values are all values that it takes, if they can be listed; those of an element if it
+	// takes a list.
+	Values []string
+
+	kind   form
+	schema map[string]any
+	set    func(p *Policy, text string) bool
+	text   func(p *Policy) string
 }
 
 // option changes a Field in the table.
@@ -43,7 +48,9 @@ func field[T any](name string, leaf func(*Policy) *T, k kind[T], example, doc st
 	f := Field{
 		Name: name, Doc: doc, Want: k.want, Example: example,
 		Families: []string{GRPC, HTTP},
+		Values:   k.values,
 		kind:     k.json,
+		schema:   k.schema,
 		set: func(p *Policy, text string) bool {
 			v, ok := k.parse(text)
 			if ok {
@@ -105,6 +112,16 @@ func (f Field) Key() string {
 		return ""
 	}
 	return "lb-" + strings.ReplaceAll(f.Name, ".", "-")
+}
+
+// Schema returns a JSON schema of the field's values, without BuiltIn. It may accept values that
+// the field does not. It must not be changed.
+func (f Field) Schema() map[string]any {
+	if f.schema != nil {
+		return f.schema
+	}
+	types := map[form]string{formString: "string", formNumber: "number", formBool: "boolean", formList: "array", formPairs: "object"}
+	return map[string]any{"type": types[f.kind]}
 }
 
 // canonical checks the text of a value, and returns its canonical form.

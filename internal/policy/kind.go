@@ -18,6 +18,10 @@ type kind[T any] struct {
 	// text returns the canonical text of a value, "" for the zero value.
 	text func(T) string
 	json form
+	// values are all values, if they can be listed.
+	values []string
+	// schema describes a value in a JSON schema; nil means any value of the form.
+	schema map[string]any
 }
 
 // form says how the text of a value is written in JSON.
@@ -44,6 +48,7 @@ func durations(from, to time.Duration) kind[Duration] {
 			}
 			return d.String()
 		},
+		schema: map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`},
 	}
 }
 
@@ -60,7 +65,8 @@ func wholes(from, to int) kind[int] {
 			}
 			return strconv.Itoa(n)
 		},
-		json: formNumber,
+		json:   formNumber,
+		schema: map[string]any{"type": "integer", "minimum": from, "maximum": to},
 	}
 }
 
@@ -88,6 +94,7 @@ func sizes(from, to Size) kind[Size] {
 			}
 			return s.String()
 		},
+		schema: map[string]any{"type": []string{"string", "integer"}, "pattern": sizePattern.String(), "minimum": from, "maximum": to},
 	}
 }
 
@@ -104,24 +111,28 @@ func switches() kind[Switch] {
 			}
 			return "", false
 		},
-		text: func(s Switch) string { return string(s) },
-		json: formBool,
+		text:   func(s Switch) string { return string(s) },
+		json:   formBool,
+		values: []string{string(On), string(Off)},
+		schema: map[string]any{"enum": []any{true, false, On, Off}},
 	}
 }
 
 func oneOf[T ~string](values ...T) kind[T] {
-	quoted := make([]string, len(values))
+	quoted, all := make([]string, len(values)), make([]string, len(values))
 	for n, v := range values {
-		quoted[n] = strconv.Quote(string(v))
+		quoted[n], all[n] = strconv.Quote(string(v)), string(v)
 	}
 	want := quoted[len(quoted)-1]
 	if rest := quoted[:len(quoted)-1]; len(rest) > 0 {
 		want = strings.Join(rest, ", ") + " or " + want
 	}
 	return kind[T]{
-		want:  want,
-		parse: func(text string) (T, bool) { return T(text), slices.Contains(values, T(text)) },
-		text:  func(v T) string { return string(v) },
+		want:   want,
+		parse:  func(text string) (T, bool) { return T(text), slices.Contains(values, T(text)) },
+		text:   func(v T) string { return string(v) },
+		values: all,
+		schema: map[string]any{"enum": all},
 	}
 }
 
@@ -163,7 +174,9 @@ func listsOf[T any](want string, most int, element kind[T]) kind[[]T] {
 			}
 			return jsonText(words)
 		},
-		json: formList,
+		json:   formList,
+		values: element.values,
+		schema: listSchema(most),
 	}
 }
 
@@ -195,8 +208,15 @@ func pairsOf(want string, most int, valid func(name, value string) bool) kind[[]
 			}
 			return jsonText(object)
 		},
-		json: formPairs,
+		json:   formPairs,
+		schema: map[string]any{"type": []string{"object", "string"}, "minProperties": 1, "maxProperties": most},
 	}
+}
+
+// listSchema describes a list, or its words in one string.
+func listSchema(most int) map[string]any {
+	word := map[string]any{"type": []string{"string", "number", "boolean"}}
+	return map[string]any{"type": []string{"array", "string"}, "items": word, "minItems": 1, "maxItems": most}
 }
 
 func listWords(text string) ([]string, bool) {
