@@ -16,7 +16,8 @@ import (
 )
 
 // accessLog logs each call at its end, and counts the calls in flight. It logs calls of the
-// health service at debug, because each balancer makes one every few seconds.
+// health and reflection services at debug, because balancers and registrars make one every few
+// seconds.
 type accessLog struct {
 	logger   *slog.Logger
 	inFlight atomic.Int64
@@ -44,7 +45,7 @@ func (a *accessLog) begin(ctx context.Context, method string) func(error, ...slo
 	return func(err error, more ...slog.Attr) {
 		a.inFlight.Add(-1)
 		level := slog.LevelInfo
-		if strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") {
+		if strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") || strings.HasPrefix(method, "/grpc.reflection.") {
 			level = slog.LevelDebug
 		}
 		if !a.logger.Enabled(ctx, level) {

@@ -127,7 +127,7 @@ func warn(logger *slog.Logger, cfg registration.Config) {
 	for _, mistake := range metadata.Mistakes(cfg.Tags, cfg.Meta) {
 		logger.Warn("lbctl refuses the metadata, unless it is newer than this registrar", "problem", mistake)
 	}
-	if metadata.HasTag(cfg.Tags) || cfg.Meta[metadata.KeyProtocol] != "" || cfg.Meta[metadata.KeyPort] != "" {
+	if metadata.HasTag(cfg.Tags) || cfg.Meta[metadata.KeyProtocol] != "" || cfg.Meta[metadata.KeyGRPC] != "" || cfg.Meta[metadata.KeyPort] != "" {
 		return // they say the protocol
 	}
 	if tag, meant := metadata.MistypedTag(cfg.Tags); tag != "" {

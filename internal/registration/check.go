@@ -103,6 +103,8 @@ func protocolOf(cfg Config) string {
 		return "grpc"
 	case http && !grpc:
 		return "http"
+	case !grpc && !http && cfg.Meta[metadata.KeyGRPC] != "":
+		return "grpc"
 	case !grpc && !http && cfg.Meta[metadata.KeyPort] != "":
 		return "tcp"
 	}

@@ -22,6 +22,10 @@ type Config struct {
 	// Weights are the instance's weights while its status is passing, and warning.
 	Weights api.AgentWeights
 
+	// Reflection: ask a gRPC server by reflection which services it offers, and register them
+	// for lbctl, unless Meta says itself where the service is routed.
+	Reflection bool
+
 	Check Check
 
 	// Drain is how long the server keeps serving after it has left the rotation.

@@ -36,7 +36,8 @@ type Registrar struct {
 	agent  *agent
 	logger *slog.Logger
 
-	owner string // the description of this registrar in its entry's metadata
+	owner  string // the description of this registrar in its entry's metadata
+	offers offers
 
 	hurries *hurries
 	child   atomic.Pointer[child]
@@ -65,6 +66,7 @@ func New(cfg Config, logger *slog.Logger) (*Registrar, error) {
 		agent:   agent,
 		logger:  logger,
 		owner:   owner,
+		offers:  newOffers(cfg),
 		hurries: newHurries(),
 	}, nil
 }
@@ -97,6 +99,10 @@ func (r *Registrar) Reload() {
 // ctx is done.
 func (r *Registrar) join(ctx context.Context) error {
 	ready := r.awaitServer(ctx)
+	if ready && r.offers.enabled {
+		// Without the services, it would ask to be the default of all gRPC calls.
+		r.learn(r.askServer(ctx))
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -156,6 +162,7 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 		}
 		var entry registration
 		if entry, err = r.registerUnowned(ctx, ready); err == nil {
+			r.offers.changed = false
 			r.logger.Info("registered", "address", entry.service.Address, "port", r.cfg.Port,
 				"status", entry.service.Check.Status, "check", entry.service.Check.Notes)
 			return nil
@@ -187,11 +194,16 @@ func (r *Registrar) registerUnowned(ctx context.Context, ready bool) (registrati
 	return r.register(context.WithoutCancel(ctx), ready)
 }
 
+// wanted returns the entry that the agent should have.
+func (r *Registrar) wanted(ctx context.Context) (registration, error) {
+	return r.agent.wanted(ctx, r.offers.described(r.cfg), r.owner)
+}
+
 // register writes the entry, and then ends the maintenance that a killed predecessor with
 // the same id left behind. In the other order the predecessor's entry would get traffic for
 // a moment.
 func (r *Registrar) register(ctx context.Context, ready bool) (registration, error) {
-	entry, err := r.agent.wanted(ctx, r.cfg, r.owner)
+	entry, err := r.wanted(ctx)
 	if err != nil {
 		return entry, err
 	}
@@ -252,6 +264,11 @@ func (r *Registrar) stay(ctx context.Context) error {
 	}
 	compare := time.NewTimer(compareEvery)
 	defer compare.Stop()
+	var ask <-chan time.Time
+	answers := make(chan answer, 1)
+	if r.offers.enabled {
+		ask = time.After(r.offers.nextQuestion())
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -266,6 +283,13 @@ func (r *Registrar) stay(ctx context.Context) error {
 				return err
 			}
 			compare.Reset(next)
+		case <-ask:
+			go func() { answers <- r.askServer(ctx) }() // a server that hangs must not delay the comparison
+		case a := <-answers:
+			if r.learn(a) {
+				compare.Reset(0)
+			}
+			ask = time.After(r.offers.nextQuestion())
 		}
 	}
 }
@@ -330,7 +354,7 @@ func (r *Registrar) compare(ctx context.Context) (next time.Duration, err error)
 }
 
 func (r *Registrar) putRight(ctx context.Context) (difference string, err error) {
-	entry, err := r.agent.wanted(ctx, r.cfg, r.owner)
+	entry, err := r.wanted(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -345,12 +369,17 @@ func (r *Registrar) putRight(ctx context.Context) (difference string, err error)
 		return "", err
 	}
 	if difference = found.difference(entry); difference == "" {
+		r.offers.changed = false
 		return "", nil
+	}
+	if r.offers.changed {
+		difference = "the server offers other gRPC services"
 	}
 	ready := r.probe(ctx) == nil
 	if _, err := r.register(context.WithoutCancel(ctx), ready); err != nil {
 		return "", err
 	}
+	r.offers.changed = false
 	if r.cfg.Check.Type == CheckTTL {
 		return difference, r.heartbeat(ctx)
 	}

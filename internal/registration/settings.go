@@ -90,6 +90,14 @@ var settings = []Setting{
 		set:   setMeta,
 	},
 	{
+		Group: groupService, Flag: "reflection", Env: "GRPC_REFLECTION", Value: "MODE", Default: "on",
+		Usage: "on: ask a gRPC server which services it offers, as routes; or off",
+		set: func(c *Config, v []string) error {
+			c.Reflection = last(v) == "on"
+			return oneOf(last(v), "on", "off")
+		},
+	},
+	{
 		Group: groupService, Flag: "weight", Env: "WEIGHT", Value: "N[/N]", Default: "1/1",
 		Usage: "share of the traffic while passing, and while in warning",
 		set:   setWeight,

@@ -28,7 +28,8 @@ func TestParse(t *testing.T) {
 	require.NoError(t, err)
 	minimal := Config{
 		Name: "hello_server", Port: 7777, ID: fmt.Sprintf("hello_server-%s-7777", host),
-		Weights: api.AgentWeights{Passing: 1, Warning: 1},
+		Weights:    api.AgentWeights{Passing: 1, Warning: 1},
+		Reflection: true,
 		Check: Check{
 			Type: CheckGRPC, TLS: TLSOff, Interval: 2 * time.Second, Timeout: time.Second,
 			SuccessBeforePassing: 1, FailuresBeforeCritical: 2, DeregisterAfter: 10 * time.Minute,

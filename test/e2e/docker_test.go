@@ -66,7 +66,7 @@ func (c *docker) status(t *testing.T) {
 	outside := c.run(t, "bin/lbctl", "status", "--addr", c.admin)
 	assert.Regexp(t, `^nginx serves generation \d+, which is what Consul says\n`, outside)
 	services := c.run(t, "bin/lbctl", "services", "--addr", c.admin)
-	assert.Regexp(t, `hello_server +grpc +default +fresh +1/1`, services)
+	assert.Regexp(t, `hello_server +grpc +\*/protos\.Ping, default +fresh +1/1`, services)
 }
 
 func (c *docker) registered(t *testing.T) {
