@@ -65,7 +65,11 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 		if err != nil {
 			return err
 		}
-		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Logger: discardLogger()}
+		shown, err := opts.Nginx.OpenCertificates(filepath.Dir(runDir), settings, true)
+		if err != nil {
+			return err
+		}
+		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Certificates: shown, Logger: discardLogger()}
 		var results []checkResult
 		failed := 0
 		for _, sample := range samples {
