@@ -26,6 +26,7 @@ func run() int {
 	})
 	return cli.Main(ctx, cli.System{
 		Args:     os.Args[1:],
+		In:       os.Stdin,
 		Out:      os.Stdout,
 		Err:      os.Stderr,
 		Environ:  os.Environ(),

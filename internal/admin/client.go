@@ -129,6 +129,12 @@ func (c *Client) Service(ctx context.Context, name string) (Service, error) {
 	return get[Service](ctx, c, "/v1/services/"+url.PathEscape(name))
 }
 
+// Policy returns what holds for the requests of a service's path; "" is the whole service. For
+// an unknown service the error is an *Error with status 404, which lists the known ones.
+func (c *Client) Policy(ctx context.Context, service, path string) (ServicePolicy, error) {
+	return get[ServicePolicy](ctx, c, "/v1/services/"+url.PathEscape(service)+"/policy?path="+url.QueryEscape(path))
+}
+
 // History returns the recorded events, newest first.
 func (c *Client) History(ctx context.Context) ([]history.Event, error) {
 	return get[[]history.Event](ctx, c, "/v1/history")

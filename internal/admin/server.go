@@ -150,6 +150,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/services", s.services)
 	mux.HandleFunc("GET /v1/services/{name}", s.service)
+	mux.HandleFunc("GET /v1/services/{name}/policy", s.policy)
 	mux.HandleFunc("GET /v1/history", s.history)
 	mux.HandleFunc("GET /v1/generations", s.generations)
 	mux.HandleFunc("GET /v1/generations/{number}", s.generation)

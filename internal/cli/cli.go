@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -13,11 +14,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"lbctl/internal/spelling"
 )
 
 // A System is the environment of a command line.
 type System struct {
 	Args     []string // without the program's name
+	In       io.Reader
 	Out, Err io.Writer
 	Environ  []string // NAME=value
 	Terminal Terminal // the capabilities of Out
@@ -29,6 +33,7 @@ type System struct {
 // code of the process.
 func Main(ctx context.Context, system System) int {
 	root := newRootCmd(&factory{
+		in:       system.In,
 		out:      system.Out,
 		err:      system.Err,
 		environ:  system.Environ,
@@ -45,6 +50,7 @@ func Main(ctx context.Context, system System) int {
 
 // A factory holds what the constructors of commands need.
 type factory struct {
+	in       io.Reader
 	out, err io.Writer
 	environ  []string
 	terminal Terminal
@@ -69,6 +75,8 @@ const rootExample = `  lbctl status                 what nginx serves, and wheth
   lbctl diff                   how the last change altered nginx's configuration
   lbctl rollback               go back to the previous generation and stay there
   lbctl resume                 follow Consul again
+  lbctl policy set cart timeout.read=5s
+                               how a service is balanced
   lbctl check --templates DIR  does nginx accept the output of these templates?`
 
 const rootUsage = `{{with .Long}}{{.}}
@@ -89,6 +97,11 @@ Examples:
 
 {{.Title}}
 {{- range $commands}}{{if eq .GroupID $group.ID}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}
+{{- if and .HasParent .HasAvailableSubCommands}}
+
+Commands:
+{{- range $commands}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}{{end}}
 {{- if and .HasParent .HasAvailableLocalFlags}}
 
@@ -150,7 +163,7 @@ func newRootCmd(f *factory) *cobra.Command {
 		}
 	}
 	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f))
-	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f))
+	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f), newPolicyCmd(f))
 	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f))
 	add(groupMore, newVersionCmd(f), newCompletionCmd(f))
 	help := newHelpCmd()
@@ -187,9 +200,42 @@ func newHelpCmd() *cobra.Command {
 func noCommand(root *cobra.Command, name string) error {
 	hint := ""
 	if similar := root.SuggestionsFor(name); len(similar) > 0 {
-		hint = fmt.Sprintf("Did you mean %q?", similar[0])
+		hint = fmt.Sprintf("Did you mean %q?", cmp.Or(spelling.Nearest(name, similar), similar[0]))
 	}
 	return &usageError{command: root.CommandPath(), mistakes: []error{fmt.Errorf("there is no command %q", name)}, hint: hint}
+}
+
+// newGroupCmd makes a command that has only further commands.
+func newGroupCmd(use, short, long string, commands ...*cobra.Command) *cobra.Command {
+	group := &cobra.Command{
+		Use:   use + " COMMAND",
+		Short: short,
+		Long:  long,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return noCommand(cmd, args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	group.DisableFlagsInUseLine = true
+	group.SuggestionsMinimumDistance = 2
+	group.AddCommand(commands...)
+	return group
+}
+
+// exactly checks that a command gets n arguments. what names them in the error message.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return &usageError{
+			command:  cmd.CommandPath(),
+			mistakes: []error{fmt.Errorf("%s takes %s, got %s", cmd.CommandPath(), what, orNothing(quoteAll(args)))},
+		}
+	}
 }
 
 // atMost checks that a command gets at most n arguments. what names them in the

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ func problemFound(format string, args ...any) error {
 // A usageError is a mistake in the command line or in the environment.
 type usageError struct {
 	command  string // "lbctl run"
+	where    string // the mistakes are; empty: in flags and environment
 	mistakes []error
 	hint     string // another line, "" for none
 }
@@ -47,7 +49,7 @@ func (e *usageError) Error() string {
 	if len(e.mistakes) == 1 {
 		text.WriteString(e.mistakes[0].Error())
 	} else {
-		fmt.Fprintf(&text, "%d mistakes in flags and environment:", len(e.mistakes))
+		fmt.Fprintf(&text, "%d mistakes %s:", len(e.mistakes), cmp.Or(e.where, "in flags and environment"))
 		for _, mistake := range e.mistakes {
 			fmt.Fprintf(&text, "\n  %s", mistake)
 		}

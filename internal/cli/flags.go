@@ -88,6 +88,9 @@ type setting[T any] struct {
 	initial string // the default in --help
 }
 
+// letters are the short forms of flags.
+var letters = map[string]string{"output": "o", "message": "m", "file": "f"}
+
 // define adds a flag. variable is "" for a flag without an environment variable. The
 // error of parse says what was expected: `want a number from 1 to 9`.
 func define[T any](f *flags, into *T, name, variable, kind, usage string, before T, parse func(string) (T, error)) {
@@ -101,11 +104,7 @@ func define[T any](f *flags, into *T, name, variable, kind, usage string, before
 		f.variables[name] = variable
 		usage += " [$" + variable + "]"
 	}
-	letter := ""
-	if name == "output" {
-		letter = "o"
-	}
-	f.command.Flags().VarP(s, name, letter, usage)
+	f.command.Flags().VarP(s, name, letters[name], usage)
 }
 
 func (s *setting[T]) Set(given string) error {

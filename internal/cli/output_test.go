@@ -35,6 +35,16 @@ var results = []string{
 	"lbctl accept",
 	"lbctl render --nginx NGINX --run-dir /run/lbctl",
 	"lbctl check --nginx NGINX",
+	"lbctl policy list",
+	"lbctl policy get cart",
+	"lbctl policy get",
+	"lbctl policy get shop --effective",
+	"lbctl policy set cart timeout.read=5s --dry-run",
+	"lbctl policy unset cart timeout.read --dry-run",
+	"lbctl policy delete cart --dry-run",
+	"lbctl policy history cart",
+	"lbctl policy undo cart --dry-run",
+	"lbctl policy explain timeout",
 	"lbctl version",
 }
 
@@ -67,6 +77,9 @@ func TestOutputOfEveryCommand(t *testing.T) {
 	require.Empty(t, left, "there is no such command")
 
 	t.Setenv("CONSUL_HTTP_ADDR", consultest.Start(t).Addr)
+	for _, line := range []string{"policy set cart timeout.read=1s", "policy set cart timeout.send=1s"} {
+		require.Equal(t, exitOK, command(t.Context(), Terminal{}, nil, strings.Split(line, " ")...).code)
+	}
 	binary := nginxtest.Binaries(t)[0]
 	for _, args := range lines {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {

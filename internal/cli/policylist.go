@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/kv"
+	"lbctl/internal/policy"
+	"lbctl/internal/policy/policyfile"
+	"lbctl/internal/printable"
+)
+
+type policyListOptions struct {
+	Out, Err io.Writer
+	Terminal Terminal
+	Now      func() time.Time
+	Store    *storeAddress
+
+	Output string
+}
+
+// A listedPolicy is a policy in the document of "policy list".
+type listedPolicy struct {
+	Name   string `json:"name"`
+	Key    string `json:"key"` // in Consul's KV
+	Fields int    `json:"fields"`
+	// Last is the last write; null if it was made without lbctl.
+	Last     *policyEntry `json:"last"`
+	Problems []string     `json:"problems"`
+}
+
+func newPolicyListCmd(f *factory) *cobra.Command {
+	opts := &policyListOptions{Out: f.out, Err: f.err, Terminal: f.terminal, Now: f.now}
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the policies, and what is wrong with them",
+		Long: `List the policies: how many fields they set, who wrote them last, and what is wrong
+with them. A policy that can't be read keeps its service's last good one in force.`,
+		Args: atMost(0, ""),
+	}
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	opts.Store = storeFlags(flags)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runPolicyList(cmd.Context(), opts) }
+	return cmd
+}
+
+func runPolicyList(ctx context.Context, opts *policyListOptions) error {
+	store, err := opts.Store.open()
+	if err != nil {
+		return err
+	}
+	documents, err := store.List(ctx, "")
+	if err != nil {
+		return err
+	}
+	latest, err := store.Latest(ctx, documents)
+	var denied *kv.PermissionError
+	if errors.As(err, &denied) {
+		fmt.Fprintf(opts.Err, "who wrote them is not known: %s\n", printable.Line(denied.Error()))
+	} else if err != nil {
+		return err
+	}
+	services, all, err := opts.Store.serviceNames(ctx)
+	if err != nil || !all {
+		services = nil
+	}
+	listed := []listedPolicy{}
+	for _, d := range documents {
+		p := listedPolicy{Name: d.Name, Key: store.Key(d.Name), Problems: policyProblems(d, services)}
+		if said, err := policy.ParseDocument(d.Value); err == nil {
+			p.Fields = len(said.Values())
+		}
+		if e, ok := latest[d.Name]; ok && e.Index == d.Index {
+			last := entryOf(e)
+			p.Last = &last
+		}
+		listed = append(listed, p)
+	}
+	if !forPrograms(opts.Output) {
+		printable.Fields(&listed)
+	}
+	return printResult(opts.Out, opts.Output, listed, func() error { return writePolicyList(opts, listed) })
+}
+
+// policyProblems says what is wrong with a document. services are Consul's; nil if they are not
+// known.
+func policyProblems(d kv.Document, services []string) []string {
+	problems := []string{}
+	if name, err := policyfile.Name(d.Name); err != nil || name != d.Name {
+		return append(problems, `it is no policy: want the key of "default" or of "service/NAME"`)
+	}
+	if _, err := policy.ParseDocument(d.Value); err != nil {
+		problems = append(problems, strings.Split(err.Error(), "\n")...)
+	}
+	if service := policyfile.Service(d.Name); service != "" && services != nil && !slices.Contains(services, service) {
+		problems = append(problems, "it matches nothing: Consul has no service "+service)
+	}
+	return problems
+}
+
+func writePolicyList(opts *policyListOptions, listed []listedPolicy) error {
+	if len(listed) == 0 {
+		_, err := fmt.Fprintln(opts.Out, "There is no policy: what is built in holds, and what the services say of themselves.")
+		return err
+	}
+	t := &table{header: []string{"POLICY", "FIELDS", "WHEN", "BY", "WHY"}, shrinkFirst: 4}
+	for _, p := range listed {
+		when, by, why := "-", "without lbctl", "-"
+		if p.Last != nil {
+			when, by, why = ago(p.Last.When, opts.Now()), p.Last.By, orDash(p.Last.Why)
+		}
+		t.add(cell{p.Name, cyan}, text(fmt.Sprint(p.Fields)), text(when), text(by), text(why))
+	}
+	if err := t.write(opts.Out, opts.Terminal); err != nil {
+		return err
+	}
+	var lines []string
+	for _, p := range listed {
+		for _, problem := range p.Problems {
+			lines = append(lines, opts.Terminal.wrap(p.Key+": "+problem, 0))
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(opts.Out, "\n%s\n", strings.Join(lines, "\n"))
+	return err
+}

@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"context"
+	"slices"
+
+	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/consulclient"
+	"lbctl/internal/kv"
+)
+
+// A storeAddress says where the operator's documents are. Consul's address and the caller's
+// token are in Consul's own variables.
+type storeAddress struct {
+	flags  *flags
+	prefix string
+}
+
+// storeFlags defines the flags of a command that reads or writes the operator's documents.
+func storeFlags(flags *flags) *storeAddress {
+	at := &storeAddress{flags: flags}
+	kvPrefixFlag(flags, &at.prefix)
+	return at
+}
+
+// kvPrefixFlag defines the flag that tells lbctl where the operator's documents are.
+func kvPrefixFlag(flags *flags, into *string) {
+	define(flags, into, "kv-prefix", "LBCTL_KV_PREFIX", "PREFIX", "prefix of the keys of policies in Consul's KV", kv.DefaultPrefix,
+		func(given string) (string, error) { return given, kv.CheckPrefix(given) })
+}
+
+// open returns the store. It does not connect.
+func (at *storeAddress) open() (*kv.Store, error) { return kv.Open(nil, at.prefix) }
+
+// serviceNames returns the names of Consul's services, sorted. all is false if the token can't
+// read all of them.
+func (at *storeAddress) serviceNames(ctx context.Context) (names []string, all bool, err error) {
+	client, err := consulclient.New(nil)
+	if err != nil {
+		return nil, false, err
+	}
+	services, meta, err := client.API().Catalog().Services((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, false, err
+	}
+	for name := range services {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, !meta.ResultsFilteredByACLs, nil
+}
