@@ -185,7 +185,7 @@ func unknown(name string) error {
 }
 
 var (
-	table                = slices.Concat(instanceFields, timeoutFields)
+	table                = slices.Concat(instanceFields, outlierFields, timeoutFields)
 	byName, byKey, names = index(table)
 )
 

@@ -26,4 +26,5 @@ type Policy struct {
 	// Endpoints says how changes of the instances reach nginx.
 	Endpoints Delivery
 	Timeout   Timeout
+	Outlier   Outlier
 }

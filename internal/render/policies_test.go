@@ -18,12 +18,19 @@ import (
 
 // fieldTests has a test on real traffic for each field of the policy.
 var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
-	"check":           testedIn("internal/probe and test/integration/probe_test.go"),
-	"min-instances":   testedIn("internal/endpoints/guard_minimum_test.go"),
-	"endpoints":       testedIn("test/integration/delivery_test.go"),
-	"timeout.connect": testConnectTimeout,
-	"timeout.read":    testReadTimeout,
-	"timeout.send":    testSendTimeout,
+	"check":                        testedIn("internal/probe and test/integration/probe_test.go"),
+	"min-instances":                testedIn("internal/endpoints/guard_minimum_test.go"),
+	"endpoints":                    testedIn("test/integration/delivery_test.go"),
+	"outlier.consecutive-errors":   testedIn("test/integration/outlier_test.go"),
+	"outlier.error-rate":           testedIn("test/integration/outlier_test.go"),
+	"outlier.min-requests":         testedIn("test/integration/outlier_test.go"),
+	"outlier.interval":             testedIn("test/integration/outlier_test.go"),
+	"outlier.base-ejection-time":   testedIn("test/integration/outlier_test.go"),
+	"outlier.max-ejection-time":    testedIn("test/integration/outlier_test.go"),
+	"outlier.max-ejection-percent": testedIn("test/integration/outlier_test.go"),
+	"timeout.connect":              testConnectTimeout,
+	"timeout.read":                 testReadTimeout,
+	"timeout.send":                 testSendTimeout,
 }
 
 // testedIn is for fields that have no effect on nginx's configuration alone.
