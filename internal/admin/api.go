@@ -49,8 +49,10 @@ type Instance struct {
 	// checks pass.
 	Ejected      bool      `json:"ejected"`
 	EjectedSince time.Time `json:"ejected_since,omitzero"`
+	// EjectedUntil is when the ejection ends; zero if it lasts until a probe passes.
+	EjectedUntil time.Time `json:"ejected_until,omitzero"`
 	// Reason says why it gets no traffic, why it gets less than its weight, or why it
-	// gets traffic though it vanished, a check is critical or probes fail.
+	// gets traffic though it vanished, a check is critical, or lbctl would eject it.
 	Reason string `json:"reason,omitempty"`
 }
 

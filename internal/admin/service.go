@@ -55,7 +55,7 @@ func unpinned(entry endpoints.Entry) Service {
 		shown := Instance{Instance: instance, InRotation: traffic[key{instance.Node, instance.ID}]}
 		out, _ := entry.Ejection(instance)
 		if out.By != "" && !out.Kept {
-			shown.Ejected, shown.EjectedSince = true, out.Since
+			shown.Ejected, shown.EjectedSince, shown.EjectedUntil = true, out.Since, out.Until
 		}
 		if shown.InRotation {
 			shown.Reason = trafficReason(entry, instance, out)
@@ -108,7 +108,7 @@ func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out end
 	}
 }
 
-// trafficReason says why an instance gets traffic though a check or a probe fails, or
+// trafficReason says why an instance gets traffic though a check, a probe or its calls fail, or
 // why it gets less than its weight. It is "" for all others.
 func trafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
 	ramp, ramping := entry.Ramp(instance)

@@ -232,6 +232,8 @@ func trafficCell(instance admin.Instance, now time.Time) cell {
 		return cell{"yes: " + instance.Reason, yellow}
 	case instance.InRotation:
 		return cell{"yes", green}
+	case instance.Ejected && !instance.EjectedUntil.IsZero():
+		return cell{fmt.Sprintf("no: %s (%s; back at %s)", instance.Reason, since(instance.EjectedSince, now), clock(instance.EjectedUntil, now)), red}
 	case instance.Ejected:
 		return cell{fmt.Sprintf("no: %s (%s)", instance.Reason, since(instance.EjectedSince, now)), red}
 	default:

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 )
 
 // claim is something that only one service can have: a route, the default of a listener,
@@ -40,7 +39,7 @@ func (c *claims) settle(entries []Entry) {
 		}
 	}
 	for n := range entries {
-		if e := &entries[n]; e.Default && e.Yields && c.owners[defaultClaim(e.Spec)] != e.Name {
+		if e := &entries[n]; e.Default && e.Yields && c.owners[defaultClaim(e.Protocol)] != e.Name {
 			e.Default = false // no problem: it has only offered to be the default
 		}
 	}
@@ -59,7 +58,7 @@ func (c *claims) assign(entries []Entry) {
 			contest(owners, place, e.Name)
 		}
 		if e.Default && e.Yields {
-			contest(offers, defaultClaim(e.Spec), e.Name)
+			contest(offers, defaultClaim(e.Protocol), e.Name)
 		}
 	}
 	for place, service := range offers {
@@ -83,10 +82,10 @@ func (c *claims) areSettled(entries []Entry) bool {
 func claimsOf(e Entry) []claim {
 	var all []claim
 	for _, r := range e.Routes {
-		all = append(all, routeClaim(e.Spec, r))
+		all = append(all, routeClaim(e.Protocol, r))
 	}
 	if e.Default && !e.Yields {
-		all = append(all, defaultClaim(e.Spec))
+		all = append(all, defaultClaim(e.Protocol))
 	}
 	if e.Port != 0 {
 		all = append(all, portClaim(e.Port))
@@ -94,17 +93,15 @@ func claimsOf(e Entry) []claim {
 	return all
 }
 
-// routeClaim is the claim of a route on the service's listeners. Services that name different
-// listeners don't compete here: package render decides, for each listener.
-func routeClaim(s Spec, r Route) claim {
+func routeClaim(p Protocol, r Route) claim {
 	if r.Path == "/" && !r.Exact {
 		r.Path = "" // the prefix of every path
 	}
-	return claim(s.Protocol.Family() + " " + strings.Join(s.Listeners, ",") + " " + r.String())
+	return claim(p.Family() + " " + r.String())
 }
 
-// defaultClaim is the claim to all requests of the service's listeners that no route matches.
-func defaultClaim(s Spec) claim { return routeClaim(s, Route{}) }
+// defaultClaim is the claim to all requests that no route matches.
+func defaultClaim(p Protocol) claim { return routeClaim(p, Route{}) }
 
 func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
@@ -118,16 +115,16 @@ func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	}
 	problem := func(format string, args ...any) { e.Problems = append(e.Problems, fmt.Sprintf(format, args...)) }
 	family := e.Protocol.Family()
-	if slices.ContainsFunc(e.Routes, func(r Route) bool { return lost(routeClaim(e.Spec, r)) }) {
+	if slices.ContainsFunc(e.Routes, func(r Route) bool { return lost(routeClaim(e.Protocol, r)) }) {
 		e.Routes = slices.DeleteFunc(slices.Clone(e.Routes), func(r Route) bool {
-			c := routeClaim(e.Spec, r)
+			c := routeClaim(e.Protocol, r)
 			if lost(c) {
 				problem("%s route %q belongs to service %q, so %q does not get it", family, r, owners[c], e.Name)
 			}
 			return lost(c)
 		})
 	}
-	if c := defaultClaim(e.Spec); e.Default && !e.Yields && lost(c) {
+	if c := defaultClaim(e.Protocol); e.Default && !e.Yields && lost(c) {
 		e.Default = false
 		problem("service %q already gets all %s requests that match no route, so %q does not: want lb-host or lb-path",
 			owners[c], family, e.Name)

@@ -32,8 +32,8 @@ const (
 	RolledBackByOperator Kind = "rollback"   // an operator's rollback
 	Resumed              Kind = "resume"     // an operator's resume
 	Reread               Kind = "reread"     // lbctl read files again after SIGHUP, see Controller.Reread
-	Ejected              Kind = "ejected"    // lbctl can't reach instances, and takes them out of rotation
-	Readmitted           Kind = "readmitted" // lbctl reaches ejected instances again
+	Ejected              Kind = "ejected"    // lbctl takes instances out of rotation: it can't reach them, or their calls fail
+	Readmitted           Kind = "readmitted" // ejected instances return
 )
 
 // Event is one thing that happened. A failure that repeats is recorded once.
