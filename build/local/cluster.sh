@@ -23,6 +23,7 @@ http=${LB_HTTP_PORT:-8080}
 dir=$(realpath -m "${LOCAL_DIR:-$root/.run}")
 conf=$dir/supervisord.conf
 socket=$dir/supervisord.sock
+logs=/dev/shm/lbctl-$(cksum <<<"$dir" | cut -d' ' -f1) # on a tmpfs
 
 say() { printf 'lbctl: %s\n' "$*"; }
 plural() { if [ "$1" = 1 ]; then echo "1 server"; else echo "$1 servers"; fi; }
@@ -158,7 +159,7 @@ load_balancer() {
 	# Other users may be unable to read the checkout, so the workers have ours.
 	local env user
 	user=$(id -un)
-	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
+	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ACCESS_LOG_DIR=\"$logs\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
 	cat <<-EOF
 
 		[program:nginx]
@@ -299,6 +300,7 @@ halt() {
 
 clean() {
 	if running; then halt; fi
+	rm -rf "$logs"
 	if [ -e "$dir" ]; then
 		rm -rf "$dir"
 		say "deleted $dir"

@@ -5,6 +5,7 @@
 #   LBCTL_STATE_DIR  lbctl's state (default: /var/lib/lbctl)
 #   LBCTL_RUN_DIR    sockets, logs and the pid file (default: $LBCTL_STATE_DIR/run)
 #   LBCTL_NGINX      default: nginx
+#   LBCTL_ACCESS_LOG_DIR  where nginx logs requests for lbctl, on a tmpfs (default: none)
 set -euo pipefail
 
 state=${LBCTL_STATE_DIR:-/var/lib/lbctl}
@@ -49,6 +50,8 @@ if [ ! -e "$state/current/nginx.conf" ]; then
 	until [ -e "$state/current/nginx.conf" ]; do sleep 0.1; done
 	trap - QUIT TERM
 fi
+# A tmpfs is empty after a restart, and nginx makes no directory for its log.
+[ -z "${LBCTL_ACCESS_LOG_DIR:-}" ] || mkdir -p "$LBCTL_ACCESS_LOG_DIR" || true # nginx says what is wrong
 # A killed nginx leaves its socket, and the next one refuses to bind it.
 rm -rf "$run/generation.sock"
 

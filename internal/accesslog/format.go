@@ -5,6 +5,7 @@ package accesslog
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +29,10 @@ type field struct {
 var fields = [...]field{
 	{version, func(_ *Record, v []byte) bool { return string(v) == version }},
 	{"$msec", parseTime},
+	{"$request_time", func(r *Record, v []byte) (ok bool) { r.Took, ok = parseSeconds(v); return ok }},
 	{"$lb_service", func(r *Record, v []byte) bool { r.Service = v; return true }},
 	{"$status", func(r *Record, v []byte) bool { return parseStatus(&r.Status, v) }},
+	{"$http_grpc_timeout", parseTimeout},
 	{"$upstream_addr", parseAddresses},
 	{"$upstream_status", parseStatuses},
 	{"$upstream_header_time", parseAnswered},
@@ -50,13 +53,16 @@ func Format() string {
 // Record is what a line says of a request. The Reader uses the memory of its slices again for
 // the next line.
 type Record struct {
-	Time    time.Time // when the request ended
-	Service []byte    // its name; empty: the request reached no service
-	Status  int       // that the client got; 499: it did not wait for the answer
+	Time    time.Time     // when the request ended
+	Took    time.Duration // from its first byte on
+	Service []byte        // its name; empty: the request reached no service
+	Status  int           // that the client got; 499: it did not wait for the answer
 	// GRPCStatus is the grpc-status of the last try, -1 if there was none: it is not gRPC, or
 	// the call was broken off.
 	GRPCStatus int
-	Tries      []Try // in order; none: nginx answered itself
+	// Timeout is the time that a gRPC client gave the call; 0: none, or it is not gRPC.
+	Timeout time.Duration
+	Tries   []Try // in order; none: nginx answered itself
 }
 
 // Try is one attempt to have a request answered by an instance.
@@ -71,6 +77,15 @@ type Try struct {
 	Status   int
 	Answered bool // the headers of an answer came
 }
+
+// deadlineSlack is how much before a client's deadline a call may end because of it: nginx's
+// times are milliseconds of its own clock, which it reads once for many events.
+const deadlineSlack = 5 * time.Millisecond
+
+// Expired reports whether the time was over that a gRPC client gave the call. Client and server
+// then both end it, and either can be the first: some servers, such as those of grpc-go, break
+// the call off without an answer.
+func (r *Record) Expired() bool { return r.Timeout > 0 && r.Took >= r.Timeout-deadlineSlack }
 
 // none is what nginx writes for a variable without a value.
 const none = "-"
@@ -96,16 +111,40 @@ func (r *Record) parse(line []byte) bool {
 	return true
 }
 
-// parseTime parses seconds with three decimals.
 func parseTime(r *Record, v []byte) bool {
-	seconds, milliseconds, ok := bytes.Cut(v, []byte{'.'})
-	if !ok || len(milliseconds) != 3 {
-		return false
+	d, ok := parseSeconds(v)
+	r.Time = time.UnixMilli(d.Milliseconds())
+	return ok
+}
+
+// parseSeconds parses seconds with three decimals, as nginx writes all times.
+func parseSeconds(v []byte) (time.Duration, bool) {
+	point := len(v) - len(".000")
+	if point < 1 || v[point] != '.' {
+		return 0, false
 	}
-	s, ok1 := number(seconds)
-	ms, ok2 := number(milliseconds)
-	r.Time = time.UnixMilli(s*1000 + ms)
-	return ok1 && ok2
+	s, ok1 := number(v[:point])
+	ms, ok2 := number(v[point+1:])
+	return time.Duration(s)*time.Second + time.Duration(ms)*time.Millisecond, ok1 && ok2 && s < 1<<33
+}
+
+// timeoutUnits are the units of the gRPC header grpc-timeout.
+var timeoutUnits = map[byte]time.Duration{
+	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+}
+
+// parseTimeout parses a client's grpc-timeout, such as "300m". What has another form counts as
+// none: a client may send anything.
+func parseTimeout(r *Record, v []byte) bool {
+	if len(v) < 2 || len(v) > 9 {
+		return true
+	}
+	n, ok := number(v[:len(v)-1])
+	unit := timeoutUnits[v[len(v)-1]]
+	if ok && unit > 0 && n <= math.MaxInt64/int64(unit) {
+		r.Timeout = time.Duration(n) * unit
+	}
+	return true
 }
 
 func parseStatus(to *int, v []byte) bool {
@@ -198,6 +237,9 @@ func cutTry(v []byte) (part, rest []byte) {
 func (r *Record) String() string {
 	var b strings.Builder
 	b.WriteString(string(r.Service) + " " + strconv.Itoa(r.Status) + " grpc " + strconv.Itoa(r.GRPCStatus))
+	if r.Expired() {
+		b.WriteString(" expired")
+	}
 	for _, t := range r.Tries {
 		b.WriteString(" " + string(t.Address) + "=" + strconv.Itoa(t.Status))
 		if !t.Answered {

@@ -80,8 +80,8 @@ type Reader struct {
 	lines, malformed, full atomic.Int64
 }
 
-// New opens the log, or makes it. The error says if Dir is not on a tmpfs. A machine must have
-// only one Reader of a directory.
+// New opens the log, or makes it. It fails if there can be no Dir, or if Dir is not on a tmpfs.
+// A directory must have only one Reader.
 func New(opts Options) (*Reader, error) {
 	opts.Size = cmp.Or(opts.Size, DefaultSize)
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
@@ -92,9 +92,7 @@ func New(opts Options) (*Reader, error) {
 		return nil, err
 	}
 	r := &Reader{opts: opts, path: Path(opts.Dir), buffer: make([]byte, bufferSize)}
-	if err := r.follow(); err != nil {
-		return nil, fmt.Errorf("access log: %w", err)
-	}
+	r.note(r.follow()) // Run tries again
 	return r, nil
 }
 

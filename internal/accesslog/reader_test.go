@@ -22,20 +22,6 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
-// memory returns a new directory on a tmpfs.
-func memory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "lb")
-	if err == nil {
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		err = errors.Join(InMemory(dir), os.Chmod(dir, 0o755))
-	}
-	if err != nil {
-		t.Skipf("no tmpfs at /dev/shm: %v", err)
-	}
-	return dir
-}
-
 // balancer is an nginx that logs each request, and a reader of the log.
 type balancer struct {
 	t      *testing.T
@@ -65,7 +51,7 @@ func start(t *testing.T, binary nginxtest.Binary, size int64, workers int) *bala
 		}
 	}))
 	t.Cleanup(instance.Close)
-	b := &balancer{t: t, binary: binary, dir: memory(t), size: size, run: nginxtest.Dir(t), port: nginxtest.FreePort(t), taken: map[string]int{}}
+	b := &balancer{t: t, binary: binary, dir: nginxtest.MemoryDir(t), size: size, run: nginxtest.Dir(t), port: nginxtest.FreePort(t), taken: map[string]int{}}
 	b.conf = filepath.Join(b.run, "nginx.conf")
 	user := ""
 	if os.Geteuid() == 0 {
@@ -393,7 +379,7 @@ func TestAFullFileSystemHarmsNoRequest(t *testing.T) {
 // lonely is a reader without nginx.
 func lonely(t *testing.T) (*Reader, func(text string)) {
 	t.Helper()
-	r, err := New(Options{Dir: memory(t), Reopen: func() error { return nil }})
+	r, err := New(Options{Dir: nginxtest.MemoryDir(t), Reopen: func() error { return nil }})
 	require.NoError(t, err)
 	t.Cleanup(r.close)
 	return r, func(text string) {
@@ -406,7 +392,7 @@ func lonely(t *testing.T) (*Reader, func(text string)) {
 
 func TestALineOfAnyLengthNeedsBoundedMemory(t *testing.T) {
 	r, write := lonely(t)
-	good := string(line("1", "1700000000.123", "web", "200", "10.0.0.1:80", "200", "0.001", "-", "-")) + "\n"
+	good := string(line("1", "1700000000.123", "0.005", "web", "200", "-", "10.0.0.1:80", "200", "0.001", "-", "-")) + "\n"
 	write(good)
 	write(strings.Repeat("x", 3*bufferSize))
 	n := 0
@@ -423,7 +409,7 @@ func TestALineOfAnyLengthNeedsBoundedMemory(t *testing.T) {
 
 func TestALineIsNotTakenAgainByTheNextReader(t *testing.T) {
 	r, write := lonely(t)
-	good := string(line("1", "1700000000.123", "web", "200", "10.0.0.1:80", "200", "0.001", "-", "-")) + "\n"
+	good := string(line("1", "1700000000.123", "0.005", "web", "200", "-", "10.0.0.1:80", "200", "0.001", "-", "-")) + "\n"
 	taken, written := 0, 0
 	for n := range 200 { // the hole ends anywhere in a page
 		cut := n % len(good)
@@ -463,7 +449,7 @@ func TestSomethingElseInThePlaceOfTheFile(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := memory(t)
+			dir := nginxtest.MemoryDir(t)
 			require.NoError(t, put(Path(dir)))
 			r, err := New(Options{Dir: dir, Reopen: func() error { return nil }})
 			require.NoError(t, err)

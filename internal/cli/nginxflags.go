@@ -23,7 +23,6 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"addresses on which nginx accepts gRPC", render.DefaultGRPCListen, render.ParseListen)
 	define(flags, &n.HTTPListen, "http-listen", "LBCTL_HTTP_LISTEN", "ADDRESS:PORT,...",
 		"addresses on which nginx accepts HTTP", render.DefaultHTTPListen, render.ParseListen)
-	listenerFlags(flags, n)
 	define(flags, &n.Workers, "workers", "LBCTL_WORKERS", "N",
 		"nginx's worker processes (default the number of cores lbctl may use; 1 if nginx is older than 1.27.1)", 0, parseNumber(1, 1024))
 	define(flags, &n.CPUAffinity, "worker-cpu-affinity", "LBCTL_WORKER_CPU_AFFINITY", "HOW",
@@ -33,6 +32,8 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"open files per worker (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
 	define(flags, &n.User, "nginx-user", "LBCTL_NGINX_USER", "NAME",
 		"user of nginx's workers if lbctl runs as root (default nginx, www-data or nobody)", "", parseUser)
+	define(flags, &n.AccessLogDir, "access-log-dir", "LBCTL_ACCESS_LOG_DIR", "DIR",
+		"directory on a tmpfs where nginx logs requests for the circuit breaker; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
 	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",
 		"concurrent requests, gRPC calls or TCP connections per client address (default no limit)", 0, parseNumber(0, 1000000))
 	define(flags, &n.Marks.MaxFails, "max-fails", "LBCTL_MAX_FAILS", "N",

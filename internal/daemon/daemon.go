@@ -15,10 +15,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lbctl/internal/accesslog"
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/outlier"
 	"lbctl/internal/probe"
 	"lbctl/internal/render"
 	"lbctl/internal/resolver"
@@ -125,6 +127,8 @@ type parts struct {
 	table    *endpoints.Table
 	source   *render.Source
 	loop     *controller.Controller
+	log      *accesslog.Reader // nil: nginx has no access log
+	outliers *outlier.Detector
 
 	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
@@ -164,21 +168,23 @@ func newParts(cfg Config) (*parts, error) {
 	if p.table, err = openTable(cfg); err != nil {
 		return nil, err
 	}
-	shown, err := cfg.Nginx.OpenCertificates(cfg.StateDir, settings, false)
-	if err != nil {
-		return nil, err
-	}
 	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
 		Settings:     settings,
 		TemplatesDir: cfg.Nginx.Templates,
-		Certificates: shown,
 		Table:        p.table,
 		Probe:        cfg.Probe,
 		Logger:       cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
+	}
+	p.outliers = outlier.New(p.table, p.source.Addresses)
+	if settings.AccessLogDir != "" {
+		p.log, err = accesslog.New(accesslog.Options{Dir: settings.AccessLogDir, Reopen: p.server.ReopenLogs, Logger: cfg.Logger})
+		if err != nil {
+			return nil, fmt.Errorf("%w; choose another directory with --access-log-dir", err)
+		}
 	}
 	control := controllerOptions(cfg, p)
 	if p.byReload == "" {
@@ -232,6 +238,10 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, h
 	group.Go(func() error { return p.loop.Run(ctx) })
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })
+	}
+	if p.log != nil {
+		group.Go(func() error { return p.log.Run(ctx, p.outliers.Take) })
+		group.Go(func() error { return p.outliers.Run(ctx) })
 	}
 	group.Go(func() error {
 		api := &admin.Server{

@@ -60,6 +60,7 @@ type Balancer struct {
 	StateDir   string
 
 	dns   string // where lbctl answers nginx's questions
+	logs  string // directory of nginx's access log
 	t     testing.TB
 	opts  Options
 	lbctl *exec.Cmd
@@ -78,6 +79,7 @@ func Start(t testing.TB, opts Options) *Balancer {
 		HTTP:     net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
 		StateDir: filepath.Join(dir, "state"),
 		dns:      net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
+		logs:     nginxtest.MemoryDir(t),
 		log:      filepath.Join(dir, "lbctl.log"),
 		t:        t,
 		opts:     opts,
@@ -108,7 +110,7 @@ func (b *Balancer) StartLbctl(args ...string) {
 		b.t.Fatal(err)
 	}
 	all := []string{"run", "--state-dir", b.StateDir, "--nginx", b.opts.Nginx.Path,
-		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--dns-listen", b.dns, "--admin", "none", "--open-files", "4096"}
+		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--dns-listen", b.dns, "--access-log-dir", b.logs, "--admin", "none", "--open-files", "4096"}
 	cmd := exec.Command(Binary(b.t), append(append(all, b.opts.Args...), args...)...)
 	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token)
 	cmd.Stdout, cmd.Stderr = log, log

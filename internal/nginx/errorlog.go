@@ -37,8 +37,8 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 	if master == 0 {
 		return nil // nginx opens a new one when it starts
 	}
-	if err := syscall.Kill(master, syscall.SIGUSR1); err != nil {
-		return fmt.Errorf("make nginx (process %d) reopen its log: %w", master, err)
+	if err := reopenLogs(master); err != nil {
+		return err
 	}
 	// Wait until nginx has opened it. If a reload is requested meanwhile, nginx reloads
 	// first, and its messages about the reload go to the old file, which lbctl does not
@@ -58,6 +58,23 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 		return fmt.Errorf("rotate the error log: %w", err)
 	}
 	return fmt.Errorf("rotate the error log: nginx (process %d) did not reopen %s within a second", master, i.logPath())
+}
+
+// ReopenLogs makes the running nginx open its logs again, because another file is at the path of
+// one. It does not wait until nginx has done so. It does nothing if nginx doesn't run.
+func (i *Instance) ReopenLogs() error {
+	master := i.master()
+	if master == 0 {
+		return nil
+	}
+	return reopenLogs(master)
+}
+
+func reopenLogs(master int) error {
+	if err := syscall.Kill(master, syscall.SIGUSR1); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("make nginx (process %d) open its logs again: %w", master, err)
+	}
+	return nil
 }
 
 // removeOldTests removes the directories of Test that a crash left behind.

@@ -123,6 +123,20 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
+// MemoryDir is like Dir, but the directory is on a tmpfs. It skips the test if there is none.
+func MemoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "lb")
+	if err != nil {
+		t.Skipf("no tmpfs: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 var ports = struct {
 	sync.Mutex
 	given map[int]bool

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"lbctl/internal/certificates"
+	"lbctl/internal/accesslog"
 	"lbctl/internal/nginx"
 	"lbctl/internal/policy"
 	"lbctl/internal/resolver"
@@ -28,16 +28,9 @@ const reservedFiles = 64
 // Settings has the values for templates that are not in Consul. Templates get them from
 // the function settings.
 type Settings struct {
-	// Listeners are where clients connect; default PlainListeners at their default addresses.
-	// Those with TLS exist while there is a certificate.
-	Listeners []Listener
-	// Certificates are those for the listeners with TLS. A Source with Options.Certificates
-	// sets them.
-	Certificates certificates.Set
-	// TrustedProxies are the networks of proxies in front of nginx, in CIDR form. nginx believes
-	// what they say about the address of a client.
-	TrustedProxies []string
-	Workers        int // worker processes; default DefaultWorkers
+	GRPCListen Listen // for gRPC; default DefaultGRPCListen; TCP services have the same addresses
+	HTTPListen Listen // for HTTP; default DefaultHTTPListen
+	Workers    int    // worker processes; default DefaultWorkers
 	// MaxConnsPerClient bounds the requests, gRPC calls and TCP connections that one
 	// client address may have at a time, for each of the three; 0 is no bound.
 	MaxConnsPerClient int
@@ -46,6 +39,9 @@ type Settings struct {
 	// with Resolver.
 	BootstrapDir string
 	RunDir       string // absolute; where nginx keeps its pid file, error log and temporary files
+	// AccessLogDir is the directory where nginx logs requests for lbctl, an absolute path on a
+	// tmpfs; empty: nginx logs none.
+	AccessLogDir string
 	User         string // user of the workers; empty without root, because nginx can't change it then
 	Group        string // group of the workers; empty for the group with the name of the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
@@ -67,12 +63,6 @@ type Settings struct {
 	StreamModule string
 }
 
-// with returns the settings with other certificates.
-func (s Settings) with(set certificates.Set) Settings {
-	s.Certificates = set
-	return s
-}
-
 // RunFile is the path of a file in the run directory.
 func (s Settings) RunFile(name string) string { return filepath.Join(s.RunDir, name) }
 
@@ -88,6 +78,16 @@ func (s Settings) ConnectTimeout() (string, error) {
 	return policy.Default(policy.HTTP, "timeout.connect")
 }
 
+// AccessLogFormat returns the arguments of nginx's directive log_format.
+func (s Settings) AccessLogFormat() string { return accesslog.FormatName + " " + accesslog.Format() }
+
+// AccessLog returns the arguments of nginx's directive access_log for requests that lbctl is to
+// see. There must be an AccessLogDir.
+func (s Settings) AccessLog() (string, error) {
+	path, err := nginx.Quote(accesslog.Path(s.AccessLogDir))
+	return path + " " + accesslog.FormatName + " " + accesslog.Buffering, err
+}
+
 // ResolverTimeout returns the value of nginx's directive resolver_timeout: how long nginx waits
 // for an answer about servers. It is resolver.Timeout.
 func (s Settings) ResolverTimeout() string {
@@ -100,21 +100,18 @@ func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream
 // HasStream reports whether nginx can serve plain TCP.
 func (s Settings) HasStream() bool { return s.StreamModule != nginx.NoStream }
 
-// tcpListen returns where a TCP service listens: at the addresses of the listener grpc, or of the
-// first one if there is no such listener.
-func (s Settings) tcpListen(port int) Listen {
-	if l, ok := s.listener(ListenerGRPC); ok {
-		return l.Listen.at(port)
-	}
-	return s.Listeners[0].Listen.at(port)
-}
+// tcpListen returns where a TCP service listens: at the addresses of the gRPC listener.
+func (s Settings) tcpListen(port int) Listen { return s.GRPCListen.at(port) }
 
 var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // complete fills in the defaults. Its error names all invalid settings.
 func (s Settings) complete() (Settings, error) {
-	if len(s.Listeners) == 0 {
-		s.Listeners = PlainListeners(DefaultGRPCListen, DefaultHTTPListen)
+	if len(s.GRPCListen) == 0 {
+		s.GRPCListen = DefaultGRPCListen
+	}
+	if len(s.HTTPListen) == 0 {
+		s.HTTPListen = DefaultHTTPListen
 	}
 	if s.Workers == 0 {
 		s.Workers, _ = DefaultWorkers(s.NginxVersion)
@@ -126,16 +123,20 @@ func (s Settings) complete() (Settings, error) {
 	bad := func(what string, found any, want string) {
 		errs = append(errs, fmt.Errorf("%s %q, want %s", what, fmt.Sprint(found), want))
 	}
-	errs = append(errs, CheckListeners(s.Listeners, s.TrustedProxies)...)
-	s.Listeners = slices.Clone(s.Listeners)
-	for n := range s.Listeners {
-		s.Listeners[n].Listen = s.Listeners[n].Listen.each()
+	grpc, err := s.GRPCListen.ports()
+	if err != nil {
+		errs = append(errs, fmt.Errorf("gRPC listen address: %w", err))
 	}
-	for _, network := range s.TrustedProxies {
-		if _, err := netip.ParsePrefix(network); err != nil {
-			bad("trusted proxies", network, `networks like "10.0.0.0/8"`)
+	http, err := s.HTTPListen.ports()
+	if err != nil {
+		errs = append(errs, fmt.Errorf("HTTP listen address: %w", err))
+	}
+	for _, port := range grpc {
+		if slices.Contains(http, port) {
+			errs = append(errs, fmt.Errorf("gRPC and HTTP listen addresses %q and %q both have the port %d, want two", []string(s.GRPCListen), []string(s.HTTPListen), port))
 		}
 	}
+	s.GRPCListen, s.HTTPListen = s.GRPCListen.each(), s.HTTPListen.each()
 	if s.Resolver != "" {
 		if a, err := netip.ParseAddrPort(s.Resolver); err != nil || a.Port() == 0 {
 			bad("resolver", s.Resolver, `ADDRESS:PORT like "127.0.0.1:9153"`)
@@ -156,8 +157,8 @@ func (s Settings) complete() (Settings, error) {
 	if s.OpenFiles < 64 {
 		bad("open files", s.OpenFiles, "64 or more")
 	}
-	for what, path := range map[string]string{"run directory": s.RunDir, "stream module": s.StreamModule} {
-		if what == "stream module" && !s.LoadStream() {
+	for what, path := range map[string]string{"run directory": s.RunDir, "stream module": s.StreamModule, "directory of the access log": s.AccessLogDir} {
+		if what == "stream module" && !s.LoadStream() || what == "directory of the access log" && path == "" {
 			continue
 		}
 		if _, err := nginx.Quote(path); err != nil || !filepath.IsAbs(path) {

@@ -1,0 +1,196 @@
+package render
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"lbctl/internal/accesslog"
+	"lbctl/internal/nginxtest"
+	"lbctl/protos"
+)
+
+// logged reads the access log of a balancer.
+type logged struct {
+	mu      sync.Mutex
+	records map[string]int
+}
+
+// startLog starts a reader of the access log. names has what to write in the place of ports.
+func startLog(t *testing.T, dir string, names map[int]string) *logged {
+	t.Helper()
+	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }})
+	require.NoError(t, err)
+	l := &logged{records: map[string]int{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		reader.Run(ctx, func(r *accesslog.Record) {
+			text := r.String()
+			if r.Expired() {
+				text = string(r.Service) + " expired" // either side may have ended it
+			}
+			for port, name := range names {
+				text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d", port), name)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.records[text]++
+		})
+	})
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return l
+}
+
+// wait waits until so many requests are in the log, and returns them.
+func (l *logged) wait(t *testing.T, n int) map[string]int {
+	t.Helper()
+	var all map[string]int
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		l.mu.Lock()
+		all = maps.Clone(l.records)
+		l.mu.Unlock()
+		total := 0
+		for _, count := range all {
+			total += count
+		}
+		if total >= n {
+			break
+		}
+	}
+	return all
+}
+
+// moody is a gRPC server whose methods fail as their names say.
+func moody(t *testing.T) (port int) {
+	t.Helper()
+	answer := func(_ any, stream grpc.ServerStream) error {
+		method, _ := grpc.MethodFromServerStream(stream)
+		var in protos.PingMessage
+		if err := stream.RecvMsg(&in); err != nil {
+			return err
+		}
+		switch method {
+		case "/m.M/Unavailable":
+			return grpcstatus.Error(codes.Unavailable, "not now")
+		case "/m.M/NotFound":
+			return grpcstatus.Error(codes.NotFound, "who?")
+		case "/m.M/Hang":
+			<-stream.Context().Done()
+			return stream.Context().Err()
+		}
+		if err := stream.SendMsg(&protos.PingMessage{}); err != nil {
+			return err
+		}
+		switch method {
+		case "/m.M/Later":
+			return grpcstatus.Error(codes.Internal, "after a message")
+		case "/m.M/HangLater":
+			<-stream.Context().Done()
+		}
+		return nil
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(answer))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// What each kind of request looks like in the log.
+func TestAccessLog(t *testing.T) {
+	const on = "lb-outlier-consecutive-errors"
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		web := handler(t, func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/503":
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case "/hang":
+				<-r.Context().Done()
+			}
+		})
+		calls, dead, dead2, silent := moody(t), refusing(t), refusing(t), mute(t)
+		dir := nginxtest.MemoryDir(t)
+		log := startLog(t, dir, map[int]string{web: "WEB", calls: "CALLS", dead: "DEAD", dead2: "DEAD", silent: "SILENT"})
+		b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir = dir }, nil,
+			one("web", web, tags("http_server"), meta(on, "5")),
+			one("quiet", web, meta("lb-protocol", "http", "lb-path", "/quiet")),
+			one("dead", dead, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
+			one("dead", dead2, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
+			one("quiet-dead", dead, meta("lb-protocol", "http", "lb-path", "/quiet-dead")),
+			one("half", web, meta("lb-protocol", "http", "lb-path", "/half", on, "5")),
+			one("half", dead, meta("lb-protocol", "http", "lb-path", "/half", on, "5")),
+			one("silent", silent, meta("lb-protocol", "http", "lb-path", "/silent", on, "5", "lb-timeout-read", "200ms")),
+			one("calls", calls, tags("grpc_server"), meta(on, "5")),
+			one("dead-calls", dead, meta("lb-protocol", "grpc", "lb-path", "/dead.D", on, "5")),
+			one("quiet-calls", calls, meta("lb-protocol", "grpc", "lb-path", "/quiet.Q")),
+		)
+		impatient, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		for _, path := range []string{"/", "/503", "/quiet", "/dead", "/quiet-dead", "/silent"} {
+			get(t, http.DefaultClient, "http://"+b.http+path)
+		}
+		for range 4 { // nginx begins with each in turn
+			get(t, http.DefaultClient, "http://"+b.http+"/half")
+		}
+		request, err := http.NewRequestWithContext(impatient, http.MethodGet, "http://"+b.http+"/hang", nil)
+		require.NoError(t, err)
+		_, err = http.DefaultClient.Do(request)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+
+		conn := b.dial(t, "localhost")
+		for method, want := range map[string]codes.Code{
+			"/m.M/OK": codes.OK, "/m.M/Unavailable": codes.Unavailable, "/m.M/NotFound": codes.NotFound, "/m.M/Later": codes.Internal,
+			"/dead.D/D": codes.Unavailable, "/quiet.Q/Unavailable": codes.OK,
+		} {
+			_, err := call(t, conn, method)
+			assert.Equal(t, want, grpcstatus.Code(err), "%s: %v", method, err)
+		}
+		for _, method := range []string{"/m.M/Hang", "/m.M/HangLater"} {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(300*time.Millisecond, cancel)
+			err := conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{})
+			require.Equal(t, codes.Canceled, grpcstatus.Code(err))
+			ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			err = conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{})
+			require.Equal(t, codes.DeadlineExceeded, grpcstatus.Code(err))
+			cancel()
+		}
+
+		want := map[string]int{
+			"web 200 grpc -1 WEB=200":                                  1,
+			"web 503 grpc -1 WEB=503":                                  1,
+			"web 499 grpc -1 WEB=0 unanswered":                         1,
+			"dead 502 grpc -1 DEAD=502 unanswered DEAD=502 unanswered": 1,
+			"silent 504 grpc -1 SILENT=504 unanswered":                 1,
+			"half 200 grpc -1 WEB=200":                                 2,
+			"half 200 grpc -1 DEAD=502 unanswered WEB=200":             2,
+			"calls 200 grpc 0 CALLS=200":                               1,
+			"calls 200 grpc 14 CALLS=200":                              1,
+			"calls 200 grpc 5 CALLS=200":                               1,
+			"calls 200 grpc 13 CALLS=200":                              1,
+			"dead-calls 200 grpc -1 DEAD=502 unanswered":               1,
+			"calls 499 grpc -1 CALLS=0 unanswered":                     1,
+			"calls 200 grpc -1 CALLS=200":                              1,
+			"calls expired":                                            2,
+		}
+		total := 0
+		for _, n := range want {
+			total += n
+		}
+		assert.Equal(t, want, log.wait(t, total))
+	})
+}
