@@ -65,8 +65,12 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 		if err != nil {
 			return err
 		}
+		shown, err := opts.Nginx.OpenCertificates(filepath.Dir(runDir), settings, true)
+		if err != nil {
+			return err
+		}
 		settings.AccessLogDir = runDir // nginx -t makes the file
-		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Logger: discardLogger()}
+		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Certificates: shown, Logger: discardLogger()}
 		var results []checkResult
 		failed := 0
 		for _, sample := range samples {

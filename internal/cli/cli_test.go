@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
 	"lbctl/internal/controller"
 	"lbctl/internal/daemon"
@@ -318,6 +319,14 @@ func oldNginx(d *fakeDaemon) {
 	d.status.Endpoints = controller.EndpointsStatus{By: "reload", Reason: "nginx 1.22.1 can't ask for the servers of its upstreams, want 1.27.3 or later"}
 }
 
+func certified(d *fakeDaemon) {
+	d.status.Certificates = []certificates.Certificate{
+		{Name: "api", Hosts: []string{"api.example.com"}, NotBefore: before(24 * time.Hour), NotAfter: now.Add(80 * 24 * time.Hour)},
+		{Name: "shop", Hosts: []string{"shop.example.com"}, NotBefore: before(24 * time.Hour), NotAfter: now.Add(5*24*time.Hour + time.Hour)},
+	}
+	d.status.Problems = []render.Problem{{Subject: "certificate shop", Message: "it expires at 2026-11-26 10:16 UTC, which is in less than two weeks", Since: before(9 * 24 * time.Hour)}}
+}
+
 func frozen(d *fakeDaemon) {
 	d.current = 41
 	d.status.State = controller.Frozen
@@ -384,6 +393,7 @@ func TestCommands(t *testing.T) {
 		{golden: "status-moved", line: "lbctl status", change: moved},
 		{golden: "status-reloaded", line: "lbctl status", change: reloaded},
 		{golden: "status-old-nginx", line: "lbctl status", change: oldNginx},
+		{golden: "status-certificates", line: "lbctl status", change: certified},
 		{golden: "status-degraded", line: "lbctl status", change: degraded},
 		{golden: "status-degraded-narrow", line: "lbctl status", change: degraded, terminal: narrow},
 		{golden: "status-degraded-json", line: "lbctl status -o json", change: degraded},
@@ -462,6 +472,8 @@ func TestCommands(t *testing.T) {
 		{golden: "complete-generations", line: "lbctl __complete rollback "},
 		{golden: "run-mistakes", line: "lbctl run --workers=none --admin 9119 --settle-min 3s",
 			environ: []string{"LBCTL_GRPC_LISTEN=localhost:5000", "LBCTL_LOG_LEVEL=loud"}},
+		{golden: "run-listeners", line: "lbctl run --listener tls=https://:8444 --listener a=htp://:81 --listener b=http://x:1?proxy_protocol=on&hsts=1 --listener c --trusted-proxies 10.0.0.1/8 --certificates /nowhere"},
+		{golden: "run-listeners-together", line: "lbctl run --grpc-listen :5001 --listener grpc=grpc://:5002 --listener tls=https://:8444 --listener htp=off --listener b=http://:8080?proxy-protocol=on", environ: []string{"LBCTL_LISTENER=ignored"}},
 		{golden: "run-ports", line: "lbctl run --http-listen 127.0.0.1:5000 --settle-min 3s", environ: []string{"LBCTL_SETTLE_MAX=1s"}},
 	} {
 		t.Run(test.golden, func(t *testing.T) {

@@ -23,6 +23,7 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"addresses on which nginx accepts gRPC", render.DefaultGRPCListen, render.ParseListen)
 	define(flags, &n.HTTPListen, "http-listen", "LBCTL_HTTP_LISTEN", "ADDRESS:PORT,...",
 		"addresses on which nginx accepts HTTP", render.DefaultHTTPListen, render.ParseListen)
+	listenerFlags(flags, n)
 	define(flags, &n.Workers, "workers", "LBCTL_WORKERS", "N",
 		"nginx's worker processes (default the number of cores lbctl may use; 1 if nginx is older than 1.27.1)", 0, parseNumber(1, 1024))
 	define(flags, &n.CPUAffinity, "worker-cpu-affinity", "LBCTL_WORKER_CPU_AFFINITY", "HOW",

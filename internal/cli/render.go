@@ -74,11 +74,16 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 	if err != nil {
 		return err
 	}
+	shown, err := opts.Nginx.OpenCertificates(opts.StateDir, settings, true)
+	if err != nil {
+		return err
+	}
 	limited, cancel := context.WithTimeout(ctx, opts.Timeout)
 	defer cancel()
 	configuration, err := render.Once(limited, render.Options{
 		Settings:     settings,
 		TemplatesDir: opts.Nginx.Templates,
+		Certificates: shown,
 		Logger:       discardLogger(),
 	})
 	if err != nil {

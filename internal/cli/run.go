@@ -69,11 +69,6 @@ func newRunCmd(f *factory) *cobra.Command {
 		if cfg.Controller.SettleMin > cfg.Controller.SettleMax {
 			mistake("%s %s: want at most %s, %s", flags.source("settle-min"), cfg.Controller.SettleMin, flags.source("settle-max"), cfg.Controller.SettleMax)
 		}
-		for _, port := range cfg.Nginx.GRPCListen.Ports() {
-			if slices.Contains(cfg.Nginx.HTTPListen.Ports(), port) {
-				mistake("%s and %s: want different ports, both have %d", flags.source("grpc-listen"), flags.source("http-listen"), port)
-			}
-		}
 	})
 	opts.Known = append(slices.Sorted(maps.Values(flags.variables)), "LBCTL_ADDR")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRun(cmd.Context(), opts) }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
 	"lbctl/internal/controller"
 	"lbctl/internal/history"
@@ -254,6 +256,7 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 	row("Consul", consulText(status.Consul, now))
 	row("Endpoints", endpointsText(status.Endpoints, status.State == controller.Serving))
 	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, plural(status.Instances, "instance")))
+	row("Certificates", certificatesText(status.Certificates, now))
 	if pending := status.Pending; pending != nil {
 		row("Pending", pendingText(pending, now))
 	}
@@ -337,6 +340,23 @@ func consulText(consul consul.Status, now time.Time) string {
 	default:
 		return fmt.Sprintf("%s, leader %s, fine %s", consul.Address, consul.Leader, since(consul.Since, now))
 	}
+}
+
+// certificatesText says how many certificates there are, and which one expires first.
+func certificatesText(all []certificates.Certificate, now time.Time) string {
+	if len(all) == 0 {
+		return ""
+	}
+	first := slices.MinFunc(all, func(a, b certificates.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	left := first.NotAfter.Sub(now)
+	when := "expires in " + plural(int(left.Hours()/24), "day")
+	switch {
+	case left <= 0:
+		when = "has expired"
+	case left < 48*time.Hour:
+		when = "expires in " + plural(int(left.Hours()), "hour")
+	}
+	return fmt.Sprintf("%d; %s %s, as the first", len(all), first.Name, when)
 }
 
 func pendingText(pending *controller.PendingChange, now time.Time) string {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/history"
@@ -45,7 +46,9 @@ type Status struct {
 	Pending   *PendingChange   `json:"pending,omitempty"`
 	Frozen    *Pin             `json:"frozen,omitempty"`
 	Problems  []render.Problem `json:"problems,omitempty"`
-	LastApply *LastApply       `json:"last_apply,omitempty"` // since lbctl started; including failed ones
+	// Certificates are those that nginx shows to its clients, sorted by name.
+	Certificates []certificates.Certificate `json:"certificates,omitempty"`
+	LastApply    *LastApply                 `json:"last_apply,omitempty"` // since lbctl started; including failed ones
 	// LastChange is the newest event of the history about a configuration or about servers
 	// that nginx was given, or was to be given; from before lbctl started, too. A failure
 	// that repeats is in LastApply only.
@@ -281,7 +284,9 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Frozen:     v.pin,
 		LastApply:  v.last,
 		LastChange: c.history.LastChange(),
-		Endpoints:  v.endpoints(unfetched, c.opts.EndpointsNote),
+
+		Certificates: source.Certificates,
+		Endpoints:    v.endpoints(unfetched, c.opts.EndpointsNote),
 	}
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
 		// The generation's numbers are from the time when it was made.
@@ -457,11 +462,13 @@ func consulAway(s consul.Status, now time.Time) string {
 
 // generalProblems returns the problems that affect more than one service: those of Consul, the
 // templates and nginx. A problem of one service is its owner's: other services don't wait
-// for it. New credentials that can't be used affect nothing while the former ones are valid.
+// for it. New credentials that can't be used affect nothing while the former ones are valid,
+// and the same is true for certificates.
 func generalProblems(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
 	for _, p := range problems {
-		if !strings.HasPrefix(p.Subject, "service ") && p.Subject != render.CredentialsSubject {
+		single := strings.HasPrefix(p.Subject, "service ") || strings.HasPrefix(p.Subject, render.CertificatesSubject)
+		if !single && p.Subject != render.CredentialsSubject {
 			bad = append(bad, p)
 		}
 	}

@@ -168,10 +168,15 @@ func newParts(cfg Config) (*parts, error) {
 	if p.table, err = openTable(cfg); err != nil {
 		return nil, err
 	}
+	shown, err := cfg.Nginx.OpenCertificates(cfg.StateDir, settings, false)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
 		Settings:     settings,
 		TemplatesDir: cfg.Nginx.Templates,
+		Certificates: shown,
 		Table:        p.table,
 		Probe:        cfg.Probe,
 		Logger:       cfg.Logger,

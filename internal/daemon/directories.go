@@ -8,9 +8,13 @@ import (
 	"strings"
 )
 
+// certificatesName is the directory in the state directory with the copies of certificates that
+// nginx reads.
+const certificatesName = "certificates"
+
 // ownDirectories are the directories in the state directory that lbctl empties and
 // replaces. The run directory must not be in them.
-var ownDirectories = []string{"generations", "seeds", "current"}
+var ownDirectories = []string{"generations", "seeds", "current", certificatesName}
 
 // makeDirectories makes both directories. It refuses paths with which the run directory
 // would be the state directory or inside an own directory.

@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
 
 	"lbctl/internal/accesslog"
+	"lbctl/internal/certificates"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 )
@@ -32,6 +36,12 @@ type NginxConfig struct {
 
 	GRPCListen render.Listen // addresses for gRPC; default render.DefaultGRPCListen
 	HTTPListen render.Listen // addresses for HTTP; default render.DefaultHTTPListen
+
+	// Listeners are further listeners. One with the name of a listener that exists without it
+	// replaces that one; one without a Protocol removes it.
+	Listeners      []render.Listener
+	TrustedProxies []string // networks of proxies, in CIDR form; default none
+	Certificates   string   // directory with certificates for the listeners with TLS; default none
 
 	Workers     int    // worker processes; default render.DefaultWorkers
 	CPUAffinity string // AffinityAuto or AffinityOff; default AffinityOff
@@ -66,6 +76,59 @@ func (n NginxConfig) byReload(build nginx.Build) (string, error) {
 	}
 }
 
+// AllListeners returns the listeners: gRPC and HTTP, the same with TLS if there is a directory
+// with certificates, and Listeners.
+func (n NginxConfig) AllListeners() []render.Listener {
+	grpc, http := n.GRPCListen, n.HTTPListen
+	if len(grpc) == 0 {
+		grpc = render.DefaultGRPCListen
+	}
+	if len(http) == 0 {
+		http = render.DefaultHTTPListen
+	}
+	all := render.PlainListeners(grpc, http)
+	if n.Certificates != "" {
+		all = append(all, render.TLSListeners()...)
+	}
+	for _, l := range n.Listeners {
+		at := slices.IndexFunc(all, func(other render.Listener) bool { return other.Name == l.Name })
+		switch {
+		case l.Protocol == "" && at >= 0:
+			all = slices.Delete(all, at, at+1)
+		case l.Protocol == "":
+		case at >= 0:
+			all[at] = l
+		default:
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// OpenCertificates opens the certificates of the listeners with TLS; nil if there is no directory
+// with them. With readOnly no copies are made. settings are those of Settings.
+func (n NginxConfig) OpenCertificates(stateDir string, settings render.Settings, readOnly bool) (*certificates.Store, error) {
+	if n.Certificates == "" {
+		return nil, nil
+	}
+	opts := certificates.Options{
+		Dir:      n.Certificates,
+		Copies:   filepath.Join(stateDir, certificatesName),
+		Group:    -1,
+		ReadOnly: readOnly,
+	}
+	if settings.User != "" {
+		found, err := user.Lookup(settings.User)
+		if err != nil {
+			return nil, fmt.Errorf("find the group of nginx's workers: %w", err)
+		}
+		if opts.Group, err = strconv.Atoi(found.Gid); err != nil {
+			return nil, fmt.Errorf("find the group of nginx's workers: user %s has the group %q, want a number", settings.User, found.Gid)
+		}
+	}
+	return certificates.Open(opts)
+}
+
 // Settings returns the settings of nginx and of the machine for the templates. It fails
 // if nginx does not support Endpoints, or if the machine does not have User.
 func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (render.Settings, error) {
@@ -74,11 +137,11 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		return render.Settings{}, err
 	}
 	settings := render.Settings{
-		GRPCListen: n.GRPCListen,
-		HTTPListen: n.HTTPListen,
-		Workers:    n.Workers,
-		OpenFiles:  n.OpenFiles,
-		Marks:      n.Marks,
+		Listeners:      n.AllListeners(),
+		TrustedProxies: n.TrustedProxies,
+		Workers:        n.Workers,
+		OpenFiles:      n.OpenFiles,
+		Marks:          n.Marks,
 
 		MaxConnsPerClient: n.MaxConnsPerClient,
 		RunDir:            runDir,

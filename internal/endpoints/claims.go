@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // claim is something that only one service can have: a route, the default of a listener,
@@ -39,7 +40,7 @@ func (c *claims) settle(entries []Entry) {
 		}
 	}
 	for n := range entries {
-		if e := &entries[n]; e.Default && e.Yields && c.owners[defaultClaim(e.Protocol)] != e.Name {
+		if e := &entries[n]; e.Default && e.Yields && c.owners[defaultClaim(e.Spec)] != e.Name {
 			e.Default = false // no problem: it has only offered to be the default
 		}
 	}
@@ -58,7 +59,7 @@ func (c *claims) assign(entries []Entry) {
 			contest(owners, place, e.Name)
 		}
 		if e.Default && e.Yields {
-			contest(offers, defaultClaim(e.Protocol), e.Name)
+			contest(offers, defaultClaim(e.Spec), e.Name)
 		}
 	}
 	for place, service := range offers {
@@ -82,10 +83,10 @@ func (c *claims) areSettled(entries []Entry) bool {
 func claimsOf(e Entry) []claim {
 	var all []claim
 	for _, r := range e.Routes {
-		all = append(all, routeClaim(e.Protocol, r))
+		all = append(all, routeClaim(e.Spec, r))
 	}
 	if e.Default && !e.Yields {
-		all = append(all, defaultClaim(e.Protocol))
+		all = append(all, defaultClaim(e.Spec))
 	}
 	if e.Port != 0 {
 		all = append(all, portClaim(e.Port))
@@ -93,15 +94,17 @@ func claimsOf(e Entry) []claim {
 	return all
 }
 
-func routeClaim(p Protocol, r Route) claim {
+// routeClaim is the claim of a route on the service's listeners. Services that name different
+// listeners don't compete here: package render decides, for each listener.
+func routeClaim(s Spec, r Route) claim {
 	if r.Path == "/" && !r.Exact {
 		r.Path = "" // the prefix of every path
 	}
-	return claim(p.Family() + " " + r.String())
+	return claim(s.Protocol.Family() + " " + strings.Join(s.Listeners, ",") + " " + r.String())
 }
 
-// defaultClaim is the claim to all requests that no route matches.
-func defaultClaim(p Protocol) claim { return routeClaim(p, Route{}) }
+// defaultClaim is the claim to all requests of the service's listeners that no route matches.
+func defaultClaim(s Spec) claim { return routeClaim(s, Route{}) }
 
 func portClaim(port int) claim { return claim("port " + strconv.Itoa(port)) }
 
@@ -115,16 +118,16 @@ func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	}
 	problem := func(format string, args ...any) { e.Problems = append(e.Problems, fmt.Sprintf(format, args...)) }
 	family := e.Protocol.Family()
-	if slices.ContainsFunc(e.Routes, func(r Route) bool { return lost(routeClaim(e.Protocol, r)) }) {
+	if slices.ContainsFunc(e.Routes, func(r Route) bool { return lost(routeClaim(e.Spec, r)) }) {
 		e.Routes = slices.DeleteFunc(slices.Clone(e.Routes), func(r Route) bool {
-			c := routeClaim(e.Protocol, r)
+			c := routeClaim(e.Spec, r)
 			if lost(c) {
 				problem("%s route %q belongs to service %q, so %q does not get it", family, r, owners[c], e.Name)
 			}
 			return lost(c)
 		})
 	}
-	if c := defaultClaim(e.Protocol); e.Default && !e.Yields && lost(c) {
+	if c := defaultClaim(e.Spec); e.Default && !e.Yields && lost(c) {
 		e.Default = false
 		problem("service %q already gets all %s requests that match no route, so %q does not: want lb-host or lb-path",
 			owners[c], family, e.Name)

@@ -28,6 +28,8 @@ type metadata struct {
 	version  string
 	maxConns int
 	policy   policy.Document
+
+	listeners []string // sorted; none: all of the protocol's family
 }
 
 // valid reports whether the metadata is valid.
@@ -57,6 +59,7 @@ func parseInstance(service *api.AgentService, reserved Reserved) (metadata, erro
 	routes := r.routes(p)
 	offers := r.offers(p)
 	r.port(p)
+	r.listeners(p)
 	r.settings()
 	if len(r.errs) > 0 {
 		return metadata{instance: r.metadata.instance, balanced: true}, fmt.Errorf("instance %q: %w", r.metadata.instance, joinLines(r.errs))
@@ -139,6 +142,25 @@ func (r *reader) port(p endpoints.Protocol) {
 	case port != "":
 		r.bad(KeyPort, port, fmt.Sprintf("none, because only %s %q has one", KeyProtocol, endpoints.TCP))
 	}
+}
+
+// listeners reads the names of the listeners where the service is served.
+func (r *reader) listeners(p endpoints.Protocol) {
+	said := r.value(KeyListen)
+	if said == "" {
+		return
+	}
+	if p == endpoints.TCP {
+		r.bad(KeyListen, said, fmt.Sprintf("none, because %s %q has a port of its own, %s", KeyProtocol, p, KeyPort))
+		return
+	}
+	names, err := splitList(said, func(name string) (string, error) { return name, r.reserved.checkListener(name, p) })
+	if err != nil {
+		r.bad(KeyListen, said, err.Error())
+		return
+	}
+	slices.Sort(names)
+	r.metadata.listeners = names
 }
 
 // settings reads all settings except routes.

@@ -28,6 +28,7 @@ const (
 	KeyVersion  = "lb-version"  // shown beside the instance
 	KeyPort     = "lb-port"     // tcp: the port to listen on
 	KeyMaxConns = "lb-max-conns"
+	KeyListen   = "lb-listen" // names of listeners, separated by commas
 	// KeyPaths has the policies of paths: a JSON object of objects of policy fields.
 	KeyPaths = "lb-paths"
 )
@@ -36,7 +37,7 @@ const (
 var keys = allKeys()
 
 func allKeys() []string {
-	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyMaxConns, KeyPaths}
+	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyMaxConns, KeyListen, KeyPaths}
 	for _, f := range policy.Fields() {
 		if key := f.Key(); key != "" {
 			all = append(all, key)
@@ -180,6 +181,9 @@ func agree(s *endpoints.Service, parsed []metadata) {
 			}
 		}
 		return
+	}
+	if listeners := most(same, func(m metadata) string { return strings.Join(m.listeners, ",") }); listeners != "" {
+		s.Listeners = strings.Split(listeners, ",")
 	}
 	routes, firm := map[endpoints.Route]bool{}, false
 	for _, m := range same {

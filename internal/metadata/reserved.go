@@ -4,19 +4,29 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/spelling"
 )
 
 // reservedPath is the path of the templates' error pages: no service can have it, or a path
 // below it.
 const reservedPath = "/.lb"
 
+// Listener is a listener of the balancer, as lb-listen names it.
+type Listener struct {
+	Name   string
+	Family string // of the protocols of its services, see endpoints.Protocol.Family
+}
+
 // Reserved has the ports, domain and addresses of the balancer itself, which no service
-// can have.
+// can have, and the listeners, which services can choose.
 type Reserved struct {
+	// Listeners are those that lb-listen can name; nil: they are not known, so it can name any.
+	Listeners []Listener
 	// Ports has the ports that lb-port can't have.
 	Ports []int
 	// Domain is the domain that no lb-host can be in; empty: none.
@@ -24,6 +34,32 @@ type Reserved struct {
 	// Sockets has the addresses and ports of the balancer's listeners. An unspecified address
 	// means every address of this machine.
 	Sockets []netip.AddrPort
+}
+
+var listenerPattern = regexp.MustCompile(`^[a-z0-9_-]{1,32}$`)
+
+// checkListener returns which listeners a service can name, if it can't name this one.
+func (r Reserved) checkListener(name string, p endpoints.Protocol) error {
+	var all, fitting []string
+	for _, l := range r.Listeners {
+		all = append(all, l.Name)
+		if l.Family == p.Family() {
+			fitting = append(fitting, l.Name)
+		}
+	}
+	switch {
+	case r.Listeners == nil && listenerPattern.MatchString(name), p == "" && slices.Contains(all, name):
+		return nil // an unknown protocol is a mistake of its own
+	case slices.Contains(fitting, name):
+		return nil
+	case slices.Contains(all, name):
+		return fmt.Errorf("listeners for %s, which are %s; %q is not one of them", p.Family(), strings.Join(fitting, ", "), name)
+	}
+	meant := ""
+	if nearest := spelling.Nearest(name, all); nearest != "" {
+		meant = fmt.Sprintf(", did you mean %q?", nearest)
+	}
+	return fmt.Errorf("listeners of the balancer, which are %s, separated by commas; there is no %q%s", strings.Join(all, ", "), Shorten(name), meant)
 }
 
 // Refuse returns why an instance can't have an address; empty if it can.

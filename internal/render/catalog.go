@@ -3,10 +3,12 @@ package render
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
 	"lbctl/internal/policy"
@@ -19,8 +21,11 @@ import (
 type Catalog struct {
 	GRPC, HTTP Frontend
 	TCP        []TCPService // services with an upstream, sorted by its name
+	TLS        *TLS         // nil without a certificate
+	Clients    bool         // some hosts want certificates of clients
 
 	entries []endpoints.Entry
+	files   map[string][]byte // that the templates' files name: authorities for clients
 	reads   *reads
 }
 
@@ -31,10 +36,18 @@ func (c Catalog) Services() []endpoints.Entry {
 	return c.entries
 }
 
-// Frontend has the upstreams and virtual hosts of one listener.
+// TLS says which certificate nginx shows for which host name.
+type TLS struct {
+	Default string // file with chain and key, for clients that name no host or an unknown one
+	Hosts   []certificates.HostCertificate
+}
+
+// Frontend has the upstreams and virtual hosts of one family, gRPC or HTTP.
 type Frontend struct {
 	Upstreams []Upstream // sorted by name of the service
-	Hosts     []Host     // the first is the default host
+	// Hosts are those of the first group of listeners, its default host first, then those of
+	// the other groups. The listeners of a group lead to the same services.
+	Hosts []Host
 }
 
 // Upstream has the instances of one service that get traffic. Unless nginx asks for them,
@@ -76,12 +89,20 @@ type Server struct {
 	MaxConns int    // 0 is no limit
 }
 
-// Host is one virtual host.
+// Host is one virtual host, on one or several listeners that lead to the same services.
 type Host struct {
 	Name      string     // "example.com", "*.example.com"; "_" for the default host
 	Default   bool       // it serves requests for all other host names
+	Listen    []Socket   // the addresses of its listeners
 	Locations []Location // longest path first; the last one is "/"
 	Named     []Location // the locations of choices
+
+	Redirect int // port of HTTPS that all requests are redirected to; 0: none
+	HSTS     int // see Listener.HSTS
+	// TrustedProxies are the networks whose word about the address of a client nginx believes.
+	TrustedProxies []string
+	ProxyProtocol  bool         // the trusted proxies say it by PROXY protocol, others by X-Forwarded-For
+	Clients        *HostClients // nil: clients need no certificate
 }
 
 // Location sends requests for a path to a service.
@@ -147,6 +168,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		crowdedBefore: crowded,
 	}
 	b.reserved = settings.withTCP(settings.reserved(), entries)
+	b.open = settings.openListeners()
 	if before != nil {
 		b.earlier = before.upstreams
 		b.policiesBefore = before.policies
@@ -154,7 +176,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	if before != nil && slices.Equal(b.reserved.Sockets, before.reserved.Sockets) {
 		b.before = before.upstreams
 	}
-	c := Catalog{entries: entries, reads: b.reads}
+	c := Catalog{entries: entries, files: settings.clientsFiles(), reads: b.reads}
 	for _, e := range entries {
 		e.Policy = b.policy(e)
 		switch e.Protocol.Family() {
@@ -166,11 +188,15 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 			}
 		}
 	}
-	if before != nil && !before.conflict && slices.EqualFunc(b.routed, before.routed, sameRouted) {
+	if before != nil && !before.conflict && b.sameEntrances(before) && slices.EqualFunc(b.routed, before.routed, sameRouted) {
 		b.hosts = before.hosts
 	} else {
 		b.makeHosts()
 	}
+	if set := settings.Certificates; set.Default != "" {
+		c.TLS = &TLS{Default: set.Default, Hosts: set.Hosts}
+	}
+	c.Clients = len(settings.Certificates.Clients) > 0
 	c.GRPC = b.frontend("grpc")
 	c.HTTP = b.frontend("http")
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
@@ -186,9 +212,10 @@ type builder struct {
 	earlier   map[string]Upstream // by service: all earlier upstreams
 	upstreams map[string]Upstream // by service
 	routed    []routed            // services that have routes, in order
+	open      []Listener          // the listeners that exist
 	hosts     map[string][]Host   // by family
 	claims    map[claim]string    // the service that has each claim
-	conflict  bool                // a service did not get a route or port that it claims
+	conflict  bool                // a service did not get a route, a listener or a port that it claims
 	byReload  map[string]string   // services whose servers are in nginx's files, and why
 	crowded   map[string]bool     // services that have too many servers for a DNS answer
 	unusable  map[string][]endpoints.Unusable
@@ -211,18 +238,21 @@ func sameRouted(a, b routed) bool {
 	return a.service == b.service && a.upstream == b.upstream && a.spec.Equal(b.spec)
 }
 
-// claim is a route or port that only one service can have.
+// sameEntrances reports whether both have the same listeners, with the same demands on clients.
+func (b *builder) sameEntrances(o *builder) bool {
+	return reflect.DeepEqual(b.open, o.open) && reflect.DeepEqual(b.settings.Certificates.Clients, o.settings.Certificates.Clients)
+}
+
+// claim is a port that only one service can have.
 type claim struct {
-	family string
-	route  endpoints.Route
-	port   int
+	port int
 }
 
 func (b *builder) problem(service, format string, args ...any) {
 	b.problems = append(b.problems, Problem{Subject: serviceSubject(service), Message: fmt.Sprintf(format, args...)})
 }
 
-// take gives a service a route or port that it claims, unless another service has it. The
+// take gives a service a port that it claims, unless another service has it. The
 // endpoints.Table has already resolved conflicts; take checks again, because nginx would
 // refuse a configuration with a conflict.
 func (b *builder) take(service string, c claim, what string) bool {
@@ -252,37 +282,6 @@ func (b *builder) route(e endpoints.Entry) {
 	b.routed = append(b.routed, p)
 }
 
-// makeHosts makes the virtual hosts of all services with routes.
-func (b *builder) makeHosts() {
-	all := map[string]ways{"grpc": {}, "http": {}}
-	for _, p := range b.routed {
-		family := p.spec.Protocol.Family()
-		to := all[family]
-		routes := p.spec.Routes
-		if p.spec.Default {
-			routes = append(slices.Clone(routes), endpoints.Route{})
-		}
-		for _, r := range routes {
-			if !r.Exact {
-				r.Path = strings.TrimSuffix(r.Path, "/")
-			}
-			if metadata.ReservedPath(r.Path) || b.reserved.ReservedHost(r.Host) {
-				b.conflict = true
-				b.problem(p.service, "%s route %q is reserved for the balancer, so the service does not get it", family, r)
-				continue
-			}
-			if !b.take(p.service, claim{family: family, route: r}, fmt.Sprintf("%s route %q", family, r)) {
-				continue
-			}
-			to.add(family, r, p)
-		}
-	}
-	b.hosts = map[string][]Host{}
-	for family, w := range all {
-		b.hosts[family] = w.hosts()
-	}
-}
-
 func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 	if e.Port == 0 {
 		return TCPService{}, false
@@ -295,7 +294,7 @@ func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
 		b.problem(e.Name, "TCP port %d is reserved for the balancer, so the service does not get it", e.Port)
 		return TCPService{}, false
 	}
-	if !b.take(e.Name, claim{family: "tcp", port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
+	if !b.take(e.Name, claim{port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
 		return TCPService{}, false
 	}
 	u, ok := b.upstream(e)

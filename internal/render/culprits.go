@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
 )
 
@@ -50,7 +51,7 @@ func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why st
 	}
 	bisection := newBisection(c.Entries, suspects)
 	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(c.set, entries, c.crowded)
+		files, why := s.attempt(c.set, c.certificates, entries, c.crowded)
 		if why != "" {
 			return nil, why, nil
 		}
@@ -72,7 +73,7 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 	suspects := s.table.Suspects(entries)
 	bisection := newBisection(entries, suspects)
 	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(s.set, entries, s.memo.crowded)
+		files, why := s.attempt(s.set, s.certificates, entries, s.memo.crowded)
 		return files, why, nil
 	}
 	found := s.quarantine(entries, suspects, bisection.run(nil, problemsError(problems).Error()))
@@ -81,8 +82,8 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 
 // attempt executes the templates for a part of the entries; why is the error of a template,
 // "" if none failed.
-func (s *Source) attempt(set templateSet, entries []endpoints.Entry, crowded map[string]bool) (files map[string][]byte, why string) {
-	r, _ := renderKnown(set, s.opts.Settings, entries, s.names, s.consul.Brain(), &memo{crowded: crowded})
+func (s *Source) attempt(set templateSet, shown certificates.Set, entries []endpoints.Entry, crowded map[string]bool) (files map[string][]byte, why string) {
+	r, _ := renderKnown(set, s.opts.Settings.with(shown), entries, s.names, s.consul.Brain(), &memo{crowded: crowded})
 	if len(r.problems) > 0 {
 		return nil, problemsError(r.problems).Error()
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
@@ -52,8 +53,7 @@ func parseAll(registrations ...*api.ServiceEntry) []endpoints.Service {
 // testSettings has settings that don't depend on the machine.
 func testSettings(nginxVersion string) Settings {
 	return Settings{
-		GRPCListen:   Listen{"0.0.0.0:5000"},
-		HTTPListen:   Listen{"0.0.0.0:8080"},
+		Listeners:    PlainListeners(Listen{"0.0.0.0:5000"}, Listen{"0.0.0.0:8080"}),
 		Workers:      2,
 		OpenFiles:    65536,
 		RunDir:       "/var/lib/lbctl/run",
@@ -123,6 +123,35 @@ var scenarios = []struct {
 		nginx: []string{"1.22.1", "1.30.6"},
 	},
 	{
+		name: "listeners",
+		registrations: []*api.ServiceEntry{
+			registration("site", "site-1", "10.0.0.1", 80, tags("http_server")),
+			registration("admin", "admin-1", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-listen", "internal")),
+			registration("metrics", "metrics-1", "10.0.0.3", 80, meta("lb-protocol", "http", "lb-path", "/metrics", "lb-listen", "internal")),
+			registration("more", "more-1", "10.0.0.4", 80, meta("lb-protocol", "http", "lb-path", "/metrics", "lb-listen", "internal,https")),
+			registration("lost", "lost-1", "10.0.0.5", 80, meta("lb-protocol", "http", "lb-path", "/lost", "lb-listen", "nowhere")),
+			registration("hello_server", "hello-1", "10.0.0.6", 7777, tags("grpc_server")),
+			registration("api", "api-1", "10.0.0.7", 7777, meta("lb-protocol", "grpc", "lb-host", "*.example.com")),
+		},
+		settings: func(s *Settings) {
+			s.Listeners = []Listener{
+				{Name: "grpc", Protocol: endpoints.GRPC, Listen: Listen{"0.0.0.0:5000"}},
+				{Name: "http", Protocol: endpoints.HTTP, Listen: Listen{"0.0.0.0:8080"}, Redirect: 443},
+				{Name: "plain", Protocol: endpoints.HTTP, Listen: Listen{"0.0.0.0:8081"}},
+				{Name: "grpcs", Protocol: endpoints.GRPCS, Listen: Listen{"0.0.0.0:5443"}},
+				{Name: "https", Protocol: endpoints.HTTPS, Listen: Listen{"0.0.0.0:8443"}, HSTS: 31536000},
+				{Name: "internal", Protocol: endpoints.HTTP, Listen: Listen{"0.0.0.0:8082"}, ProxyProtocol: true},
+			}
+			s.TrustedProxies = []string{"10.1.0.0/16", "fd00::/8"}
+			s.Certificates = certificates.Set{
+				Default: "/var/lib/lbctl/certificates/a.pem",
+				Hosts:   []certificates.HostCertificate{{Host: "*.example.com", File: "/var/lib/lbctl/certificates/wild card.pem"}},
+				Clients: []certificates.Clients{{Host: "staff.example.com"}},
+			}
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
 		name: "circuit-breaker",
 		registrations: []*api.ServiceEntry{
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), meta("lb-outlier-consecutive-errors", "5")),
@@ -166,7 +195,7 @@ var scenarios = []struct {
 		settings: func(s *Settings) {
 			s.User = "www-data"
 			s.StreamModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
-			s.GRPCListen, s.HTTPListen = Listen{"[::]:5000", "10.0.0.9:5000"}, Listen{"127.0.0.1:80", "127.0.0.1:81"}
+			s.Listeners = PlainListeners(Listen{"[::]:5000", "10.0.0.9:5000"}, Listen{"127.0.0.1:80", "127.0.0.1:81"})
 			s.RunDir = "/run/load balancer"
 			s.OpenFiles = 1024
 			s.WorkerCPUAffinity = "auto"
@@ -302,8 +331,9 @@ func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.
 	}
 	settings.RunDir = dir
 	// nginx opens the ports of TCP services during the test.
-	settings.GRPCListen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
-	settings.HTTPListen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
+	for n := range settings.Listeners {
+		settings.Listeners[n].Listen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
+	}
 	c, err := offline(Options{Settings: settings}, services, testNames())
 	require.NoError(t, err)
 	conf := write(t, dir, c)

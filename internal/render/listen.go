@@ -9,12 +9,6 @@ import (
 	"strings"
 )
 
-// The default addresses where nginx listens: every address of the machine.
-var (
-	DefaultGRPCListen = Listen{":5000"}
-	DefaultHTTPListen = Listen{":8080"}
-)
-
 // Listen has the addresses of a listener of nginx: each is "ADDRESS:PORT" with an IP address.
 // ":PORT" means every address of the machine, IPv4 and IPv6.
 type Listen []string

@@ -44,8 +44,7 @@ func TestListenOnSeveralAddresses(t *testing.T) {
 		grpcPort, httpPort, tcpPort := nginxtest.FreePort(t), nginxtest.FreePort(t), strconv.Itoa(nginxtest.FreePort(t))
 		extra := fmt.Sprintf("127.0.0.2:%d", httpPort+1)
 		startBalancerWith(t, binary, func(s *Settings) {
-			s.GRPCListen = Listen{":" + strconv.Itoa(grpcPort)}
-			s.HTTPListen = Listen{":" + strconv.Itoa(httpPort), extra}
+			s.Listeners = PlainListeners(Listen{":" + strconv.Itoa(grpcPort)}, Listen{":" + strconv.Itoa(httpPort), extra})
 		}, nil,
 			one("calls", grpcServer(t, "calls"), tags("grpc_server")),
 			one("web", httpServer(t, "web", httptest.NewServer), tags("http_server")),

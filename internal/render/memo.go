@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"maps"
 	"reflect"
 	"slices"
@@ -30,6 +31,7 @@ func (m *memo) fits(set templateSet, c Catalog) bool {
 	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
 		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&
 		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
+		reflect.DeepEqual(m.catalog.TLS, c.TLS) && m.catalog.Clients == c.Clients && maps.EqualFunc(m.catalog.files, c.files, bytes.Equal) &&
 		slices.EqualFunc(m.catalog.TCP, c.TCP, func(a, b TCPService) bool {
 			return slices.Equal(a.Listen, b.Listen) && sameUpstream(a.Upstream, b.Upstream)
 		})

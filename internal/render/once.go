@@ -60,6 +60,9 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	if err != nil {
 		return Configuration{}, err
 	}
+	if opts.Certificates != nil {
+		settings.Certificates = opts.Certificates.Read(time.Now())
+	}
 	set, err := loadTemplates(opts.TemplatesDir)
 	if err != nil {
 		return Configuration{}, err

@@ -17,8 +17,8 @@ import (
 func TestSettingsHaveDefaults(t *testing.T) {
 	s, err := Settings{RunDir: "/run/lb", NginxVersion: "1.30.6"}.complete()
 	require.NoError(t, err)
-	assert.Equal(t, Listen{":5000"}.each(), s.GRPCListen)
-	assert.Equal(t, Listen{":8080"}.each(), s.HTTPListen)
+	assert.Equal(t, Listen{":5000"}.each(), s.GRPCListen())
+	assert.Equal(t, Listen{":8080"}.each(), s.HTTPListen())
 	assert.Equal(t, runtime.GOMAXPROCS(0), s.Workers)
 	assert.Positive(t, s.OpenFiles)
 	assert.LessOrEqual(t, s.OpenFiles, 1<<20)
@@ -26,8 +26,8 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	for files, connections := range map[int]int{64: 32, 100: 50, 1024: 956, 8192: 8124, 1 << 20: 16384} {
 		assert.Equal(t, connections, Settings{Workers: 2, OpenFiles: files}.WorkerConnections(), "%d open files", files)
 	}
-	assert.Equal(t, Listen{"[::1]:6379", "10.0.0.1:6379"}, Settings{GRPCListen: Listen{"[::1]:5000", "10.0.0.1:5000", "10.0.0.1:5001"}}.tcpListen(6379))
-	assert.Equal(t, []int{5000, 5001, 8080}, Settings{GRPCListen: Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, HTTPListen: Listen{":8080"}}.reserved().Ports)
+	assert.Equal(t, Listen{"[::1]:6379", "10.0.0.1:6379"}, Settings{Listeners: PlainListeners(Listen{"[::1]:5000", "10.0.0.1:5000", "10.0.0.1:5001"}, nil)}.tcpListen(6379))
+	assert.Equal(t, []int{5000, 5001, 8080}, Settings{Listeners: PlainListeners(Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, Listen{":8080"})}.reserved().Ports)
 }
 
 // With more workers, an older nginx can send clients from one old worker to another at a
@@ -56,13 +56,13 @@ func TestAnOlderNginxHasOneWorker(t *testing.T) {
 
 func TestAllMistakesInSettingsAreReportedAtOnce(t *testing.T) {
 	_, err := New(Options{Settings: Settings{
-		GRPCListen: Listen{":5001", "localhost:5000"}, HTTPListen: Listen{"0.0.0.0:x"}, Workers: -1, WorkerCPUAffinity: "0101", OpenFiles: 3,
+		Listeners: PlainListeners(Listen{":5001", "localhost:5000"}, Listen{"0.0.0.0:x"}), Workers: -1, WorkerCPUAffinity: "0101", OpenFiles: 3,
 		RunDir: "run", User: "no body;", NginxVersion: "latest", StreamModule: "/a$b",
 	}})
 	require.Error(t, err)
 	for _, part := range []string{
-		`gRPC listen address: "localhost:5000" has the address "localhost", want an IP address`,
-		`HTTP listen address: "0.0.0.0:x" has the port "x", want 1 to 65535`,
+		`listener "grpc": address: "localhost:5000" has the address "localhost", want an IP address`,
+		`listener "http": address: "0.0.0.0:x" has the port "x", want 1 to 65535`,
 		`workers "-1", want 1 to 1024`,
 		`worker CPU affinity "0101", want "auto" or nothing`,
 		`open files "3", want 64 or more`,
@@ -73,9 +73,9 @@ func TestAllMistakesInSettingsAreReportedAtOnce(t *testing.T) {
 	} {
 		assert.ErrorContains(t, err, part)
 	}
-	_, err = New(Options{Settings: Settings{GRPCListen: Listen{"0.0.0.0:80"}, HTTPListen: Listen{"127.0.0.1:81", "127.0.0.1:80"}, RunDir: "/run", NginxVersion: "1.30.6"}})
-	assert.ErrorContains(t, err, "both have the port 80, want two")
-	_, err = New(Options{Settings: Settings{GRPCListen: Listen{"5000"}, RunDir: "/run", NginxVersion: "1.30.6"}})
+	_, err = New(Options{Settings: Settings{Listeners: PlainListeners(Listen{"0.0.0.0:80"}, Listen{"127.0.0.1:81", "127.0.0.1:80"}), RunDir: "/run", NginxVersion: "1.30.6"}})
+	assert.ErrorContains(t, err, `listener "http": port 80 belongs to listener "grpc", want another one`)
+	_, err = New(Options{Settings: Settings{Listeners: PlainListeners(Listen{"5000"}, Listen{":80"}), RunDir: "/run", NginxVersion: "1.30.6"}})
 	assert.ErrorContains(t, err, `"5000", want ADDRESS:PORT like "0.0.0.0:5000"`)
 }
 

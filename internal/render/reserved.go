@@ -14,8 +14,12 @@ import (
 // reserved returns the addresses and ports of the balancer itself, except for the ports of
 // TCP services.
 func (s Settings) reserved() metadata.Reserved {
-	r := metadata.Reserved{Domain: resolver.Domain}
-	for _, listen := range slices.Concat(s.GRPCListen, s.HTTPListen, []string{s.Resolver}, s.OwnAddresses) {
+	r := metadata.Reserved{Domain: resolver.Domain, Listeners: known(s.Listeners)}
+	addresses := slices.Concat([]string{s.Resolver}, s.OwnAddresses)
+	for _, l := range s.Listeners {
+		addresses = append(addresses, l.Listen...)
+	}
+	for _, listen := range addresses {
 		if socket, ok := parseSocket(listen); ok {
 			if port := int(socket.Port()); !slices.Contains(r.Ports, port) {
 				r.Ports = append(r.Ports, port)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"lbctl/internal/accesslog"
+	"lbctl/internal/certificates"
 	"lbctl/internal/nginx"
 	"lbctl/internal/policy"
 	"lbctl/internal/resolver"
@@ -28,9 +29,16 @@ const reservedFiles = 64
 // Settings has the values for templates that are not in Consul. Templates get them from
 // the function settings.
 type Settings struct {
-	GRPCListen Listen // for gRPC; default DefaultGRPCListen; TCP services have the same addresses
-	HTTPListen Listen // for HTTP; default DefaultHTTPListen
-	Workers    int    // worker processes; default DefaultWorkers
+	// Listeners are where clients connect; default PlainListeners at their default addresses.
+	// Those with TLS exist while there is a certificate.
+	Listeners []Listener
+	// Certificates are those for the listeners with TLS. A Source with Options.Certificates
+	// sets them.
+	Certificates certificates.Set
+	// TrustedProxies are the networks of proxies in front of nginx, in CIDR form. nginx believes
+	// what they say about the address of a client.
+	TrustedProxies []string
+	Workers        int // worker processes; default DefaultWorkers
 	// MaxConnsPerClient bounds the requests, gRPC calls and TCP connections that one
 	// client address may have at a time, for each of the three; 0 is no bound.
 	MaxConnsPerClient int
@@ -61,6 +69,12 @@ type Settings struct {
 	// StreamModule is the path of nginx's stream module, empty when it is
 	// built in, nginx.NoStream when there is none: TCP services are then not served.
 	StreamModule string
+}
+
+// with returns the settings with other certificates.
+func (s Settings) with(set certificates.Set) Settings {
+	s.Certificates = set
+	return s
 }
 
 // RunFile is the path of a file in the run directory.
@@ -100,18 +114,21 @@ func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream
 // HasStream reports whether nginx can serve plain TCP.
 func (s Settings) HasStream() bool { return s.StreamModule != nginx.NoStream }
 
-// tcpListen returns where a TCP service listens: at the addresses of the gRPC listener.
-func (s Settings) tcpListen(port int) Listen { return s.GRPCListen.at(port) }
+// tcpListen returns where a TCP service listens: at the addresses of the listener grpc, or of the
+// first one if there is no such listener.
+func (s Settings) tcpListen(port int) Listen {
+	if l, ok := s.listener(ListenerGRPC); ok {
+		return l.Listen.at(port)
+	}
+	return s.Listeners[0].Listen.at(port)
+}
 
 var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 
 // complete fills in the defaults. Its error names all invalid settings.
 func (s Settings) complete() (Settings, error) {
-	if len(s.GRPCListen) == 0 {
-		s.GRPCListen = DefaultGRPCListen
-	}
-	if len(s.HTTPListen) == 0 {
-		s.HTTPListen = DefaultHTTPListen
+	if len(s.Listeners) == 0 {
+		s.Listeners = PlainListeners(DefaultGRPCListen, DefaultHTTPListen)
 	}
 	if s.Workers == 0 {
 		s.Workers, _ = DefaultWorkers(s.NginxVersion)
@@ -123,20 +140,16 @@ func (s Settings) complete() (Settings, error) {
 	bad := func(what string, found any, want string) {
 		errs = append(errs, fmt.Errorf("%s %q, want %s", what, fmt.Sprint(found), want))
 	}
-	grpc, err := s.GRPCListen.ports()
-	if err != nil {
-		errs = append(errs, fmt.Errorf("gRPC listen address: %w", err))
+	errs = append(errs, CheckListeners(s.Listeners, s.TrustedProxies)...)
+	s.Listeners = slices.Clone(s.Listeners)
+	for n := range s.Listeners {
+		s.Listeners[n].Listen = s.Listeners[n].Listen.each()
 	}
-	http, err := s.HTTPListen.ports()
-	if err != nil {
-		errs = append(errs, fmt.Errorf("HTTP listen address: %w", err))
-	}
-	for _, port := range grpc {
-		if slices.Contains(http, port) {
-			errs = append(errs, fmt.Errorf("gRPC and HTTP listen addresses %q and %q both have the port %d, want two", []string(s.GRPCListen), []string(s.HTTPListen), port))
+	for _, network := range s.TrustedProxies {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			bad("trusted proxies", network, `networks like "10.0.0.0/8"`)
 		}
 	}
-	s.GRPCListen, s.HTTPListen = s.GRPCListen.each(), s.HTTPListen.each()
 	if s.Resolver != "" {
 		if a, err := netip.ParseAddrPort(s.Resolver); err != nil || a.Port() == 0 {
 			bad("resolver", s.Resolver, `ADDRESS:PORT like "127.0.0.1:9153"`)

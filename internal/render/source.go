@@ -31,6 +31,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"golang.org/x/sync/errgroup"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
 	"lbctl/internal/disk"
 	"lbctl/internal/endpoints"
@@ -46,6 +47,8 @@ const (
 	answerPatience = 2 * time.Second
 	// templatesInterval is how often the templates directory is read.
 	templatesInterval = time.Second
+	// certificatesInterval is how often the directory with certificates is read.
+	certificatesInterval = time.Second
 )
 
 // Options configure a Source. Settings is required.
@@ -57,6 +60,8 @@ type Options struct {
 	// TemplatesDir has templates that replace the embedded ones, or add to them. Empty
 	// means none.
 	TemplatesDir string
+	// Certificates are those of nginx's listeners with TLS; default none.
+	Certificates *certificates.Store
 	// Table decides which instances are in rotation; default one without a snapshot.
 	Table *endpoints.Table
 	// Probe configures lbctl's own health checks of the table's instances.
@@ -87,8 +92,9 @@ type Configuration struct {
 	// Problems has the problems of the input. The configuration is valid nevertheless.
 	Problems []Problem
 
-	set     templateSet     // the templates that it was made with
-	crowded map[string]bool // services that have too many servers for a DNS answer
+	set          templateSet // the templates that it was made with
+	certificates certificates.Set
+	crowded      map[string]bool // services that have too many servers for a DNS answer
 }
 
 // Source delivers a Configuration whenever Consul or a template changes.
@@ -100,27 +106,32 @@ type Source struct {
 	logger *slog.Logger
 
 	reader   disk.Reader[templateSet] // of the templates
+	pairs    disk.Reader[certificates.Set]
 	updates  chan Configuration
 	reloaded chan templateSet // from Reload
+	renewed  chan certificates.Set
 
 	// Only the loop uses these.
-	set        templateSet
-	unanswered time.Time // when Consul first listed a service without answering for it
-	observed   bool      // the table has seen the catalog
-	started    time.Time // when Run was called
-	latest     Configuration
-	memo       memo
+	set          templateSet
+	certificates certificates.Set
+	unanswered   time.Time // when Consul first listed a service without answering for it
+	observed     bool      // the table has seen the catalog
+	started      time.Time // when Run was called
+	latest       Configuration
+	memo         memo
 
 	// failures passes template errors to Once.
 	failures chan []Problem
 
 	mu        sync.Mutex
-	waiting   ledger // answers of Consul that the next configuration waits for
-	catalog   ledger // services in the catalog that lbctl can't balance
-	services  ledger // problems of services
-	templates ledger // templates that failed
-	files     ledger // files that lbctl can't read or write
-	missing   ledger // queries of templates that Consul has not answered
+	waiting   ledger           // answers of Consul that the next configuration waits for
+	catalog   ledger           // services in the catalog that lbctl can't balance
+	services  ledger           // problems of services
+	templates ledger           // templates that failed
+	files     ledger           // files that lbctl can't read or write
+	tls       ledger           // certificates with a problem, or that will expire
+	noted     certificates.Set // the newest certificates
+	missing   ledger           // queries of templates that Consul has not answered
 }
 
 // New checks the options and reads the templates. It does not ask Consul yet.
@@ -146,10 +157,17 @@ func New(opts Options) (*Source, error) {
 		logger:   opts.Logger,
 		updates:  make(chan Configuration, 1),
 		reloaded: make(chan templateSet, 1),
+		renewed:  make(chan certificates.Set, 1),
 		failures: make(chan []Problem, 1),
 	}
 	if s.set, err = s.loadTemplates(context.Background()); err != nil {
 		return nil, err
+	}
+	if opts.Certificates != nil {
+		if s.certificates, err = s.readCertificates(context.Background()); err != nil {
+			return nil, err
+		}
+		s.noteCertificates(s.certificates)
 	}
 	bridgeLog(opts.Logger)
 	s.consul, err = consul.New(consul.Options{
@@ -178,16 +196,17 @@ func (s *Source) Status() Status {
 	problems := problemsOf(s.consul.Problems())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.services.problems, s.templates.problems, s.files.problems)
+	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.services.problems, s.templates.problems, s.files.problems, s.tls.problems)
 	for _, p := range s.missing.problems {
 		if now.Sub(p.Since) > answerPatience {
 			problems = append(problems, p)
 		}
 	}
 	return Status{
-		Consul:   s.consul.Status(),
-		Problems: problems,
-		Entries:  s.table.Entries(),
+		Consul:       s.consul.Status(),
+		Problems:     problems,
+		Certificates: s.noted.Certificates,
+		Entries:      s.table.Entries(),
 	}
 }
 
@@ -213,6 +232,13 @@ func (s *Source) Reload(ctx context.Context) error {
 	err := s.consul.Reload(ctx)
 	if err != nil {
 		err = fmt.Errorf("credentials for Consul: %w", err)
+	}
+	if s.opts.Certificates != nil {
+		set, certificatesErr := s.readCertificates(ctx)
+		if certificatesErr == nil {
+			s.renew(set)
+		}
+		err = errors.Join(err, certificatesErr)
 	}
 	set, templatesErr := s.loadTemplates(ctx)
 	if templatesErr != nil {
@@ -240,6 +266,9 @@ func (s *Source) Run(ctx context.Context) error {
 	g.Go(func() error { return s.table.Run(ctx, func(err error) { s.setFiles("endpoints", err) }) })
 	if s.opts.TemplatesDir != "" {
 		g.Go(func() error { return s.readTemplates(ctx, sets) })
+	}
+	if s.opts.Certificates != nil {
+		g.Go(func() error { return s.watchCertificates(ctx) })
 	}
 	g.Go(func() error {
 		defer s.consul.Stop()
@@ -273,6 +302,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 			s.table.RetryRefused()
 		case s.set = <-s.reloaded:
 			s.table.RetryRefused()
+		case s.certificates = <-s.renewed:
 		case <-s.table.Changed():
 		case <-s.names.changed:
 		case <-deadline:
@@ -400,7 +430,7 @@ func (s *Source) render(ctx context.Context) error {
 	if !s.names.want(hostNames(entries, s.memo.layout)) && s.latest.Hash == "" {
 		return nil // the first configuration must have all instances, so wait for their names
 	}
-	r, problems := renderKnown(s.set, s.opts.Settings, entries, s.names, s.consul.Brain(), &s.memo)
+	r, problems := renderKnown(s.set, s.opts.Settings.with(s.certificates), entries, s.names, s.consul.Brain(), &s.memo)
 	if err := s.consul.SetNative(r.needs, len(r.problems) == 0); err != nil {
 		return err
 	}
@@ -424,7 +454,7 @@ func (s *Source) render(ctx context.Context) error {
 		s.logNew("template failed", s.templates.set(now, r.problems))
 	}
 	c := r.configuration(entries, s.services.problems)
-	c.set = s.set
+	c.set, c.certificates = s.set, s.certificates
 	s.mu.Unlock()
 
 	switch {
@@ -517,6 +547,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 				r.problems = []Problem{{Subject: "template " + mainTemplate, Message: err.Error()}}
 			}
 		}
+		maps.Copy(r.files, catalog.files)
 		r.hash = hash(r.files)
 		*last = memo{set: set, catalog: catalog, rendering: r}
 	}

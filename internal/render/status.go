@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
@@ -22,6 +23,10 @@ type Problem struct {
 // CredentialsSubject is the Subject of files with credentials for Consul that can't be used.
 // The former credentials are used, so the configuration is as good as without the problem.
 const CredentialsSubject = "credentials"
+
+// CertificatesSubject is the Subject, or the first word of the Subject, of certificates for
+// nginx's clients that can't be used or will expire. The former ones are used where they can be.
+const CertificatesSubject = "certificate"
 
 // serviceSubject returns the Subject for a service. It quotes an invalid name.
 func serviceSubject(name string) string {
@@ -51,6 +56,8 @@ type Status struct {
 	Consul consul.Status `json:"consul"`
 	// Problems has the problems of Consul, the services and the templates.
 	Problems []Problem `json:"problems,omitempty"`
+	// Certificates are those that nginx shows to its clients, sorted by name.
+	Certificates []certificates.Certificate `json:"certificates,omitempty"`
 	// Entries has the services as they are to be served, sorted by name.
 	Entries []endpoints.Entry `json:"entries,omitempty"`
 }

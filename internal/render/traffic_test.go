@@ -53,7 +53,7 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 		errorLog: filepath.Join(dir, "error.log"),
 	}
 	settings := testSettings(binary.Version)
-	settings.GRPCListen, settings.HTTPListen = Listen{b.grpc}, Listen{b.http}
+	settings.Listeners = PlainListeners(Listen{b.grpc}, Listen{b.http})
 	settings.RunDir = dir
 	settings.OpenFiles = 1024
 	settings.StreamModule = streamModule(t, binary)
@@ -99,7 +99,7 @@ func grpcServer(t *testing.T, name string, options ...grpc.ServerOption) (port i
 		}
 		got, _ := grpcmetadata.FromIncomingContext(stream.Context())
 		seen := grpcmetadata.MD{}
-		for _, key := range []string{":authority", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "with_underscore", "with.dot"} {
+		for _, key := range []string{":authority", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-client-cert-subject", "with_underscore", "with.dot"} {
 			seen.Set("seen-"+strings.TrimPrefix(key, ":"), got.Get(key)...)
 		}
 		if err := stream.SendHeader(seen); err != nil {
@@ -125,7 +125,7 @@ func httpServer(t *testing.T, name string, start func(http.Handler) *httptest.Se
 		}
 		w.Header().Set("Seen-Host", r.Host)
 		w.Header().Set("Seen-Proto", r.Proto)
-		for _, key := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Upgrade", "Connection"} {
+		for _, key := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Client-Cert-Subject", "Upgrade", "Connection"} {
 			w.Header().Set("Seen-"+key, r.Header.Get(key))
 		}
 		if r.Header.Get("Upgrade") == "websocket" {

@@ -1,0 +1,293 @@
+package certificates
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"lbctl/internal/disk"
+)
+
+const (
+	// absence is how long a file may be away before its certificate is given up: some tools
+	// remove a file and write it again.
+	absence = 5 * time.Second
+	// afterlife is how long a copy stays on disk after its certificate was given up. nginx
+	// may read it until it has another configuration.
+	afterlife = time.Hour
+)
+
+// Options say where certificates are.
+type Options struct {
+	// Dir is the operator's directory.
+	Dir string
+	// Copies is the directory for the copies, which nginx's workers read.
+	Copies string
+	// Group is the id of the group that may read the copies; -1: nobody but their owner.
+	Group int
+	// ReadOnly: nothing is written to Copies, and nothing is read from it.
+	ReadOnly bool
+}
+
+// Store has the last good certificates of a directory. Only one goroutine may use it at a time.
+type Store struct {
+	opts    Options
+	pairs   map[string]pair    // the last good ones, by name
+	clients map[string]Clients // the last good ones, by host
+	away    map[string]time.Time
+	cleaned map[string]time.Time // since when a copy has no certificate
+}
+
+// Open returns a Store with the copies of an earlier one. A copy that can't be used is left
+// out: it is written again from the operator's files.
+func Open(opts Options) (*Store, error) {
+	s := &Store{
+		opts: opts, pairs: map[string]pair{}, clients: map[string]Clients{},
+		away: map[string]time.Time{}, cleaned: map[string]time.Time{},
+	}
+	if opts.ReadOnly {
+		return s, nil
+	}
+	if err := s.makeDirectory(); err != nil {
+		return nil, fmt.Errorf("make the directory for copies of certificates: %w", err)
+	}
+	kept, err := readDirectory(opts.Copies)
+	if err != nil {
+		return nil, fmt.Errorf("read the copies of certificates: %w", err)
+	}
+	for name, p := range kept.pairs {
+		if p.err == nil {
+			p.value.File = s.copyOf(name)
+			s.pairs[name] = p.value
+		}
+	}
+	for host, c := range kept.clients {
+		if c.err == nil {
+			s.clients[host] = c.value
+		}
+	}
+	return s, nil
+}
+
+// makeDirectory makes the directory of copies, which only the group may enter.
+func (s *Store) makeDirectory() error {
+	if _, err := disk.Directory(s.opts.Copies); err != nil {
+		return err
+	}
+	if s.opts.Group < 0 {
+		return os.Chmod(s.opts.Copies, 0o700)
+	}
+	if err := os.Chown(s.opts.Copies, -1, s.opts.Group); err != nil {
+		return err
+	}
+	return os.Chmod(s.opts.Copies, 0o750)
+}
+
+func (s *Store) copyOf(name string) string { return filepath.Join(s.opts.Copies, name+".pem") }
+
+// Read reads the directory, and returns the set for the time. What can't be used keeps its last
+// good copy; the set's Problems say so.
+func (s *Store) Read(now time.Time) Set {
+	var set Set
+	problem := func(name, format string, args ...any) {
+		set.Problems = append(set.Problems, Problem{Name: name, Message: fmt.Sprintf(format, args...)})
+	}
+	now = now.Round(0)
+	found, err := readDirectory(s.opts.Dir)
+	switch {
+	case err != nil:
+		problem("", "directory %q can't be read: %v; the former certificates stay in use", s.opts.Dir, err)
+	case len(found.pairs) == 0 && len(s.pairs) > 0:
+		problem("", "directory %q has no certificate any more; the former ones stay in use", s.opts.Dir)
+	case len(found.pairs) == 0:
+		problem("", "directory %q has no certificate, want pairs like example.com.crt and example.com.key", s.opts.Dir)
+	default:
+		for name := range s.pairs {
+			if _, ok := found.pairs[name]; !ok && s.gone("pair "+name, now) {
+				delete(s.pairs, name)
+			}
+		}
+		for name := range found.pairs {
+			delete(s.away, "pair "+name)
+		}
+	}
+	if err == nil {
+		s.dropClients(found, now)
+	}
+	for _, file := range slices.Sorted(maps.Keys(found.ignored)) {
+		problem("", "file %q is not used: %v", file, found.ignored[file])
+	}
+	for _, name := range slices.Sorted(maps.Keys(found.pairs)) {
+		if err := s.take(name, found.pairs[name], now); err != nil {
+			problem(name, "%v", err)
+		}
+	}
+	for _, host := range slices.Sorted(maps.Keys(found.clients)) {
+		if err := s.takeClients(host, found.clients[host]); err != nil {
+			problem(hostName(host), "%v", err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.pairs)) {
+		c := s.pairs[name].Certificate
+		set.Certificates = append(set.Certificates, c)
+		if why := c.expiry(now); why != "" {
+			problem(name, "%s", why)
+		}
+	}
+	set.Clients = slices.Collect(maps.Values(s.clients))
+	if !s.opts.ReadOnly {
+		if err := s.clean(now); err != nil {
+			problem("", "old copies can't be removed: %v", err)
+		}
+	}
+	set.arrange(now)
+	return set
+}
+
+func hostName(host string) string {
+	if host == "" {
+		return DefaultName
+	}
+	return host
+}
+
+// gone reports whether something has been away for long enough to be given up.
+func (s *Store) gone(what string, now time.Time) bool {
+	since, known := s.away[what]
+	if !known {
+		s.away[what] = now
+		return false
+	}
+	if now.Sub(since) < absence {
+		return false
+	}
+	delete(s.away, what)
+	return true
+}
+
+// take makes a pair of the directory the current one of its name, if it may be that. The error
+// says why it isn't.
+func (s *Store) take(name string, p found[pair], now time.Time) error {
+	kept, has := s.pairs[name]
+	stays := fmt.Sprintf("the former certificate, which is valid until %s, stays in use", kept.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
+	if p.err != nil {
+		if has {
+			return fmt.Errorf("%w; %s", p.err, stays)
+		}
+		return p.err
+	}
+	if has && string(kept.pem) == string(p.value.pem) {
+		return nil
+	}
+	if has && kept.valid(now) && !p.value.valid(now) {
+		return fmt.Errorf("the new certificate: %s; %s", p.value.expiry(now), stays)
+	}
+	p.value.File = s.copyOf(name)
+	if !s.opts.ReadOnly {
+		if err := disk.ReplaceSecret(p.value.File, s.opts.Group, p.value.pem); err != nil {
+			return fmt.Errorf("copy it for nginx: %w", err)
+		}
+	}
+	s.pairs[name] = p.value
+	return nil
+}
+
+// dropClients gives up authorities whose files are away.
+func (s *Store) dropClients(found contents, now time.Time) {
+	for host := range s.clients {
+		if _, ok := found.clients[host]; !ok && s.gone("clients "+host, now) {
+			delete(s.clients, host)
+		}
+	}
+	for host := range found.clients {
+		delete(s.away, "clients "+host)
+	}
+}
+
+// takeClients makes authorities of the directory the current ones of their host. Without usable
+// ones the host keeps the former, or lets nobody in.
+func (s *Store) takeClients(host string, c found[Clients]) error {
+	kept, has := s.clients[host]
+	has = has && len(kept.Authorities) > 0
+	if c.err != nil && has {
+		kept.Optional = kept.Optional && c.value.Optional
+		s.clients[host] = kept
+		return fmt.Errorf("%w; the former authorities stay in use", c.err)
+	}
+	if c.err != nil {
+		s.clients[host] = Clients{Host: host, Optional: c.value.Optional}
+		return fmt.Errorf("%w; no client of this host is let in", c.err)
+	}
+	same := has && string(kept.Authorities) == string(c.value.Authorities) && kept.Optional == c.value.Optional
+	if !same && !s.opts.ReadOnly {
+		if err := s.copyClients(c.value); err != nil {
+			return fmt.Errorf("copy the authorities: %w", err)
+		}
+	}
+	s.clients[host] = c.value
+	return nil
+}
+
+func clientsFile(host string, optional bool) string {
+	if optional {
+		return hostName(host) + optionalClientsExtension
+	}
+	return hostName(host) + clientsExtension
+}
+
+func (s *Store) copyClients(c Clients) error {
+	other := filepath.Join(s.opts.Copies, clientsFile(c.Host, !c.Optional))
+	if err := os.Remove(other); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return disk.ReplaceSecret(filepath.Join(s.opts.Copies, clientsFile(c.Host, c.Optional)), s.opts.Group, c.Authorities)
+}
+
+// clean removes copies that have had no certificate for some time.
+func (s *Store) clean(now time.Time) error {
+	entries, err := os.ReadDir(s.opts.Copies)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		file := entry.Name()
+		if s.uses(file) {
+			delete(s.cleaned, file)
+			continue
+		}
+		since, known := s.cleaned[file]
+		if !known {
+			s.cleaned[file] = now
+			continue
+		}
+		if now.Sub(since) >= afterlife {
+			errs = append(errs, os.RemoveAll(filepath.Join(s.opts.Copies, file)))
+			delete(s.cleaned, file)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// uses reports whether a file in the directory of copies belongs to the set.
+func (s *Store) uses(file string) bool {
+	for _, optional := range []bool{false, true} {
+		host, ok := strings.CutSuffix(file, strings.TrimPrefix(clientsFile("", optional), DefaultName))
+		if !ok {
+			continue
+		}
+		if host == DefaultName {
+			host = ""
+		}
+		c, has := s.clients[host]
+		return has && c.Optional == optional
+	}
+	_, has := s.pairs[strings.TrimSuffix(file, ".pem")]
+	return has
+}

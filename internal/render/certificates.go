@@ -1,0 +1,86 @@
+package render
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"lbctl/internal/certificates"
+	"lbctl/internal/disk"
+)
+
+// readCertificates reads the directory with certificates, if its file system answers.
+func (s *Source) readCertificates(ctx context.Context) (certificates.Set, error) {
+	set, err := s.pairs.Read(ctx, func() (certificates.Set, error) { return s.opts.Certificates.Read(time.Now()), nil })
+	if errors.Is(err, disk.ErrStalled) {
+		err = fmt.Errorf("read the directory with certificates: %w", err)
+	}
+	return set, err
+}
+
+// watchCertificates reads the certificates regularly, and passes them on when nginx needs another
+// configuration. For a renewed certificate it needs none: the file has the same name.
+func (s *Source) watchCertificates(ctx context.Context) error {
+	ticker := time.NewTicker(certificatesInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		set, err := s.readCertificates(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			err = fmt.Errorf("%w; the certificates that were read last are used", err)
+		}
+		s.setFiles("certificates", err)
+		if err == nil {
+			s.renew(set)
+		}
+	}
+}
+
+// renew passes certificates to the loop, if they have changed.
+func (s *Source) renew(set certificates.Set) {
+	if s.noteCertificates(set) {
+		select { // only the newest set counts
+		case <-s.renewed:
+		default:
+		}
+		select {
+		case s.renewed <- set:
+		default: // a concurrent call has sent the same certificates
+		}
+	}
+}
+
+// noteCertificates keeps certificates and their problems for Status. It reports whether the
+// certificates have changed.
+func (s *Source) noteCertificates(set certificates.Set) (changed bool) {
+	var problems []Problem
+	for _, p := range set.Problems {
+		subject := CertificatesSubject + "s"
+		if p.Name != "" {
+			subject = CertificatesSubject + " " + p.Name
+		}
+		problems = append(problems, Problem{Subject: subject, Message: p.Message})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logNew("certificates", s.tls.set(time.Now(), problems))
+	was := s.noted
+	s.noted = set
+	for _, c := range set.Certificates {
+		n := slices.IndexFunc(was.Certificates, func(old certificates.Certificate) bool { return old.Name == c.Name })
+		if n < 0 || !reflect.DeepEqual(was.Certificates[n], c) {
+			s.logger.Info("certificate is used", "name", c.Name, "hosts", c.Hosts, "expires", c.NotAfter)
+		}
+	}
+	return !reflect.DeepEqual(was, set)
+}
