@@ -206,9 +206,9 @@ func TestPolicyPrefix(t *testing.T) {
 
 func TestPolicyGetEffective(t *testing.T) {
 	d := newFakeDaemon()
-	document := policytest.Layer("lb/service/shop", "timeout.read", "5s")
+	document := policytest.Layer(policy.LevelService, "lb/service/shop", "timeout.read", "5s")
 	require.NoError(t, document.Document.SetAt("/api", "timeout.send", "9s"))
-	d.entries[1].Policy = policy.Resolve(policytest.Layer("lb/default", "timeout.read", "1s", "timeout.send", "2s"), document)
+	d.entries[1].Policy = policy.Resolve(policytest.Layer(policy.LevelDefault, "lb/default", "timeout.read", "1s", "timeout.send", "2s"), document)
 	environ := []string{"LBCTL_RUN_DIR=" + d.start(t)}
 	lbctl := func(args ...string) result {
 		return command(t.Context(), Terminal{}, environ, append([]string{"policy", "get", "--effective"}, args...)...)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/daemon"
+	"lbctl/internal/kv"
 	"lbctl/internal/nginx"
 	"lbctl/internal/printable"
 	"lbctl/internal/render"
@@ -33,6 +34,7 @@ type renderOptions struct {
 
 	Output           string
 	StateDir, RunDir string
+	KVPrefix         string
 	Nginx            daemon.NginxConfig
 	Dir              string // "": print
 	Timeout          time.Duration
@@ -58,6 +60,7 @@ func newRenderCmd(f *factory) *cobra.Command {
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	directoryFlags(flags, &opts.StateDir, &opts.RunDir)
+	kvPrefixFlag(flags, &opts.KVPrefix)
 	nginxFlags(flags, &opts.Nginx)
 	define(flags, &opts.Dir, "out", "", "DIR", "write the files to this directory, and create it if needed", "", parseDirectory)
 	define(flags, &opts.Timeout, "timeout", "", "DURATION", "how long to wait for Consul", 30*time.Second, parseDuration(time.Millisecond))
@@ -82,6 +85,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 	defer cancel()
 	configuration, err := render.Once(limited, render.Options{
 		Settings:     settings,
+		Policies:     kv.PolicyPrefix(opts.KVPrefix),
 		TemplatesDir: opts.Nginx.Templates,
 		Certificates: shown,
 		Logger:       discardLogger(),

@@ -52,6 +52,7 @@ func newRunCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	directoryFlags(flags, &cfg.StateDir, &cfg.RunDir)
+	kvPrefixFlag(flags, &cfg.KVPrefix)
 	nginxFlags(flags, &cfg.Nginx)
 	define(flags, &cfg.Admin, "admin", "LBCTL_ADMIN", "ADDRESS:PORT",
 		`address of the read-only HTTP API; "none" for the unix socket only`, admin.DefaultAddress, parseAdmin)

@@ -26,7 +26,7 @@ func storeFlags(flags *flags) *storeAddress {
 
 // kvPrefixFlag defines the flag that tells lbctl where the operator's documents are.
 func kvPrefixFlag(flags *flags, into *string) {
-	define(flags, into, "kv-prefix", "LBCTL_KV_PREFIX", "PREFIX", "prefix of the keys of policies in Consul's KV", kv.DefaultPrefix,
+	define(flags, into, "kv-prefix", "LBCTL_KV_PREFIX", "PREFIX", "what the keys of the operator's documents in Consul's KV store begin with", kv.DefaultPrefix,
 		func(given string) (string, error) { return given, kv.CheckPrefix(given) })
 }
 

@@ -16,7 +16,14 @@ type Document struct {
 	Index uint64 // Consul's ModifyIndex
 }
 
-// documentsQuery asks Consul for all keys with a prefix. Its data is a []Document, sorted by
+// documents are all keys with a prefix, as in one answer of Consul.
+type documents struct {
+	prefix string
+	index  uint64 // Consul's index of the answer
+	all    []Document
+}
+
+// documentsQuery asks Consul for all keys with a prefix. Its data is of type documents, sorted by
 // key. consul-template's own query can't be cancelled, and it hides that ACLs leave keys out.
 type documentsQuery struct {
 	prefix string
@@ -32,7 +39,7 @@ func (q *documentsQuery) Fetch(clients *dependency.ClientSet, opts *dependency.Q
 	return q.FetchContext(context.Background(), clients, opts)
 }
 
-// FetchContext returns a []Document, which is not nil even if there is no such key. If
+// FetchContext returns documents. If
 // Consul leaves keys out because of ACLs, it returns an error: keys that the token can't read
 // must not look like deleted ones.
 func (q *documentsQuery) FetchContext(ctx context.Context, clients *dependency.ClientSet, opts *dependency.QueryOptions) (any, *dependency.ResponseMetadata, error) {
@@ -43,11 +50,11 @@ func (q *documentsQuery) FetchContext(ctx context.Context, clients *dependency.C
 	if meta.ResultsFilteredByACLs {
 		return nil, nil, errKeysHidden{q.prefix}
 	}
-	documents := make([]Document, len(pairs))
+	found := documents{q.prefix, meta.LastIndex, make([]Document, len(pairs))}
 	for n, p := range pairs {
-		documents[n] = Document{Key: p.Key, Value: p.Value, Index: p.ModifyIndex}
+		found.all[n] = Document{Key: p.Key, Value: p.Value, Index: p.ModifyIndex}
 	}
-	return documents, &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
+	return found, &dependency.ResponseMetadata{LastIndex: meta.LastIndex, LastContact: meta.LastContact}, nil
 }
 
 // errKeysHidden is the error if the token can't read all keys with the prefix.
@@ -85,19 +92,19 @@ func prefixOf(query string) (string, bool) {
 	return strings.CutSuffix(prefix, querySuffix)
 }
 
-// Documents returns the keys with a prefix of Options.Documents as in Consul's last answer,
+// Documents returns the keys with a prefix of Options.Policies or Options.Documents as in Consul's last answer,
 // sorted by key. known is false before there is one; refused is why there may be none soon:
 // the token may not read the keys. The caller must not change the documents.
-func (f *Follower) Documents(prefix string) (documents []Document, known bool, refused error) {
+func (f *Follower) Documents(prefix string) (all []Document, known bool, refused error) {
 	q := f.queries.find(documentsQueryOf(prefix))
 	if q == nil {
 		return nil, false, nil
 	}
 	data, known := f.queries.brain.Recall(q)
-	documents, _ = data.([]Document)
+	found, _ := data.(documents)
 	var hidden errKeysHidden
 	if failing, ok := q.failing(); ok && errors.As(failing.err, &hidden) {
 		refused = hidden
 	}
-	return documents, known, refused
+	return found.all, known, refused
 }

@@ -39,14 +39,18 @@ type Options struct {
 	// Reserved has the ports and addresses of the balancer itself, which no service can
 	// have.
 	Reserved metadata.Reserved
-	// Documents has the prefixes of the keys in the KV store that are followed: "lb/".
+	// Policies is the prefix of the keys of the operator's policies in the KV store: "lb/". Empty
+	// means that there are none.
+	Policies string
+	// Documents has the prefixes of the other keys in the KV store that are followed.
 	Documents []string
 	Logger    *slog.Logger
 }
 
 // Problem is a problem with Consul or with its answers, as a sentence for people.
 type Problem struct {
-	Service string // empty: Consul itself, or the credentials
+	Service string // empty: Consul itself, the credentials, or all services
+	Key     string // of the document in the KV store that has the problem; empty: none
 	// Credentials is whether the files with the credentials can't be used, so that the former
 	// ones are.
 	Credentials bool
@@ -72,8 +76,9 @@ type Follower struct {
 	documents  []string                         // the prefixes of the keys that are followed
 	native     map[string]dependency.Dependency // the queries of templates, by functions like key
 	services   []followed                       // by name
-	revision   uint64                           // of the service with the newest answer
-	failing    map[string]bool                  // the queries that failed at the last LogFailing, by name
+	policies   policies
+	revision   uint64          // of the service with the newest answer
+	failing    map[string]bool // the queries that failed at the last LogFailing, by name
 }
 
 // followed is a service as in Consul's last answer; the zero Service if it has no instances.
@@ -112,9 +117,13 @@ func New(opts Options) (*Follower, error) {
 		logger:    opts.Logger,
 		reserved:  opts.Reserved,
 		documents: opts.Documents,
+		policies:  policies{prefix: opts.Policies, table: opts.Table},
 		listing:   listing,
 		own:       map[string]dependency.Dependency{},
 		native:    map[string]dependency.Dependency{},
+	}
+	if opts.Policies != "" {
+		f.documents = append([]string{opts.Policies}, opts.Documents...)
 	}
 	return f, nil
 }
@@ -168,6 +177,9 @@ func (f *Follower) Receive(view *watch.View) {
 	service, ok := view.Data().(endpoints.Service)
 	if !ok {
 		f.queries.brain.Remember(d, view.Data())
+		if found, ok := view.Data().(documents); ok && f.policies.prefix != "" && found.prefix == f.policies.prefix {
+			f.takePolicies(found)
+		}
 		return
 	}
 	if name, ok := serviceOf(d.String()); ok {
@@ -175,6 +187,7 @@ func (f *Follower) Receive(view *watch.View) {
 			f.revision++
 			service.Revision = f.revision
 			f.services[n].answered, f.services[n].service = true, service
+			f.setPolicy(&f.services[n])
 		}
 	}
 }

@@ -104,6 +104,7 @@ func (f *Follower) Recall(unanswered []string, unconfirmed map[string]string) (r
 	for _, name := range unanswered {
 		service, ok := f.table.Remembered(name)
 		if ok {
+			service.Policy = f.policies.of(service)
 			remembered = append(remembered, service)
 		}
 		if unconfirmed[name] == "" {

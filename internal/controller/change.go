@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // changesListed is how many services the text of a change names.
@@ -54,7 +55,7 @@ func changeOf(old, now *endpoints.Entry) string {
 		case !old.SameRouting(now.Spec):
 			parts = append(parts, "routes")
 		case !old.Spec.Equal(now.Spec):
-			parts = append(parts, "settings")
+			parts = append(parts, policyChange(old.Policy, now.Policy))
 		}
 		if len(parts) == 0 {
 			return ""
@@ -67,6 +68,15 @@ func changeOf(old, now *endpoints.Entry) string {
 	default:
 		return ""
 	}
+}
+
+// policyChange names the fields that a change of a policy is about: "policy timeout.read".
+func policyChange(old, now policy.Settings) string {
+	fields := old.Changes(now)
+	if more := len(fields) - changesListed; more > 0 {
+		fields = append(fields[:changesListed:changesListed], fmt.Sprintf("and %s more", plural(more, "field")))
+	}
+	return strings.TrimSpace("policy " + strings.Join(fields, ", "))
 }
 
 // summaryCache keeps the last results of count and changes. The loop needs them in every

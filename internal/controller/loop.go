@@ -26,9 +26,11 @@ type loop struct {
 	ctx      context.Context  // Run's
 
 	current nginx.Generation
-	since   time.Time         // when nginx began to serve current
-	files   map[string][]byte // the right content of current's files; nil: not known
-	entries []endpoints.Entry // the entries that current was made from; nil: not known
+	since   time.Time // when nginx began to serve current
+	// policyIndex is the PolicyIndex of the configuration that nginx serves; 0: not known.
+	policyIndex uint64
+	files       map[string][]byte // the right content of current's files; nil: not known
+	entries     []endpoints.Entry // the entries that current was made from; nil: not known
 	// delivered has the entries whose servers endpoints got last. At first they are those
 	// of the snapshot, which an earlier lbctl delivered; nil: there is none.
 	delivered []endpoints.Entry
@@ -368,6 +370,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
+		l.policyIndex = cfg.PolicyIndex
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
 		l.failure, l.drifted, l.down = nil, nil, nil
@@ -436,6 +439,7 @@ func (f *failure) delay(now time.Time, opts Options) {
 // is nil if the entries that g was made from are not known.
 func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
 	l.current, l.files, l.entries = g, files, entries
+	l.policyIndex = 0
 	l.since = time.Now()
 	l.checks.epoch++
 	l.checks.next = time.Now()

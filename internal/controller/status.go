@@ -54,6 +54,16 @@ type Status struct {
 	// that repeats is in LastApply only.
 	LastChange *history.Event  `json:"last_change,omitempty"`
 	Endpoints  EndpointsStatus `json:"endpoints"`
+	Policies   Policies        `json:"policies"`
+}
+
+// Policies says which of the operator's documents count. Consul's index of a write says whether
+// the write is among them.
+type Policies struct {
+	// Index is Consul's index of the newest answer; 0 before there is one.
+	Index uint64 `json:"index"`
+	// ServedIndex is that of the configuration that nginx serves; 0 if it is not known.
+	ServedIndex uint64 `json:"served_index"`
 }
 
 // Nginx describes the nginx that lbctl controls.
@@ -111,6 +121,7 @@ type view struct {
 	askedSince      map[string]time.Time
 	generation      asked // upstreams of the current generation, by delivery
 	byReload        map[string]string
+	policies        Policies
 	master          nginx.Process // at the last check
 	bootstrapFailed *failure
 	bootstrapLeft   map[string]*failure // by service
@@ -142,7 +153,12 @@ func (l *loop) publish() {
 	}
 	if l.latest != nil {
 		v.byReload = l.latest.ByReload
+		v.policies.Index = l.latest.PolicyIndex
+		if l.latest.Hash == l.current.Hash {
+			l.policyIndex = l.latest.PolicyIndex
+		}
 	}
+	v.policies.ServedIndex = l.policyIndex
 	if l.failure != nil && len(l.failure.culprits) > 0 {
 		v.failure = nil // only these services are affected; their changes are being removed
 	}
@@ -287,6 +303,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 
 		Certificates: source.Certificates,
 		Endpoints:    v.endpoints(unfetched, c.opts.EndpointsNote),
+		Policies:     v.policies,
 	}
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
 		// The generation's numbers are from the time when it was made.

@@ -19,6 +19,7 @@ import (
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/kv"
 	"lbctl/internal/nginx"
 	"lbctl/internal/outlier"
 	"lbctl/internal/probe"
@@ -43,6 +44,8 @@ type Config struct {
 	// AllowedHosts are further host names that the HTTP API accepts, see admin.Server;
 	// default none.
 	AllowedHosts []string
+	// KVPrefix begins the keys of the operator's documents in Consul, see kv.CheckPrefix.
+	KVPrefix string
 	// Nginx has the settings of nginx.
 	Nginx NginxConfig
 	// Server has the settings of generations: Keep and VerifyTimeout. Run sets the
@@ -175,6 +178,7 @@ func newParts(cfg Config) (*parts, error) {
 	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
 		Settings:     settings,
+		Policies:     kv.PolicyPrefix(cfg.KVPrefix),
 		TemplatesDir: cfg.Nginx.Templates,
 		Certificates: shown,
 		Table:        p.table,

@@ -163,7 +163,7 @@ func (o *olderSpec) moveTo(s *Spec) {
 		_ = said.Set("endpoints", string(policy.DeliveryReload))
 	}
 	if !said.IsZero() {
-		s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: said})
+		s.Policy = policy.Resolve(policy.Metadata(said))
 	}
 	*o = olderSpec{}
 }

@@ -39,3 +39,12 @@ func (s Spec) SameRouting(o Spec) bool {
 	return s.Protocol == o.Protocol && s.Port == o.Port && s.Default == o.Default && s.Yields == o.Yields &&
 		slices.Equal(s.Routes, o.Routes) && slices.Equal(s.Listeners, o.Listeners)
 }
+
+// keepMetadata takes over the operator's policies from the settings of a service whose metadata
+// has become invalid, and keeps what the metadata said before.
+func (s *Spec) keepMetadata(now policy.Settings) {
+	now = now.Replace(policy.Metadata(s.Policy.Layer(policy.LevelMetadata)))
+	if !now.Equal(s.Policy) {
+		s.Policy = now
+	}
+}

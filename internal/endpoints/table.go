@@ -205,6 +205,9 @@ func (t *Table) remember(o *observation) {
 			good := s.Spec
 			r.good = &good
 		}
+		if !s.OK && r.good != nil {
+			r.good.keepMetadata(s.Policy)
+		}
 	}
 	for name, r := range t.records {
 		if _, ok := o.services[name]; ok {

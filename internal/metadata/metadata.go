@@ -171,7 +171,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 			m.instance, KeyProtocol, m.protocol, s.Protocol, s.Name))
 		return true
 	})
-	s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: mostSaid(same)})
+	s.Policy = policy.Resolve(policy.Metadata(mostSaid(same)))
 	if s.Protocol == endpoints.TCP {
 		s.Port = most(same, func(m metadata) int { return m.port })
 		for _, m := range same {

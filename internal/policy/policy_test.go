@@ -145,14 +145,22 @@ func FuzzParseDocument(f *testing.F) {
 }
 
 func layer(t *testing.T, source, text string) Layer {
-	return Layer{Source: source, Document: document(t, text)}
+	t.Helper()
+	level := LevelService
+	switch source {
+	case SourceMetadata:
+		level = LevelMetadata
+	case "lb/default":
+		level = LevelDefault
+	}
+	return Layer{level, source, document(t, text)}
 }
 
 func TestPrecedence(t *testing.T) {
-	s := Resolve(
-		layer(t, "lb/default", `{"timeout.read": "1s", "timeout.send": "1s", "timeout.connect": "1s"}`),
+	s := Resolve( // the order of the arguments does not matter
 		layer(t, SourceMetadata, `{"timeout.read": "2s", "timeout.send": "2s", "paths": {"/a": {"timeout.read": "20s"}}}`),
 		layer(t, "lb/service/web", `{"timeout.read": "3s", "timeout.connect": "default", "paths": {"/a/b": {"timeout.send": "30s"}, "=/a/b": {"timeout.send": "31s"}}}`),
+		layer(t, "lb/default", `{"timeout.read": "1s", "timeout.send": "1s", "timeout.connect": "1s"}`),
 	)
 	of := func(path Path) []string {
 		p := s.At(path).Timeout
@@ -209,6 +217,13 @@ func TestWhatHasNoEffectIsLeftOut(t *testing.T) {
 	usable, problems = s.For(HTTP, "1.30.6", all)
 	assert.True(t, usable.Equal(s))
 	assert.Empty(t, problems)
+}
+
+func TestChanges(t *testing.T) {
+	of := func(text string) Settings { return Resolve(layer(t, "lb/service/x", text)) }
+	assert.Equal(t, []string{"check", "timeout.read"}, of(`{"timeout.read": "1s", "check": "none"}`).Changes(of(`{"timeout.read": "2s"}`)))
+	assert.Equal(t, []string{"timeout.send"}, of(`{"timeout.read": "1s"}`).Changes(of(`{"timeout.read": "1s", "paths": {"/a": {"timeout.send": "1s"}}}`)))
+	assert.Empty(t, of(`{"timeout.read": "1s"}`).Changes(Resolve(layer(t, "lb/default", `{"timeout.read": "1s"}`))), "only the layer differs")
 }
 
 func TestCommon(t *testing.T) {

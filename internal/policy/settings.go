@@ -8,7 +8,19 @@ import (
 	"strings"
 )
 
-// Sources of layers, besides the Consul keys of documents.
+// Level is the precedence of a layer.
+type Level string
+
+// The levels, the lowest precedence first. Below them is what is built in.
+const (
+	LevelDefault  Level = "default"  // the operator's document for all services
+	LevelMetadata Level = "metadata" // what the service says
+	LevelService  Level = "service"  // the operator's document for the service
+)
+
+var levels = []Level{LevelDefault, LevelMetadata, LevelService}
+
+// Sources of values, besides the Consul keys of documents.
 const (
 	SourceBuiltIn  = "built in"
 	SourceMetadata = "metadata"
@@ -16,9 +28,13 @@ const (
 
 // Layer is what one source says about a service.
 type Layer struct {
+	Level    Level    `json:"level"`
 	Source   string   `json:"source"` // SourceMetadata, or the Consul key of a document: "lb/default"
 	Document Document `json:"document"`
 }
+
+// Metadata is the layer of what a service says.
+func Metadata(said Document) Layer { return Layer{LevelMetadata, SourceMetadata, said} }
 
 // Settings is all that is said about how a service is balanced. It is immutable, and copies
 // share their content. The zero Settings has the built-in defaults.
@@ -34,13 +50,14 @@ type resolved struct {
 
 var builtIn = &Policy{}
 
-// Resolve merges layers, the lowest precedence first. What is said for a path wins over what is
-// said for the whole service, whatever the layers: it is more specific.
+// Resolve merges layers by their levels. What is said for a path wins over what is said for the
+// whole service, whatever the levels: it is more specific.
 func Resolve(layers ...Layer) Settings {
 	layers = slices.DeleteFunc(slices.Clone(layers), func(l Layer) bool { return l.Document.IsZero() })
 	if len(layers) == 0 {
 		return Settings{}
 	}
+	slices.SortStableFunc(layers, func(a, b Layer) int { return slices.Index(levels, a.Level) - slices.Index(levels, b.Level) })
 	s := &resolved{layers: layers, at: map[Path]*Policy{}}
 	s.general = policyOf(s.values(""))
 	for _, l := range layers {
@@ -199,6 +216,22 @@ func (s Settings) Says(name string) string {
 	return fmt.Sprintf("%s says %s %q", v.source, name, v.text)
 }
 
+// Layer returns the document of a level; the zero one if the level says nothing.
+func (s Settings) Layer(level Level) Document {
+	for _, l := range s.Layers() {
+		if l.Level == level {
+			return l.Document
+		}
+	}
+	return Document{}
+}
+
+// Replace returns the settings with another layer of its level.
+func (s Settings) Replace(layer Layer) Settings {
+	layers := slices.DeleteFunc(slices.Clone(s.Layers()), func(l Layer) bool { return l.Level == layer.Level })
+	return Resolve(append(layers, layer)...)
+}
+
 // Layers returns the layers that say anything, the lowest precedence first.
 func (s Settings) Layers() []Layer {
 	if s.said == nil {
@@ -223,7 +256,7 @@ func (s Settings) For(family string, nginxVersion string, atLeast func(version s
 				continue
 			}
 			// The default is for the services of all families.
-			if v.Field.For(family) || !strings.HasSuffix(l.Source, "/"+BuiltIn) {
+			if v.Field.For(family) || l.Level != LevelDefault {
 				problems = append(problems, fmt.Sprintf("%s: %s: %s", l.Source, v, why))
 			}
 			_, _ = l.Document.UnsetAt(string(v.Path), v.Field.Name) // a value of the document
@@ -249,13 +282,37 @@ func (v Value) unusable(family, nginxVersion string, atLeast func(version string
 	return ""
 }
 
+// Changes returns the names of the fields that another policy has other values of, for the whole
+// service or for a path, in the order of Fields.
+func (s Settings) Changes(o Settings) []string {
+	differ := map[string]bool{}
+	compare := func(a, b *Policy) {
+		for _, f := range table {
+			if f.text(a) != f.text(b) {
+				differ[f.Name] = true
+			}
+		}
+	}
+	compare(s.General(), o.General())
+	for _, path := range slices.Concat(s.Paths(), o.Paths()) {
+		compare(s.At(path), o.At(path))
+	}
+	var fields []string
+	for _, f := range table {
+		if differ[f.Name] {
+			fields = append(fields, f.Name)
+		}
+	}
+	return fields
+}
+
 // Equal reports whether the same layers say the same.
 func (s Settings) Equal(o Settings) bool {
 	if s.said == o.said {
 		return true
 	}
 	return slices.EqualFunc(s.Layers(), o.Layers(), func(a, b Layer) bool {
-		return a.Source == b.Source && a.Document.Equal(b.Document)
+		return a.Level == b.Level && a.Source == b.Source && a.Document.Equal(b.Document)
 	})
 }
 

@@ -57,6 +57,9 @@ type Options struct {
 	// Consul says how to reach Consul. The default comes from CONSUL_HTTP_ADDR and the
 	// other environment variables of Consul's own commands.
 	Consul *api.Config
+	// Policies is the prefix of the keys of the operator's policies in Consul's KV store: "lb/".
+	// Empty means that there are none.
+	Policies string
 	// TemplatesDir has templates that replace the embedded ones, or add to them. Empty
 	// means none.
 	TemplatesDir string
@@ -91,6 +94,9 @@ type Configuration struct {
 	Entries []endpoints.Entry
 	// Problems has the problems of the input. The configuration is valid nevertheless.
 	Problems []Problem
+	// PolicyIndex is Consul's index of the operator's policies that it was made with: every
+	// write with a lower or the same index is in it. 0 means that Consul has not answered.
+	PolicyIndex uint64
 
 	set          templateSet // the templates that it was made with
 	certificates certificates.Set
@@ -127,6 +133,7 @@ type Source struct {
 	waiting   ledger           // answers of Consul that the next configuration waits for
 	catalog   ledger           // services in the catalog that lbctl can't balance
 	services  ledger           // problems of services
+	policies  ledger           // problems of the operator's policies
 	templates ledger           // templates that failed
 	files     ledger           // files that lbctl can't read or write
 	tls       ledger           // certificates with a problem, or that will expire
@@ -174,6 +181,7 @@ func New(opts Options) (*Source, error) {
 		Consul:   opts.Consul,
 		Table:    opts.Table,
 		Reserved: settings.reserved(),
+		Policies: opts.Policies,
 		Logger:   opts.Logger,
 	})
 	if err != nil {
@@ -196,7 +204,7 @@ func (s *Source) Status() Status {
 	problems := problemsOf(s.consul.Problems())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.services.problems, s.templates.problems, s.files.problems, s.tls.problems)
+	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.policies.problems, s.services.problems, s.templates.problems, s.files.problems, s.tls.problems)
 	for _, p := range s.missing.problems {
 		if now.Sub(p.Since) > answerPatience {
 			problems = append(problems, p)
@@ -346,10 +354,11 @@ func (s *Source) nextDeadline() time.Time {
 // follow starts to watch the services that are in Consul's catalog.
 func (s *Source) follow() {
 	s.consul.Follow()
-	problems := problemsOf(s.consul.NotBalanced())
+	problems, policies := problemsOf(s.consul.NotBalanced()), problemsOf(s.consul.PolicyProblems())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logNew("service left out", s.catalog.set(time.Now(), problems))
+	s.logNew("policy left out", s.policies.set(time.Now(), policies))
 }
 
 var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
@@ -364,6 +373,8 @@ func (s *Source) observe(ctx context.Context) bool {
 	}
 	unconfirmed := s.consul.Unconfirmed()
 	remembered, pending, known := s.consul.Recall(unanswered, unconfirmed)
+	// Without the policies a service could get requests that they keep out.
+	known = known && s.consul.PoliciesKnown()
 	if !known && !s.observed {
 		if s.unanswered.IsZero() {
 			s.unanswered = time.Now()
@@ -454,7 +465,7 @@ func (s *Source) render(ctx context.Context) error {
 		s.logNew("template failed", s.templates.set(now, r.problems))
 	}
 	c := r.configuration(entries, s.services.problems)
-	c.set, c.certificates = s.set, s.certificates
+	c.set, c.certificates, c.PolicyIndex = s.set, s.certificates, s.consul.PolicyIndex()
 	s.mu.Unlock()
 
 	switch {

@@ -42,6 +42,8 @@ func problemsOf(list []consul.Problem) []Problem {
 	for n, p := range list {
 		problems[n] = Problem{Subject: "consul", Message: p.Message, Since: p.Since}
 		switch {
+		case p.Key != "" && p.Service == "":
+			problems[n].Subject = "policy " + strconv.Quote(p.Key)
 		case p.Service != "":
 			problems[n].Subject = serviceSubject(p.Service)
 		case p.Credentials:

@@ -53,7 +53,7 @@ func other(name string, v reflect.Value) reflect.Value {
 		}
 		return reflect.ValueOf(endpoints.HTTPS)
 	case policy.Settings:
-		return reflect.ValueOf(policy.Resolve(append(old.Layers(), policytest.Layer("lb/service/other", "check", "http:/other"))...))
+		return reflect.ValueOf(policy.Resolve(append(old.Layers(), policytest.Layer(policy.LevelService, "lb/service/other", "check", "http:/other"))...))
 	}
 	changed := reflect.New(v.Type()).Elem()
 	switch v.Kind() {
