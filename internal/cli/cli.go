@@ -77,6 +77,7 @@ const rootExample = `  lbctl status                 what nginx serves, and wheth
   lbctl resume                 follow Consul again
   lbctl policy set cart timeout.read=5s
                                how a service is balanced
+  lbctl doctor                 what is wrong with Consul, nginx or this machine, and how to mend it
   lbctl check --templates DIR  does nginx accept the output of these templates?`
 
 const rootUsage = `{{with .Long}}{{.}}
@@ -162,7 +163,7 @@ func newRootCmd(f *factory) *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
-	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f))
+	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f), newDoctorCmd(f))
 	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f), newPolicyCmd(f))
 	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f))
 	add(groupMore, newVersionCmd(f), newCompletionCmd(f))

@@ -29,6 +29,7 @@ var results = []string{
 	"lbctl services shop",
 	"lbctl services shop shop-1",
 	"lbctl history",
+	"lbctl doctor --nginx NGINX",
 	"lbctl diff 41 42",
 	"lbctl rollback 40",
 	"lbctl resume",

@@ -41,6 +41,12 @@ type runOptions struct {
 }
 
 func newRunCmd(f *factory) *cobra.Command {
+	cmd, _ := newRun(f)
+	return cmd
+}
+
+// newRun returns the command with its options, which its flags fill.
+func newRun(f *factory) (*cobra.Command, *runOptions) {
 	opts := &runOptions{Err: f.err, Config: daemon.Config{Version: version, Environ: f.environ}}
 	cfg := &opts.Config
 	cmd := &cobra.Command{
@@ -51,6 +57,18 @@ func newRunCmd(f *factory) *cobra.Command {
 		Args:    atMost(0, ""),
 	}
 	flags := newFlags(f, cmd)
+	configFlags(flags, cfg)
+	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
+		"text or json", "text", parseChoice("text", "json"))
+	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
+		"debug, info, warn or error", "info", parseChoice("debug", "info", "warn", "error"))
+	opts.Known = append(slices.Sorted(maps.Values(flags.variables)), "LBCTL_ADDR")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRun(cmd.Context(), opts) }
+	return cmd, opts
+}
+
+// configFlags defines the flags of the daemon's settings.
+func configFlags(flags *flags, cfg *daemon.Config) {
 	directoryFlags(flags, &cfg.StateDir, &cfg.RunDir)
 	kvPrefixFlag(flags, &cfg.KVPrefix)
 	nginxFlags(flags, &cfg.Nginx)
@@ -62,18 +80,11 @@ func newRunCmd(f *factory) *cobra.Command {
 	applyFlags(flags, cfg)
 	tableFlags(flags, &cfg.Table)
 	probeFlags(flags, &cfg.Probe)
-	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
-		"text or json", "text", parseChoice("text", "json"))
-	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
-		"debug, info, warn or error", "info", parseChoice("debug", "info", "warn", "error"))
 	flags.check(func(mistake func(format string, args ...any)) {
 		if cfg.Controller.SettleMin > cfg.Controller.SettleMax {
 			mistake("%s %s: want at most %s, %s", flags.source("settle-min"), cfg.Controller.SettleMin, flags.source("settle-max"), cfg.Controller.SettleMax)
 		}
 	})
-	opts.Known = append(slices.Sorted(maps.Values(flags.variables)), "LBCTL_ADDR")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRun(cmd.Context(), opts) }
-	return cmd
 }
 
 // applyFlags defines the flags about applying changes and keeping generations.

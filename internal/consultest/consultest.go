@@ -31,6 +31,7 @@ type options struct {
 	persistent bool
 	streaming  bool
 	authority  *Authority
+	maxConns   int
 }
 
 // Option changes how agents are started.
@@ -49,6 +50,10 @@ func Persistent() Option { return func(o *options) { o.persistent = true } }
 // Streaming makes a client agent answer queries from a stream of a server, which is
 // Consul's default, instead of asking the leader each time.
 func Streaming() Option { return func(o *options) { o.streaming = true } }
+
+// MaxConns sets how many connections the agent allows a client, limits.http_max_conns_per_client;
+// default 4096.
+func MaxConns(n int) Option { return func(o *options) { o.maxConns = n } }
 
 // Start starts a single Consul server for the test, and waits until it is the leader.
 // Without Consul it skips the test, or fails it when LB_TEST_REQUIRE=1 is set.

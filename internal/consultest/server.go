@@ -2,6 +2,7 @@ package consultest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -63,7 +64,7 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 			"use_streaming_backend": o.streaming,
 			"connect":               map[string]any{"enabled": false},
 			"peering":               map[string]any{"enabled": false},
-			"limits":                map[string]any{"http_max_conns_per_client": 4096},
+			"limits":                map[string]any{"http_max_conns_per_client": cmp.Or(o.maxConns, 4096)},
 			"performance":           map[string]any{"raft_multiplier": 1, "leave_drain_time": "100ms"},
 			// By default gossip notices a dead agent after seven seconds, with these
 			// settings after one.

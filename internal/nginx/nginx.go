@@ -171,6 +171,14 @@ func New(opts Options) (*Instance, error) {
 	return i, nil
 }
 
+// Observe returns the nginx of a run directory for a program that does not control it: only
+// Processes and Serving may be called. It changes nothing. binary is the path of nginx's program.
+func Observe(runDir, binary string) *Instance {
+	i := &Instance{opts: Options{RunDir: runDir, Binary: binary}}
+	i.socket = newSocketClient(i.socketPath())
+	return i
+}
+
 // clearPaths makes the directory of generations, and moves aside everything of the wrong
 // type at the paths of lbctl's files and directories: nginx would block on a named pipe,
 // for example.
@@ -241,6 +249,9 @@ func findBinary(name string) (string, error) {
 
 // Build returns the version and the modules of the nginx executable.
 func (i *Instance) Build() Build { return i.build }
+
+// Binary returns the path of nginx's program.
+func (i *Instance) Binary() string { return i.opts.Binary }
 
 func (i *Instance) socketPath() string { return filepath.Join(i.opts.RunDir, "generation.sock") }
 func (i *Instance) pidPath() string    { return filepath.Join(i.opts.RunDir, "nginx.pid") }

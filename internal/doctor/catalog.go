@@ -1,0 +1,111 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/kv"
+	"lbctl/internal/spelling"
+)
+
+func checkServices(_ context.Context, e *examination) []Finding {
+	if !e.Daemon.answers() {
+		return skipped("no daemon runs that balances services")
+	}
+	var findings []Finding
+	for _, s := range e.Daemon.Services {
+		switch s.State {
+		case endpoints.Quarantined, endpoints.Panic, endpoints.LastKnownGood:
+			findings = append(findings, mend(warning(fmt.Sprintf("service %s is in the state %s: %s", s.Name, s.State, s.Reason), "the state fresh"),
+				"lbctl services "+s.Name)...)
+		case endpoints.Held:
+			findings = append(findings, mend(warning(fmt.Sprintf("service %s: %s", s.Name, s.Reason), "instances that Consul lists"),
+				fmt.Sprintf("register them again, or 'lbctl accept %s'", s.Name))...)
+		}
+		if s.State == endpoints.Quarantined {
+			continue // its reason has them
+		}
+		if len(s.Problems) > 0 {
+			findings = append(findings, warning(fmt.Sprintf("service %s: %s", s.Name, some(s.Problems)), "valid metadata")...)
+		}
+	}
+	if len(findings) > 0 {
+		return findings
+	}
+	return ok("%s have valid metadata", plural(len(e.Daemon.Services), "service"))
+}
+
+// checkReachable finds instances that pass their checks in Consul, but which this machine can't
+// reach.
+func checkReachable(_ context.Context, e *examination) []Finding {
+	if !e.Daemon.answers() {
+		return skipped("no daemon runs that probes instances")
+	}
+	if !e.Config.Probe.InRotation {
+		return skipped("--probe is off")
+	}
+	var findings []Finding
+	passing := 0
+	for _, s := range e.Daemon.Services {
+		var names []string
+		reason := ""
+		for _, i := range s.Instances {
+			if i.Status != endpoints.Passing {
+				continue
+			}
+			passing++
+			if i.Ejected || i.InRotation && strings.HasPrefix(i.Reason, stays) {
+				names = append(names, fmt.Sprintf("%s (%s)", i.ID, i.HostPort()))
+				reason = i.Reason
+			}
+		}
+		if len(names) > 0 {
+			findings = append(findings, warning(fmt.Sprintf("service %s: this machine can't reach %s of %d, though the checks in Consul pass: %s: %s",
+				s.Name, plural(len(names), "instance"), len(s.Instances), some(names), reason), "instances that this machine reaches, as Consul's agents do")...)
+		}
+	}
+	if len(findings) > 0 {
+		return findings
+	}
+	return ok("this machine reaches all %s that pass their checks", plural(passing, "instance"))
+}
+
+// stays begins the reason of an instance that fails its probes, but is not ejected.
+const stays = "stays in rotation"
+
+func checkPolicies(ctx context.Context, e *examination) []Finding {
+	if f := e.leaderless(); f != nil {
+		return f
+	}
+	prefix := kv.PolicyPrefix(kv.DefaultPrefix) + "service/"
+	keys, _, err := e.Consul.API().KV().Keys(prefix, "", askConsul(ctx))
+	switch {
+	case err != nil:
+		return skipped("%s", e.Consul.Explain(err))
+	case e.consul.services == nil:
+		return skipped("the services of Consul are not known")
+	}
+	known := slices.Sorted(maps.Keys(e.consul.services))
+	var findings []Finding
+	for _, key := range keys {
+		name := strings.TrimPrefix(key, prefix)
+		if _, exists := e.consul.services[name]; exists {
+			continue
+		}
+		f := warning(fmt.Sprintf("the policy %s is for a service that Consul does not have", key), "policies of services")
+		if nearest := spelling.Nearest(name, known); nearest != "" {
+			f[0].Wanted = fmt.Sprintf("policies of services, such as %q", nearest)
+		}
+		findings = append(findings, mend(f, "register the service, or 'lbctl policy delete "+name+"'")...)
+	}
+	if len(findings) > 0 {
+		return findings
+	}
+	return ok("%s of services, all in Consul", plural(len(keys), "policy document"))
+}
+
+func sortedKeys(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }

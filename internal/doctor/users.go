@@ -1,0 +1,68 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// checkUser checks that nginx's workers, which run as another user, reach their files.
+func checkUser(_ context.Context, e *examination) []Finding {
+	if os.Geteuid() != 0 {
+		return skipped("without root, nginx's workers run as the user of its master")
+	}
+	settings, err := e.Config.Nginx.Settings(e.Config.StateDir, e.Config.RunDir, e.nginx.build)
+	if err != nil {
+		return skipped("%v", err)
+	}
+	found, err := user.Lookup(settings.User)
+	if err != nil {
+		return failed(err.Error(), "an existing user")
+	}
+	for _, dir := range []string{e.Config.RunDir, filepath.Join(e.Config.StateDir, "seeds")} {
+		if closed := closedFor(found, dir); closed != "" {
+			return failed(fmt.Sprintf("the user %s of nginx's workers can't reach %s: %s is closed for it", settings.User, dir, closed),
+				"directories that it may pass through")
+		}
+	}
+	return ok("the user %s of nginx's workers reaches their files", settings.User)
+}
+
+// closedFor returns the directory on the way to a path that a user may not pass through; "" if
+// there is none. It looks at the modes only, not at access control lists.
+func closedFor(who *user.User, path string) string {
+	groups, err := who.GroupIds()
+	if err != nil {
+		return ""
+	}
+	for dir := path; ; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && !mayPass(who, groups, info) {
+			return dir
+		}
+		if dir == "/" || dir == "." {
+			return ""
+		}
+	}
+}
+
+// mayPass reports whether a user has the execute bit of a directory.
+func mayPass(who *user.User, groups []string, info os.FileInfo) bool {
+	stat, is := info.Sys().(*syscall.Stat_t)
+	if !is {
+		return true
+	}
+	mode := info.Mode().Perm()
+	if strconv.Itoa(int(stat.Uid)) == who.Uid {
+		return mode&0o100 != 0
+	}
+	for _, group := range groups {
+		if strconv.Itoa(int(stat.Gid)) == group {
+			return mode&0o010 != 0
+		}
+	}
+	return mode&0o001 != 0
+}
