@@ -127,3 +127,37 @@ func TestKindsOfRoutes(t *testing.T) {
 		assert.Equal(t, "lbctl: no instance of grpc-refusing could be reached, or it failed", grpcstatus.Convert(err).Message())
 	})
 }
+
+func TestGRPCWebIsRefused(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		b := startBalancer(t, binary, nil,
+			registration("ping", "ping-1", "127.0.0.1", grpcServer(t, "ping"), meta("lb-grpc", "protos.Ping")),
+			registration("ping-v2", "ping-v2-1", "127.0.0.1", grpcServer(t, "ping-v2"), meta("lb-grpc", "protos.Ping", "lb-header", "x-version=v2")),
+			registration("web", "web-1", "127.0.0.1", httpServer(t, "web", httptest.NewServer), meta("lb-protocol", "http", "lb-path", "/web")),
+		)
+		const message = "gRPC-Web is not translated: call with gRPC over HTTP/2, or put a proxy that translates gRPC-Web in front, such as Envoy with its filter grpc_web"
+		post := func(client *http.Client, url, kind, version string) (*http.Response, string) {
+			return get(t, client, url, func(r *http.Request) {
+				r.Method = http.MethodPost
+				r.Header.Set("Content-Type", kind)
+				r.Header.Set("X-Version", version)
+			})
+		}
+		client := h2c() // an older nginx has no HTTP/1.1 on this port
+		defer client.CloseIdleConnections()
+		for _, kind := range []string{"application/grpc-web", "application/grpc-web+proto", "Application/GRPC-Web-Text"} {
+			for _, version := range []string{"", "v2"} {
+				response, body := post(client, "http://"+b.grpc+"/protos.Ping/SayHello", kind, version)
+				assert.Equal(t, "200 12 lbctl: "+message, fmt.Sprint(response.StatusCode, " ", response.Header.Get("Grpc-Status"), " ", response.Header.Get("Grpc-Message")))
+				assert.Equal(t, "application/grpc-web+proto", response.Header.Get("Content-Type"))
+				assert.Empty(t, body)
+			}
+			response, body := post(http.DefaultClient, "http://"+b.http+"/protos.Ping/SayHello", kind, "")
+			assert.Equal(t, fmt.Sprint("404 ", message, "\n"), fmt.Sprint(response.StatusCode, " ", body))
+			_, body = post(http.DefaultClient, "http://"+b.http+"/web", kind, "")
+			assert.Equal(t, "web POST /web 0", body, "an HTTP service may speak gRPC-Web itself")
+		}
+		_, body := post(http.DefaultClient, "http://"+b.http+"/other", "text/plain", "")
+		assert.Equal(t, "no service is routed for this host and path\n", body)
+	})
+}
