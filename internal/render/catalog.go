@@ -13,6 +13,7 @@ import (
 	"lbctl/internal/metadata"
 	"lbctl/internal/policy"
 	"lbctl/internal/resolver"
+	"lbctl/internal/routing"
 )
 
 // Catalog has the services in Consul for templates, which get it from the function
@@ -189,7 +190,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		}
 	}
 	if before != nil && !before.conflict && b.sameEntrances(before) && slices.EqualFunc(b.routed, before.routed, sameRouted) {
-		b.hosts = before.hosts
+		b.hosts, b.routesAt = before.hosts, before.routesAt
 	} else {
 		b.makeHosts()
 	}
@@ -200,6 +201,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	c.GRPC = b.frontend("grpc")
 	c.HTTP = b.frontend("http")
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
+	b.listeners = b.listenersWith(c.TCP)
 	slices.SortStableFunc(b.problems, func(x, y Problem) int { return strings.Compare(x.Subject, y.Subject) })
 	return c, b
 }
@@ -208,16 +210,18 @@ type builder struct {
 	settings  Settings
 	resolve   addresses
 	reserved  metadata.Reserved
-	before    map[string]Upstream // by service: earlier upstreams that can be reused
-	earlier   map[string]Upstream // by service: all earlier upstreams
-	upstreams map[string]Upstream // by service
-	routed    []routed            // services that have routes, in order
-	open      []Listener          // the listeners that exist
-	hosts     map[string][]Host   // by family
-	claims    map[claim]string    // the service that has each claim
-	conflict  bool                // a service did not get a route, a listener or a port that it claims
-	byReload  map[string]string   // services whose servers are in nginx's files, and why
-	crowded   map[string]bool     // services that have too many servers for a DNS answer
+	before    map[string]Upstream      // by service: earlier upstreams that can be reused
+	earlier   map[string]Upstream      // by service: all earlier upstreams
+	upstreams map[string]Upstream      // by service
+	routed    []routed                 // services that have routes, in order
+	open      []Listener               // the listeners that exist
+	hosts     map[string][]Host        // by family
+	routesAt  map[string][]routing.Way // by listener, in order
+	listeners []routing.Listener
+	claims    map[claim]string  // the service that has each claim
+	conflict  bool              // a service did not get a route, a listener or a port that it claims
+	byReload  map[string]string // services whose servers are in nginx's files, and why
+	crowded   map[string]bool   // services that have too many servers for a DNS answer
 	unusable  map[string][]endpoints.Unusable
 	reads     *reads
 	problems  []Problem

@@ -19,6 +19,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/routing"
 )
 
 // rendering is the result of executing all templates.
@@ -34,7 +35,8 @@ type rendering struct {
 	hash      string
 	delivered delivered
 	// unusable has the instances in rotation that have no server, by service.
-	unusable map[string][]endpoints.Unusable
+	unusable  map[string][]endpoints.Unusable
+	listeners []routing.Listener
 }
 
 func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem) Configuration {
@@ -46,6 +48,7 @@ func (r *rendering) configuration(entries []endpoints.Entry, problems []Problem)
 		Written:   r.delivered.written,
 		crowded:   r.delivered.crowded,
 		Entries:   entries,
+		Listeners: r.listeners,
 		Problems:  problems,
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
+	"lbctl/internal/routing"
 )
 
 // Socket is one address of a listener.
@@ -100,7 +101,7 @@ func (b *builder) checkListeners() {
 // makeHosts makes the virtual hosts of all listeners.
 func (b *builder) makeHosts() {
 	b.checkListeners()
-	b.hosts = map[string][]Host{}
+	b.hosts, b.routesAt = map[string][]Host{}, map[string][]routing.Way{}
 	for _, family := range []string{"grpc", "http"} {
 		for _, g := range b.groups(family) {
 			b.hosts[family] = append(b.hosts[family], b.hostsOf(family, g)...)
@@ -135,6 +136,9 @@ func (b *builder) hostsOf(family string, g group) []Host {
 		}
 	}
 	hosts := w.hosts()
+	for _, l := range g.listeners {
+		b.routesAt[l.Name] = w.inOrder()
+	}
 	for n, found := range hosts {
 		h := base
 		h.Name, h.Default, h.Locations, h.Named = found.Name, found.Default, found.Locations, found.Named
@@ -212,7 +216,8 @@ func (b *builder) routes(family string, g group) ways {
 // names its listeners has its routes there before those that take all listeners: that is no
 // conflict.
 func (b *builder) lost(family string, g group, p, owner routed, route endpoints.Route) {
-	if owner.service == p.service || len(p.spec.Listeners) == 0 && len(owner.spec.Listeners) > 0 {
+	offered := p.spec.Yields && route == (endpoints.Route{}) // it has only offered to be the default
+	if owner.service == p.service || offered || len(p.spec.Listeners) == 0 && len(owner.spec.Listeners) > 0 {
 		return
 	}
 	where := ""

@@ -37,6 +37,7 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/probe"
 	"lbctl/internal/resolver"
+	"lbctl/internal/routing"
 )
 
 const (
@@ -92,6 +93,8 @@ type Configuration struct {
 	Written map[string][]resolver.Target
 	// Entries has the services that it was made from, sorted by name.
 	Entries []endpoints.Entry
+	// Listeners has nginx's listeners with their routes; TCP services come last.
+	Listeners []routing.Listener
 	// Problems has the problems of the input. The configuration is valid nevertheless.
 	Problems []Problem
 	// PolicyIndex is Consul's index of the operator's policies that it was made with: every
@@ -566,6 +569,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 	last.layout, last.crowded = laidOut, laidOut.crowded
 	r := last.rendering
 	r.delivered, r.unusable = laidOut.deliver(last.catalog.reads.asked), laidOut.unusable
+	r.listeners = laidOut.listeners
 	return r, append(serviceProblems(entries), laidOut.problems...)
 }
 

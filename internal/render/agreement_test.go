@@ -1,0 +1,383 @@
+package render
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/nginxtest"
+	"lbctl/internal/policy"
+	"lbctl/internal/routing"
+)
+
+var routingSeed = flag.Uint64("routing.seed", 0, "the seed of TestRoutingAgreesWithNginx; 0 means a new one")
+
+// TestRoutingAgreesWithNginx sends generated requests over generated routes to nginx, and
+// compares the service that gets each of them with the one that package routing names.
+func TestRoutingAgreesWithNginx(t *testing.T) {
+	seed := *routingSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	const routeSets, requests = 5, 220 // in all 1,100 for each version of nginx
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		t.Logf("-routing.seed=%d", seed)
+		generate := generator{rand.New(rand.NewPCG(seed, 0))}
+		ports := namedServers(t)
+		outcomes := map[string]int{}
+		for range routeSets {
+			services := generate.services(ports)
+			b, listeners := startServices(t, binary, services)
+			atLeast := func(version string) bool {
+				enough, err := nginx.AtLeast(binary.Version, version)
+				require.NoError(t, err)
+				return enough
+			}
+			reading, plainHTTP2 := routing.NewReading(atLeast), atLeast("1.25.1")
+			for range requests {
+				listener := listeners[generate.IntN(2)]
+				r := generate.request(listener.Protocol.Family(), plainHTTP2)
+				decision := listener.Decide(r, reading)
+				want := outcome(listener.Protocol.Family(), decision)
+				got := b.send(t, listener.Protocol.Family(), r)
+				if !assert.Equal(t, want, got, "-routing.seed=%d: %s listener, request %+v\ndecision %+v", seed, listener.Name, r, decision) {
+					for _, w := range listener.Ways {
+						t.Logf("%s leads to %s", w.Route, w.Service)
+					}
+					t.FailNow()
+				}
+				kind, _, _ := strings.Cut(want, " ")
+				outcomes[kind]++
+			}
+		}
+		t.Log(outcomes)
+		for _, kind := range []string{"service", "nobody", "refused"} {
+			assert.Greater(t, outcomes[kind], 50, "requests with the outcome %q", kind)
+		}
+	})
+}
+
+// outcome is what a decision means for the client: "service NAME", "nobody" or "refused".
+func outcome(family string, d routing.Decision) string {
+	switch {
+	case d.Refused != nil:
+		return "refused"
+	case d.Taken == nil:
+		return "nobody"
+	default:
+		return "service " + d.Taken.Service
+	}
+}
+
+type generator struct{ *rand.Rand }
+
+func (g generator) one(of ...string) string { return of[g.IntN(len(of))] }
+
+// often returns true n times of 10.
+func (g generator) often(n int) bool { return g.IntN(10) < n }
+
+const servicesOfAFamily = 8
+
+func serviceName(family string, n int) string { return fmt.Sprintf("%s-%d", family, n) }
+
+// services makes services with routes that meet each other often. The last one of each family
+// has no instance in rotation.
+func (g generator) services(ports map[string]int) []endpoints.Service {
+	var all []endpoints.Service
+	for family, p := range map[string]endpoints.Protocol{"grpc": endpoints.GRPC, "http": endpoints.HTTP} {
+		for n := range servicesOfAFamily {
+			s := endpoints.Service{Name: serviceName(family, n), OK: true, Spec: endpoints.Spec{Protocol: p}}
+			s.Instances = []endpoints.Instance{{ID: "1", Node: "n", Address: "127.0.0.1", Port: ports[s.Name], Weight: 1, Status: endpoints.Passing}}
+			if n == servicesOfAFamily-1 {
+				s.Instances[0].Status = endpoints.Maintenance
+			}
+			if g.often(3) { // a path with a policy of its own has a location, but is no route
+				var document policy.Document
+				path := g.one("/a", "=/a", "/a/b", "/ab/c")
+				if family == "grpc" {
+					path = g.one("/p.S/M", "/p.q.S/M", "/q.S/O")
+				}
+				if err := document.SetAt(path, "timeout.read", "9s"); err != nil {
+					panic(err)
+				}
+				s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: document})
+			}
+			routes := map[endpoints.Route]bool{}
+			for range 1 + g.IntN(6) {
+				if r := g.route(family); r != (endpoints.Route{}) {
+					routes[r] = true
+				} else if g.often(3) {
+					s.Default = true
+				}
+			}
+			s.Routes = slices.SortedFunc(maps.Keys(routes), func(a, b endpoints.Route) int { return strings.Compare(a.String(), b.String()) })
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b endpoints.Service) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func (g generator) route(family string) endpoints.Route {
+	r := endpoints.Route{Host: g.one("", "", "", "test", "a.test", "b.a.test", "*.test", "*.a.test", "10.0.0.1", "*.0.0.1")}
+	if family == "grpc" {
+		r.Path = g.one("", "/p.S", "/p.S/M", "/p.S/N", "/p.*", "/p.q.*", "/p.q.S", "/q.S", "/pp.S", "/S")
+	} else {
+		r.Path = g.one("", "/a", "/a/b", "/ab", "/a/b/c", "/b", "/a.b", "/A")
+		if g.often(3) {
+			r.Path, r.Exact = r.Path+g.one("", "/"), true
+		}
+		if r.Exact && r.Path == "" {
+			r.Path = "/"
+		}
+		if g.often(3) {
+			r.Method = g.one("GET", "POST", "HEAD", "FOO")
+		}
+	}
+	if g.often(3) {
+		var matches []endpoints.HeaderMatch
+		for _, name := range []string{"x-v", "x-long-name"} {
+			if g.often(6) {
+				matches = append(matches, endpoints.HeaderMatch{Name: name, Value: g.one("1", "2", "a=b/c")})
+			}
+		}
+		r.Headers = endpoints.JoinHeaders(matches)
+	}
+	return r
+}
+
+// request makes a request that is odd in many ways, but often meets a route.
+func (g generator) request(family string, plainHTTP2 bool) routing.Request {
+	r := routing.Request{Method: g.one("GET", "GET", "POST", "HEAD", "FOO", "OPTIONS"), Host: g.host(), Target: g.target(family)}
+	switch {
+	case family == "grpc" || plainHTTP2 && g.often(3):
+		r.HTTP = routing.HTTP2
+	case g.often(1):
+		r.HTTP = routing.HTTP10
+	}
+	if g.often(1) {
+		r.Method = g.one("get", "TRACE", "G-T", "G.T")
+	}
+	if g.IntN(30) == 0 {
+		r.NoHost, r.Host = true, ""
+	}
+	if r.HTTP != routing.HTTP2 && g.often(2) {
+		r.Target = g.one("http", "HTTPS", "x+1") + "://" + g.one("test", "A.test", "b.a.test:80", "a.test.", "10.0.0.1:8080", "a..test", "[::1]:1") + r.Target
+		if g.IntN(20) == 0 {
+			r.Target = "http://a.test" + g.one("", "?x=1")
+		}
+	}
+	for _, name := range []string{"x-v", "X-Long-Name"} {
+		for range g.IntN(3) {
+			r.Headers = append(r.Headers, routing.Header{Name: g.one(name, name, name, strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", ".")), Value: g.one("1", "2", "a=b/c", "", "1 ", "A=b/c")})
+		}
+	}
+	return r
+}
+
+func (g generator) host() string {
+	host := g.one("test", "a.test", "b.a.test", "c.b.a.test", "x.test", "other", "10.0.0.1", "1.0.0.1", "localhost")
+	if g.often(3) {
+		host = strings.ToUpper(host[:1]) + host[1:]
+	}
+	if g.often(2) {
+		host += g.one(".", ":80", ".:80", ":")
+	}
+	if g.often(1) {
+		host = g.one("[::1]", "[::1]:80", "a..test", "_", "*.a.test", ".a.test", "a_b.test", "a/b", "", ":80", ".", "a.test@b.test", "[::1", "a.test:80:80")
+	}
+	return host
+}
+
+func (g generator) target(family string) string {
+	var path strings.Builder
+	if family == "grpc" {
+		path.WriteString("/" + g.one("p.S", "p.S", "p.q.S", "q.S", "pp.S", "S", "p%2eS", "p.T", "P.S", "p."))
+		path.WriteString(g.one("/M", "/M", "/N", "/O", "/", "", "//M", "/M/", "/x/../M", "%2FM"))
+	} else {
+		for range 1 + g.IntN(3) {
+			path.WriteString("/" + g.one("a", "a", "b", "c", "ab", "a.b", "%61", "A", ""))
+		}
+		if g.often(3) {
+			path.WriteString(g.one("/", "/.", "/..", "/./", "//", "/%2e%2e/", "%2Fb", "/../b", "/..b", "/...", "%2f..%2fb", "/a%20b", "/%c3%a9", "/\xc3\xa9", "/a;b", "/a+b"))
+		}
+	}
+	if g.often(1) {
+		path.WriteString(g.one("%00", "%zz", "%", "%2", "/../../../..", "/../../a", "%23", "%3f/b", "%25"))
+	}
+	if g.often(2) {
+		path.WriteString(g.one("?x=/b/..", "?", "#b", "?a#b", "??"))
+	}
+	return path.String()
+}
+
+// namedServers starts a server for each service of the generator. Each answers with its
+// service's name, over HTTP/1.1 and HTTP/2. It returns their ports.
+func namedServers(t *testing.T) map[string]int {
+	t.Helper()
+	ports := map[string]int{}
+	for _, family := range []string{"grpc", "http"} {
+		for n := range servicesOfAFamily {
+			name := serviceName(family, n)
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Service", name)
+			})}
+			server.Protocols.SetHTTP1(true)
+			server.Protocols.SetUnencryptedHTTP2(true)
+			go server.Serve(listener)
+			t.Cleanup(func() { server.Close() })
+			ports[name] = listener.Addr().(*net.TCPAddr).Port
+		}
+	}
+	return ports
+}
+
+// startServices starts nginx for services, and returns the listeners of the configuration.
+func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.Service) (balancer, []routing.Listener) {
+	t.Helper()
+	dir := nginxtest.Dir(t)
+	b := balancer{
+		grpc: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)), http: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
+		errorLog: filepath.Join(dir, "error.log"),
+	}
+	settings := testSettings(binary.Version)
+	settings.Listeners = PlainListeners(Listen{b.grpc}, Listen{b.http})
+	settings.RunDir, settings.OpenFiles = dir, 1024
+	settings.StreamModule = streamModule(t, binary)
+	c, err := offline(Options{Settings: settings}, services, testNames())
+	require.NoError(t, err)
+	for name, content := range c.Files { // Go's servers refuse hosts that nginx accepts
+		c.Files[name] = bytes.ReplaceAll(content, []byte("_set_header Host $lb_host;"), []byte("_set_header Host instance;"))
+	}
+	nginxtest.Start(t, binary, write(t, dir, c), dir)
+	return b, c.Listeners
+}
+
+// send sends a request as it is, and returns the outcome.
+func (b balancer) send(t *testing.T, family string, r routing.Request) string {
+	t.Helper()
+	address := b.http
+	if family == "grpc" {
+		address = b.grpc
+	}
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	if r.HTTP == routing.HTTP2 {
+		return sendHTTP2(t, conn, family, r)
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %s HTTP/1.%d\r\n", r.Method, r.Target, map[routing.Version]int{routing.HTTP1: 1, routing.HTTP10: 0}[r.HTTP])
+	if !r.NoHost {
+		fmt.Fprintf(&text, "Host: %s\r\n", r.Host)
+	}
+	for _, h := range r.Headers {
+		fmt.Fprintf(&text, "%s: %s\r\n", h.Name, h.Value)
+	}
+	text.WriteString("Connection: close\r\n\r\n")
+	_, err = io.WriteString(conn, text.String())
+	require.NoError(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.Method})
+	require.NoError(t, err)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return meaning(response.StatusCode, response.Header.Get("Service"), string(body), r.Method == "HEAD")
+}
+
+// meaning returns the outcome of an answer.
+func meaning(status int, service, message string, noBody bool) string {
+	const nobodyOf = "no instance of "
+	at := strings.Index(message, nobodyOf)
+	switch {
+	case service != "":
+		return "service " + service
+	case at >= 0:
+		name, _, _ := strings.Cut(message[at+len(nobodyOf):], " ")
+		return "service " + name
+	case noBody && status == http.StatusServiceUnavailable:
+		return "service " + serviceName("http", servicesOfAFamily-1)
+	case status == http.StatusNotFound, strings.Contains(message, "no service is routed"):
+		return "nobody"
+	default:
+		return "refused"
+	}
+}
+
+// sendHTTP2 sends a request by HTTP/2 without the checks of a client, on a new connection.
+func sendHTTP2(t *testing.T, conn net.Conn, family string, r routing.Request) string {
+	t.Helper()
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	field := func(name, value string) {
+		require.NoError(t, encoder.WriteField(hpack.HeaderField{Name: name, Value: value}))
+	}
+	field(":method", r.Method)
+	field(":scheme", "http")
+	field(":path", r.Target)
+	if !r.NoHost {
+		field(":authority", r.Host)
+	}
+	for _, h := range r.Headers {
+		field(strings.ToLower(h.Name), h.Value)
+	}
+	_, err := io.WriteString(conn, http2.ClientPreface)
+	require.NoError(t, err)
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	require.NoError(t, framer.WriteSettings())
+	require.NoError(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}))
+	status, service, message := 0, "", ""
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return "refused" // the connection is closed
+		}
+		ended := false
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				require.NoError(t, framer.WriteSettingsAck())
+			}
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			return "refused"
+		case *http2.MetaHeadersFrame:
+			fmt.Sscan(f.PseudoValue("status"), &status)
+			for _, h := range f.RegularFields() {
+				switch h.Name {
+				case "service":
+					service = h.Value
+				case "grpc-message":
+					message = h.Value
+				}
+			}
+			ended = f.StreamEnded()
+		case *http2.DataFrame:
+			message += string(f.Data())
+			ended = f.StreamEnded()
+		}
+		if ended {
+			return meaning(status, service, message, family == "http" && r.Method == "HEAD")
+		}
+	}
+}
