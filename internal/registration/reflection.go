@@ -14,8 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
 	"lbctl/internal/metadata"
@@ -139,9 +138,11 @@ func grpcServices(ctx context.Context, address string, secure bool) ([]string, e
 		return nil, err
 	}
 	defer connection.Close()
-	names, err := listV1(ctx, connection)
-	if status.Code(err) == codes.Unimplemented {
-		names, err = listV1alpha(ctx, connection)
+	var names []string
+	for _, version := range reflectionVersions {
+		if names, err = listServices(ctx, connection, version); status.Code(err) != codes.Unimplemented {
+			break
+		}
 	}
 	if status.Code(err) == codes.Unimplemented {
 		return nil, status.Error(codes.Unimplemented, "the server has no reflection service")
@@ -154,37 +155,20 @@ func grpcServices(ctx context.Context, address string, secure bool) ([]string, e
 	return slices.Compact(names), nil
 }
 
-func listV1(ctx context.Context, connection *grpc.ClientConn) ([]string, error) {
-	stream, err := reflectionv1.NewServerReflectionClient(connection).ServerReflectionInfo(ctx)
-	if err != nil {
-		return nil, err
-	}
-	// An error of Send is io.EOF; Recv has the reason.
-	_ = stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}})
-	got, err := stream.Recv()
-	if err != nil {
-		return nil, err
-	}
-	if refused := got.GetErrorResponse(); refused != nil {
-		return nil, status.Error(codes.Code(refused.GetErrorCode()), refused.GetErrorMessage())
-	}
-	var names []string
-	for _, s := range got.GetListServicesResponse().GetService() {
-		names = append(names, s.GetName())
-	}
-	return names, nil
-}
+// reflectionVersions are the versions of the reflection protocol, the newest first. Their
+// messages are the same, except for the names of their types, which are not sent.
+var reflectionVersions = []string{"v1", "v1alpha"}
 
-// listV1alpha is listV1 for servers with the older version of the protocol, which has the same
-// messages under other names.
-func listV1alpha(ctx context.Context, connection *grpc.ClientConn) ([]string, error) {
-	stream, err := reflectionv1alpha.NewServerReflectionClient(connection).ServerReflectionInfo(ctx)
+func listServices(ctx context.Context, connection *grpc.ClientConn, version string) ([]string, error) {
+	method := "/grpc.reflection." + version + ".ServerReflection/ServerReflectionInfo"
+	stream, err := connection.NewStream(ctx, &reflectionpb.ServerReflection_ServiceDesc.Streams[0], method)
 	if err != nil {
 		return nil, err
 	}
-	_ = stream.Send(&reflectionv1alpha.ServerReflectionRequest{MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}})
-	got, err := stream.Recv()
-	if err != nil {
+	// An error of SendMsg is io.EOF; RecvMsg has the reason.
+	_ = stream.SendMsg(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}})
+	var got reflectionpb.ServerReflectionResponse
+	if err := stream.RecvMsg(&got); err != nil {
 		return nil, err
 	}
 	if refused := got.GetErrorResponse(); refused != nil {

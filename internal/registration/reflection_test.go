@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
-	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	"lbctl/internal/consultest"
 )
@@ -39,8 +39,11 @@ func offering(t *testing.T, port int, describe func(*grpc.Server), services ...s
 
 func describeV1(server *grpc.Server) { reflection.RegisterV1(server) }
 
+// describeV1alpha has the older version of the protocol only.
 func describeV1alpha(server *grpc.Server) {
-	reflectionv1alpha.RegisterServerReflectionServer(server, reflection.NewServer(reflection.ServerOptions{Services: server}))
+	older := reflectionpb.ServerReflection_ServiceDesc
+	older.ServiceName = "grpc.reflection.v1alpha.ServerReflection"
+	server.RegisterService(&older, reflection.NewServerV1(reflection.ServerOptions{Services: server}))
 }
 
 // describeNever has a reflection service that never answers.
