@@ -22,6 +22,11 @@ Target
   -addr ADDRESS        HOST, HOST:PORT, or a gRPC target such as dns:///lb:5000
                        or unix:/run/lb.sock (default localhost)
   -authority NAME      host name of the calls, which chooses a route by host
+  -tls                 connect with TLS; the default port is then 5443
+  -ca FILE             with -tls: trust the certificates in this file instead of
+                       those that the system trusts
+  -cert FILE           with -tls: the client's own certificate
+  -key FILE            with -tls: its key
 
 Calls
   -n CALLS             number of calls, 0 for no limit (default 1; no limit with
@@ -65,12 +70,16 @@ Examples:
   grpc_client -duration 1m -interval 50ms -c 4    watch a service being scaled
   grpc_client -stream -c 10 -duration 5m          do streams survive reloads?
   grpc_client -authority api.example.com          a route by host
+  grpc_client -tls -ca localhost.crt              gRPC over TLS
 `
 
 // config has the values of the flags.
 type config struct {
 	target      string // a gRPC target
 	authority   string // "": the target's own
+	tls         bool
+	ca          string // file of certificates to trust; "": those of the system
+	cert, key   string // files of the client's certificate; "": none
 	calls       int    // 0 is no bound
 	workers     int
 	connections int
@@ -82,11 +91,17 @@ type config struct {
 	quiet       bool
 }
 
+// The ports of the load balancer.
+const (
+	defaultPort    = 5000
+	defaultTLSPort = 5443
+)
+
 // parse reads args. It returns flag.ErrHelp for -h; otherwise its error has all mistakes.
 func parse(args []string) (config, error) {
 	cfg := config{calls: 1, workers: 1, connections: 1, timeout: 5 * time.Second}
 	var addr string
-	port := 5000
+	port := defaultPort
 	flags := cfg.flags(&addr, &port)
 	var problems []error
 	for rest := args; ; rest = flags.Args() {
@@ -108,6 +123,17 @@ func parse(args []string) (config, error) {
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 
+	if cfg.tls && !given["port"] {
+		port = defaultTLSPort
+	}
+	for name, file := range map[string]string{"ca": cfg.ca, "cert": cfg.cert, "key": cfg.key} {
+		if file != "" && !cfg.tls {
+			problems = append(problems, fmt.Errorf("flag -%s is for TLS, want -tls too", name))
+		}
+	}
+	if (cfg.cert == "") != (cfg.key == "") {
+		problems = append(problems, errors.New("a client's certificate is two files, want both -cert and -key"))
+	}
 	var err error
 	if cfg.target, err = target(addr, port, given["port"]); err != nil {
 		problems = append(problems, err)
@@ -131,6 +157,10 @@ func (c *config) flags(addr *string, port *int) *flag.FlagSet {
 	flags.Func("port", "", setNumber(port, 1, 65535))
 	flags.StringVar(addr, "addr", "", "")
 	flags.StringVar(&c.authority, "authority", "", "")
+	flags.BoolVar(&c.tls, "tls", false, "")
+	flags.StringVar(&c.ca, "ca", "", "")
+	flags.StringVar(&c.cert, "cert", "", "")
+	flags.StringVar(&c.key, "key", "", "")
 	flags.Func("n", "", setNumber(&c.calls, 0, math.MaxInt32))
 	flags.Func("c", "", setNumber(&c.workers, 1, 100_000))
 	flags.Func("connections", "", setNumber(&c.connections, 1, 10_000))

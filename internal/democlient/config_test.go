@@ -50,6 +50,13 @@ func TestParse(t *testing.T) {
 		"a unix socket stays as it is": {
 			args: []string{"-addr=unix:/run/lb.sock"}, want: with(func(c *config) { c.target = "unix:/run/lb.sock" }),
 		},
+		"TLS has a default port of its own": {
+			args: []string{"-tls", "-ca=ca.pem"}, want: with(func(c *config) { c.target, c.tls, c.ca = "localhost:5443", true, "ca.pem" }),
+		},
+		"TLS on another port, with a client's certificate": {
+			args: []string{"-tls", "-addr=lb:1", "-cert=c", "-key=k"},
+			want: with(func(c *config) { c.target, c.tls, c.cert, c.key = "lb:1", true, "c", "k" }),
+		},
 		"no more workers than calls": {
 			args: []string{"-n=3", "-c=9"}, want: with(func(c *config) { c.calls = 3; c.workers = 3 }),
 		},
@@ -90,12 +97,13 @@ func TestParseReportsEveryMistake(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"a number":            {[]string{"-port=0"}, []string{`invalid value "0" for flag -port: want a whole number from 1 to 65535`}},
-		"a duration":          {[]string{"-timeout=0s"}, []string{`invalid value "0s" for flag -timeout: want a duration such as`}},
-		"an address's port":   {[]string{"-addr=lb:http"}, []string{`invalid value "lb:http" for flag -addr: port "http"`}},
-		"two ports":           {[]string{"-addr=lb:1", "-port=2"}, []string{`-addr "lb:1" already has the port, leave out -port 2`}},
-		"a target and a port": {[]string{"-addr=unix:/x", "-port=2"}, []string{"leave out -port 2"}},
-		"bad flag syntax":     {[]string{"-n=x", "-="}, []string{"flag -n", "bad flag syntax: -="}},
+		"a number":                   {[]string{"-port=0"}, []string{`invalid value "0" for flag -port: want a whole number from 1 to 65535`}},
+		"a duration":                 {[]string{"-timeout=0s"}, []string{`invalid value "0s" for flag -timeout: want a duration such as`}},
+		"an address's port":          {[]string{"-addr=lb:http"}, []string{`invalid value "lb:http" for flag -addr: port "http"`}},
+		"two ports":                  {[]string{"-addr=lb:1", "-port=2"}, []string{`-addr "lb:1" already has the port, leave out -port 2`}},
+		"a target and a port":        {[]string{"-addr=unix:/x", "-port=2"}, []string{"leave out -port 2"}},
+		"bad flag syntax":            {[]string{"-n=x", "-="}, []string{"flag -n", "bad flag syntax: -="}},
+		"a file for TLS without TLS": {[]string{"-ca=x", "-cert=y"}, []string{"flag -ca is for TLS, want -tls too", "flag -cert is for TLS", "want both -cert and -key"}},
 		"several": {
 			[]string{"-colour=red", "-n", "many", "-c=0", "-interval=soon", "stray"},
 			[]string{"-colour", `"many" for flag -n`, `"0" for flag -c`, `"soon" for flag -interval`, `unexpected argument "stray"`},

@@ -10,18 +10,22 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 
 	"lbctl/protos"
 )
 
 // load makes the calls of cfg and returns the report. When ctx is done it starts no more
 // calls; those in flight go on until they are answered or time out. Its error is about an
-// invalid target; failed calls are in the report.
+// invalid target or a file for TLS; failed calls are in the report.
 func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
+	transport, err := cfg.credentials()
+	if err != nil {
+		return report{}, err
+	}
 	clients := make([]protos.PingClient, cfg.connections)
 	for i := range clients {
-		conn, err := dial(cfg)
+		conn, err := dial(cfg, transport)
 		if err != nil {
 			return report{}, fmt.Errorf("target %q: %w", cfg.target, err)
 		}
@@ -53,9 +57,9 @@ func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 }
 
 // dial returns a connection, which is opened by the first call.
-func dial(cfg config) (*grpc.ClientConn, error) {
+func dial(cfg config, transport credentials.TransportCredentials) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(transport),
 		grpc.WithNoProxy(), // a web proxy must not stand before the balancer
 		grpc.WithConnectParams(grpc.ConnectParams{
 			// gRPC's default back-off grows to two minutes, which would lengthen every
