@@ -165,7 +165,7 @@ func newRootCmd(f *factory) *cobra.Command {
 	}
 	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f), newDoctorCmd(f))
 	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f), newPolicyCmd(f))
-	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f))
+	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f), newCertificateCmd(f))
 	add(groupMore, newVersionCmd(f), newCompletionCmd(f))
 	help := newHelpCmd()
 	help.GroupID = groupMore

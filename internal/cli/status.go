@@ -349,14 +349,18 @@ func certificatesText(all []certificates.Certificate, now time.Time) string {
 	}
 	first := slices.MinFunc(all, func(a, b certificates.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
 	left := first.NotAfter.Sub(now)
-	when := "expires in " + plural(int(left.Hours()/24), "day")
+	in := plural(int(left.Hours()/24), "day")
+	if left < 48*time.Hour {
+		in = plural(int(left.Hours()), "hour")
+	}
 	switch {
 	case left <= 0:
-		when = "has expired"
-	case left < 48*time.Hour:
-		when = "expires in " + plural(int(left.Hours()), "hour")
+		return fmt.Sprintf("%d; %s has expired", len(all), first.Name)
+	case len(all) == 1:
+		return fmt.Sprintf("1; %s expires in %s", first.Name, in)
+	default:
+		return fmt.Sprintf("%d; the first to expire is %s, in %s", len(all), first.Name, in)
 	}
-	return fmt.Sprintf("%d; %s %s, as the first", len(all), first.Name, when)
 }
 
 func pendingText(pending *controller.PendingChange, now time.Time) string {

@@ -117,6 +117,11 @@ func (n NginxConfig) OpenCertificates(stateDir string, settings render.Settings,
 		Group:    -1,
 		ReadOnly: readOnly,
 	}
+	if dir, err := filepath.EvalSymlinks(n.Certificates); err == nil && !readOnly {
+		if copies, err := filepath.EvalSymlinks(opts.Copies); err == nil && dir == copies {
+			return nil, fmt.Errorf("--certificates %s is the directory of lbctl's own copies, want another one", n.Certificates)
+		}
+	}
 	if settings.User != "" {
 		found, err := user.Lookup(settings.User)
 		if err != nil {
