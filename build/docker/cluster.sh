@@ -24,6 +24,7 @@ up() {
 	"${compose[@]}" up -d --no-build --scale hello_server="$n" 2>&1 | quiet
 	await
 	copy_commands
+	copy_certificate
 	next_steps
 }
 
@@ -106,12 +107,19 @@ copy_commands() {
 	fi
 }
 
+# copy_certificate copies the load balancer's certificate, which clients must trust.
+copy_certificate() {
+	mkdir -p .run/certificates
+	docker cp "$("${compose[@]}" ps -q load-balancer):/var/lib/lbctl/own/localhost.crt" .run/certificates/localhost.crt >/dev/null
+}
+
 next_steps() {
-	local grpc=${LB_GRPC_PORT:-5000} http=${LB_HTTP_PORT:-8080} ui=${CONSUL_UI_PORT:-8500}
+	local grpc=${LB_GRPC_PORT:-5000} grpcs=${LB_GRPCS_PORT:-5443} http=${LB_HTTP_PORT:-8080} ui=${CONSUL_UI_PORT:-8500}
 	cat <<-EOF
 
 		The cluster serves. Next:
 		  go run grpc_client/main.go -port=${grpc##*:}                one call, and who answered
+		  go run grpc_client/main.go -port=${grpcs##*:} -tls -ca=.run/certificates/localhost.crt   the same over TLS
 		  make scale N=5                                       five servers (${compose[*]} up -d --scale hello_server=5)
 		  bin/lbctl status                                     what nginx serves (bin/lbctl --help for more)
 		  ${compose[*]} exec load-balancer lbctl services     the same tool, in the container
@@ -152,6 +160,7 @@ clean() {
 	ours
 	local out label="label=lbctl.checkout=$root" untagged
 	out=$("${compose[@]}" down --remove-orphans --volumes --rmi local 2>&1) || die "compose cannot remove everything: $out"
+	rm -rf .run/certificates
 	untagged=$(docker images -q --filter dangling=true --filter "$label")
 	docker image prune -f --filter "$label" >/dev/null
 	if [ -n "$untagged" ] || removed <<<"$out"; then

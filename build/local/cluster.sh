@@ -8,18 +8,22 @@
 #   $LOCAL_NET.2.N    server N: an agent, and grpc_server under the registrar
 #   $LOCAL_NET.3.1    the load balancer's agent
 #
-# nginx listens where LB_GRPC_PORT and LB_HTTP_PORT say, PORT or ADDRESS:PORT as
-# in docker-compose.yaml (default: 5000 and 8080), lbctl's admin port is 9119 on
-# $LOCAL_NET.0.1. Data, logs and sockets are in LOCAL_DIR (default: .run).
+# nginx listens where LB_GRPC_PORT, LB_GRPCS_PORT, LB_HTTP_PORT and LB_HTTPS_PORT
+# say, PORT or ADDRESS:PORT as in docker-compose.yaml (default: 5000, 5443, 8080 and
+# 8443), lbctl's admin port is 9119 on $LOCAL_NET.0.1. Data, logs and sockets are in LOCAL_DIR (default: .run).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 net=${LOCAL_NET:-127.0}
 grpc=${LB_GRPC_PORT:-5000}
+grpcs=${LB_GRPCS_PORT:-5443}
 http=${LB_HTTP_PORT:-8080}
+https=${LB_HTTPS_PORT:-8443}
 [[ $grpc == *:* ]] || grpc=:$grpc # IPv4 and IPv6
+[[ $grpcs == *:* ]] || grpcs=:$grpcs
 [[ $http == *:* ]] || http=:$http
+[[ $https == *:* ]] || https=:$https
 dir=$(realpath -m "${LOCAL_DIR:-$root/.run}")
 conf=$dir/supervisord.conf
 socket=$dir/supervisord.sock
@@ -68,11 +72,12 @@ build() {
 	command -v go >/dev/null || die "no Go toolchain on PATH, which builds lbctl"
 	say "building lbctl, registrar, grpc_server and grpc_client"
 	make --no-print-directory build
+	bin/lbctl certificate create --if-needed --out "$dir/certificates" localhost 127.0.0.1 ::1 >/dev/null
 }
 
 free_ports() {
 	local address
-	for address in "$grpc" "$http" "$net.0.1:9119" "$net.0.1:8500"; do
+	for address in "$grpc" "$grpcs" "$http" "$https" "$net.0.1:9119" "$net.0.1:8500"; do
 		address=${address/#0.0.0.0:/:}
 		address=${address/#:/127.0.0.1:}
 		if (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null; then
@@ -159,7 +164,7 @@ load_balancer() {
 	# Other users may be unable to read the checkout, so the workers have ours.
 	local env user
 	user=$(id -un)
-	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ACCESS_LOG_DIR=\"$logs\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
+	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ACCESS_LOG_DIR=\"$logs\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",LBCTL_LISTENER=\"grpcs=grpcs://$grpcs https=https://$https\",LBCTL_CERTIFICATES=\"$dir/certificates\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
 	cat <<-EOF
 
 		[program:nginx]
@@ -223,6 +228,7 @@ next_steps() {
 
 		The cluster serves. Next:
 		  go run grpc_client/main.go -port=${grpc##*:}       one call, and who answered
+		  go run grpc_client/main.go -port=${grpcs##*:} -tls -ca=${dir#"$root"/}/certificates/localhost.crt   the same over TLS
 		  make scale N=5                              five servers
 		  bin/lbctl status                            what nginx serves (bin/lbctl --help for more)
 		  bin/lbctl resume --run-dir ${dir#"$root"/}/lbctl/run   commands that change something need this directory

@@ -72,6 +72,7 @@ type docker struct {
 	composeCommand []string
 	project        string // names of its containers, volumes and networks begin with it
 	grpcPort       string
+	grpcsPort      string
 	httpPort       string
 	admin          string // URL of lbctl's admin port
 	consulURL      string
@@ -87,7 +88,7 @@ func newDocker(t *testing.T) *docker {
 		}
 		t.Skip("no Docker engine answers")
 	}
-	grpcPort, httpPort, adminPort, uiPort := freePort(t), freePort(t), freePort(t), freePort(t)
+	grpcPort, grpcsPort, httpPort, httpsPort, adminPort, uiPort := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
 	// .ci/run sets the name, so that it can clean up after a test that was killed.
 	project := cmp.Or(os.Getenv("LB_E2E_PROJECT"), fmt.Sprintf("lbctl-e2e-%d", os.Getpid()))
 	c := &docker{
@@ -97,12 +98,15 @@ func newDocker(t *testing.T) *docker {
 			"COMPOSE_PROJECT_NAME="+project,
 			fmt.Sprintf("LB_NETWORK=192.168.%d", 200+os.Getpid()%50),
 			"LB_GRPC_PORT=127.0.0.1:"+grpcPort,
+			"LB_GRPCS_PORT=127.0.0.1:"+grpcsPort,
 			"LB_HTTP_PORT=127.0.0.1:"+httpPort,
+			"LB_HTTPS_PORT=127.0.0.1:"+httpsPort,
 			"LB_ADMIN_PORT=127.0.0.1:"+adminPort,
 			"CONSUL_UI_PORT=127.0.0.1:"+uiPort,
 		),
 		composeCommand: []string{"docker-compose"},
 		grpcPort:       grpcPort,
+		grpcsPort:      grpcsPort,
 		httpPort:       httpPort,
 		admin:          "http://127.0.0.1:" + adminPort,
 		consulURL:      "http://127.0.0.1:" + uiPort,

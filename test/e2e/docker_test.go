@@ -58,6 +58,8 @@ func TestDocker(t *testing.T) {
 func (c *docker) answers(t *testing.T) {
 	out := c.run(t, "go", "run", "grpc_client/main.go", "-port="+c.grpcPort)
 	assert.Regexp(t, regexp.MustCompile(`^Hello from [0-9a-f]{12}\.\n$`), out)
+	out = c.run(t, "go", "run", "grpc_client/main.go", "-port="+c.grpcsPort, "-tls", "-ca=.run/certificates/localhost.crt")
+	assert.Regexp(t, regexp.MustCompile(`^Hello from [0-9a-f]{12}\.\n$`), out)
 }
 
 func (c *docker) status(t *testing.T) {

@@ -22,8 +22,10 @@ import (
 func TestLocal(t *testing.T) {
 	dir := t.TempDir()
 	const net = "127.77"
-	grpc, http := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
-	c := newCheckout(t, "UP=local", "LOCAL_NET="+net, "LOCAL_DIR="+dir, "LB_GRPC_PORT="+grpc, "LB_HTTP_PORT="+http)
+	address := func() string { return "127.0.0.1:" + freePort(t) }
+	grpc, grpcs, http := address(), address(), address()
+	c := newCheckout(t, "UP=local", "LOCAL_NET="+net, "LOCAL_DIR="+dir,
+		"LB_GRPC_PORT="+grpc, "LB_GRPCS_PORT="+grpcs, "LB_HTTP_PORT="+http, "LB_HTTPS_PORT="+address())
 	t.Cleanup(func() {
 		c.make(t, "down")
 		if t.Failed() {
@@ -37,6 +39,7 @@ func TestLocal(t *testing.T) {
 
 	c.make(t, "up", "N=1")
 	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "grpc_client/main.go", "-addr="+grpc))
+	assert.Equal(t, "Hello from hello_1.\n", c.run(t, "go", "run", "grpc_client/main.go", "-addr="+grpcs, "-tls", "-ca="+filepath.Join(dir, "certificates", "localhost.crt")))
 	status := c.run(t, "make", "status")
 	assert.Contains(t, status, "which is what Consul says")
 	assert.Regexp(t, `(?m)^Endpoints +by DNS`, status, "the nginx is one that takes changes without a reload")
