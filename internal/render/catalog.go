@@ -98,8 +98,8 @@ type Host struct {
 	Locations []Location // longest path first; the last one is "/"
 	Named     []Location // the locations of choices
 
-	Redirect int // port of HTTPS that all requests are redirected to; 0: none
-	HSTS     int // see Listener.HSTS
+	Redirect int  // port of HTTPS that all requests are redirected to; 0: none
+	HSTS     bool // some of its listeners have Listener.HSTS
 	// TrustedProxies are the networks whose word about the address of a client nginx believes.
 	TrustedProxies []string
 	ProxyProtocol  bool         // the trusted proxies say it by PROXY protocol, others by X-Forwarded-For

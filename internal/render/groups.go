@@ -36,7 +36,7 @@ type group struct {
 // fits reports whether a listener with the services belongs to the group.
 func (g group) fits(l Listener, services []routed) bool {
 	first := g.listeners[0]
-	return first.Redirect == 0 && l.Redirect == 0 && first.HSTS == l.HSTS && first.ProxyProtocol == l.ProxyProtocol &&
+	return first.Redirect == 0 && l.Redirect == 0 && first.ProxyProtocol == l.ProxyProtocol &&
 		slices.EqualFunc(g.services, services, func(a, b routed) bool { return a.service == b.service })
 }
 
@@ -113,12 +113,12 @@ func (b *builder) makeHosts() {
 func (b *builder) hostsOf(family string, g group) []Host {
 	first := g.listeners[0]
 	base := Host{
-		HSTS:           first.HSTS,
 		Redirect:       first.Redirect,
 		TrustedProxies: b.settings.TrustedProxies,
 		ProxyProtocol:  first.ProxyProtocol,
 	}
 	for _, l := range g.listeners {
+		base.HSTS = base.HSTS || l.HSTS != 0
 		for _, address := range l.Listen {
 			base.Listen = append(base.Listen, Socket{
 				Address: address, TLS: l.Protocol.TLS(), HTTP2: family == "grpc" || l.Protocol.TLS(), ProxyProtocol: l.ProxyProtocol,

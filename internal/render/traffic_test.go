@@ -125,7 +125,7 @@ func httpServer(t *testing.T, name string, start func(http.Handler) *httptest.Se
 		}
 		w.Header().Set("Seen-Host", r.Host)
 		w.Header().Set("Seen-Proto", r.Proto)
-		for _, key := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Client-Cert-Subject", "Upgrade", "Connection"} {
+		for _, key := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Client-Cert-Subject", "X-Real-Ip", "Upgrade", "Connection"} {
 			w.Header().Set("Seen-"+key, r.Header.Get(key))
 		}
 		if r.Header.Get("Upgrade") == "websocket" {
