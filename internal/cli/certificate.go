@@ -36,19 +36,7 @@ type createdCertificate struct {
 }
 
 func newCertificateCmd(f *factory) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "certificate",
-		Short: "Make a certificate for TLS",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			return noCommand(cmd, args[0])
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newCertificateCreateCmd(f))
-	return cmd
+	return newGroupCmd("certificate", "Make a certificate for TLS", "", newCertificateCreateCmd(f))
 }
 
 func newCertificateCreateCmd(f *factory) *cobra.Command {
