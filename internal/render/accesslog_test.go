@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -39,8 +40,11 @@ func startLog(t *testing.T, dir string, names map[int]string) *logged {
 	done.Go(func() {
 		reader.Run(ctx, func(r *accesslog.Record) {
 			text := r.String()
-			if r.Expired() {
-				text = string(r.Service) + " expired" // either side may have ended it
+			switch { // either side may have ended it, and the server in two ways
+			case r.Timeout == serversDeadline && r.Expired():
+				text = string(r.Service) + " expired"
+			case r.Timeout > 0 && r.Timeout <= shortDeadline:
+				text = string(r.Service) + " late"
 			}
 			for port, name := range names {
 				text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d", port), name)
@@ -72,6 +76,13 @@ func (l *logged) wait(t *testing.T, n int) map[string]int {
 	}
 	return all
 }
+
+// The deadlines of calls to methods that hang: the client's own, and one that only the server
+// keeps.
+const (
+	shortDeadline   = 300 * time.Millisecond
+	serversDeadline = 100 * time.Millisecond
+)
 
 // moody is a gRPC server whose methods fail as their names say.
 func moody(t *testing.T) (port int) {
@@ -164,11 +175,23 @@ func TestAccessLog(t *testing.T) {
 			time.AfterFunc(300*time.Millisecond, cancel)
 			err := conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{})
 			require.Equal(t, codes.Canceled, grpcstatus.Code(err))
-			ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel = context.WithTimeout(t.Context(), shortDeadline)
 			err = conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{})
-			require.Equal(t, codes.DeadlineExceeded, grpcstatus.Code(err))
+			require.Error(t, err)
 			cancel()
 		}
+		// A client that waits for longer than it says: the server breaks the call off.
+		request, err = http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.grpc+"/m.M/Hang", bytes.NewReader(make([]byte, 5)))
+		require.NoError(t, err)
+		request.Header.Set("Content-Type", "application/grpc")
+		request.Header.Set("Te", "trailers")
+		request.Header.Set("Grpc-Timeout", "100m")
+		h2c := &http.Transport{Protocols: new(http.Protocols)}
+		h2c.Protocols.SetUnencryptedHTTP2(true)
+		defer h2c.CloseIdleConnections()
+		response, err := h2c.RoundTrip(request)
+		require.NoError(t, err)
+		response.Body.Close()
 
 		want := map[string]int{
 			"web 200 grpc -1 WEB=200":                                  1,
@@ -185,7 +208,8 @@ func TestAccessLog(t *testing.T) {
 			"dead-calls 200 grpc -1 DEAD=502 unanswered":               1,
 			"calls 499 grpc -1 CALLS=0 unanswered":                     1,
 			"calls 200 grpc -1 CALLS=200":                              1,
-			"calls expired":                                            2,
+			"calls late":                                               2,
+			"calls expired":                                            1,
 		}
 		total := 0
 		for _, n := range want {
