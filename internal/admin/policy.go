@@ -15,6 +15,8 @@ type ServicePolicy struct {
 	// Path is the path that Fields hold for; empty: the whole service.
 	Path   policy.Path        `json:"path,omitempty"`
 	Fields []policy.Explained `json:"fields"`
+	// Layers are what each source says, the weakest first.
+	Layers []policy.Layer `json:"layers"`
 	// Paths are the paths that have settings of their own.
 	Paths []policy.Path `json:"paths"`
 }
@@ -42,6 +44,7 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 		}
 		answer.Protocol = entry.Protocol
 		answer.Fields = entry.Policy.Explain(entry.Protocol.Family(), answer.Path)
+		answer.Layers = append([]policy.Layer{}, entry.Policy.Layers()...)
 		answer.Paths = append([]policy.Path{}, entry.Policy.Paths()...)
 		writeJSON(w, answer)
 		return

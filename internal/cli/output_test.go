@@ -16,8 +16,10 @@ import (
 
 // withoutResult are the commands that print no result: -o would mean nothing.
 var withoutResult = []string{
-	"lbctl run",        // its log has --log-format
-	"lbctl completion", // a script for a shell
+	"lbctl run",           // its log has --log-format
+	"lbctl completion",    // a script for a shell
+	"lbctl policy edit",   // an editor has the terminal
+	"lbctl policy schema", // always JSON
 	"lbctl help",
 }
 
@@ -42,6 +44,7 @@ var results = []string{
 	"lbctl policy get shop --effective",
 	"lbctl policy set cart timeout.read=5s --dry-run",
 	"lbctl policy unset cart timeout.read --dry-run",
+	"lbctl policy apply -f testdata/policies.yaml --dry-run",
 	"lbctl policy delete cart --dry-run",
 	"lbctl policy history cart",
 	"lbctl policy undo cart --dry-run",

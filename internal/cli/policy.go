@@ -26,8 +26,9 @@ fails, and shows what changed.`
 
 func newPolicyCmd(f *factory) *cobra.Command {
 	return newGroupCmd("policy", "Read and change how services are balanced", policyHelp,
-		newPolicyListCmd(f), newPolicyGetCmd(f), newPolicySetCmd(f), newPolicyUnsetCmd(f),
-		newPolicyDeleteCmd(f), newPolicyHistoryCmd(f), newPolicyUndoCmd(f), newPolicyExplainCmd(f),
+		newPolicyListCmd(f), newPolicyGetCmd(f), newPolicyHistoryCmd(f),
+		newPolicySetCmd(f), newPolicyUnsetCmd(f), newPolicyEditCmd(f), newPolicyApplyCmd(f), newPolicyDeleteCmd(f), newPolicyUndoCmd(f),
+		newPolicyExplainCmd(f), newPolicySchemaCmd(f),
 	)
 }
 

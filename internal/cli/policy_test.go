@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,11 +23,12 @@ import (
 type operator struct {
 	t      *testing.T
 	consul *consultest.Server
+	in     string // the standard input
 }
 
 // newOperator starts a Consul that has the services cart and stock.
 func newOperator(t *testing.T) *operator {
-	o := &operator{t, consultest.Start(t)}
+	o := &operator{t: t, consul: consultest.Start(t)}
 	t.Setenv("CONSUL_HTTP_ADDR", o.consul.Addr)
 	for _, name := range []string{"cart", "stock"} {
 		require.NoError(t, o.consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: name, Port: 80}))
@@ -36,7 +38,12 @@ func newOperator(t *testing.T) *operator {
 
 // policy runs "lbctl policy" with arguments.
 func (o *operator) policy(args ...string) result {
-	return command(o.t.Context(), Terminal{}, nil, append([]string{"policy"}, args...)...)
+	var out, err strings.Builder
+	code := Main(o.t.Context(), System{
+		Args: append([]string{"policy"}, args...), In: strings.NewReader(o.in), Out: &out, Err: &err,
+		Now: func() time.Time { return now },
+	})
+	return result{out.String(), err.String(), code}
 }
 
 // ok runs "lbctl policy", which must work and say nothing else, and returns what it prints.
@@ -236,7 +243,7 @@ func TestPolicyGetEffective(t *testing.T) {
 func TestPolicyWithoutRights(t *testing.T) {
 	consul := consultest.Start(t, consultest.ACL())
 	t.Setenv("CONSUL_HTTP_ADDR", consul.Addr)
-	o := &operator{t, consul}
+	o := &operator{t: t, consul: consul}
 	as := func(rules string) { t.Setenv("CONSUL_HTTP_TOKEN", consul.NewToken(rules)) }
 
 	as(`key_prefix "lb" { policy = "read" }`)

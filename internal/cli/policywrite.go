@@ -125,17 +125,31 @@ func (w *policyWriter) write(ctx context.Context, store *kv.Store, kind string, 
 
 // commit writes the edits. Those of one transaction are written all or none.
 func (w *policyWriter) commit(ctx context.Context, store *kv.Store, kind string, edits []kv.Edit) error {
-	for done := 0; done < len(edits); done += kv.MaxEdits {
-		part := edits[done:min(done+kv.MaxEdits, len(edits))]
+	for done := 0; done < len(edits); {
+		part := transaction(edits[done:])
 		if err := store.Write(ctx, kv.Change{Kind: kind, Why: w.Message}, part...); err != nil {
 			err = explainConflicts(err)
 			if done > 0 {
-				err = fmt.Errorf("%w\nthe first %d policies, up to %q, are written; run the command again for the others", err, done, edits[done-1].Before.Name)
+				err = fmt.Errorf("%w\nthe first %s, up to %q, are written; run the command again for the others", err, policies(done), edits[done-1].Before.Name)
 			}
 			return err
 		}
+		done += len(part)
 	}
 	return nil
+}
+
+// transaction returns the first edits, as many as fit into one transaction of Consul.
+func transaction(edits []kv.Edit) []kv.Edit {
+	size := 0
+	for n, e := range edits {
+		// As Consul gets them: in base64, what was there before with quotes escaped.
+		size += (len(e.Value)+2*len(e.Before.Value))*4/3 + 1<<10
+		if n > 0 && (n == kv.MaxEdits || size > kv.MaxTransaction) {
+			return edits[:n]
+		}
+	}
+	return edits
 }
 
 // print prints what the edits changed, or would change.

@@ -15,7 +15,9 @@ import (
 // operation, that of its history entry, and removals of old entries.
 const (
 	maxOperations = 128
-	maxRequest    = 512 << 10
+	// MaxTransaction is how many bytes the documents of one Write can have together, with what
+	// they replace, in base64.
+	MaxTransaction = 512 << 10
 	// MaxEdits is how many documents one Write can change.
 	MaxEdits = 32
 )
@@ -116,9 +118,9 @@ func (s *Store) commit(ctx context.Context, edits []Edit, ops api.TxnOps) error 
 	for _, op := range ops {
 		size += len(op.KV.Value)*4/3 + len(op.KV.Key) + 100 // as Consul gets it: base64 in JSON
 	}
-	if len(ops) > maxOperations || size > maxRequest {
+	if len(ops) > maxOperations || size > MaxTransaction {
 		return fmt.Errorf("write %d documents at once: they have %d bytes with their history, in %d operations, want at most %d in %d: write fewer documents at once",
-			len(edits), size, len(ops), maxRequest, maxOperations)
+			len(edits), size, len(ops), MaxTransaction, maxOperations)
 	}
 	ok, response, _, err := s.client.API().Txn().Txn(ops, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
