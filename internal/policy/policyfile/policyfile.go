@@ -32,7 +32,7 @@ const Default = "default"
 
 const servicePrefix = "service/"
 
-var serviceName = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,256}$`)
+var serviceName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`) // of the services that lbctl balances
 
 // Name returns the name of the document that a user means: "default", or the name of a service
 // as "cart" or "service/cart". The second form is for a service that is called default.

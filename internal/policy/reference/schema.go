@@ -22,7 +22,7 @@ func Schema() []byte {
 		"name": object{
 			"description": `Which policy it is: "default", or a service as "cart" or "service/cart".`,
 			"type":        "string",
-			"pattern":     `^(service/)?[A-Za-z0-9_.:-]{1,256}$`,
+			"pattern":     `^(service/)?[A-Za-z0-9_-]{1,255}$`,
 		},
 		"paths": object{
 			"description":          `Fields for some paths of the service: "/api" for that path and all below it, "=/api" for that path alone, "/package.Service/Method" for a gRPC method.`,
