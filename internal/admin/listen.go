@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 )
 
@@ -24,14 +25,25 @@ func ListenUnix(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("listen on %s: remove the socket left behind: %w", path, err)
 		}
 	}
-	// A chmod after listening would leave a moment for other users to connect.
-	mask := syscall.Umask(0o177)
-	listener, err := net.Listen("unix", path)
-	syscall.Umask(mask)
+	listener, err := listenPrivately(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return listener, nil
+}
+
+// umask is held by whoever has changed the process's umask: of two that change it at once, one
+// would restore the other's.
+var umask sync.Mutex
+
+// listenPrivately makes a socket with mode 0600. A chmod after listening would leave a moment for
+// other users to connect.
+func listenPrivately(path string) (net.Listener, error) {
+	umask.Lock()
+	defer umask.Unlock()
+	mask := syscall.Umask(0o177)
+	defer syscall.Umask(mask)
+	return net.Listen("unix", path)
 }
 
 // ListenTCP listens on an address such as "127.0.0.1:9119".

@@ -159,9 +159,14 @@ func (s *Store) commit(ctx context.Context, edits []Edit, ops api.TxnOps) error 
 // conflict describes who changed a document meanwhile, if that is known.
 func (s *Store) conflict(ctx context.Context, read, stored Document) *ConflictError {
 	c := &ConflictError{Read: read, Stored: stored}
-	if entries, err := s.History(ctx, read.Name); err == nil && len(entries) > 0 {
-		if last := entries[0]; last.Index == stored.Index || !stored.Exists() {
-			c.By = &last
+	entries, err := s.History(ctx, read.Name)
+	if err != nil {
+		return c
+	}
+	for _, e := range entries { // others may have written since stored was read
+		if e.Index == stored.Index || !stored.Exists() && e.Deleted {
+			c.By = &e
+			break
 		}
 	}
 	return c

@@ -50,9 +50,22 @@ func ParseDocument(b []byte) (Document, error) {
 	return d, nil
 }
 
-// SetPaths sets fields for paths, as in the member "paths" of a document in JSON. The error names
-// all mistakes.
-func (d *Document) SetPaths(text string) error { return d.setPaths(json.RawMessage(text)) }
+// SetPaths sets fields for paths, as in the member "paths" of a document in JSON, for a service
+// itself: it can't set the fields that are the operator's only. The error names all mistakes.
+func (d *Document) SetPaths(text string) error {
+	var said Document
+	errs := []error{said.setPaths(json.RawMessage(text))}
+	for _, v := range said.Values() {
+		if v.Field.Operator {
+			errs = append(errs, fmt.Errorf("path %q: only the operator can set %s", v.Path, v.Field.Name))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	d.paths = said.paths
+	return nil
+}
 
 func (d *Document) setPaths(value json.RawMessage) error {
 	paths, err := object(value)

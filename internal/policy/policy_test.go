@@ -297,3 +297,20 @@ func TestPairsAndLists(t *testing.T) {
 	assert.True(t, slices.Equal([]int{3, 1}, n))
 	assert.Equal(t, `{"a":"2","b":"1"}`, mergePairs(`{"a":"1","b":"1"}`, `{"a":"2"}`))
 }
+
+// TestAServiceCantSetTheOperatorsFields: neither by a key nor for a path.
+func TestAServiceCantSetTheOperatorsFields(t *testing.T) {
+	before := byName["timeout.read"]
+	t.Cleanup(func() { byName["timeout.read"] = before })
+	f := before
+	operatorOnly(&f)
+	byName["timeout.read"] = f
+	assert.Empty(t, f.Key())
+	n := slices.IndexFunc(table, func(f Field) bool { return f.Name == "timeout.read" })
+	table[n] = f
+	t.Cleanup(func() { table[n] = before })
+	var d Document
+	assert.EqualError(t, d.SetPaths(`{"/a": {"timeout.read": "1s", "timeout.send": "1s"}}`), `path "/a": only the operator can set timeout.read`)
+	assert.True(t, d.IsZero())
+	assert.NoError(t, d.SetPaths(`{"/a": {"timeout.send": "1s"}}`))
+}
