@@ -239,7 +239,7 @@ func otherLayers(ctx context.Context, opts *policyEditOptions, store *kv.Store, 
 		return layers, note + "No daemon answers, so what the service says of itself is not shown."
 	}
 	for _, l := range effective.Layers {
-		if l.Source == policy.SourceMetadata {
+		if l.Level == policy.LevelMetadata {
 			layers = append(layers, l)
 		}
 	}

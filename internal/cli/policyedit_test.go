@@ -86,7 +86,7 @@ timeout.read: 1s
 func TestPolicyEditShowsWhatTheServiceSays(t *testing.T) {
 	o := newOperator(t)
 	d := newFakeDaemon()
-	d.entries[1].Policy = policy.Resolve(policytest.Layer("lb/default", "timeout.read", "1s"), policytest.Layer(policy.SourceMetadata, "check", "grpc"))
+	d.entries[1].Policy = policy.Resolve(policytest.Layer(policy.LevelDefault, "lb/default", "timeout.read", "1s"), policytest.Layer(policy.LevelMetadata, policy.SourceMetadata, "check", "grpc"))
 	runDir := d.start(t)
 	_, before, _ := o.edit("shop", "true", "LBCTL_RUN_DIR="+runDir)
 	assert.Contains(t, before[0], "\n#   metadata     check grpc\n")
