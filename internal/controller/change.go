@@ -161,6 +161,18 @@ func instances(before, after []endpoints.Instance) []string {
 }
 
 // count returns how many services are served, and by how many instances.
+// servedNames returns the names of the services that nginx serves with these entries, sorted. It
+// is not nil.
+func servedNames(entries []endpoints.Entry) []string {
+	names := []string{}
+	for _, e := range entries {
+		if e.Served() {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
 func count(entries []endpoints.Entry) (services, instances int) {
 	for _, e := range entries {
 		if e.Served() {

@@ -651,11 +651,14 @@ func TestBootstrapServersOfOneServiceDoNotDelayOthers(t *testing.T) {
 	})
 }
 
-// By reload, the generation's files say which services it has.
 func TestServicesOfAPinnedGeneration(t *testing.T) {
 	bubble(t, func(r *rig) {
-		files := "upstream http-web {\n}\n    set $lb_service down;\n"
-		r.source.updates <- render.Configuration{Hash: "one", Files: map[string][]byte{"http.conf": []byte(files)}}
+		refused := entry("late", 1)
+		refused.Spec = endpoints.Spec{}
+		r.source.updates <- render.Configuration{
+			Hash: "one", Files: map[string][]byte{"http.conf": []byte("one")},
+			Entries: []endpoints.Entry{entry("down", 0), refused, entry("web", 1)},
+		}
 		synctest.Wait()
 		assert.False(t, r.c.Pinned().Lacks(endpoints.Service{Name: "late", Spec: endpoints.Spec{Protocol: endpoints.HTTP}}), "nothing is pinned")
 		_, err := r.c.Rollback(r.Context(), 1)

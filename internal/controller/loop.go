@@ -325,7 +325,7 @@ func (l *loop) apply(now time.Time) {
 	cfg := *l.latest
 	note := nginx.Note{Hash: cfg.Hash, Reason: "Consul or a template changed", Change: l.change()}
 	note.Services, note.Instances = count(cfg.Entries)
-	note.Upstreams = askedIn(&cfg).names()
+	note.Upstreams, note.ServiceNames = askedIn(&cfg).names(), servedNames(cfg.Entries)
 	switch {
 	case l.failure != nil:
 		note.Reason = fmt.Sprintf("tried again, attempt %d", l.failure.attempts+1)

@@ -1,7 +1,6 @@
 package controller
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -11,19 +10,9 @@ import (
 
 // Pinned is what nginx serves while a generation is pinned. The zero value is for no pin.
 type Pinned struct {
-	Generation int // 0: none is pinned
-
-	asked     asked
-	upstreams map[string]bool // in the generation's files; nil: not known
-	services  map[string]bool // named by its locations
+	Generation int             // 0: none is pinned
+	services   map[string]bool // in the generation, by name; nil: not known
 }
-
-// pinnedUpstream and pinnedService match the lines of the templates that name an upstream,
-// and the service of a location, which has no upstream if the service had no instance.
-var (
-	pinnedUpstream = regexp.MustCompile(`(?m)^\s*upstream "?([\w-]+)"? \{`)
-	pinnedService  = regexp.MustCompile(`(?m)^\s*set \$lb_service "?([\w-]+)"?;`)
-)
 
 // Pinned returns which generation is pinned, and what it has.
 func (c *Controller) Pinned() Pinned { return c.shown().pinned() }
@@ -32,18 +21,13 @@ func (v view) pinned() Pinned {
 	if v.pin == nil {
 		return Pinned{}
 	}
-	p := Pinned{Generation: v.pin.Generation, asked: v.generation}
-	if v.files == nil {
+	p := Pinned{Generation: v.pin.Generation}
+	if v.current.Number != p.Generation || v.current.ServiceNames == nil {
 		return p
 	}
-	p.upstreams, p.services = map[string]bool{}, map[string]bool{}
-	for _, file := range v.files {
-		for _, match := range pinnedUpstream.FindAllSubmatch(file, -1) {
-			p.upstreams[string(match[1])] = true
-		}
-		for _, match := range pinnedService.FindAllSubmatch(file, -1) {
-			p.services[string(match[1])] = true
-		}
+	p.services = make(map[string]bool, len(v.current.ServiceNames))
+	for _, name := range v.current.ServiceNames {
+		p.services[name] = true
 	}
 	return p
 }
@@ -51,12 +35,7 @@ func (v view) pinned() Pinned {
 // Lacks reports whether the pinned generation doesn't have a service, so that nginx sends it
 // no traffic. It is false if that is unknown, and if no generation is pinned.
 func (p Pinned) Lacks(s endpoints.Service) bool {
-	if p.Generation == 0 || p.upstreams == nil || s.Protocol == "" {
-		return false
-	}
-	upstream := render.UpstreamName(s.Protocol, s.Name)
-	older := !p.asked.known && p.asked.upstreams[p.asked.older.upstream(s)]
-	return !p.asked.upstreams[upstream] && !p.upstreams[upstream] && !p.services[s.Name] && !older
+	return p.services != nil && s.Protocol != "" && !p.services[s.Name]
 }
 
 // relevant returns the problems without those that say which instances of a service get

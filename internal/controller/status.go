@@ -119,7 +119,6 @@ type view struct {
 
 	asked           map[string]bool // upstreams that nginx asks for; nil if it doesn't ask
 	askedSince      map[string]time.Time
-	generation      asked // upstreams of the current generation, by delivery
 	byReload        map[string]string
 	policies        Policies
 	master          nginx.Process // at the last check
@@ -147,7 +146,6 @@ func (l *loop) publish() {
 		bootstrapFailed: l.delivery.bootstrap.failed,
 		bootstrapLeft:   l.delivery.bootstrap.leftServices(l.latest),
 	}
-	v.generation = l.delivery.asked
 	if l.opts.Endpoints != nil {
 		v.asked, v.askedSince, v.master = l.delivery.asked.upstreams, l.delivery.since, l.delivery.master
 	}

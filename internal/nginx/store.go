@@ -26,6 +26,9 @@ type Note struct {
 	// Upstreams are the upstreams whose servers nginx asks for, sorted. nil: unknown,
 	// because an older lbctl stored the generation.
 	Upstreams []string `json:"upstreams,omitzero"`
+	// ServiceNames are the services in it, sorted. nil: unknown, because an older lbctl stored the
+	// generation.
+	ServiceNames []string `json:"service_names,omitzero"`
 }
 
 // Limits for reading generations; sizes are in bytes. A directory with a higher number
