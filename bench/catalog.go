@@ -54,6 +54,33 @@ func (addressPing) SayHello(ctx context.Context, _ *protos.PingMessage) (*protos
 	return &protos.PingMessage{Greeting: p.LocalAddr.String()}, nil
 }
 
+// benchPolicy is the document of service i. Its values differ between services, so that nginx
+// can't share anything that it would not share in use.
+func benchPolicy(i int) string {
+	return fmt.Sprintf(`{"timeout.connect": "300ms", "timeout.read": "%ds", "timeout.send": "%ds", "paths": {"/protos.Ping/Slow": {"timeout.read": "1h"}}}`, 60+i%50, 30+i%50)
+}
+
+// setPolicies gives each service a policy.
+func (c *catalog) setPolicies(t *testing.T) {
+	t.Helper()
+	const most = 64 // operations of a transaction
+	for i := 0; i < c.services; i += most {
+		var ops api.TxnOps
+		for n := i; n < min(i+most, c.services); n++ {
+			ops = append(ops, &api.TxnOp{KV: &api.KVTxnOp{Verb: api.KVSet, Key: "lb/service/" + serviceName(n), Value: []byte(benchPolicy(n))}})
+		}
+		ok, response, _, err := c.consul.Txn().Txn(ops, nil)
+		require.NoError(t, err)
+		require.True(t, ok, "write policies: %v", response.Errors)
+	}
+}
+
+func (c *catalog) removePolicies(t *testing.T) {
+	t.Helper()
+	_, err := c.consul.KV().DeleteTree("lb/", nil)
+	require.NoError(t, err)
+}
+
 // grow registers services until there are n of them.
 func (c *catalog) grow(t *testing.T, n int) {
 	t.Helper()

@@ -21,7 +21,8 @@ import (
 	"lbctl/internal/lbtest"
 )
 
-// readsSize is the number of services with which ways to read Consul are compared.
+// readsSize is the number of services with which ways to read Consul are compared, and services
+// with a policy each with those without.
 const readsSize = 1000
 
 // TestScale measures lbctl with SIZES services (10,100,1000) of ten instances:
@@ -37,7 +38,7 @@ func TestScale(t *testing.T) {
 	services := newCatalog(t, cluster.Servers[0].Client())
 	lbtest.Binary(t) // build it now, not during the first start
 
-	var points, reads []*point
+	var points, reads, policies []*point
 	for _, size := range sizes(t) {
 		services.grow(t, size)
 		for _, m := range modes {
@@ -57,6 +58,16 @@ func TestScale(t *testing.T) {
 					}
 				})
 			}
+			if size != readsSize {
+				continue
+			}
+			services.setPolicies(t)
+			t.Run(fmt.Sprintf("%d services with a policy each, %s", size, m.name), func(t *testing.T) {
+				p := &point{mode: m.name + ", a policy each", size: size}
+				p.measure(t, services, agents[0].server, m.args, rounds, span)
+				policies = append(policies, points[len(points)-1], p)
+			})
+			services.removePolicies(t)
 		}
 	}
 
@@ -76,6 +87,11 @@ func TestScale(t *testing.T) {
 		r.paragraph("With %d services. Blocking: `use_streaming_backend = false` at the agent, which asks the leader."+
 			" Streaming: Consul's default, the agent keeps what it is asked for by a stream from a server.", readsSize)
 		r.table(scaleHead, scaleRows(reads, func(p *point) string { return p.mode + ", " + p.reads }))
+	}
+	if len(policies) > 0 {
+		r.heading("A policy for each service")
+		r.paragraph("With %d services. The document of each in Consul's KV store is like `%s`.", readsSize, benchPolicy(0))
+		r.table(scaleHead, scaleRows(policies, func(p *point) string { return p.mode }))
 	}
 	if recording() {
 		r.keep("scale.svg", scalePlot(t, points))
