@@ -13,9 +13,6 @@ import (
 	"lbctl/internal/policy"
 )
 
-// maxMaxConns bounds lb-max-conns. No server has so many connections.
-const maxMaxConns = 1_000_000
-
 // metadata has the settings of a service that one instance names.
 type metadata struct {
 	instance string
@@ -169,8 +166,8 @@ func (r *reader) settings() {
 	if m.version = r.value(KeyVersion); m.version != "" && !versionLabel.MatchString(m.version) {
 		r.bad(KeyVersion, m.version, `1 to 64 letters, digits, ".", "_" or "-"`)
 	}
-	m.maxConns = r.number(KeyMaxConns, "a number of connections from 1 to %d", maxMaxConns)
 	r.policy()
+	m.maxConns, _ = strconv.Atoi(r.value(KeyMaxConns)) // policy has checked it
 }
 
 // policy reads the fields of the policy.
@@ -188,18 +185,4 @@ func (r *reader) policy() {
 			r.errs = append(r.errs, fmt.Errorf("%s: %w", KeyPaths, err))
 		}
 	}
-}
-
-// number reads a number from 1 to a limit; 0 if it is not set. want is the text of the
-// expected value, with a verb for the limit.
-func (r *reader) number(key, want string, limit int) int {
-	value := r.value(key)
-	if value == "" {
-		return 0
-	}
-	n, err := strconv.Atoi(value)
-	if err != nil || n < 1 || n > limit {
-		r.bad(key, value, fmt.Sprintf(want, limit))
-	}
-	return n
 }

@@ -27,17 +27,19 @@ const (
 	KeyHeader   = "lb-header"   // headers that a request must have, separated by commas
 	KeyVersion  = "lb-version"  // shown beside the instance
 	KeyPort     = "lb-port"     // tcp: the port to listen on
-	KeyMaxConns = "lb-max-conns"
-	KeyListen   = "lb-listen" // names of listeners, separated by commas
+	KeyListen   = "lb-listen"   // names of listeners, separated by commas
 	// KeyPaths has the policies of paths: a JSON object of objects of policy fields.
 	KeyPaths = "lb-paths"
 )
+
+// KeyMaxConns is the key of the field "max-conns", which each instance may have for itself.
+const KeyMaxConns = "lb-max-conns"
 
 // keys has all keys: those above, and those of the fields of the policy.
 var keys = allKeys()
 
 func allKeys() []string {
-	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyMaxConns, KeyListen, KeyPaths}
+	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyListen, KeyPaths}
 	for _, f := range policy.Fields() {
 		if key := f.Key(); key != "" {
 			all = append(all, key)

@@ -185,7 +185,7 @@ func unknown(name string) error {
 }
 
 var (
-	table                = slices.Concat(instanceFields, outlierFields, timeoutFields)
+	table                = slices.Concat(instanceFields, outlierFields, timeoutFields, limitFields)
 	byName, byKey, names = index(table)
 )
 

@@ -27,4 +27,8 @@ type Policy struct {
 	Endpoints Delivery
 	Timeout   Timeout
 	Outlier   Outlier
+	// MaxConns is how many connections nginx may have to each instance at a time: see
+	// Settings.MaxConnsOf.
+	MaxConns int
+	Limit    Limit
 }

@@ -168,6 +168,33 @@ func (s Settings) narrowest(path Path) Path {
 	return ""
 }
 
+// Owner returns the path for which one of the fields is said, of a policy that At or General has
+// returned; "" if that is the whole service. Of several paths it is the narrowest.
+func (s Settings) Owner(p *Policy, fields ...string) Path {
+	if s.said == nil || p == s.said.general {
+		return ""
+	}
+	var of Path
+	for path, at := range s.said.at {
+		if at == p {
+			of = path
+		}
+	}
+	for _, path := range slices.Backward(s.said.paths) {
+		if !path.Covers(of) {
+			continue
+		}
+		for _, l := range s.said.layers {
+			for _, field := range fields {
+				if l.Document.text(path, field) != "" {
+					return path
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // Explained is one field of a service's policy, and where it comes from.
 type Explained struct {
 	Field  Field  `json:"-"`

@@ -321,7 +321,7 @@ func (b *builder) upstream(e endpoints.Entry) (Upstream, bool) {
 		u.ZoneKiB = resolveZoneKiB(e.Peak, e.Protocol)
 		u.IPv6 = slices.ContainsFunc(u.servers, func(s Server) bool { return strings.HasPrefix(s.Address, "[") })
 		if len(e.Instances) > 0 {
-			u.MaxConns = e.Instances[0].MaxConns // all instances have the same
+			u.MaxConns = e.Policy.MaxConnsOf(e.Instances[0].MaxConns) // all instances have the same
 		}
 	case len(u.servers) == 0:
 		return Upstream{}, false
@@ -348,7 +348,7 @@ func (u Upstream) isOf(e endpoints.Entry) bool {
 func (b *builder) servers(e endpoints.Entry) Upstream {
 	in := e.Rotation()
 	u := Upstream{Service: e.Name, Spec: e.Spec, Policy: e.Policy.General(), revision: e.Revision, plain: true, reads: b.reads}
-	if old, ok := b.before[e.Name]; ok && old.isOf(e) {
+	if old, ok := b.before[e.Name]; ok && old.isOf(e) && old.Spec.Policy.Equal(e.Policy) {
 		u.servers, u.targets, u.answerSize = old.servers, old.targets, old.answerSize
 		return u
 	}
@@ -359,7 +359,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 			waiting, u.plain = true, false
 			continue
 		}
-		servers, why := b.serversOf(e.Name, i, found)
+		servers, why := b.serversOf(e, i, found)
 		u.servers = append(u.servers, servers...)
 		if len(servers) == 0 {
 			b.unusable[e.Name] = append(b.unusable[e.Name], endpoints.Unusable{Node: i.Node, ID: i.ID, Reason: why})
@@ -380,9 +380,9 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 
 // serversOf returns an instance's servers, one for each address that was found for its own.
 // If there is none, it says why.
-func (b *builder) serversOf(service string, i endpoints.Instance, found []string) (servers []Server, why string) {
+func (b *builder) serversOf(e endpoints.Entry, i endpoints.Instance, found []string) (servers []Server, why string) {
 	if len(found) == 0 {
-		b.problem(service, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
+		b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
 		return nil, fmt.Sprintf("its address %q can't be resolved", i.Address)
 	}
 	at := i
@@ -391,11 +391,11 @@ func (b *builder) serversOf(service string, i endpoints.Instance, found []string
 			if why = refused; address != i.Address {
 				why = fmt.Sprintf("its address %q resolves to %s, and %s", i.Address, address, refused)
 			}
-			b.problem(service, "%s", refusedInstance(i, address, refused))
+			b.problem(e.Name, "%s", refusedInstance(i, address, refused))
 			continue
 		}
 		at.Address = address
-		servers = append(servers, Server{Address: at.HostPort(), Weight: i.Weight, MaxConns: i.MaxConns})
+		servers = append(servers, Server{Address: at.HostPort(), Weight: i.Weight, MaxConns: e.Policy.MaxConnsOf(i.MaxConns)})
 	}
 	return servers, why
 }

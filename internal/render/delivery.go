@@ -29,9 +29,9 @@ func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
 		return e.Policy.Says("endpoints")
 	}
 	for _, i := range e.Instances {
-		if first := e.Instances[0]; i.MaxConns != first.MaxConns {
-			return fmt.Sprintf("its instances have different %s: %q has %d, %q %d",
-				metadata.KeyMaxConns, metadata.Shorten(first.ID), first.MaxConns, metadata.Shorten(i.ID), i.MaxConns)
+		first := e.Instances[0]
+		if a, b := e.Policy.MaxConnsOf(first.MaxConns), e.Policy.MaxConnsOf(i.MaxConns); a != b {
+			return fmt.Sprintf("its instances have different %s: %q has %d, %q %d", metadata.KeyMaxConns, metadata.Shorten(first.ID), a, metadata.Shorten(i.ID), b)
 		}
 	}
 	limit := resolver.MaxSize

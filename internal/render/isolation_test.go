@@ -291,31 +291,29 @@ func sized(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grp
 }
 
 // An instance that has reached lb-max-conns is busy, not failed.
-func TestBusyInstances(t *testing.T) {
-	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		began, end := make(chan bool, 10), make(chan bool)
-		wait := func(w http.ResponseWriter, r *http.Request) {
-			began <- true
-			<-end
-		}
-		b := startBalancer(t, binary, nil,
-			one("web", handler(t, wait), tags("http_server"), meta("lb-max-conns", "1")),
-			one("calls", handler(t, wait), tags("grpc_server"), meta("lb-max-conns", "1")),
-		)
-		defer close(end)
-		go http.Get("http://" + b.http + "/")
-		<-began
-		response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
-		assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
-		assert.Equal(t, "all instances of web are busy\n", body)
+func testMaxConns(t *testing.T, binary nginxtest.Binary) {
+	began, end := make(chan bool, 10), make(chan bool)
+	wait := func(w http.ResponseWriter, r *http.Request) {
+		began <- true
+		<-end
+	}
+	b := startBalancer(t, binary, nil,
+		one("web", handler(t, wait), tags("http_server"), meta("lb-max-conns", "1")),
+		one("calls", handler(t, wait), tags("grpc_server"), meta("lb-max-conns", "1")),
+	)
+	defer close(end)
+	go http.Get("http://" + b.http + "/")
+	<-began
+	response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
+	assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
+	assert.Equal(t, "all instances of web are busy\n", body)
 
-		conn := b.dial(t, "localhost")
-		go conn.Invoke(t.Context(), "/any.Service/Method", &protos.PingMessage{}, &protos.PingMessage{})
-		<-began
-		_, err := call(t, conn, "/any.Service/Method")
-		assert.Equal(t, codes.ResourceExhausted, grpcstatus.Code(err), "%v", err)
-		assert.Equal(t, "lbctl: all instances of calls are busy", grpcstatus.Convert(err).Message())
-	})
+	conn := b.dial(t, "localhost")
+	go conn.Invoke(t.Context(), "/any.Service/Method", &protos.PingMessage{}, &protos.PingMessage{})
+	<-began
+	_, err := call(t, conn, "/any.Service/Method")
+	assert.Equal(t, codes.ResourceExhausted, grpcstatus.Code(err), "%v", err)
+	assert.Equal(t, "lbctl: all instances of calls are busy", grpcstatus.Convert(err).Message())
 }
 
 // With nginx's marks on, an instance may be out because of a mark or of lb-max-conns. nginx

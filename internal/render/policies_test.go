@@ -33,7 +33,7 @@ var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
 	"timeout.send":                 testSendTimeout,
 }
 
-// testedIn is for fields that have no effect on nginx's configuration alone.
+// testedIn is for fields whose test is elsewhere.
 func testedIn(string) func(*testing.T, nginxtest.Binary) {
 	return func(*testing.T, nginxtest.Binary) {}
 }

@@ -36,6 +36,9 @@ import (
 type balancer struct {
 	grpc, http string // addresses
 	errorLog   string // path
+	dir        string
+	settings   Settings
+	process    *nginxtest.Process
 }
 
 func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
@@ -51,6 +54,7 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 		http: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
 
 		errorLog: filepath.Join(dir, "error.log"),
+		dir:      dir,
 	}
 	settings := testSettings(binary.Version)
 	settings.Listeners = PlainListeners(Listen{b.grpc}, Listen{b.http})
@@ -63,8 +67,24 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 	if change != nil {
 		change(c.Files)
 	}
-	nginxtest.Start(t, binary, write(t, dir, c), dir)
+	b.settings = settings
+	b.process = nginxtest.Start(t, binary, write(t, dir, c), dir)
 	return b
+}
+
+// reload moves nginx to a configuration that is rendered from other registrations. The service
+// of the last one must be an HTTP service with the path /reloaded.
+func (b balancer) reload(t *testing.T, registrations ...*api.ServiceEntry) {
+	t.Helper()
+	c, err := offline(Options{Settings: b.settings}, parseAll(registrations...), testNames())
+	require.NoError(t, err)
+	write(t, b.dir, c)
+	b.process.Reload()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	require.Eventually(t, func() bool {
+		response, _ := get(t, client, "http://"+b.http+"/reloaded")
+		return response.StatusCode == http.StatusOK
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 // dial connects to the balancer with the authority.
