@@ -23,8 +23,7 @@ import (
 
 type policyEditOptions struct {
 	*policyWriter
-	In     io.Reader
-	Client func() (*admin.Client, error)
+	In io.Reader
 
 	Environ []string
 	Editor  string // a command of the shell
@@ -45,7 +44,6 @@ the message names.`,
 	}
 	flags := newFlags(f, cmd)
 	opts.policyWriter = policyWriterFlags(f, flags)
-	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {
 			return err
@@ -84,17 +82,25 @@ func runPolicyEdit(ctx context.Context, opts *policyEditOptions) error {
 	file.Close()
 	session := editSession{opts: opts, path: file.Name()}
 	said, changed, err := session.run(editHead(ctx, opts, store)+body, broken)
-	// Ctrl-C in the editor is for the editor.
-	ctx = context.WithoutCancel(ctx)
-	if err == nil && changed {
-		if err = opts.write(ctx, store, "edit", policyEdit{Before: before, Old: old, New: said}); err != nil {
-			err = fmt.Errorf("%w\nyour text is in %s; 'lbctl policy apply -f %s' writes it", err, session.path, session.path)
-		}
-	}
 	if err != nil {
 		return err
 	}
-	return os.Remove(session.path)
+	if !changed {
+		return os.Remove(session.path)
+	}
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx) // a Ctrl-C in the editor was for the editor
+	}
+	if opts.DryRun {
+		fmt.Fprintf(opts.Err, "Your text is in %s.\n", session.path)
+	}
+	edit := policyEdit{Before: before, Old: old, New: said}
+	return opts.do(ctx, store, []policyEdit{edit}, func() error {
+		if err := opts.commit(ctx, store, "edit", []policyEdit{edit}); err != nil {
+			return fmt.Errorf("%w\nyour text is in %s; 'lbctl policy apply -f %s' writes it", err, session.path, session.path)
+		}
+		return os.Remove(session.path)
+	})
 }
 
 // An editSession is one file that the operator edits until it has no mistakes.

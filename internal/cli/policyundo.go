@@ -64,11 +64,6 @@ func runPolicyUndo(ctx context.Context, opts *policyUndoOptions) error {
 	if err != nil {
 		return err
 	}
-	if !opts.DryRun {
-		if err := store.Undo(ctx, plan, opts.Message); err != nil {
-			return explainConflicts(err)
-		}
-	}
 	// What can't be read is undone too.
 	old, _ := parseStored(plan.Now)
 	said, broken := parseStored(plan.Entry.Before)
@@ -76,7 +71,8 @@ func runPolicyUndo(ctx context.Context, opts *policyUndoOptions) error {
 		fmt.Fprintln(opts.Err, printable.Lines(fmt.Sprintf("warning: the policy %q was written without lbctl then, and can't be read:\n%s", opts.Name, broken)))
 	}
 	if !forPrograms(opts.Output) {
-		fmt.Fprintln(opts.Out, printable.Line("undo of the write "+plan.Entry.By()))
+		fmt.Fprintln(opts.Err, printable.Line("undo of the write "+plan.Entry.By()))
 	}
-	return opts.print(ctx, store, []policyEdit{{Before: plan.Now, Old: old, New: said}})
+	edits := []policyEdit{{Before: plan.Now, Old: old, New: said, Broken: broken != nil}}
+	return opts.do(ctx, store, edits, func() error { return explainConflicts(store.Undo(ctx, plan, opts.Message)) })
 }

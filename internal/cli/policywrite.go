@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/admin"
 	"lbctl/internal/kv"
 	"lbctl/internal/policy"
 	"lbctl/internal/policy/policyfile"
@@ -22,19 +23,23 @@ type policyWriter struct {
 	Out, Err io.Writer
 	Terminal Terminal
 	Store    *storeAddress
+	Client   func() (*admin.Client, error) // for --wait
 
 	Output  string
 	Message string
 	DryRun  bool
+	Wait    waiter
 }
 
 // policyWriterFlags defines the flags of a command that changes policies.
 func policyWriterFlags(f *factory, flags *flags) *policyWriter {
-	w := &policyWriter{Out: f.out, Err: f.err, Terminal: f.terminal}
+	w := &policyWriter{Out: f.out, Err: f.err, Terminal: f.terminal, Wait: waiter{Err: f.err, Interval: waitInterval}}
 	define(flags, &w.Message, "message", "", "TEXT", "why, for the history", "", parseText)
 	flags.command.Flags().BoolVar(&w.DryRun, "dry-run", false, "show what would change, and write nothing")
+	waitFlag(flags, &w.Wait.Limit, servingPolicies)
 	outputFlag(flags, &w.Output)
 	w.Store = storeFlags(flags)
+	w.Client = daemonFlags(flags, &w.Output).client
 	return w
 }
 
@@ -43,6 +48,7 @@ type policyEdit struct {
 	Before kv.Document
 	Old    policy.Document // what Before says; zero if it can't be read
 	New    policy.Document // one that says nothing deletes it
+	Broken bool            // what is written can't be read, and New is zero
 }
 
 // A policyResult is the document of a command that changes policies.
@@ -71,6 +77,8 @@ const (
 // action says what an edit does. A policy that can't be read is always changed.
 func (e policyEdit) action() string {
 	switch {
+	case e.Broken:
+		return policyChanged
 	case e.New.IsZero() && e.Before.Exists():
 		return policyDeleted
 	case e.New.IsZero():
@@ -101,11 +109,35 @@ func (e policyEdit) edit() (kv.Edit, error) {
 	return edit, nil
 }
 
-// write writes the edits that change something, in as few transactions as possible, and prints
-// what they change. kind is for the history.
+// write writes the edits that change something, in as few transactions as possible. kind is for
+// the history.
 func (w *policyWriter) write(ctx context.Context, store *kv.Store, kind string, edits ...policyEdit) error {
-	var all []kv.Edit
-	for _, e := range edits {
+	return w.do(ctx, store, edits, func() error { return w.commit(ctx, store, kind, edits) })
+}
+
+// do writes edits with write, prints what they change, and waits until nginx serves them, as the
+// flags say.
+func (w *policyWriter) do(ctx context.Context, store *kv.Store, edits []policyEdit, write func() error) error {
+	if w.DryRun {
+		return w.print(ctx, store, edits)
+	}
+	var quarantined map[string]bool
+	if w.Wait.Limit > 0 {
+		quarantined = w.quarantined(ctx)
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	if err := w.print(ctx, store, edits); err != nil || w.Wait.Limit == 0 {
+		return err
+	}
+	return w.wait(ctx, store, edits, quarantined)
+}
+
+// commit writes the edits that change something. Those of one transaction are written all or none.
+func (w *policyWriter) commit(ctx context.Context, store *kv.Store, kind string, all []policyEdit) error {
+	var edits []kv.Edit
+	for _, e := range all {
 		if e.action() == policyUnchanged {
 			continue
 		}
@@ -113,18 +145,8 @@ func (w *policyWriter) write(ctx context.Context, store *kv.Store, kind string, 
 		if err != nil {
 			return err
 		}
-		all = append(all, edit)
+		edits = append(edits, edit)
 	}
-	if !w.DryRun {
-		if err := w.commit(ctx, store, kind, all); err != nil {
-			return err
-		}
-	}
-	return w.print(ctx, store, edits)
-}
-
-// commit writes the edits. Those of one transaction are written all or none.
-func (w *policyWriter) commit(ctx context.Context, store *kv.Store, kind string, edits []kv.Edit) error {
 	for done := 0; done < len(edits); {
 		part := transaction(edits[done:])
 		if err := store.Write(ctx, kv.Change{Kind: kind, Why: w.Message}, part...); err != nil {
