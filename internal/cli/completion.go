@@ -12,8 +12,8 @@ import (
 	"lbctl/internal/admin"
 )
 
-const completionHelp = `Print a script that completes lbctl's commands, flags, generations, services and
-instances. The script asks the daemon that the command line names for the last three.
+const completionHelp = `Print a script that completes lbctl's commands, flags, generations, services, instances
+and policies. The script asks the daemon that the command line names, or for policies Consul.
 
   bash        lbctl completion bash > /etc/bash_completion.d/lbctl
   zsh         lbctl completion zsh > "${fpath[1]}/_lbctl"

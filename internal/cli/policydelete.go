@@ -26,6 +26,7 @@ func newPolicyDeleteCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	opts.policyWriter = policyWriterFlags(f, flags)
+	cmd.ValidArgsFunction = completePolicies(opts.Store, nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {
 			return err

@@ -44,6 +44,7 @@ the message names.`,
 	}
 	flags := newFlags(f, cmd)
 	opts.policyWriter = policyWriterFlags(f, flags)
+	cmd.ValidArgsFunction = completeNewPolicies(opts.Store, nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {
 			return err

@@ -51,6 +51,7 @@ the built-in values, the policy "default", and what the service says of itself.`
 	define(flags, &opts.Path, "path", "", "PATH", "with --effective: for the requests of this path", "", parsePath)
 	opts.Store = storeFlags(flags)
 	opts.Client = daemonFlags(flags, &opts.Output).client
+	cmd.ValidArgsFunction = completeNewPolicies(opts.Store, nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if len(args) > 0 {
 			if opts.Name, err = policyName(cmd, args[0]); err != nil {

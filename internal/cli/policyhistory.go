@@ -62,6 +62,7 @@ adds what it changed. A deleted policy keeps its history.`, kv.MaxHistory),
 	outputFlag(flags, &opts.Output)
 	cmd.Flags().BoolVar(&opts.Diff, "diff", false, "show what each write changed")
 	opts.Store = storeFlags(flags)
+	cmd.ValidArgsFunction = completePolicies(opts.Store, nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {
 			return err

@@ -38,6 +38,7 @@ write too, so another undo takes it back.`,
 	}
 	flags := newFlags(f, cmd)
 	opts.policyWriter = policyWriterFlags(f, flags)
+	cmd.ValidArgsFunction = completePolicies(opts.Store, completeWrites)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {
 			return err

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/kv"
+	"lbctl/internal/policy"
+	"lbctl/internal/policy/policyfile"
+	"lbctl/internal/printable"
+)
+
+// completePolicies completes the name of a policy that is in Consul, and then what more
+// completes, if it is not nil.
+func completePolicies(at *storeAddress, more storeCompletion) cobra.CompletionFunc {
+	return completeStore(at, more, func(ctx context.Context, store *kv.Store) ([]cobra.Completion, error) {
+		documents, err := store.List(ctx, "")
+		var names []cobra.Completion
+		for _, d := range documents {
+			if name, err := policyfile.Name(d.Name); err == nil && name == d.Name {
+				names = append(names, cobra.CompletionWithDesc(shortName(name), describePolicy(d)))
+			}
+		}
+		return names, err
+	})
+}
+
+// completeNewPolicies is like completePolicies, and also knows "default" and the services that
+// have no policy yet.
+func completeNewPolicies(at *storeAddress, more storeCompletion) cobra.CompletionFunc {
+	return completeStore(at, more, func(ctx context.Context, store *kv.Store) ([]cobra.Completion, error) {
+		documents, err := store.List(ctx, "")
+		if err != nil {
+			return nil, err
+		}
+		services, _, err := at.serviceNames(ctx)
+		about := map[string]string{policyfile.Default: "the policy of all services"}
+		for _, service := range services {
+			if name, err := policyfile.Name("service/" + service); err == nil {
+				about[name] = "no policy yet"
+			}
+		}
+		for _, d := range documents {
+			if name, err := policyfile.Name(d.Name); err == nil && name == d.Name {
+				about[name] = describePolicy(d)
+			}
+		}
+		var names []cobra.Completion
+		for name, description := range about {
+			names = append(names, cobra.CompletionWithDesc(shortName(name), description))
+		}
+		slices.Sort(names)
+		return names, err
+	})
+}
+
+// shortName is the shortest argument that names a policy.
+func shortName(name string) string {
+	service := policyfile.Service(name)
+	if again, err := policyfile.Name(service); err != nil || again != name {
+		return name
+	}
+	return service
+}
+
+func describePolicy(d kv.Document) string {
+	said, err := policy.ParseDocument(d.Value)
+	if err != nil {
+		return "can't be read"
+	}
+	return plural(len(said.Values()), "field")
+}
+
+// completeSettings completes FIELD=VALUE: the field first, then its values if they can be listed.
+func completeSettings(_ context.Context, _ *kv.Store, args []string, given string) ([]cobra.Completion, error) {
+	var found []cobra.Completion
+	field, _, ok := strings.Cut(given, "=")
+	if ok {
+		f, err := policy.Find(field)
+		if err != nil {
+			return nil, nil
+		}
+		for _, value := range append(slices.Clone(f.Values), policy.BuiltIn) {
+			found = append(found, f.Name+"="+value)
+		}
+		return found, nil
+	}
+	for _, f := range policy.Fields() {
+		has := func(arg string) bool { return strings.HasPrefix(arg, f.Name+"=") }
+		if !slices.ContainsFunc(args[1:], has) {
+			found = append(found, cobra.CompletionWithDesc(f.Name+"=", f.Want))
+		}
+	}
+	return found, nil
+}
+
+// completeSet completes the fields that a policy sets.
+func completeSet(ctx context.Context, store *kv.Store, args []string, _ string) ([]cobra.Completion, error) {
+	name, err := policyfile.Name(args[0])
+	if err != nil {
+		return nil, err
+	}
+	_, said, err := readPolicy(ctx, store, name)
+	var found []cobra.Completion
+	for _, v := range said.Values() {
+		if slices.Contains(args[1:], v.Field.Name) {
+			continue
+		}
+		about := v.Text
+		if v.Path != "" {
+			about += " for " + string(v.Path)
+		}
+		found = append(found, cobra.CompletionWithDesc(v.Field.Name, printable.Line(about)))
+	}
+	return found, err
+}
+
+// completeWrites completes the number of a write in a policy's history.
+func completeWrites(ctx context.Context, store *kv.Store, args []string, _ string) ([]cobra.Completion, error) {
+	name, err := policyfile.Name(args[0])
+	if err != nil || len(args) > 1 {
+		return nil, err
+	}
+	entries, err := store.History(ctx, name)
+	var found []cobra.Completion
+	for _, e := range entries {
+		found = append(found, cobra.CompletionWithDesc(fmt.Sprint(e.Number), printable.Line(e.By())))
+	}
+	return found, err
+}
+
+// A storeCompletion lists what can follow the arguments. given is what is typed of the next one.
+type storeCompletion func(ctx context.Context, store *kv.Store, args []string, given string) ([]cobra.Completion, error)
+
+// completeStore completes the first argument with the names that Consul has, and then what more
+// completes, if it is not nil. It says nothing if Consul does not answer in time.
+func completeStore(at *storeAddress, more storeCompletion, names func(context.Context, *kv.Store) ([]cobra.Completion, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, given string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx := cmd.Context()
+		if ctx == nil { // cobra sets no context for a completion
+			ctx = context.Background()
+		}
+		ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+		defer cancel()
+		if err := at.flags.finish(); err != nil { // cobra does not run PreRunE for a completion
+			return nil, cobra.ShellCompDirectiveError
+		}
+		store, err := at.open()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var found []cobra.Completion
+		switch {
+		case len(args) == 0:
+			found, err = names(ctx, store)
+		case more != nil:
+			found, err = more(ctx, store, args, given)
+		}
+		if err != nil {
+			cobra.CompDebugln(err.Error(), false)
+		}
+		directive := cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+		if slices.ContainsFunc(found, func(c cobra.Completion) bool { word, _, _ := strings.Cut(c, "\t"); return strings.HasSuffix(word, "=") }) {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		}
+		return found, directive
+	}
+}
