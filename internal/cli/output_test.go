@@ -24,7 +24,8 @@ var withoutResult = []string{
 }
 
 // results are command lines that print a result, at least one for each command. fakeDaemon
-// answers them. NGINX is the path of nginx, for the commands that need none of lbctl's daemon.
+// answers them. NGINX is the path of nginx, DIR a directory
+// with a certificate, for the commands that need none of lbctl's daemon.
 var results = []string{
 	"lbctl status",
 	"lbctl services",
@@ -49,6 +50,7 @@ var results = []string{
 	"lbctl policy history cart",
 	"lbctl policy undo cart --dry-run",
 	"lbctl policy explain timeout",
+	"lbctl certificate create --out DIR --if-needed localhost",
 	"lbctl version",
 }
 
@@ -81,14 +83,15 @@ func TestOutputOfEveryCommand(t *testing.T) {
 	require.Empty(t, left, "there is no such command")
 
 	t.Setenv("CONSUL_HTTP_ADDR", consultest.Start(t).Addr)
-	for _, line := range []string{"policy set cart timeout.read=1s", "policy set cart timeout.send=1s"} {
+	dir := t.TempDir()
+	for _, line := range []string{"policy set cart timeout.read=1s", "policy set cart timeout.send=1s", "certificate create --out " + dir + " localhost"} {
 		require.Equal(t, exitOK, command(t.Context(), Terminal{}, nil, strings.Split(line, " ")...).code)
 	}
 	binary := nginxtest.Binaries(t)[0]
 	for _, args := range lines {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			for i, arg := range args {
-				args[i] = strings.ReplaceAll(arg, "NGINX", binary.Path)
+				args[i] = strings.NewReplacer("NGINX", binary.Path, "DIR", dir).Replace(arg)
 			}
 			print := func(format string) *yaml.Node {
 				environ := []string{"LBCTL_RUN_DIR=" + newFakeDaemon().start(t)}
