@@ -81,7 +81,7 @@ e2e: ## End-to-end tests: Docker with a real engine, then local processes
 
 ##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
 
-.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle
+.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker
 bench-loss: ## Measure what changes cost calls and streams, ours and others
 	@build/bench.sh TestLoss
 
@@ -96,3 +96,6 @@ bench-scale: ## Measure 10 to 3,000 services of 10 instances
 
 bench-idle: ## Measure what lbctl costs while nothing changes
 	@build/bench.sh TestIdle
+
+bench-breaker: ## Measure what the circuit breaker costs a call
+	@build/bench.sh TestBreaker

@@ -110,8 +110,18 @@ func cpuTime(pids ...int) time.Duration {
 	return sum
 }
 
-// ownTime is the processor time that one process has used.
-func ownTime(pid int) time.Duration { return ticks(pid, 11, 12) } // utime, stime
+// ownTime is the processor time that one process has used. That of a process with one thread,
+// such as a worker of nginx, is exact.
+func ownTime(pid int) time.Duration {
+	if threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)); len(threads) == 1 {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if fields := strings.Fields(string(text)); len(fields) > 0 {
+			nanoseconds, _ := strconv.ParseInt(fields[0], 10, 64)
+			return time.Duration(nanoseconds)
+		}
+	}
+	return ticks(pid, 11, 12) // utime, stime
+}
 
 // endedTime is the processor time of a process's descendants that have ended.
 func endedTime(pid int) time.Duration { return ticks(pid, 13, 14) } // cutime, cstime
