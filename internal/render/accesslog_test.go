@@ -218,3 +218,18 @@ func TestAccessLog(t *testing.T) {
 		assert.Equal(t, want, log.wait(t, total))
 	})
 }
+
+func TestACircuitBreakerWithoutAnAccessLogIsAProblem(t *testing.T) {
+	web := registration("web", "web-1", "10.0.0.1", 80, tags("http_server"), meta("lb-outlier-error-rate", "50"))
+	c, err := offline(Options{Settings: testSettings("1.30.6")}, parseAll(web), testNames())
+	require.NoError(t, err)
+	require.Len(t, c.Problems, 1)
+	assert.Equal(t, "service web", c.Problems[0].Subject)
+	assert.Contains(t, c.Problems[0].Message, "give lbctl a directory on a tmpfs with --access-log-dir")
+	assert.NotContains(t, string(c.Files["nginx.conf"])+string(c.Files["http.conf"]), "lb_logged")
+	settings := testSettings("1.30.6")
+	settings.AccessLogDir = "/run/lbctl"
+	c, err = offline(Options{Settings: settings}, parseAll(web), testNames())
+	require.NoError(t, err)
+	assert.Empty(t, c.Problems)
+}
