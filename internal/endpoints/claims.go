@@ -58,6 +58,9 @@ func (c *claims) assign(entries []Entry) {
 		for _, place := range claimsOf(e) {
 			contest(owners, place, e.Name)
 		}
+		if e.Port != 0 {
+			contest(owners, portClaim(e.Port), portOwner(e))
+		}
 		if e.Default && e.Yields {
 			contest(offers, defaultClaim(e.Spec), e.Name)
 		}
@@ -88,15 +91,26 @@ func claimsOf(e Entry) []claim {
 	if e.Default && !e.Yields {
 		all = append(all, defaultClaim(e.Spec))
 	}
-	if e.Port != 0 {
-		all = append(all, portClaim(e.Port))
-	}
 	return all
+}
+
+// sharedPort is the owner of a TCP port that services share by host.
+const sharedPort = "*" // no service has this name
+
+// portOwner returns who owns the port of a TCP service, if the service gets it.
+func portOwner(e Entry) string {
+	if len(e.Routes) > 0 {
+		return sharedPort
+	}
+	return e.Name
 }
 
 // routeClaim is the claim of a route on the service's listeners. Services that name different
 // listeners don't compete here: package render decides, for each listener.
 func routeClaim(s Spec, r Route) claim {
+	if s.Protocol == TCP {
+		return claim("port " + strconv.Itoa(s.Port) + " " + r.Host)
+	}
 	if r.Path == "/" && !r.Exact {
 		r.Path = "" // the prefix of every path
 	}
@@ -118,6 +132,15 @@ func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 	}
 	problem := func(format string, args ...any) { e.Problems = append(e.Problems, fmt.Sprintf(format, args...)) }
 	family := e.Protocol.Family()
+	if owner := owners[portClaim(e.Port)]; e.Port != 0 && owner != portOwner(*e) {
+		yielded = true
+		if owner == sharedPort {
+			problem("TCP port %d is shared by services with lb-host, so %q, which has none, does not get it", e.Port, e.Name)
+		} else {
+			problem("TCP port %d belongs to service %q, so %q does not get it", e.Port, owner, e.Name)
+		}
+		e.Port, e.Routes = 0, nil
+	}
 	if slices.ContainsFunc(e.Routes, func(r Route) bool { return lost(routeClaim(e.Spec, r)) }) {
 		e.Routes = slices.DeleteFunc(slices.Clone(e.Routes), func(r Route) bool {
 			c := routeClaim(e.Spec, r)
@@ -126,15 +149,14 @@ func (e *Entry) yield(owners map[claim]string) (yielded bool) {
 			}
 			return lost(c)
 		})
+		if len(e.Routes) == 0 {
+			e.Port = 0 // without a host it would want the whole port
+		}
 	}
 	if c := defaultClaim(e.Spec); e.Default && !e.Yields && lost(c) {
 		e.Default = false
 		problem("service %q already gets all %s requests that match no route, so %q does not: want lb-host or lb-path",
 			owners[c], family, e.Name)
-	}
-	if c := portClaim(e.Port); e.Port != 0 && lost(c) {
-		problem("TCP port %d belongs to service %q, so %q does not get it", e.Port, owners[c], e.Name)
-		e.Port = 0
 	}
 	return yielded
 }

@@ -488,6 +488,42 @@ func TestClaims(t *testing.T) {
 		assert.Zero(t, e[1].Port)
 		assert.Equal(t, []string{`TCP port 9000 belongs to service "a", so "b" does not get it`}, e[1].Problems)
 	})
+	t.Run("services share a TCP port by host", func(t *testing.T) {
+		tcp := func(name string, hosts ...string) Service {
+			s := with(name, TCP)
+			s.Port, s.Default = 9000, false
+			for _, host := range hosts {
+				s.Routes = append(s.Routes, Route{Host: host})
+			}
+			return s
+		}
+		tb := table(t)
+		e := tb.Observe(noon, []Service{tcp("b", "b.test", "x.test"), tcp("c", "x.test", "c.test"), tcp("d", "x.test"), tcp("e")})
+		assert.Equal(t, []Route{{Host: "b.test"}, {Host: "x.test"}}, e[0].Routes)
+		assert.Equal(t, []Route{{Host: "c.test"}}, e[1].Routes)
+		assert.Equal(t, []string{`tcp route "x.test" belongs to service "b", so "c" does not get it`}, e[1].Problems)
+		assert.False(t, e[2].Served(), "without a host it does not get the whole port")
+		assert.Equal(t, []string{`TCP port 9000 is shared by services with lb-host, so "e", which has none, does not get it`}, e[3].Problems)
+		assert.False(t, e[3].Served())
+
+		e = tb.Observe(noon, []Service{tcp("a"), tcp("b", "b.test"), tcp("c", "c.test")})
+		assert.False(t, e[0].Served(), "the port stays shared")
+		assert.True(t, e[1].Served())
+
+		tb = table(t)
+		e = tb.Observe(noon, []Service{tcp("a"), tcp("b", "b.test")})
+		assert.True(t, e[0].Served())
+		assert.Equal(t, []string{`TCP port 9000 belongs to service "a", so "b" does not get it`}, e[1].Problems)
+		assert.False(t, e[1].Served())
+	})
+	t.Run("a service on other listeners may have the same route", func(t *testing.T) {
+		inner := with("b", HTTP, api)
+		inner.Listeners = []string{"internal"}
+		e := table(t).Observe(noon, []Service{with("a", HTTP, api), inner, with("c", HTTP, api)})
+		assert.True(t, e[0].Served())
+		assert.True(t, e[1].Served())
+		assert.False(t, e[2].Served())
+	})
 	t.Run("a held service keeps its route", func(t *testing.T) {
 		tb := table(t)
 		tb.Observe(noon, []Service{with("b", HTTP, api)})

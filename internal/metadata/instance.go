@@ -27,6 +27,7 @@ type metadata struct {
 	policy   policy.Document
 
 	listeners []string // sorted; none: all of the protocol's family
+	tls       string   // of KeyTLS
 }
 
 // valid reports whether the metadata is valid.
@@ -57,6 +58,7 @@ func parseInstance(service *api.AgentService, reserved Reserved) (metadata, erro
 	offers := r.offers(p)
 	r.port(p)
 	r.listeners(p)
+	r.tls(p)
 	r.settings()
 	if len(r.errs) > 0 {
 		return metadata{instance: r.metadata.instance, balanced: true}, fmt.Errorf("instance %q: %w", r.metadata.instance, joinLines(r.errs))
@@ -129,7 +131,7 @@ func (r *reader) protocol() endpoints.Protocol {
 func (r *reader) port(p endpoints.Protocol) {
 	port := r.value(KeyPort)
 	switch {
-	case p == endpoints.TCP && r.routingKeys() == "":
+	case p == endpoints.TCP && r.unroutableTCP() == "":
 		n, err := strconv.Atoi(port)
 		if err != nil || n < 1024 || n > 65535 || slices.Contains(r.reserved.Ports, n) {
 			r.bad(KeyPort, port, fmt.Sprintf("a port of 1024 to 65535 other than %s, which are taken", listOf(r.reserved.Ports)))

@@ -28,6 +28,7 @@ const (
 	KeyVersion  = "lb-version"  // shown beside the instance
 	KeyPort     = "lb-port"     // tcp: the port to listen on
 	KeyListen   = "lb-listen"   // names of listeners, separated by commas
+	KeyTLS      = "lb-tls"      // tcp: TLSTerminate
 	// KeyPaths has the policies of paths: a JSON object of objects of policy fields.
 	KeyPaths = "lb-paths"
 )
@@ -39,7 +40,7 @@ const KeyMaxConns = "lb-max-conns"
 var keys = allKeys()
 
 func allKeys() []string {
-	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyListen, KeyPaths}
+	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyListen, KeyTLS, KeyPaths}
 	for _, f := range policy.Fields() {
 		if key := f.Key(); key != "" {
 			all = append(all, key)
@@ -47,6 +48,9 @@ func allKeys() []string {
 	}
 	return all
 }
+
+// TLSTerminate is the value of KeyTLS: nginx ends TLS, and instances get what is inside.
+const TLSTerminate = "terminate"
 
 // The tags. Each of them makes a service a balanced one.
 const (
@@ -175,13 +179,7 @@ func agree(s *endpoints.Service, parsed []metadata) {
 	})
 	s.Policy = policy.Resolve(policy.Metadata(mostSaid(same)))
 	if s.Protocol == endpoints.TCP {
-		s.Port = most(same, func(m metadata) int { return m.port })
-		for _, m := range same {
-			if m.port != s.Port {
-				s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q differs from %q of most instances of %q, want the same for all",
-					m.instance, KeyPort, strconv.Itoa(m.port), strconv.Itoa(s.Port), s.Name))
-			}
-		}
+		agreeTCP(s, same)
 		return
 	}
 	if listeners := most(same, func(m metadata) string { return strings.Join(m.listeners, ",") }); listeners != "" {
@@ -203,6 +201,34 @@ func agree(s *endpoints.Service, parsed []metadata) {
 		s.Routes = slices.SortedFunc(maps.Keys(routes), func(a, b endpoints.Route) int {
 			return cmp.Or(strings.Compare(a.Host, b.Host), strings.Compare(a.Path, b.Path), strings.Compare(a.String(), b.String()))
 		})
+	}
+}
+
+// agreeTCP merges what instances of a TCP service say of its port.
+func agreeTCP(s *endpoints.Service, same []metadata) {
+	differs := func(m metadata, key, value, usual string) {
+		if value != usual {
+			s.Problems = append(s.Problems, fmt.Sprintf("instance %q: %s %q differs from %q of most instances of %q, want the same for all",
+				m.instance, key, value, usual, s.Name))
+		}
+	}
+	hosts := func(m metadata) string {
+		words := make([]string, len(m.routes))
+		for n, r := range m.routes {
+			words[n] = r.Host
+		}
+		return strings.Join(words, ",")
+	}
+	s.Port = most(same, func(m metadata) int { return m.port })
+	usual, tls := most(same, hosts), most(same, func(m metadata) string { return m.tls })
+	s.Terminate = tls == TLSTerminate
+	for _, m := range same {
+		differs(m, KeyPort, strconv.Itoa(m.port), strconv.Itoa(s.Port))
+		differs(m, KeyHost, hosts(m), usual)
+		differs(m, KeyTLS, m.tls, tls)
+		if hosts(m) == usual {
+			s.Routes = m.routes
+		}
 	}
 }
 

@@ -99,6 +99,11 @@ func TestWhichServicesAreBalanced(t *testing.T) {
 		{"TCP without a port", []change{consultest.Meta("lb-protocol", "tcp")}, "not OK", `lb-port "", want a port of 1024 to 65535 other than 5000, 8080, 9119, which are taken`},
 		{"TCP on a listener's port", []change{consultest.Meta("lb-port", "8080")}, "not OK", `lb-port "8080", want a port`},
 		{"TCP with a path", []change{consultest.Meta("lb-protocol", "tcp", "lb-port", "6379", "lb-path", "/x")}, "not OK", `lb-protocol "tcp" can't be routed by lb-path, want lb-port`},
+		{"TCP with hosts", []change{consultest.Meta("lb-port", "6379", "lb-host", "b.test,*.a.test")}, "tcp *.a.test b.test port 6379", ""},
+		{"TCP with TLS", []change{consultest.Meta("lb-port", "6379", "lb-tls", "terminate")}, "tcp port 6379 terminate", ""},
+		{"TCP with another kind of TLS", []change{consultest.Meta("lb-port", "6379", "lb-tls", "yes")}, "not OK", `lb-tls "yes", want "terminate"`},
+		{"TCP with hosts and TLS", []change{consultest.Meta("lb-port", "6379", "lb-host", "b.test", "lb-tls", "terminate")}, "not OK", `lb-tls "terminate", want none with lb-host: nginx passes the TLS of these connections on`},
+		{"TLS for HTTP", []change{consultest.Tags("http_server"), consultest.Meta("lb-tls", "terminate")}, "not OK", `lb-tls "terminate", want none, because only lb-protocol "tcp" has it`},
 		{"a port for HTTP", []change{consultest.Tags("http_server"), consultest.Meta("lb-port", "6379")}, "not OK", `lb-port "6379", want none, because only lb-protocol "tcp" has one`},
 		{"too many routes", []change{consultest.Tags("http_server"), consultest.Meta("lb-host", "a,b,c,d,e,f,g,h,i", "lb-path", "/1,/2,/3,/4,/5,/6,/7,/8")}, "not OK", `lb-host, lb-path, lb-grpc and lb-method make 72 routes (hosts: 9, paths: 8, methods: 1), want at most 64`},
 		{"all at once", []change{consultest.Meta("lb-protocol", "x", "lb-version", "!")}, "not OK", `lb-protocol "x", want one of ["grpc" "grpcs" "http" "https" "tcp"]; lb-version "!"`},
@@ -128,6 +133,9 @@ func structure(s endpoints.Service) string {
 	}
 	if s.Port != 0 {
 		words = append(words, fmt.Sprintf("port %d", s.Port))
+	}
+	if s.Terminate {
+		words = append(words, "terminate")
 	}
 	if s.Default {
 		words = append(words, "default")

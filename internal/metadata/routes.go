@@ -30,10 +30,7 @@ type pathOf struct {
 // the protocol.
 func (r *reader) routes(p endpoints.Protocol) []endpoints.Route {
 	if p == endpoints.TCP {
-		if keys := r.routingKeys(); keys != "" {
-			r.errs = append(r.errs, fmt.Errorf("%s %q can't be routed by %s, want %s", KeyProtocol, p, keys, KeyPort))
-		}
-		return nil
+		return r.tcpRoutes()
 	}
 	hosts := listed(r, KeyHost, func(host string) (string, error) { return parseHost(host, r.reserved) })
 	paths := r.paths(p)
@@ -58,10 +55,54 @@ func (r *reader) routes(p endpoints.Protocol) []endpoints.Route {
 	return routes
 }
 
+// tcpRoutes returns the hosts of a TCP service, which then gets the TLS connections whose clients
+// name one of them; none means all connections to its port.
+func (r *reader) tcpRoutes() []endpoints.Route {
+	if keys := r.unroutableTCP(); keys != "" {
+		r.errs = append(r.errs, fmt.Errorf("%s %q can't be routed by %s, want %s, or %s for TLS connections",
+			KeyProtocol, endpoints.TCP, keys, KeyPort, KeyHost))
+		return nil
+	}
+	var routes []endpoints.Route
+	for _, host := range listed(r, KeyHost, func(host string) (string, error) { return parseHost(host, r.reserved) }) {
+		if host != "" {
+			routes = append(routes, endpoints.Route{Host: host})
+		}
+	}
+	slices.SortFunc(routes, func(a, b endpoints.Route) int { return strings.Compare(a.Host, b.Host) })
+	if n := len(routes); n > maxRoutes {
+		r.errs = append(r.errs, fmt.Errorf("%d hosts in %s, want at most %d", n, KeyHost, maxRoutes))
+	}
+	return routes
+}
+
+// tls reads whether nginx ends the TLS of a TCP service's clients.
+func (r *reader) tls(p endpoints.Protocol) {
+	said := r.value(KeyTLS)
+	switch {
+	case said == "":
+	case p != endpoints.TCP:
+		r.bad(KeyTLS, said, fmt.Sprintf("none, because only %s %q has it: clients of the others use the listeners with TLS", KeyProtocol, endpoints.TCP))
+	case said != TLSTerminate:
+		r.bad(KeyTLS, said, fmt.Sprintf("%q", TLSTerminate))
+	case r.value(KeyHost) != "":
+		r.bad(KeyTLS, said, fmt.Sprintf("none with %s: nginx passes the TLS of these connections on", KeyHost))
+	}
+	r.metadata.tls = said
+}
+
 // routingKeys returns the keys that the instance has of those that make routes, for a message.
 func (r *reader) routingKeys() string {
+	return r.having(KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader)
+}
+
+// unroutableTCP returns the keys that the instance has of those that can't route TCP, for a
+// message.
+func (r *reader) unroutableTCP() string { return r.having(KeyPath, KeyGRPC, KeyMethod, KeyHeader) }
+
+func (r *reader) having(keys ...string) string {
 	var found []string
-	for _, key := range []string{KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader} {
+	for _, key := range keys {
 		if r.value(key) != "" {
 			found = append(found, key)
 		}

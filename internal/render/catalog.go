@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	"lbctl/internal/certificates"
@@ -21,7 +20,8 @@ import (
 // configuration that contains them unchanged is valid.
 type Catalog struct {
 	GRPC, HTTP Frontend
-	TCP        []TCPService // services with an upstream, sorted by its name
+	TCP        []TCPService // services with a port of their own and an upstream, sorted by its name
+	SharedTCP  []SharedPort // ports that services share by host, in order
 	TLS        *TLS         // nil without a certificate
 	Clients    bool         // some hosts want certificates of clients
 
@@ -141,6 +141,22 @@ type Choice struct {
 // TCPService is one service on a port of its own.
 type TCPService struct {
 	Listen   Listen // "0.0.0.0:6379", "[::]:6379"
+	TLS      bool   // clients speak TLS, which nginx ends
+	Clients  *HostClients
+	Upstream Upstream
+}
+
+// SharedPort is a port where nginx passes TLS connections on to the service of the host that the
+// client names. It has one service or more.
+type SharedPort struct {
+	Port     int
+	Listen   Listen
+	Services []SharedService // sorted by name of the upstream
+}
+
+// SharedService is a service of a SharedPort.
+type SharedService struct {
+	Hosts    []string // "db.example.com", "*.example.com"
 	Upstream Upstream
 }
 
@@ -184,9 +200,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		case "grpc", "http":
 			b.route(e)
 		case "tcp":
-			if tcp, ok := b.tcp(e); ok {
-				c.TCP = append(c.TCP, tcp)
-			}
+			b.tcp(e, &c)
 		}
 	}
 	if before != nil && !before.conflict && b.sameEntrances(before) && slices.EqualFunc(b.routed, before.routed, sameRouted) {
@@ -200,6 +214,10 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	c.Clients = len(settings.Certificates.Clients) > 0
 	c.GRPC = b.frontend("grpc")
 	c.HTTP = b.frontend("http")
+	slices.SortFunc(c.SharedTCP, func(x, y SharedPort) int { return x.Port - y.Port })
+	for _, shared := range c.SharedTCP {
+		slices.SortFunc(shared.Services, func(x, y SharedService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
+	}
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
 	b.listeners = b.listenersWith(c.TCP)
 	slices.SortStableFunc(b.problems, func(x, y Problem) int { return strings.Compare(x.Subject, y.Subject) })
@@ -247,9 +265,10 @@ func (b *builder) sameEntrances(o *builder) bool {
 	return reflect.DeepEqual(b.open, o.open) && reflect.DeepEqual(b.settings.Certificates.Clients, o.settings.Certificates.Clients)
 }
 
-// claim is a port that only one service can have.
+// claim is a port that only one service can have, or a host on a port that services share.
 type claim struct {
 	port int
+	host string
 }
 
 func (b *builder) problem(service, format string, args ...any) {
@@ -284,25 +303,6 @@ func (b *builder) route(e endpoints.Entry) {
 		p.upstream = u.Name
 	}
 	b.routed = append(b.routed, p)
-}
-
-func (b *builder) tcp(e endpoints.Entry) (TCPService, bool) {
-	if e.Port == 0 {
-		return TCPService{}, false
-	}
-	if !b.settings.HasStream() {
-		b.problem(e.Name, "it is plain TCP, and this nginx has no stream module: install it (Debian: libnginx-mod-stream)")
-		return TCPService{}, false
-	}
-	if slices.Contains(b.reserved.Ports, e.Port) {
-		b.problem(e.Name, "TCP port %d is reserved for the balancer, so the service does not get it", e.Port)
-		return TCPService{}, false
-	}
-	if !b.take(e.Name, claim{port: e.Port}, "TCP port "+strconv.Itoa(e.Port)) {
-		return TCPService{}, false
-	}
-	u, ok := b.upstream(e)
-	return TCPService{Listen: b.settings.tcpListen(e.Port), Upstream: u}, ok
 }
 
 // upstream makes the upstream of a service; it returns false if that would be empty.

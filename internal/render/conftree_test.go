@@ -137,7 +137,7 @@ func checkTree(t *testing.T, files map[string][]byte, catalog Catalog, settings 
 		case "http.conf":
 			checkFrontend(t, tree, without, catalog.HTTP, "proxy_pass")
 		case "stream.conf":
-			checkStream(t, tree, catalog.TCP)
+			checkStream(t, tree, catalog.TCP, catalog.SharedTCP)
 		default:
 			require.Equal(t, without, tree, name)
 		}
@@ -222,9 +222,9 @@ func checkUpstream(t *testing.T, d directive, u Upstream, rest ...string) {
 	}
 }
 
-func checkStream(t *testing.T, tree []directive, services []TCPService) {
+func checkStream(t *testing.T, tree []directive, services []TCPService, shared []SharedPort) {
 	t.Helper()
-	if len(services) == 0 {
+	if len(services) == 0 && len(shared) == 0 {
 		require.Empty(t, tree)
 		return
 	}
@@ -235,7 +235,6 @@ func checkStream(t *testing.T, tree []directive, services []TCPService) {
 		require.Len(t, blocks[0].words, 2)
 		blocks = blocks[1:]
 	}
-	require.Len(t, blocks, 2*len(services))
 	for n, s := range services {
 		checkUpstream(t, blocks[2*n], s.Upstream)
 		require.Equal(t, directive{words: []string{"server"}, isBlk: true, block: []directive{
@@ -243,4 +242,25 @@ func checkStream(t *testing.T, tree []directive, services []TCPService) {
 			{words: []string{"proxy_pass", s.Upstream.Name}},
 		}}, blocks[2*n+1])
 	}
+	blocks = blocks[2*len(services):]
+	for _, p := range shared {
+		variable := fmt.Sprintf("$lb_tcp_%d", p.Port)
+		lines := []directive{{words: []string{"hostnames"}}, {words: []string{"default", ""}}}
+		for _, s := range p.Services {
+			checkUpstream(t, blocks[0], s.Upstream)
+			blocks = blocks[1:]
+			for _, host := range s.Hosts {
+				lines = append(lines, directive{words: []string{host, s.Upstream.Name}})
+			}
+		}
+		require.Equal(t, directive{words: []string{"map", "$ssl_preread_server_name", variable}, isBlk: true, block: lines}, blocks[0])
+		require.Equal(t, directive{words: []string{"server"}, isBlk: true, block: []directive{
+			{words: []string{"listen", p.Listen.String(), "so_keepalive=on"}},
+			{words: []string{"ssl_preread", "on"}},
+			{words: []string{"preread_timeout", "10s"}},
+			{words: []string{"proxy_pass", variable}},
+		}}, blocks[1])
+		blocks = blocks[2:]
+	}
+	require.Empty(t, blocks)
 }

@@ -169,6 +169,29 @@ var scenarios = []struct {
 		},
 	},
 	{
+		name: "tcp-tls",
+		registrations: []*api.ServiceEntry{
+			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379", "lb-tls", "terminate")),
+			registration("db-a", "db-a-1", "10.0.0.2", 5432, meta("lb-port", "5432", "lb-host", "a.db.test,*.a.db.test", "lb-timeout-read", "5s")),
+			registration("db-b", "db-b-1", "10.0.0.3", 5432, meta("lb-port", "5432", "lb-host", "b.db.test")),
+			registration("db-c", "db-c-1", "10.0.0.4", 5432, meta("lb-port", "5432", "lb-host", "b.db.test")),
+			registration("db-all", "db-all-1", "10.0.0.5", 5432, meta("lb-port", "5432")),
+			registration("db-down", "db-down-1", "10.0.0.6", 5433, meta("lb-port", "5433", "lb-host", "down.db.test"), status("maintenance")),
+			registration("web", "web-1", "10.0.0.7", 5432, meta("lb-protocol", "http", "lb-tls", "terminate")),
+			registration("twice", "twice-1", "10.0.0.8", 5434, meta("lb-port", "5434", "lb-host", "x.test", "lb-tls", "terminate")),
+		},
+		settings: func(s *Settings) {
+			s.Certificates = certificates.Set{Default: "/var/lib/lbctl/certificates/a.pem", Clients: []certificates.Clients{{}}}
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
+		name: "tcp-tls-without-certificate",
+		registrations: []*api.ServiceEntry{
+			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379", "lb-tls", "terminate")),
+		},
+	},
+	{
 		name: "tcp-without-stream-module",
 		registrations: []*api.ServiceEntry{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),

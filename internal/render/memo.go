@@ -33,8 +33,15 @@ func (m *memo) fits(set templateSet, c Catalog) bool {
 		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
 		reflect.DeepEqual(m.catalog.TLS, c.TLS) && m.catalog.Clients == c.Clients && maps.EqualFunc(m.catalog.files, c.files, bytes.Equal) &&
 		slices.EqualFunc(m.catalog.TCP, c.TCP, func(a, b TCPService) bool {
-			return slices.Equal(a.Listen, b.Listen) && sameUpstream(a.Upstream, b.Upstream)
-		})
+			return slices.Equal(a.Listen, b.Listen) && a.TLS == b.TLS && reflect.DeepEqual(a.Clients, b.Clients) && sameUpstream(a.Upstream, b.Upstream)
+		}) &&
+		slices.EqualFunc(m.catalog.SharedTCP, c.SharedTCP, sameSharedPort)
+}
+
+func sameSharedPort(a, b SharedPort) bool {
+	return a.Port == b.Port && slices.Equal(a.Listen, b.Listen) && slices.EqualFunc(a.Services, b.Services, func(a, b SharedService) bool {
+		return slices.Equal(a.Hosts, b.Hosts) && sameUpstream(a.Upstream, b.Upstream)
+	})
 }
 
 func sameFrontend(a, b Frontend) bool {

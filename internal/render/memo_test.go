@@ -77,9 +77,10 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 	}
 	full := endpointstest.Full()
 	tcp := full
-	tcp.Protocol = endpoints.TCP
+	tcp.Protocol, tcp.Routes = endpoints.TCP, nil
+	settings.Certificates.Default = "/a.pem"
 	for field, changed := range endpointstest.Changes(tcp) {
-		if field == "Protocol" || field == "Routes" || field == "Default" {
+		if field == "Protocol" || field == "Default" {
 			continue // stream.conf.ctmpl does not use them
 		}
 		t.Run("of a TCP service: "+field, func(t *testing.T) {
@@ -87,8 +88,14 @@ func TestEveryFieldOfSpecReachesTheTemplates(t *testing.T) {
 			renderKnown(set, settings, entry(tcp), testNames(), brain, last)
 			c, _ := newCatalog(entry(changed), settings, testNames().addresses, last.layout, nil)
 			assert.False(t, last.fits(set, c), "the templates are executed again")
-			require.Len(t, c.TCP, 1)
-			assert.Equal(t, changed, c.TCP[0].Upstream.Spec)
+			var specs []endpoints.Spec
+			for _, s := range c.TCP {
+				specs = append(specs, s.Upstream.Spec)
+			}
+			for _, p := range c.SharedTCP {
+				specs = append(specs, p.Services[0].Upstream.Spec)
+			}
+			assert.Equal(t, []endpoints.Spec{changed}, specs)
 		})
 	}
 	for field, changed := range endpointstest.Changes(full) {
