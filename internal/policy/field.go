@@ -38,6 +38,7 @@ type Field struct {
 	schema map[string]any
 	set    func(p *Policy, text string) bool
 	text   func(p *Policy) string
+	fits   func(p *Policy) bool
 }
 
 // option changes a Field in the table.
@@ -59,6 +60,7 @@ func field[T any](name string, leaf func(*Policy) *T, k kind[T], example, doc st
 			return ok
 		},
 		text: func(p *Policy) string { return k.text(*leaf(p)) },
+		fits: func(p *Policy) bool { return k.fits == nil || k.fits(*leaf(p)) },
 	}
 	for _, o := range options {
 		o(&f)
@@ -127,7 +129,7 @@ func (f Field) Schema() map[string]any {
 // canonical checks the text of a value, and returns its canonical form.
 func (f Field) canonical(text string) (string, bool) {
 	var p Policy
-	if !f.set(&p, text) {
+	if !f.set(&p, text) || !f.fits(&p) {
 		return "", false
 	}
 	return f.text(&p), true
@@ -185,7 +187,10 @@ func unknown(name string) error {
 }
 
 var (
-	table                = slices.Concat(instanceFields, outlierFields, timeoutFields, limitFields)
+	table = slices.Concat(
+		instanceFields, outlierFields, timeoutFields, limitFields,
+		headerFields, compressionFields, corsFields,
+	)
 	byName, byKey, names = index(table)
 )
 

@@ -22,6 +22,9 @@ type kind[T any] struct {
 	values []string
 	// schema describes a value in a JSON schema; nil means any value of the form.
 	schema map[string]any
+	// fits checks a value of one document, if it is set: the values of several documents
+	// together may be larger.
+	fits func(T) bool
 }
 
 // form says how the text of a value is written in JSON.
@@ -180,6 +183,19 @@ func listsOf[T any](want string, most int, element kind[T]) kind[[]T] {
 	}
 }
 
+// distinct are lists in which nothing is there twice.
+func distinct[T comparable](k kind[[]T]) kind[[]T] {
+	parse := k.parse
+	k.parse = func(text string) ([]T, bool) {
+		list, ok := parse(text)
+		for n, v := range list {
+			ok = ok && !slices.Contains(list[:n], v)
+		}
+		return list, ok
+	}
+	return k
+}
+
 // pairsOf are names with values: "name=value, name=value" or a JSON object. Their text is
 // sorted by name. Where two layers have pairs, each name counts by itself.
 func pairsOf(want string, most int, valid func(name, value string) bool) kind[[]Pair] {
@@ -187,7 +203,7 @@ func pairsOf(want string, most int, valid func(name, value string) bool) kind[[]
 		want: want,
 		parse: func(text string) ([]Pair, bool) {
 			words, ok := pairWords(text)
-			if !ok || len(words) == 0 || len(words) > most {
+			if !ok || len(words) == 0 {
 				return nil, false
 			}
 			for _, p := range words {
@@ -210,6 +226,7 @@ func pairsOf(want string, most int, valid func(name, value string) bool) kind[[]
 		},
 		json:   formPairs,
 		schema: map[string]any{"type": []string{"object", "string"}, "minProperties": 1, "maxProperties": most},
+		fits:   func(pairs []Pair) bool { return len(pairs) <= most },
 	}
 }
 

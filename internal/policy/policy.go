@@ -31,4 +31,8 @@ type Policy struct {
 	// Settings.MaxConnsOf.
 	MaxConns int
 	Limit    Limit
+
+	Headers     Headers
+	Compression Compression
+	CORS        CORS
 }

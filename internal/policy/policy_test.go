@@ -283,10 +283,13 @@ func TestPairsAndLists(t *testing.T) {
 	p, ok = pairs.parse(`{"cache-control": "no-store, private"}`)
 	assert.True(t, ok)
 	assert.Equal(t, []Pair{{"cache-control", "no-store, private"}}, p)
-	for _, text := range []string{"", "a", "a=bad", "=1", "a=1,a=2", "a=1,b=2,c=3,d=4", `{"a": 1}`, "{"} {
+	for _, text := range []string{"", "a", "a=bad", "=1", "a=1,a=2", `{"a": 1}`, "{"} {
 		_, ok := pairs.parse(text)
 		assert.False(t, ok, text)
 	}
+	p, ok = pairs.parse("a=1,b=2,c=3,d=4")
+	assert.True(t, ok)
+	assert.False(t, pairs.fits(p), "too many for one document")
 	list := listsOf("list", 2, wholes(1, 9))
 	n, ok := list.parse("3, 1")
 	assert.True(t, ok)

@@ -289,7 +289,22 @@ func (s Settings) For(family string, nginxVersion string, atLeast func(version s
 			_, _ = l.Document.UnsetAt(string(v.Path), v.Field.Name) // a value of the document
 		}
 	}
-	return Resolve(layers...), problems
+	usable = Resolve(layers...)
+	general := usable.General().contradictions()
+	problems = append(problems, general...)
+	for _, path := range usable.Paths() {
+		for _, problem := range usable.At(path).contradictions() {
+			if !slices.Contains(general, problem) {
+				problems = append(problems, "for "+string(path)+": "+problem)
+			}
+		}
+	}
+	return usable, problems
+}
+
+// contradictions names the values that have no effect beside others.
+func (p *Policy) contradictions() []string {
+	return p.CORS.contradictions()
 }
 
 // unusable returns why a value has no effect, "" if it has one.

@@ -23,6 +23,9 @@ func (d Duration) String() string {
 	return strconv.FormatInt(span.Milliseconds(), 10) + "ms"
 }
 
+// Seconds returns the duration in whole seconds, rounded down.
+func (d Duration) Seconds() int64 { return int64(time.Duration(d) / time.Second) }
+
 // Size is a number of bytes; 0 means that it is not set.
 type Size int64
 

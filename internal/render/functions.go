@@ -15,7 +15,9 @@ func functions(catalog Catalog, settings Settings) template.FuncMap {
 		"catalog":  func() Catalog { return catalog },
 		"settings": func() Settings { return settings },
 		"quote":    quote,
-		"builtin":  policy.Default,
+
+		"quoteHeader": quoteHeader,
+		"builtin":     policy.Default,
 		"nginxAtLeast": func(version string) (bool, error) {
 			return nginx.AtLeast(settings.NginxVersion, version)
 		},

@@ -31,6 +31,25 @@ var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
 	"timeout.connect":              testConnectTimeout,
 	"timeout.read":                 testReadTimeout,
 	"timeout.send":                 testSendTimeout,
+
+	"headers.request.set":     testSetRequestHeaders,
+	"headers.request.add":     testAddRequestHeaders,
+	"headers.request.remove":  testRemoveRequestHeaders,
+	"headers.response.set":    testSetResponseHeaders,
+	"headers.response.add":    testAddResponseHeaders,
+	"headers.response.remove": testRemoveResponseHeaders,
+	"headers.security":        testSecurityHeaders,
+
+	"compression.gzip":       testGzip,
+	"compression.types":      testCompressionTypes,
+	"compression.min-length": testCompressionMinLength,
+
+	"cors.allow-origins":     testAllowOrigins,
+	"cors.allow-methods":     testCORS("lb-cors-allow-methods", "PUT,DELETE", "Access-Control-Allow-Methods", "PUT, DELETE", true, false),
+	"cors.allow-headers":     testCORS("lb-cors-allow-headers", "X-A,X-B", "Access-Control-Allow-Headers", "X-A, X-B", true, false),
+	"cors.expose-headers":    testCORS("lb-cors-expose-headers", "X-A,X-B", "Access-Control-Expose-Headers", "X-A, X-B", false, true),
+	"cors.allow-credentials": testAllowCredentials,
+	"cors.max-age":           testCORS("lb-cors-max-age", "10m", "Access-Control-Max-Age", "600", true, false),
 }
 
 // testedIn is for fields whose test is elsewhere.
