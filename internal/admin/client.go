@@ -135,6 +135,17 @@ func (c *Client) Policy(ctx context.Context, service, path string) (ServicePolic
 	return get[ServicePolicy](ctx, c, "/v1/services/"+url.PathEscape(service)+"/policy?path="+url.QueryEscape(path))
 }
 
+// Routes returns nginx's listeners with their routes.
+func (c *Client) Routes(ctx context.Context) (Routes, error) {
+	return get[Routes](ctx, c, "/v1/routes")
+}
+
+// Explain says what becomes of a request. For a request that can't be made, or a listener that
+// does not exist, the error is an *Error with status 400.
+func (c *Client) Explain(ctx context.Context, r Request) (Explanation, error) {
+	return get[Explanation](ctx, c, "/v1/explain?"+r.query().Encode())
+}
+
 // History returns the recorded events, newest first.
 func (c *Client) History(ctx context.Context) ([]history.Event, error) {
 	return get[[]history.Event](ctx, c, "/v1/history")

@@ -27,6 +27,7 @@ import (
 type Controller interface {
 	Status(ctx context.Context) controller.Status
 	Pinned() controller.Pinned
+	Routing() controller.Routing
 	History() []history.Event
 	Rollback(ctx context.Context, number int) (nginx.Generation, error)
 	Resume(ctx context.Context) error
@@ -151,6 +152,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/services", s.services)
 	mux.HandleFunc("GET /v1/services/{name}", s.service)
 	mux.HandleFunc("GET /v1/services/{name}/policy", s.policy)
+	mux.HandleFunc("GET /v1/routes", s.routes)
+	mux.HandleFunc("GET /v1/explain", s.explain)
 	mux.HandleFunc("GET /v1/history", s.history)
 	mux.HandleFunc("GET /v1/generations", s.generations)
 	mux.HandleFunc("GET /v1/generations/{number}", s.generation)

@@ -43,6 +43,8 @@ func (f *fake) Status(context.Context) controller.Status {
 
 func (f *fake) Pinned() controller.Pinned { return controller.Pinned{} }
 
+func (f *fake) Routing() controller.Routing { return controller.Routing{} }
+
 func (f *fake) History() []history.Event { return nil }
 
 func (f *fake) Rollback(ctx context.Context, number int) (nginx.Generation, error) {

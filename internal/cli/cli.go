@@ -71,6 +71,7 @@ const rootExample = `  lbctl status                 what nginx serves, and wheth
   lbctl status --wait 60s      block until nginx serves what Consul says
   lbctl services               every service, its routes and its instances
   lbctl services hello_server  one service's instances, and why one gets no traffic
+  lbctl explain URL            which service and instances a request gets, and why
   lbctl history                what happened, newest first
   lbctl diff                   how the last change altered nginx's configuration
   lbctl rollback               go back to the previous generation and stay there
@@ -163,7 +164,7 @@ func newRootCmd(f *factory) *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
-	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newHistoryCmd(f), newDiffCmd(f), newDoctorCmd(f))
+	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newRoutesCmd(f), newExplainCmd(f), newHistoryCmd(f), newDiffCmd(f), newDoctorCmd(f))
 	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f), newPolicyCmd(f))
 	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f), newCertificateCmd(f))
 	add(groupMore, newVersionCmd(f), newCompletionCmd(f))

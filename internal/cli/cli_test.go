@@ -25,7 +25,9 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/history"
 	"lbctl/internal/nginx"
+	"lbctl/internal/policy"
 	"lbctl/internal/render"
+	"lbctl/internal/routing"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -38,6 +40,7 @@ func before(d time.Duration) time.Time { return now.Add(-d) }
 // fakeDaemon has the data for a real admin server.
 type fakeDaemon struct {
 	status      controller.Status
+	routing     controller.Routing
 	events      []history.Event
 	entries     []endpoints.Entry
 	held        int
@@ -50,6 +53,7 @@ type fakeDaemon struct {
 
 func (d *fakeDaemon) Status(context.Context) controller.Status { return d.status }
 func (d *fakeDaemon) Pinned() controller.Pinned                { return controller.Pinned{} }
+func (d *fakeDaemon) Routing() controller.Routing              { return d.routing }
 func (d *fakeDaemon) History() []history.Event                 { return d.events }
 func (d *fakeDaemon) Entries() []endpoints.Entry               { return d.entries }
 func (d *fakeDaemon) Accept(string) int                        { return d.held }
@@ -189,6 +193,20 @@ func newFakeDaemon() *fakeDaemon {
 				State: endpoints.Fresh, Since: before(10 * time.Second),
 			},
 		},
+		routing: controller.Routing{Generation: 42, InForce: true, Listeners: []routing.Listener{
+			{Name: "grpc", Protocol: endpoints.GRPC, Addresses: []string{"0.0.0.0:5000", "[::]:5000"}, Ways: []routing.Way{
+				{Route: endpoints.Route{Path: "/stock.Stock"}, Service: "stock", Upstream: "grpc-stock"},
+				{Route: endpoints.Route{}, Service: "hello_server", Upstream: "grpc-hello_server"},
+			}},
+			{Name: "http", Protocol: endpoints.HTTP, Addresses: []string{"0.0.0.0:8080", "127.0.0.1:80"}, Ways: []routing.Way{
+				{Route: endpoints.Route{Host: "example.com", Path: "/api"}, Service: "shop", Upstream: "http-shop"},
+				{Route: endpoints.Route{Host: "example.com"}, Service: "shop", Upstream: "http-shop"},
+				{Route: endpoints.Route{Path: "/users", Method: "POST", Headers: "x-version=v2"}, Service: "shop", Upstream: "http-shop"},
+				{Route: endpoints.Route{Path: "/users"}, Service: "users", Upstream: "http-users"},
+			}},
+			{Name: "plain", Protocol: endpoints.HTTP, Addresses: []string{"127.0.0.1:81"}, Redirect: 8443, Ways: []routing.Way{}},
+			{Name: "tcp", Protocol: endpoints.TCP, Addresses: []string{"0.0.0.0:6379"}, Ways: []routing.Way{{Service: "cache", Upstream: "tcp-cache"}}},
+		}},
 		held: 1,
 		generations: []nginx.Generation{
 			{Number: 43, Created: before(2 * time.Minute)}, // nginx refused it
@@ -344,6 +362,26 @@ func TestStatusOfAPinWithoutADate(t *testing.T) {
 	assert.Contains(t, got.out, "\nPinned       generation 41; 'lbctl resume' follows Consul again\n")
 }
 
+// olderRoutes has a generation that lbctl has not made itself.
+func olderRoutes(d *fakeDaemon) { d.routing.InForce = false }
+
+// withPolicy gives shop a policy.
+func withPolicy(d *fakeDaemon) {
+	var said, wanted policy.Document
+	for _, err := range []error{said.Set("timeout.read", "9s"), wanted.SetAt("/api", "timeout.send", "3s")} {
+		if err != nil {
+			panic(err)
+		}
+	}
+	d.entries[1].Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: said}, policy.Layer{Source: "lb/service/shop", Document: wanted})
+}
+
+// allOut takes all instances of stock out of the rotation.
+func allOut(d *fakeDaemon) {
+	stock := &d.entries[2]
+	stock.Panicking, stock.State, stock.Reason = false, endpoints.Fresh, ""
+}
+
 // twoNodes has an instance with the same ID on two nodes.
 func twoNodes(d *fakeDaemon) {
 	shop := &d.entries[1]
@@ -412,6 +450,23 @@ func TestCommands(t *testing.T) {
 		{golden: "services-json", line: "lbctl services -o json"},
 		{golden: "services-none", line: "lbctl services", change: empty},
 		{golden: "services-none-json", line: "lbctl services -o json", change: empty},
+		{golden: "routes", line: "lbctl routes"},
+		{golden: "routes-json", line: "lbctl routes -o json"},
+		{golden: "routes-older", line: "lbctl routes", change: olderRoutes},
+		{golden: "help-explain", line: "lbctl explain --help"},
+		{golden: "explain", line: "lbctl explain http://example.com:8080/%61pi/x?q -X PUT", change: withPolicy},
+		{golden: "explain-json", line: "lbctl explain http://example.com/api/x -o json", change: withPolicy},
+		{golden: "explain-lost", line: "lbctl explain http://localhost/users -H x-version:v1"},
+		{golden: "explain-grpc", line: "lbctl explain grpc://localhost:5000/protos.Ping/SayHello"},
+		{golden: "explain-no-route", line: "lbctl explain http://localhost/nothing"},
+		{golden: "explain-no-instance", line: "lbctl explain grpc://localhost/stock.Stock/Count", change: allOut},
+		{golden: "explain-refused", line: "lbctl explain http://localhost/%zz"},
+		{golden: "explain-redirect", line: "lbctl explain http://localhost:81/x", change: olderRoutes, terminal: narrow},
+		{golden: "explain-bad-url", line: "lbctl explain localhost:5000/x"},
+		{golden: "explain-bad-port", line: "lbctl explain http://localhost:5000/x"},
+		{golden: "explain-no-listener", line: "lbctl explain https://localhost/x"},
+		{golden: "explain-bad-header", line: "lbctl explain http://localhost/x -H nothing"},
+		{golden: "explain-nothing", line: "lbctl explain"},
 		{golden: "service", line: "lbctl services hello_server"},
 		{golden: "service-panic", line: "lbctl services stock"},
 		{golden: "service-ejected", line: "lbctl services users"},

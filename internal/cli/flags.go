@@ -89,7 +89,7 @@ type setting[T any] struct {
 }
 
 // letters are the short forms of flags.
-var letters = map[string]string{"output": "o", "message": "m", "file": "f"}
+var letters = map[string]string{"output": "o", "message": "m", "file": "f", "method": "X", "header": "H"}
 
 // define adds a flag. variable is "" for a flag without an environment variable. The
 // error of parse says what was expected: `want a number from 1 to 9`.

@@ -10,6 +10,7 @@ import (
 	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
+	"lbctl/internal/routing"
 )
 
 // loop is the state that one goroutine owns. Slow work, which is everything that uses the
@@ -29,8 +30,9 @@ type loop struct {
 	since   time.Time // when nginx began to serve current
 	// policyIndex is the PolicyIndex of the configuration that nginx serves; 0: not known.
 	policyIndex uint64
-	files       map[string][]byte // the right content of current's files; nil: not known
-	entries     []endpoints.Entry // the entries that current was made from; nil: not known
+	files       map[string][]byte  // the right content of current's files; nil: not known
+	entries     []endpoints.Entry  // the entries that current was made from; nil: not known
+	listeners   []routing.Listener // of current; nil: not known
 	// delivered has the entries whose servers endpoints got last. At first they are those
 	// of the snapshot, which an earlier lbctl delivered; nil: there is none.
 	delivered []endpoints.Entry
@@ -300,7 +302,7 @@ func (l *loop) update(cfg render.Configuration) {
 	}
 	l.setServers()
 	if cfg.Hash == l.current.Hash {
-		l.files, l.entries = cfg.Files, cfg.Entries
+		l.files, l.entries, l.listeners = cfg.Files, cfg.Entries, cfg.Listeners
 		l.source.NginxAccepted(cfg.Entries)
 		if l.job.hash == "" {
 			l.settle.reset()
@@ -370,6 +372,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
+		l.listeners = cfg.Listeners
 		l.policyIndex = cfg.PolicyIndex
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
@@ -391,7 +394,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
 		// Nothing is wrong with the configuration: nginx reads it when it starts.
-		l.files, l.entries = cfg.Files, cfg.Entries
+		l.files, l.entries, l.listeners = cfg.Files, cfg.Entries, cfg.Listeners
 		l.failure = nil
 		if l.down == nil {
 			l.down = &failure{since: now}
@@ -438,7 +441,7 @@ func (f *failure) delay(now time.Time, opts Options) {
 // become makes g the current generation. files is nil if they can't be read, and entries
 // is nil if the entries that g was made from are not known.
 func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
-	l.current, l.files, l.entries = g, files, entries
+	l.current, l.files, l.entries, l.listeners = g, files, entries, nil
 	l.policyIndex = 0
 	l.since = time.Now()
 	l.checks.epoch++

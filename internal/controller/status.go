@@ -109,6 +109,7 @@ type view struct {
 	instances int
 	known     bool // the source has delivered a configuration
 	files     map[string][]byte
+	routing   Routing
 	busy      string // description of the running job; "" for none
 	pending   *PendingChange
 	pin       *Pin
@@ -145,6 +146,10 @@ func (l *loop) publish() {
 
 		bootstrapFailed: l.delivery.bootstrap.failed,
 		bootstrapLeft:   l.delivery.bootstrap.leftServices(l.latest),
+	}
+	v.routing = Routing{Generation: l.current.Number, InForce: l.listeners != nil, Listeners: l.listeners}
+	if l.listeners == nil && l.latest != nil {
+		v.routing.Listeners = l.latest.Listeners
 	}
 	if l.opts.Endpoints != nil {
 		v.asked, v.askedSince, v.master = l.delivery.asked.upstreams, l.delivery.since, l.delivery.master

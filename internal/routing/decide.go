@@ -54,7 +54,7 @@ type Decision struct {
 	// lower case, "" if there is none; the path decoded and clean.
 	Host string `json:"host"`
 	Path string `json:"path"`
-	// Refused: nginx refuses the request before it looks for a route.
+	// Refused: nginx answers the request itself.
 	Refused *Refusal `json:"refused,omitempty"`
 	// Taken is the way that the request takes; nil if it matches none.
 	Taken *Way `json:"taken,omitempty"`
@@ -95,6 +95,10 @@ func (l Listener) Decide(r Request, reading Reading) Decision {
 		default:
 			d.Taken = &w
 		}
+	}
+	if kind, _ := l.header(r, "content-type", reading); d.Taken != nil && d.Taken.Upstream != "" && l.family() == "grpc" &&
+		strings.HasPrefix(lower(kind), "application/grpc-web") {
+		d.Refused = &Refusal{415, "gRPC-Web is not translated: call with gRPC over HTTP/2"}
 	}
 	return d
 }

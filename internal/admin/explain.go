@@ -1,0 +1,215 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
+	"lbctl/internal/routing"
+)
+
+// A Request is a request whose way is to be explained.
+type Request struct {
+	// URL is grpc://HOST[:PORT]/package.Service/Method, or a URL with the scheme grpcs, http or
+	// https. The port is that of a listener; without one it is the first listener of the scheme.
+	URL     string
+	Method  string   // of HTTP; default GET, and for gRPC always POST
+	Headers []string // "Name: value"; "Host: name" replaces the host of the URL
+}
+
+func (r Request) query() url.Values {
+	return url.Values{"url": {r.URL}, "method": {r.Method}, "header": r.Headers}
+}
+
+// The results of an explanation.
+const (
+	ResultService    = "service"     // an instance of Service gets the request
+	ResultNoInstance = "no instance" // Service has no instance that gets traffic
+	ResultNoRoute    = "no route"    // the request matches no route
+	ResultRefused    = "refused"     // nginx answers itself, see Decision.Refused
+)
+
+// An Explanation says what becomes of a request, and why.
+type Explanation struct {
+	Result string `json:"result"` // ResultService and so on
+	// Answer is what the client gets from nginx itself; empty with ResultService.
+	Answer   string `json:"answer,omitempty"`
+	Method   string `json:"method"`
+	Listener struct {
+		Name      string             `json:"name"`
+		Protocol  endpoints.Protocol `json:"protocol"`
+		Addresses []string           `json:"addresses"`
+	} `json:"listener"`
+	routing.Decision
+	// Service, Upstream, Policy and Instances are those of the way that the request takes. They
+	// are empty if nginx answers itself.
+	Service  string             `json:"service,omitempty"`
+	Upstream string             `json:"upstream,omitempty"`
+	Policy   []policy.Explained `json:"policy"`
+	// Instances are all of the service; those in rotation may get the request.
+	Instances []Instance `json:"instances"`
+	// Note says why nginx may decide otherwise; empty if it does not.
+	Note string `json:"note,omitempty"`
+}
+
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	e, err := s.explanation(Request{URL: query.Get("url"), Method: query.Get("method"), Headers: query["header"]})
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err)
+		return
+	}
+	writeJSON(w, e)
+}
+
+func (s *Server) explanation(r Request) (Explanation, error) {
+	target, err := parseTarget(r.URL)
+	if err != nil {
+		return Explanation{}, err
+	}
+	request, err := target.request(r)
+	if err != nil {
+		return Explanation{}, err
+	}
+	now := s.Controller.Routing()
+	listener, err := target.listener(now.Listeners)
+	if err != nil {
+		return Explanation{}, err
+	}
+	e := Explanation{Method: request.Method, Policy: []policy.Explained{}, Instances: []Instance{}, Note: note(now)}
+	e.Listener.Name, e.Listener.Protocol, e.Listener.Addresses = listener.Name, listener.Protocol, listener.Addresses
+	e.Decision = listener.Decide(request, now.Reading)
+	family := listener.Protocol.Family()
+	switch {
+	case e.Refused != nil:
+		e.Result, e.Answer = ResultRefused, refusal(family, *e.Refused)
+		return e, nil
+	case e.Taken == nil:
+		e.Result, e.Answer = ResultNoRoute, answers[family].noRoute
+		return e, nil
+	}
+	e.Service, e.Upstream = e.Taken.Service, e.Taken.Upstream
+	e.Result, e.Answer = ResultNoInstance, answers[family].noInstance
+	entries := s.Services.Entries()
+	n := slices.IndexFunc(entries, func(entry endpoints.Entry) bool { return entry.Name == e.Service })
+	if n < 0 {
+		return e, nil // it has left Consul
+	}
+	service := serviceOf(entries[n], s.Controller.Pinned())
+	e.Instances = service.Instances
+	e.Policy = entries[n].Policy.Explain(family, policy.Path("="+e.Path))
+	if service.InRotation > 0 {
+		e.Result, e.Answer = ResultService, ""
+	}
+	return e, nil
+}
+
+// answers has nginx's own answers, by family.
+var answers = map[string]struct{ noRoute, noInstance string }{
+	"grpc": {"UNIMPLEMENTED: no service is routed for this host and method", "UNAVAILABLE: no instance is in rotation"},
+	"http": {"404: no service is routed for this host and path", "503: no instance is in rotation"},
+}
+
+// refusal is what a client gets of a refused request.
+func refusal(family string, r routing.Refusal) string {
+	code := fmt.Sprint(r.Status)
+	if name, ok := map[int]string{400: "INTERNAL", 405: "UNIMPLEMENTED", 415: "UNIMPLEMENTED"}[r.Status]; ok && family == "grpc" {
+		code = name
+	}
+	return code + ": " + r.Reason
+}
+
+// target is where a URL leads.
+type target struct {
+	protocol  endpoints.Protocol
+	authority string // as in the URL
+	port      string // "" if the URL has none
+	path      string // with the query, as in the URL
+}
+
+const wantURL = `want a URL like "grpc://localhost/protos.Ping/SayHello" or "http://shop.example.com/cart", with the scheme grpc, grpcs, http or https`
+
+// parseTarget splits a URL. It keeps its path as it is, because nginx has its own rules for
+// paths.
+func parseTarget(text string) (target, error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	t := target{protocol: endpoints.Protocol(strings.ToLower(scheme))}
+	if !ok || t.protocol == endpoints.TCP || !slices.Contains(endpoints.Protocols, t.protocol) {
+		return target{}, fmt.Errorf("%q: %s", text, wantURL)
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	t.authority, t.path = rest[:end], rest[end:]
+	if t.authority == "" {
+		return target{}, fmt.Errorf("%q has no host: %s", text, wantURL)
+	}
+	if t.path == "" || t.path[0] != '/' {
+		t.path = "/" + t.path
+	}
+	if _, port, err := net.SplitHostPort(t.authority); err == nil {
+		t.port = port
+	}
+	return t, nil
+}
+
+// request makes the request that a client sends.
+func (t target) request(r Request) (routing.Request, error) {
+	made := routing.Request{Method: r.Method, Target: t.path, Host: t.authority}
+	grpc := t.protocol.Family() == "grpc"
+	switch {
+	case grpc && r.Method != "" && r.Method != http.MethodPost:
+		return made, fmt.Errorf("method %q: every gRPC call is a POST", r.Method)
+	case grpc:
+		made.Method, made.HTTP = http.MethodPost, routing.HTTP2
+	case r.Method == "":
+		made.Method = http.MethodGet
+	}
+	for _, line := range r.Headers {
+		name, value, ok := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch {
+		case !ok || strings.TrimSpace(name) == "" || strings.ContainsAny(line, "\r\n"):
+			return made, fmt.Errorf(`header %q: want "Name: value"`, line)
+		case strings.EqualFold(name, "host"):
+			made.Host = value
+		default:
+			made.Headers = append(made.Headers, routing.Header{Name: name, Value: value})
+		}
+	}
+	return made, nil
+}
+
+// listener returns the listener that the URL leads to.
+func (t target) listener(all []routing.Listener) (routing.Listener, error) {
+	var fitting []string
+	for _, l := range all {
+		if l.Protocol != t.protocol {
+			continue
+		}
+		if t.port == "" {
+			return l, nil
+		}
+		for _, address := range l.Addresses {
+			if _, port, err := net.SplitHostPort(address); err == nil && port == t.port {
+				return l, nil
+			}
+		}
+		fitting = append(fitting, fmt.Sprintf("%s at %s", l.Name, strings.Join(l.Addresses, ", ")))
+	}
+	switch {
+	case len(all) == 0:
+		return routing.Listener{}, errors.New("lbctl has no configuration yet")
+	case len(fitting) == 0:
+		return routing.Listener{}, fmt.Errorf("there is no listener for %s: 'lbctl routes' lists them", t.protocol)
+	default:
+		return routing.Listener{}, fmt.Errorf("there is no listener for %s on port %s; there is %s", t.protocol, t.port, strings.Join(fitting, ", and "))
+	}
+}
