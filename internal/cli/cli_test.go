@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -362,6 +363,28 @@ func TestStatusOfAPinWithoutADate(t *testing.T) {
 	assert.Contains(t, got.out, "\nPinned       generation 41; 'lbctl resume' follows Consul again\n")
 }
 
+func TestExplainInJSON(t *testing.T) {
+	d := newFakeDaemon()
+	withPolicy(d)
+	got := command(t.Context(), Terminal{}, []string{"LBCTL_RUN_DIR=" + d.start(t)}, "explain", "http://example.com/api/x", "-o", "json")
+	require.Zero(t, got.code, got.err)
+	var e admin.Explanation
+	require.NoError(t, json.Unmarshal([]byte(got.out), &e))
+	assert.Equal(t, admin.ResultService, e.Result)
+	assert.Equal(t, "shop", e.Service)
+	assert.Equal(t, "/api", e.Taken.Path)
+	assert.Equal(t, "its path is shorter", e.Lost[0].Reason)
+	assert.Len(t, e.Instances, 2)
+	sources := map[string]string{}
+	for _, f := range e.Policy {
+		sources[f.Name] = f.Value + " from " + f.Source
+	}
+	assert.Len(t, sources, len(e.Policy))
+	assert.Equal(t, "9s from metadata", sources["timeout.read"])
+	assert.Equal(t, "3s from lb/service/shop for /api", sources["timeout.send"])
+	assert.Equal(t, "500ms from built in", sources["timeout.connect"])
+}
+
 // olderRoutes has a generation that lbctl has not made itself.
 func olderRoutes(d *fakeDaemon) { d.routing.InForce = false }
 
@@ -455,7 +478,7 @@ func TestCommands(t *testing.T) {
 		{golden: "routes-older", line: "lbctl routes", change: olderRoutes},
 		{golden: "help-explain", line: "lbctl explain --help"},
 		{golden: "explain", line: "lbctl explain http://example.com:8080/%61pi/x?q -X PUT", change: withPolicy},
-		{golden: "explain-json", line: "lbctl explain http://example.com/api/x -o json", change: withPolicy},
+		{golden: "explain-json", line: "lbctl explain http://example.com/nothing/../%zz -o json"},
 		{golden: "explain-lost", line: "lbctl explain http://localhost/users -H x-version:v1"},
 		{golden: "explain-grpc", line: "lbctl explain grpc://localhost:5000/protos.Ping/SayHello"},
 		{golden: "explain-no-route", line: "lbctl explain http://localhost/nothing"},

@@ -138,19 +138,19 @@ func summary(e admin.Explanation) string {
 	}
 }
 
-// policyLines has a line for each field that somebody sets, and how many others there are.
+// policyLines has a line for each field that somebody sets, and one for the others.
 func policyLines(fields []policy.Explained) []string {
 	var lines []string
-	builtIn := 0
 	for _, f := range fields {
-		if f.Source == policy.SourceBuiltIn {
-			builtIn++
-			continue
+		if f.Source != policy.SourceBuiltIn {
+			lines = append(lines, fmt.Sprintf("%s %s, from %s", f.Name, f.Value, f.Source))
 		}
-		lines = append(lines, fmt.Sprintf("%s %s, from %s", f.Name, f.Value, f.Source))
 	}
-	if builtIn > 0 {
-		lines = append(lines, plural(builtIn, "field")+" as built in; -o json shows them")
+	switch {
+	case len(lines) > 0:
+		lines = append(lines, "all other fields as built in; -o json shows them")
+	case len(fields) > 0:
+		lines = append(lines, "all fields as built in; -o json shows them")
 	}
 	return lines
 }
