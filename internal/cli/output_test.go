@@ -31,6 +31,8 @@ var results = []string{
 	"lbctl services",
 	"lbctl services shop",
 	"lbctl services shop shop-1",
+	"lbctl routes",
+	"lbctl explain http://example.com/api",
 	"lbctl history",
 	"lbctl doctor --nginx NGINX",
 	"lbctl diff 41 42",
