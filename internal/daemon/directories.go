@@ -12,6 +12,9 @@ import (
 // nginx reads.
 const certificatesName = "certificates"
 
+// CertificatesDir is the directory with the copies of certificates that nginx's workers read.
+func CertificatesDir(stateDir string) string { return filepath.Join(stateDir, certificatesName) }
+
 // ownDirectories are the directories in the state directory that lbctl empties and
 // replaces. The run directory must not be in them.
 var ownDirectories = []string{"generations", "seeds", "current", certificatesName}

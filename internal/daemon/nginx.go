@@ -113,7 +113,7 @@ func (n NginxConfig) OpenCertificates(stateDir string, settings render.Settings,
 	}
 	opts := certificates.Options{
 		Dir:      n.Certificates,
-		Copies:   filepath.Join(stateDir, certificatesName),
+		Copies:   CertificatesDir(stateDir),
 		Group:    -1,
 		ReadOnly: readOnly,
 	}

@@ -81,7 +81,7 @@ func checkPolicies(ctx context.Context, e *examination) []Finding {
 	if f := e.leaderless(); f != nil {
 		return f
 	}
-	prefix := kv.PolicyPrefix(kv.DefaultPrefix) + "service/"
+	prefix := kv.PolicyPrefix(e.Config.KVPrefix) + "service/"
 	keys, _, err := e.Consul.API().KV().Keys(prefix, "", askConsul(ctx))
 	switch {
 	case err != nil:

@@ -25,6 +25,7 @@ var Checks = []Check{
 	{"nginx-user", "nginx's workers reach their files", "chmod o+x the directory, or choose another --run-dir or --nginx-user", true, checkUser},
 
 	{"ports", "no other process has the ports of nginx and lbctl", "stop the other process, or choose other addresses", true, checkPorts},
+	{"certificates", "the certificates of --certificates are valid, and nginx's workers may read their copies", "put a new certificate with its key into the directory: lbctl uses it within seconds", true, checkCertificates},
 	{"dns", "lbctl answers nginx's questions about servers, and nginx asks", "look at the log of lbctl, and whether templates of your own name another resolver", true, checkDNS},
 	{"directories", "the state and run directories are writable, with space", "choose a directory that belongs to lbctl's user", true, checkDirectories},
 	{"generations", "the generations on disk are in order", "'lbctl history' shows what happened to them", true, checkGenerations},

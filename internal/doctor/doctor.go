@@ -6,6 +6,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"lbctl/internal/consulclient"
 	"lbctl/internal/controller"
 	"lbctl/internal/daemon"
+	"lbctl/internal/kv"
 )
 
 // A Subject is what is examined. With a running daemon its settings and credentials are those
@@ -119,6 +121,7 @@ func Examine(ctx context.Context, subject Subject) Report {
 	if subject.Operator == nil {
 		subject.Operator = subject.Consul
 	}
+	subject.Config.KVPrefix = cmp.Or(subject.Config.KVPrefix, kv.DefaultPrefix)
 	subject.Config.RunDir = daemon.RunDir(subject.Config.StateDir, subject.Config.RunDir)
 	e := &examination{Subject: subject}
 	report := Report{State: OK, Findings: []Finding{}}

@@ -28,7 +28,7 @@ func TestPorts(t *testing.T) {
 	require.NoError(t, err)
 	defer tcp.Close()
 	me := processName(os.Getpid())
-	fires(t, Examine(t.Context(), s), "ports", Failed, "--grpc-listen "+tcp.Addr().String(), me, "for nginx")
+	fires(t, Examine(t.Context(), s), "ports", Failed, "listener grpc "+tcp.Addr().String(), me, "for nginx")
 
 	s = local(t, nil)
 	udp, err := net.ListenPacket("udp", s.Config.Nginx.DNSListen)
@@ -47,7 +47,7 @@ func TestPorts(t *testing.T) {
 		defer all.Close()
 		_, port, _ := net.SplitHostPort(all.Addr().String())
 		s.Config.Nginx.HTTPListen = render.Listen{":" + port}
-		fires(t, Examine(t.Context(), s), "ports", Failed, "--http-listen :"+port, "[::]:"+port)
+		fires(t, Examine(t.Context(), s), "ports", Failed, "listener http :"+port, "[::]:"+port)
 	}
 
 	s = local(t, nil)

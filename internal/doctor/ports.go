@@ -18,7 +18,7 @@ import (
 type port struct {
 	network string // "tcp" or "udp"
 	address string
-	what    string // whose: "--grpc-listen", or "service redis"
+	what    string // whose: "listener grpc", or "service redis"
 	nginx   bool   // nginx listens there, not lbctl
 }
 
@@ -31,16 +31,13 @@ func (e *examination) ports() []port {
 			all = append(all, port{"tcp", address, what, true})
 		}
 	}
-	add("--grpc-listen", n.GRPCListen)
-	add("--http-listen", n.HTTPListen)
+	settings := render.Settings{Listeners: n.AllListeners()}
+	for _, listener := range settings.Listeners {
+		add("listener "+listener.Name, listener.Listen)
+	}
 	for _, service := range e.Daemon.Services {
-		if service.Protocol != endpoints.TCP || service.Port == 0 {
-			continue
-		}
-		for _, address := range n.GRPCListen {
-			if host, _, err := net.SplitHostPort(address); err == nil {
-				all = append(all, port{"tcp", net.JoinHostPort(host, strconv.Itoa(service.Port)), "service " + service.Name, true})
-			}
+		if service.Protocol == endpoints.TCP && service.Port != 0 && len(settings.Listeners) > 0 {
+			add("service "+service.Name, settings.TCPListen(service.Port))
 		}
 	}
 	if e.Config.Admin != "" {

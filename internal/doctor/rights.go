@@ -70,7 +70,7 @@ func checkRights(ctx context.Context, e *examination) []Finding {
 	var lacking []string
 	services, meta, err := client.Catalog().Services(askConsul(ctx))
 	if err != nil {
-		return failed(e.Consul.Explain(err), rules("read", kv.DefaultPrefix))
+		return failed(e.Consul.Explain(err), rules("read", e.Config.KVPrefix))
 	}
 	e.consul.services = services
 	if meta.ResultsFilteredByACLs {
@@ -79,11 +79,11 @@ func checkRights(ctx context.Context, e *examination) []Finding {
 	nodes, meta, err := client.Catalog().Nodes(askConsul(ctx))
 	switch {
 	case err != nil:
-		return failed(e.Consul.Explain(err), rules("read", kv.DefaultPrefix))
+		return failed(e.Consul.Explain(err), rules("read", e.Config.KVPrefix))
 	case meta.ResultsFilteredByACLs:
 		lacking = append(lacking, fmt.Sprintf("node:read for all nodes (it sees %d)", len(nodes)))
 	}
-	for _, prefix := range []string{kv.PolicyPrefix(kv.DefaultPrefix), kv.AccessPrefix(kv.DefaultPrefix)} {
+	for _, prefix := range []string{kv.PolicyPrefix(e.Config.KVPrefix), kv.AccessPrefix(e.Config.KVPrefix)} {
 		// A list leaves out what the token may not read; a single key is refused.
 		if _, _, err := client.KV().Get(prefix+"default", askConsul(ctx)); err != nil && consulclient.IsRefusal(err) {
 			lacking = append(lacking, fmt.Sprintf("key:read below %q", prefix))
@@ -92,7 +92,7 @@ func checkRights(ctx context.Context, e *examination) []Finding {
 		}
 	}
 	if len(lacking) > 0 {
-		return failed("the token lacks "+strings.Join(lacking, ", "), rules("read", kv.DefaultPrefix))
+		return failed("the token lacks "+strings.Join(lacking, ", "), rules("read", e.Config.KVPrefix))
 	}
 	return ok("the token may read %s, %s, and the keys of policy and access", plural(len(services), "service"), plural(len(nodes), "node"))
 }
@@ -102,7 +102,7 @@ func checkOperator(ctx context.Context, e *examination) []Finding {
 		return f
 	}
 	var lacking []string
-	for _, prefix := range []string{kv.PolicyPrefix(kv.DefaultPrefix), kv.AccessPrefix(kv.DefaultPrefix), historyPrefix(kv.DefaultPrefix)} {
+	for _, prefix := range []string{kv.PolicyPrefix(e.Config.KVPrefix), kv.AccessPrefix(e.Config.KVPrefix), historyPrefix(e.Config.KVPrefix)} {
 		// Consul looks at the rights first. No key has this index, so nothing is written.
 		pair := &api.KVPair{Key: prefix + "default", ModifyIndex: math.MaxInt64}
 		_, _, err := e.Operator.API().KV().CAS(pair, new(api.WriteOptions).WithContext(ctx))
@@ -121,7 +121,7 @@ func checkOperator(ctx context.Context, e *examination) []Finding {
 		// The daemon must not write; an operator has a token of his own.
 		return skipped("this command has the daemon's token, which lacks %s, and does not need it", strings.Join(lacking, ", "))
 	default:
-		return warning("the token of this command lacks "+strings.Join(lacking, ", "), rules("write", kv.DefaultPrefix))
+		return warning("the token of this command lacks "+strings.Join(lacking, ", "), rules("write", e.Config.KVPrefix))
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"strconv"
-	"syscall"
 )
 
 // checkUser checks that nginx's workers, which run as another user, reach their files.
@@ -40,29 +38,11 @@ func closedFor(who *user.User, path string) string {
 		return ""
 	}
 	for dir := path; ; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil && !mayPass(who, groups, info) {
+		if info, err := os.Stat(dir); err == nil && !allowed(who, groups, info, 1) {
 			return dir
 		}
 		if dir == "/" || dir == "." {
 			return ""
 		}
 	}
-}
-
-// mayPass reports whether a user has the execute bit of a directory.
-func mayPass(who *user.User, groups []string, info os.FileInfo) bool {
-	stat, is := info.Sys().(*syscall.Stat_t)
-	if !is {
-		return true
-	}
-	mode := info.Mode().Perm()
-	if strconv.Itoa(int(stat.Uid)) == who.Uid {
-		return mode&0o100 != 0
-	}
-	for _, group := range groups {
-		if strconv.Itoa(int(stat.Gid)) == group {
-			return mode&0o010 != 0
-		}
-	}
-	return mode&0o001 != 0
 }

@@ -104,7 +104,7 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 	for _, c := range culprits {
 		suspect := byName[c.service]
 		refusal := endpoints.Refusal{Reason: c.why}
-		if address, ok := failedBind(c.why); ok && slices.Contains(s.opts.Settings.tcpListen(suspect.Port), address) {
+		if address, ok := failedBind(c.why); ok && slices.Contains(s.opts.Settings.TCPListen(suspect.Port), address) {
 			refusal.Listen = address
 		}
 		if s.table.Refuse(time.Now(), suspect.Entry, refusal) {
@@ -158,7 +158,7 @@ func (s *Source) listener(why string, suspects []endpoints.Suspect) (string, boo
 	for _, suspect := range suspects {
 		last := suspect.Last
 		listens := last != nil && last.Port == suspect.Port && len(last.Rotation()) > 0
-		if suspect.Port != 0 && slices.Contains(s.opts.Settings.tcpListen(suspect.Port), address) && !listens {
+		if suspect.Port != 0 && slices.Contains(s.opts.Settings.TCPListen(suspect.Port), address) && !listens {
 			return suspect.Name, true
 		}
 	}

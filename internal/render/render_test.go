@@ -26,7 +26,7 @@ func TestSettingsHaveDefaults(t *testing.T) {
 	for files, connections := range map[int]int{64: 32, 100: 50, 1024: 956, 8192: 8124, 1 << 20: 16384} {
 		assert.Equal(t, connections, Settings{Workers: 2, OpenFiles: files}.WorkerConnections(), "%d open files", files)
 	}
-	assert.Equal(t, Listen{"[::1]:6379", "10.0.0.1:6379"}, Settings{Listeners: PlainListeners(Listen{"[::1]:5000", "10.0.0.1:5000", "10.0.0.1:5001"}, nil)}.tcpListen(6379))
+	assert.Equal(t, Listen{"[::1]:6379", "10.0.0.1:6379"}, Settings{Listeners: PlainListeners(Listen{"[::1]:5000", "10.0.0.1:5000", "10.0.0.1:5001"}, nil)}.TCPListen(6379))
 	assert.Equal(t, []int{5000, 5001, 8080}, Settings{Listeners: PlainListeners(Listen{"[::1]:5001", "10.0.0.1:5000", "[::1]:5000"}, Listen{":8080"})}.reserved().Ports)
 }
 

@@ -37,7 +37,7 @@ func (s Settings) withTCP(r metadata.Reserved, entries []endpoints.Entry) metada
 		if e.Port == 0 || !s.HasStream() {
 			continue
 		}
-		for _, listen := range s.tcpListen(e.Port) {
+		for _, listen := range s.TCPListen(e.Port) {
 			if socket, ok := parseSocket(listen); ok {
 				r.Sockets = append(r.Sockets, socket)
 			}

@@ -114,9 +114,9 @@ func (s Settings) LoadStream() bool { return s.StreamModule != "" && s.HasStream
 // HasStream reports whether nginx can serve plain TCP.
 func (s Settings) HasStream() bool { return s.StreamModule != nginx.NoStream }
 
-// tcpListen returns where a TCP service listens: at the addresses of the listener grpc, or of the
+// TCPListen returns where a TCP service listens: at the addresses of the listener grpc, or of the
 // first one if there is no such listener.
-func (s Settings) tcpListen(port int) Listen {
+func (s Settings) TCPListen(port int) Listen {
 	if l, ok := s.listener(ListenerGRPC); ok {
 		return l.Listen.at(port)
 	}

@@ -36,7 +36,7 @@ func (b *builder) tcp(e endpoints.Entry, c *Catalog) {
 		return
 	}
 	if u, ok := b.upstream(e); ok {
-		service := TCPService{Listen: b.settings.tcpListen(e.Port), TLS: e.Terminate, Upstream: u}
+		service := TCPService{Listen: b.settings.TCPListen(e.Port), TLS: e.Terminate, Upstream: u}
 		if e.Terminate {
 			service.Clients = b.clientsOf(Host{Default: true})
 		}
@@ -72,7 +72,7 @@ func (b *builder) sharedTCP(e endpoints.Entry, c *Catalog) {
 	n := slices.IndexFunc(c.SharedTCP, func(p SharedPort) bool { return p.Port == e.Port })
 	if n < 0 {
 		n = len(c.SharedTCP)
-		c.SharedTCP = append(c.SharedTCP, SharedPort{Port: e.Port, Listen: b.settings.tcpListen(e.Port)})
+		c.SharedTCP = append(c.SharedTCP, SharedPort{Port: e.Port, Listen: b.settings.TCPListen(e.Port)})
 	}
 	c.SharedTCP[n].Services = append(c.SharedTCP[n].Services, SharedService{Hosts: hosts, Upstream: u})
 }
