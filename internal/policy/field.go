@@ -189,7 +189,7 @@ func unknown(name string) error {
 var (
 	table = slices.Concat(
 		instanceFields, outlierFields, timeoutFields, limitFields,
-		headerFields, compressionFields, corsFields,
+		headerFields, compressionFields, corsFields, redirectFields, pathFields,
 	)
 	byName, byKey, names = index(table)
 )

@@ -35,4 +35,6 @@ type Policy struct {
 	Headers     Headers
 	Compression Compression
 	CORS        CORS
+	Redirect    Redirect
+	Path        PathRewrite
 }

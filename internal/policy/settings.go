@@ -158,6 +158,23 @@ func (s Settings) At(path Path) *Policy {
 	return s.General()
 }
 
+// PathOf returns the path for which the value is said that a field has for the requests of a
+// path; "" is the whole service.
+func (s Settings) PathOf(name string, path Path) Path {
+	paths := s.Paths()
+	for n := len(paths) - 1; n >= 0; n-- {
+		if !paths[n].Covers(path) {
+			continue
+		}
+		for _, l := range s.said.layers {
+			if _, ok := l.Document.paths[paths[n]][name]; ok {
+				return paths[n]
+			}
+		}
+	}
+	return ""
+}
+
 func (s Settings) narrowest(path Path) Path {
 	paths := s.Paths()
 	for n := len(paths) - 1; n >= 0; n-- {
@@ -304,7 +321,7 @@ func (s Settings) For(family string, nginxVersion string, atLeast func(version s
 
 // contradictions names the values that have no effect beside others.
 func (p *Policy) contradictions() []string {
-	return p.CORS.contradictions()
+	return slices.Concat(p.CORS.contradictions(), p.Redirect.contradictions())
 }
 
 // unusable returns why a value has no effect, "" if it has one.

@@ -120,6 +120,8 @@ type Location struct {
 	// Policy is the policy for the path, without what this nginx or its protocol can't have; nil
 	// if no service has the path.
 	Policy *policy.Policy
+
+	routePath, policyPath policy.Path // of the route, and of the requests that the policy is for
 }
 
 // Module returns the first word of nginx's directives for the requests: "grpc" or "proxy".

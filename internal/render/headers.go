@@ -23,10 +23,12 @@ type Header struct {
 // Variable is the end of the name of nginx's variables for the header: "x_request_id".
 func (h Header) Variable() string { return strings.ToLower(strings.ReplaceAll(h.Name, "-", "_")) }
 
-// RequestHeaders returns what the policy changes in the headers of requests, sorted by name.
-func (l Location) RequestHeaders() []Header { return headers(l.Policy.Headers.Request) }
+// RequestHeaders returns what the policy changes in the headers of requests.
+func (l Location) RequestHeaders() []Header {
+	return append(headers(l.Policy.Headers.Request), l.forwardedPrefix()...)
+}
 
-// ResponseHeaders returns what the policy changes in the headers of answers, sorted by name.
+// ResponseHeaders returns what the policy changes in the headers of answers.
 func (l Location) ResponseHeaders() []Header {
 	all := slices.DeleteFunc(headers(l.Policy.Headers.Response), func(h Header) bool {
 		return l.CORS() != "" && slices.Contains(CORSHeaders, h.Name)

@@ -97,10 +97,10 @@ func (w ways) locations(host string) (all, ofChoices []Location) {
 		l := Location{Path: place.Path, Exact: place.Exact}
 		for _, way := range w.at(wider, place) {
 			if !way.route.Conditional() {
-				l.Spec, l.Service, l.Upstream, l.Policy = way.to.spec, way.to.service, way.to.upstream, policyAt(way, place)
+				l.lead(way, place)
 				break
 			}
-			l.Choices = append(l.Choices, named.choice(way, policyAt(way, place)))
+			l.Choices = append(l.Choices, named.choice(way, place))
 		}
 		all = append(all, l)
 	}
@@ -197,13 +197,19 @@ func policyPlaces(family string, path policy.Path) []routing.Place {
 	return routing.Places(family, endpoints.Route{Path: string(path)})
 }
 
-// policyAt returns the policy of a route's service for the requests of a place.
-func policyAt(w way, p routing.Place) *policy.Policy {
-	path := policy.Path(strings.TrimSuffix(p.Path, "/"))
+// lead makes the location lead to the service of a route, with its policy for a place.
+func (l *Location) lead(w way, p routing.Place) {
+	l.Spec, l.Service, l.Upstream = w.to.spec, w.to.service, w.to.upstream
+	l.routePath, l.policyPath = policy.Path(strings.TrimSuffix(w.route.Path, "/")), policyPath(p)
+	l.Policy = l.Spec.Policy.At(l.policyPath)
+}
+
+// policyPath returns the path whose policy holds in a place.
+func policyPath(p routing.Place) policy.Path {
 	if p.Exact {
-		path = policy.Path("=" + p.Path)
+		return policy.Path("=" + p.Path)
 	}
-	return w.to.spec.Policy.At(path)
+	return policy.Path(strings.TrimSuffix(p.Path, "/"))
 }
 
 // namedLocations has the locations that only choices lead to.
@@ -218,16 +224,16 @@ type choiceKey struct {
 	policy *policy.Policy // that of one service for the same path is one pointer
 }
 
-func (n *namedLocations) choice(w way, p *policy.Policy) Choice {
-	key := choiceKey{w.route, p}
+func (n *namedLocations) choice(w way, p routing.Place) Choice {
+	l := Location{Path: w.places[0].Path, Exact: w.places[0].Exact}
+	l.lead(w, p)
+	key := choiceKey{w.route, l.Policy}
 	name, ok := n.names[key]
 	if !ok {
 		name = "route-" + strconv.Itoa(len(n.locations)+1)
 		n.names[key] = name
-		n.locations = append(n.locations, Location{
-			Path: w.places[0].Path, Exact: w.places[0].Exact, Name: name,
-			Spec: w.to.spec, Service: w.to.service, Upstream: w.to.upstream, Policy: p,
-		})
+		l.Name = name
+		n.locations = append(n.locations, l)
 	}
 	c := Choice{Location: name}
 	var values []string

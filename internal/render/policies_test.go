@@ -50,6 +50,22 @@ var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
 	"cors.expose-headers":    testCORS("lb-cors-expose-headers", "X-A,X-B", "Access-Control-Expose-Headers", "X-A, X-B", false, true),
 	"cors.allow-credentials": testAllowCredentials,
 	"cors.max-age":           testCORS("lb-cors-max-age", "10m", "Access-Control-Max-Age", "600", true, false),
+
+	"redirect.code": testRedirectCode,
+	"redirect.scheme": testRedirect([]string{"lb-redirect-scheme", "https"}, map[string]string{
+		"/api": "https://HOST/api", "/api/a%2Fb//c?d=e": "https://HOST/api/a%2Fb//c?d=e", "example.com/api": "https://example.com/api",
+	}),
+	"redirect.host": testRedirect([]string{"lb-redirect-host", "www.example.com:8080"}, map[string]string{
+		"/api/x?y": "http://www.example.com:8080/api/x?y", "www.example.com:8080/api/x": "", "www.example.com/api": "http://www.example.com:8080/api",
+	}),
+	"redirect.path": testRedirect([]string{"lb-redirect-path", "/api/new/"}, map[string]string{
+		"/api": "http://HOST/api/new/", "/api/x?y=z": "http://HOST/api/new/?y=z", "/api/new/": "", "/api/new/?x": "",
+	}),
+	"redirect.replace-prefix": testRedirect([]string{"lb-redirect-replace-prefix", "/v2", "lb-paths", `{"/api/root": {"redirect.replace-prefix": "/"}}`}, map[string]string{
+		"/api": "http://HOST/v2", "/api?x": "http://HOST/v2?x", "/api/a%2Fb//c?d": "http://HOST/v2/a%2Fb//c?d",
+		"/api/root": "http://HOST/", "/api/root//evil.test/": "http://HOST//evil.test/", "/%61pi/x": "400",
+	}),
+	"path.replace-prefix": testReplacePrefix,
 }
 
 // testedIn is for fields whose test is elsewhere.
