@@ -441,6 +441,8 @@ func TestCommands(t *testing.T) {
 		{golden: "help-services", line: "lbctl services --help"},
 		{golden: "help-history", line: "lbctl history --help"},
 		{golden: "help-run", line: "lbctl run --help"},
+		{golden: "help-policy", line: "lbctl policy"},
+		{golden: "help-policy-set", line: "lbctl policy set --help"},
 		{golden: "help-unknown", line: "lbctl help nope"},
 		{golden: "unknown-command", line: "lbctl stauts"},
 		{golden: "unknown-flag", line: "lbctl status --quick"},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -184,9 +185,16 @@ func withoutMistakes(text string) string {
 	return rest.String()
 }
 
+// assignment matches an editor like "TERM=xterm vi".
+var assignment = regexp.MustCompile(`^\s*[A-Za-z_][A-Za-z0-9_]*=`)
+
 // edit runs the editor on the file.
 func (s *editSession) edit() error {
-	editor := exec.Command("sh", "-c", s.opts.Editor+` "$1"`, "lbctl", s.path)
+	command := s.opts.Editor + ` "$1"`
+	if !assignment.MatchString(command) {
+		command = "exec " + command // else a Ctrl-C ends the shell, and the editor goes on alone
+	}
+	editor := exec.Command("sh", "-c", command, "lbctl", s.path)
 	editor.Stdin, editor.Stdout, editor.Stderr = s.opts.In, s.opts.Out, s.opts.Err
 	editor.Env = s.opts.Environ
 	interrupts := make(chan os.Signal, 1) // the terminal sends them to both

@@ -50,7 +50,7 @@ func TestPolicyEdit(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	o.ok("set", "default", "timeout.send=9s")
 	o.ok("set", "cart", "timeout.read=1s")
-	got, before, _ := o.edit("cart", `sed -i 's/1s/20s/' $f; echo 'check: grpc' >>$f`)
+	got, before, _ := o.edit("cart", `kill -INT $PPID; sed -i 's/1s/20s/' $f; echo 'check: grpc' >>$f`)
 	assert.Equal(t, "service/cart changed\n  check         not set -> grpc\n  timeout.read  1s -> 20s\n", got.out)
 	assert.Empty(t, got.err)
 	assert.Equal(t, `# The policy "service/cart", in Consul's KV as lb/service/cart. Save the file to write it;
@@ -64,7 +64,7 @@ func TestPolicyEdit(t *testing.T) {
 name: service/cart
 timeout.read: 1s
 `, before[0])
-	assert.Empty(t, tempFiles(t))
+	assert.Empty(t, tempFiles(t), "a Ctrl-C in the editor is for the editor")
 	write := read[[]policyEntry](t, o.ok("history", "cart", "-o", "json"))[0]
 	assert.Equal(t, "edit by hand", write.Kind+" "+write.Why)
 
@@ -80,6 +80,8 @@ timeout.read: 1s
 	assert.Equal(t, "default deleted\n  timeout.send  9s -> not set\n", got.out, "nothing is left of it")
 	got, _, _ = o.edit("cart", `echo 'min-instances: 2' >>$f`, "VISUAL=sh -c 'echo check: tcp >$0'")
 	assert.Equal(t, "service/cart changed\n  check         grpc -> tcp\n  timeout.read  20s -> not set\n", got.out, "VISUAL comes before EDITOR, and may have arguments")
+	got, _, _ = o.edit("cart", "true", "VISUAL=MORE=9 sh -c 'echo min-instances: $MORE >>$0'")
+	assert.Equal(t, "service/cart changed\n  min-instances  not set -> 9\n", got.out)
 	assert.Empty(t, tempFiles(t))
 }
 

@@ -32,6 +32,7 @@ type explainedField struct {
 	Families    []string          `json:"families"`
 	MetadataKey string            `json:"metadata_key,omitempty"` // only the operator can set it without one
 	PerPath     bool              `json:"per_path"`
+	Nginx       string            `json:"nginx"` // the versions that can apply it
 }
 
 func newPolicyExplainCmd(f *factory) *cobra.Command {
@@ -83,6 +84,7 @@ func runPolicyExplain(_ context.Context, opts *policyExplainOptions) error {
 		explained = append(explained, explainedField{
 			Name: f.Name, Description: f.Doc, Values: f.Want, Unit: f.Unit, Default: defaults, Example: reference.Example(f),
 			Families: f.Families, MetadataKey: f.Key(), PerPath: f.PerPath,
+			Nginx: reference.Since(f),
 		})
 	}
 	return printResult(opts.Out, opts.Output, explained, func() error {

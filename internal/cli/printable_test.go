@@ -134,6 +134,31 @@ func TestHostileInstance(t *testing.T) {
 	assert.Equal(t, id, service.Instances[0].ID, "programs get the exact text")
 }
 
+// TestHostilePolicies writes such text into Consul's KV.
+func TestHostilePolicies(t *testing.T) {
+	o := newOperator(t)
+	o.ok("set", "cart", "check=tcp", "-m", hostile)
+	ok, _, _, err := o.consul.Client().KV().Txn(api.KVTxnOps{{Verb: api.KVSet, Key: "lb/service/" + hostile, Value: []byte("{}")}}, nil)
+	require.NoError(t, err)
+	require.True(t, ok)
+	broken, err := json.Marshal(map[string]string{hostile: hostile, "check": hostile})
+	require.NoError(t, err)
+	o.byHand("lb/service/stock", string(broken))
+	assert.Contains(t, o.ok("list"), `lb/service/x\x1b]52`)
+	for _, args := range [][]string{
+		{"list"}, {"history", "cart"}, {"history", "cart", "--diff"}, {"get"}, {"get", "stock"}, {"set", "stock", "check=tcp"},
+		{"undo", "cart", "--dry-run"}, {"undo", "cart"}, {"set", "cart", hostile + "=x", "check=" + hostile}, {"get", hostile}, {"explain", hostile},
+	} {
+		for _, terminal := range []Terminal{{}, narrow} {
+			got := command(t.Context(), terminal, nil, append([]string{"policy"}, args...)...)
+			text := got.out + got.err
+			assert.Equal(t, printable.Lines(text), text, args)
+			assert.NotRegexp(t, `(?m)^web  forged`, text, args)
+		}
+	}
+	assert.Equal(t, hostile, read[[]policyEntry](t, o.ok("history", "cart", "-o", "json"))[2].Why, "programs get the exact text")
+}
+
 // TestHostileTemplates shows what commands that need no daemon print of templates, which
 // may come from others too, and of an answer of Consul.
 func TestHostileTemplates(t *testing.T) {

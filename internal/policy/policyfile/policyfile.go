@@ -23,8 +23,9 @@ import (
 
 // The members of a document that are not fields.
 const (
-	nameKey  = "name"
-	pathsKey = "paths"
+	nameKey   = "name"
+	pathsKey  = "paths"
+	schemaKey = "$schema"
 )
 
 // Default is the name of the document about all services.

@@ -45,6 +45,7 @@ func TestParse(t *testing.T) {
 		"a service called default":   {"name: service/default", []string{"f.yaml:1 service/default"}},
 		"text that is not text":      {"name: on\ncheck: 'none'\nmin-instances: \"3\"", []string{"f.yaml:1 service/on", "check none", "min-instances 3"}},
 		"an alias":                   {"name: a\npaths:\n  /a: &x {timeout.read: 1s}\n  /b: *x\n", []string{"f.yaml:1 service/a", "timeout.read 1s for /a", "timeout.read 1s for /b"}},
+		"a schema for editors":       {`{"$schema": "policy.schema.json", "name": "a"}`, []string{"f.yaml:1 service/a"}},
 		"nothing":                    {"", nil},
 		"CRLF":                       {"name: a\r\ncheck: grpc\r\n", []string{"f.yaml:1 service/a", "check grpc"}},
 	} {

@@ -34,6 +34,7 @@ func (r *reader) document(root *yaml.Node, expected string) Document {
 		case nameKey:
 			named = true
 			r.name(&d, value, expected)
+		case schemaKey: // for editors
 		case pathsKey:
 			r.each(value, "paths", func(path, fields *yaml.Node) {
 				r.each(fields, fmt.Sprintf("path %q", path.Value), func(key, value *yaml.Node) { r.set(&d.Policy, path.Value, key, value) })

@@ -30,7 +30,7 @@ func Facts(f policy.Field) []Fact {
 	} else {
 		facts = append(facts, Fact{"Paths", "one value for the whole service"})
 	}
-	return append(facts, Fact{"nginx", since(f)})
+	return append(facts, Fact{"nginx", Since(f)})
 }
 
 // Default says what holds without the field: "1h for gRPC and TCP, 5m for HTTP".
@@ -76,8 +76,8 @@ func and(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
-// since says which versions of nginx can apply the field.
-func since(f policy.Field) string {
+// Since says which versions of nginx can apply the field.
+func Since(f policy.Field) string {
 	const every = "every version that lbctl supports"
 	if f.Since == nil {
 		return every

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -55,14 +56,22 @@ func TestManualSchema(t *testing.T) {
 	assert.Equal(t, string(Schema()), string(text), again)
 }
 
+var compiled = sync.OnceValues(func() (*jsonschema.Schema, error) {
+	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
+	if err != nil {
+		return nil, err
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("policy.json", parsed); err != nil {
+		return nil, err
+	}
+	return compiler.Compile("policy.json")
+})
+
 // validate checks a document in YAML against the schema.
 func validate(t *testing.T, document string) error {
 	t.Helper()
-	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))
-	require.NoError(t, err)
-	compiler := jsonschema.NewCompiler()
-	require.NoError(t, compiler.AddResource("policy.json", parsed))
-	compiled, err := compiler.Compile("policy.json")
+	schema, err := compiled()
 	require.NoError(t, err)
 	var value any
 	require.NoError(t, yaml.Unmarshal([]byte(document), &value), document)
@@ -70,7 +79,7 @@ func validate(t *testing.T, document string) error {
 	require.NoError(t, err)
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	require.NoError(t, err)
-	return compiled.Validate(instance)
+	return schema.Validate(instance)
 }
 
 func TestSchemaAcceptsEveryField(t *testing.T) {
@@ -144,12 +153,12 @@ func TestFacts(t *testing.T) {
 	f, err := policy.Find("timeout.read")
 	require.NoError(t, err)
 	assert.Equal(t, "1h for gRPC and TCP, 5m for HTTP", Default(f))
-	assert.Equal(t, "every version that lbctl supports", since(f))
+	assert.Equal(t, "every version that lbctl supports", Since(f))
 	f.Since = func(string) string { return "1.29.6" }
-	assert.Equal(t, "1.29.6 or later", since(f))
+	assert.Equal(t, "1.29.6 or later", Since(f))
 	f.Values = []string{"hash", "sticky"}
 	f.Since = func(value string) string { return map[string]string{"sticky": "1.29.6"}[value] }
-	assert.Equal(t, "1.29.6 or later for sticky; every version that lbctl supports for the others", since(f))
+	assert.Equal(t, "1.29.6 or later for sticky; every version that lbctl supports for the others", Since(f))
 	f.Default = nil
 	assert.Equal(t, "none", Default(f))
 }

@@ -8,8 +8,9 @@ import (
 	"lbctl/internal/policy"
 )
 
-// Schema returns a JSON schema of a document in a file, for editors. It accepts all that lbctl
-// does. lbctl refuses some values that it accepts, such as a duration that is too long.
+// Schema returns a JSON schema of a document in a file, for editors. lbctl refuses some values
+// that it accepts, such as a duration that is too long, and accepts a few other forms, such as a
+// number in quotes.
 func Schema() []byte {
 	fields, perPath := object{}, object{}
 	for _, f := range policy.Fields() {
@@ -19,6 +20,7 @@ func Schema() []byte {
 		}
 	}
 	properties := object{
+		"$schema": object{"description": "This schema. lbctl ignores it.", "type": "string"},
 		"name": object{
 			"description": `Which policy it is: "default", or a service as "cart" or "service/cart".`,
 			"type":        "string",
