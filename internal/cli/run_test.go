@@ -53,6 +53,7 @@ func startDaemon(t *testing.T, binary nginxtest.Binary) *running {
 		"LBCTL_GRPC_LISTEN=" + freeAddress(t),
 		"LBCTL_HTTP_LISTEN=" + r.http,
 		"LBCTL_ADMIN=" + freeAddress(t),
+		"LBCTL_DNS_LISTEN=" + freeAddress(t),
 		"LBCTL_OPEN_FILES=1024",
 		"LBCTL_WORKRES=2",
 	}
