@@ -88,6 +88,7 @@ func runRender(ctx context.Context, opts *renderOptions) error {
 		Policies:     kv.PolicyPrefix(opts.KVPrefix),
 		TemplatesDir: opts.Nginx.Templates,
 		Certificates: shown,
+		AccessKeys:   kv.AccessPrefix(opts.KVPrefix),
 		Logger:       discardLogger(),
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lbctl/internal/access"
 	"lbctl/internal/accesslog"
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
@@ -175,6 +176,10 @@ func newParts(cfg Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	keeper, err := openAccess(cfg)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
 		Settings:     settings,
@@ -182,6 +187,8 @@ func newParts(cfg Config) (*parts, error) {
 		TemplatesDir: cfg.Nginx.Templates,
 		Certificates: shown,
 		Table:        p.table,
+		Access:       keeper,
+		AccessKeys:   kv.AccessPrefix(cfg.KVPrefix),
 		Probe:        cfg.Probe,
 		Logger:       cfg.Logger,
 	})
@@ -236,6 +243,16 @@ func openTable(cfg Config) (*endpoints.Table, error) {
 		return table, nil
 	}
 	return table, err
+}
+
+// openAccess opens the keeper of access rules and keys with the snapshot of an earlier daemon.
+func openAccess(cfg Config) (*access.Keeper, error) {
+	keeper, err := access.Open(filepath.Join(cfg.StateDir, "access.json"))
+	if errors.Is(err, access.ErrSnapshot) {
+		cfg.Logger.Warn("the snapshot of access rules and keys can't be used", "reason", err)
+		return keeper, nil
+	}
+	return keeper, err
 }
 
 // run runs all parts until ctx is done or one of them fails.

@@ -33,10 +33,10 @@ const MaxDocument = 128 << 10
 // requestTimeout is how long Consul may take to answer one request.
 const requestTimeout = 15 * time.Second
 
-// accessNames begin the names of the documents about who may use the balancer. They have a
+// AccessNames begins the names of the documents about who may use the balancer. They have a
 // prefix of their own in Consul, because they may be large: a query for the other documents
 // must not return them at each change.
-const accessNames = "access/"
+const AccessNames = "access/"
 
 var (
 	prefixPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*$`)
@@ -97,7 +97,7 @@ func Open(config *api.Config, prefix string) (*Store, error) {
 
 // Key returns the key of a document: "lb/service/cart", or "lb-access/key/shop".
 func (s *Store) Key(name string) string {
-	if rest, ok := strings.CutPrefix(name, accessNames); ok {
+	if rest, ok := strings.CutPrefix(name, AccessNames); ok {
 		return AccessPrefix(s.prefix) + rest
 	}
 	return PolicyPrefix(s.prefix) + name
@@ -106,7 +106,7 @@ func (s *Store) Key(name string) string {
 // name is the inverse of Key.
 func (s *Store) name(key string) string {
 	if rest, ok := strings.CutPrefix(key, AccessPrefix(s.prefix)); ok {
-		return accessNames + rest
+		return AccessNames + rest
 	}
 	return strings.TrimPrefix(key, PolicyPrefix(s.prefix))
 }

@@ -214,7 +214,8 @@ func (b *Balancer) Lbctl(args ...string) (stdout string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Binary(b.t), args...)
-	cmd.Env = append(os.Environ(), "LBCTL_STATE_DIR="+b.StateDir, "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), "LBCTL_STATE_DIR="+b.StateDir, "NO_COLOR=1",
+		"CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

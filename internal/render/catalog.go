@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/access"
 	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
@@ -25,9 +26,10 @@ type Catalog struct {
 	TLS        *TLS         // nil without a certificate
 	Clients    bool         // some hosts want certificates of clients
 
-	entries []endpoints.Entry
-	files   map[string][]byte // that the templates' files name: authorities for clients
-	reads   *reads
+	entries  []endpoints.Entry
+	networks *access.Networks
+	files    map[string][]byte // that the templates' files name: authorities for clients
+	reads    *reads
 }
 
 // Services returns all balanced services, sorted by name, with everything that lbctl knows
@@ -35,6 +37,12 @@ type Catalog struct {
 func (c Catalog) Services() []endpoints.Entry {
 	c.reads.services = true
 	return c.entries
+}
+
+// Networks returns which networks are denied; nil if none is.
+func (c Catalog) Networks() *access.Networks {
+	c.reads.networks = true
+	return c.networks
 }
 
 // TLS says which certificate nginx shows for which host name.

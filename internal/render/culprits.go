@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"lbctl/internal/access"
 	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
 )
@@ -51,7 +52,7 @@ func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why st
 	}
 	bisection := newBisection(c.Entries, suspects)
 	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(c.set, c.certificates, entries, c.crowded)
+		files, why := s.attempt(c.set, c.certificates, entries, c.networks, c.crowded)
 		if why != "" {
 			return nil, why, nil
 		}
@@ -73,7 +74,7 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 	suspects := s.table.Suspects(entries)
 	bisection := newBisection(entries, suspects)
 	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(s.set, s.certificates, entries, s.memo.crowded)
+		files, why := s.attempt(s.set, s.certificates, entries, s.memo.networks, s.memo.crowded)
 		return files, why, nil
 	}
 	found := s.quarantine(entries, suspects, bisection.run(nil, problemsError(problems).Error()))
@@ -82,8 +83,8 @@ func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
 
 // attempt executes the templates for a part of the entries; why is the error of a template,
 // "" if none failed.
-func (s *Source) attempt(set templateSet, shown certificates.Set, entries []endpoints.Entry, crowded map[string]bool) (files map[string][]byte, why string) {
-	r, _ := renderKnown(set, s.opts.Settings.with(shown), entries, s.names, s.consul.Brain(), &memo{crowded: crowded})
+func (s *Source) attempt(set templateSet, shown certificates.Set, entries []endpoints.Entry, networks *access.Networks, crowded map[string]bool) (files map[string][]byte, why string) {
+	r, _ := renderKnown(set, s.opts.Settings.with(shown), entries, s.names, s.consul.Brain(), &memo{crowded: crowded, networks: networks})
 	if len(r.problems) > 0 {
 		return nil, problemsError(r.problems).Error()
 	}

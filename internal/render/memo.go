@@ -5,6 +5,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+
+	"lbctl/internal/access"
 )
 
 // memo is the last rendering, with its input. If nginx asks for servers, most changes
@@ -16,12 +18,16 @@ type memo struct {
 	rendering rendering
 	layout    *builder        // of the newest catalog
 	crowded   map[string]bool // services in the newest catalog with too many servers for a DNS answer
+	// networks has the denied networks for the next rendering. Others than before are another
+	// value, which the templates are executed for.
+	networks *access.Networks
 }
 
 // reads records which parts of a catalog the templates have used. Most templates use
 // neither Servers nor Services, so their files don't depend on them.
 type reads struct {
 	servers, services bool
+	networks          bool
 	asked             map[string]bool // upstreams that nginx asks for
 }
 
@@ -30,6 +36,7 @@ type reads struct {
 func (m *memo) fits(set templateSet, c Catalog) bool {
 	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
 		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&
+		m.catalog.networks == c.networks &&
 		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
 		reflect.DeepEqual(m.catalog.TLS, c.TLS) && m.catalog.Clients == c.Clients && maps.EqualFunc(m.catalog.files, c.files, bytes.Equal) &&
 		slices.EqualFunc(m.catalog.TCP, c.TCP, func(a, b TCPService) bool {

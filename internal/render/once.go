@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/consul-template/template"
 
+	"lbctl/internal/access"
 	"lbctl/internal/endpoints"
 )
 
@@ -63,6 +64,9 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	if opts.Certificates != nil {
 		settings.Certificates = opts.Certificates.Read(time.Now())
 	}
+	if opts.Access == nil {
+		opts.Access, _ = access.Open("") // without a file there is no error
+	}
 	set, err := loadTemplates(opts.TemplatesDir)
 	if err != nil {
 		return Configuration{}, err
@@ -73,7 +77,7 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	}
 	now := time.Now()
 	entries := table.Observe(now, services)
-	r, problems := renderEntries(context.Background(), set, settings, entries, names, template.NewBrain(), new(memo))
+	r, problems := renderEntries(context.Background(), set, settings, entries, names, template.NewBrain(), &memo{networks: opts.Access.Networks(now)})
 	if len(r.problems) > 0 {
 		return Configuration{}, problemsError(r.problems)
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"golang.org/x/sync/errgroup"
 
+	"lbctl/internal/access"
 	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
 	"lbctl/internal/disk"
@@ -68,6 +69,11 @@ type Options struct {
 	Certificates *certificates.Store
 	// Table decides which instances are in rotation; default one without a snapshot.
 	Table *endpoints.Table
+	// Access has the rules about networks; default none.
+	Access *access.Keeper
+	// AccessKeys is the prefix of the keys of these rules in Consul's KV store: "lb-access/".
+	// Empty means that Access stays as it is.
+	AccessKeys string
 	// Probe configures lbctl's own health checks of the table's instances.
 	Probe probe.Options
 	// Logger gets messages about changes; default none. It also gets the output of package
@@ -103,7 +109,8 @@ type Configuration struct {
 
 	set          templateSet // the templates that it was made with
 	certificates certificates.Set
-	crowded      map[string]bool // services that have too many servers for a DNS answer
+	networks     *access.Networks // the denied networks that it was made with
+	crowded      map[string]bool  // services that have too many servers for a DNS answer
 }
 
 // Source delivers a Configuration whenever Consul or a template changes.
@@ -114,6 +121,7 @@ type Source struct {
 	consul *consul.Follower
 	logger *slog.Logger
 
+	access   *access.Keeper
 	reader   disk.Reader[templateSet] // of the templates
 	pairs    disk.Reader[certificates.Set]
 	updates  chan Configuration
@@ -128,6 +136,8 @@ type Source struct {
 	started      time.Time // when Run was called
 	latest       Configuration
 	memo         memo
+	// accessDocuments is Consul's last answer with documents about access.
+	accessDocuments []consul.Document
 
 	// failures passes template errors to Once.
 	failures chan []Problem
@@ -138,6 +148,7 @@ type Source struct {
 	services  ledger           // problems of services
 	policies  ledger           // problems of the operator's policies
 	templates ledger           // templates that failed
+	documents ledger           // documents about access that can't be used
 	files     ledger           // files that lbctl can't read or write
 	tls       ledger           // certificates with a problem, or that will expire
 	noted     certificates.Set // the newest certificates
@@ -159,8 +170,14 @@ func New(opts Options) (*Source, error) {
 			return nil, err
 		}
 	}
+	if opts.Access == nil {
+		if opts.Access, err = access.Open(""); err != nil {
+			return nil, err
+		}
+	}
 	s := &Source{
 		opts:     opts,
+		access:   opts.Access,
 		table:    opts.Table,
 		memo:     memo{crowded: opts.Table.Crowded()},
 		names:    newNames(),
@@ -181,11 +198,12 @@ func New(opts Options) (*Source, error) {
 	}
 	bridgeLog(opts.Logger)
 	s.consul, err = consul.New(consul.Options{
-		Consul:   opts.Consul,
-		Table:    opts.Table,
-		Reserved: settings.reserved(),
-		Policies: opts.Policies,
-		Logger:   opts.Logger,
+		Consul:    opts.Consul,
+		Table:     opts.Table,
+		Reserved:  settings.reserved(),
+		Policies:  opts.Policies,
+		Documents: s.prefixes(),
+		Logger:    opts.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -207,7 +225,7 @@ func (s *Source) Status() Status {
 	problems := problemsOf(s.consul.Problems())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.policies.problems, s.services.problems, s.templates.problems, s.files.problems, s.tls.problems)
+	problems = slices.Concat(problems, s.waiting.problems, s.catalog.problems, s.policies.problems, s.services.problems, s.templates.problems, s.documents.problems, s.files.problems, s.tls.problems)
 	for _, p := range s.missing.problems {
 		if now.Sub(p.Since) > answerPatience {
 			problems = append(problems, p)
@@ -274,6 +292,7 @@ func (s *Source) Run(ctx context.Context) error {
 	g.Go(func() error { return s.consul.Run(ctx) })
 	g.Go(func() error { return s.names.run(ctx) })
 	g.Go(func() error { return probe.New(s.table, s.opts.Probe).Run(ctx) })
+	g.Go(func() error { return s.access.Run(ctx, func(err error) { s.setFiles("access", err) }) })
 	g.Go(func() error { return s.table.Run(ctx, func(err error) { s.setFiles("endpoints", err) }) })
 	if s.opts.TemplatesDir != "" {
 		g.Go(func() error { return s.readTemplates(ctx, sets) })
@@ -328,9 +347,10 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 			}
 		}
 		s.follow()
+		s.followAccess()
 		s.consul.LogFailing()
 		s.table.SetTrust(time.Now(), s.consul.Trust())
-		if !s.observe(ctx) {
+		if !s.observe(ctx) || !s.accessKnown() {
 			continue
 		}
 		if err := s.render(ctx); err != nil {
@@ -343,7 +363,10 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 // of the table, or when the first pass has waited long enough. Zero means never.
 func (s *Source) nextDeadline() time.Time {
 	at := s.table.NextDeadline()
-	if first := s.started.Add(firstAnswers); !s.observed && time.Now().Before(first) {
+	if next := s.memo.networks.Next(); at.IsZero() || !next.IsZero() && next.Before(at) {
+		at = next
+	}
+	if first := s.started.Add(firstAnswers); (!s.observed || !s.access.Known() && s.opts.AccessKeys != "") && time.Now().Before(first) {
 		at = first // reconsider then uses the table's snapshot
 	}
 	if !s.observed && !s.unanswered.IsZero() {
@@ -444,6 +467,7 @@ func (s *Source) render(ctx context.Context) error {
 	if !s.names.want(hostNames(entries, s.memo.layout)) && s.latest.Hash == "" {
 		return nil // the first configuration must have all instances, so wait for their names
 	}
+	s.memo.networks = s.access.Networks(began)
 	r, problems := renderKnown(s.set, s.opts.Settings.with(s.certificates), entries, s.names, s.consul.Brain(), &s.memo)
 	if err := s.consul.SetNative(r.needs, len(r.problems) == 0); err != nil {
 		return err
@@ -469,6 +493,7 @@ func (s *Source) render(ctx context.Context) error {
 	}
 	c := r.configuration(entries, s.services.problems)
 	c.set, c.certificates, c.PolicyIndex = s.set, s.certificates, s.consul.PolicyIndex()
+	c.networks = s.memo.networks
 	s.mu.Unlock()
 
 	switch {
@@ -554,6 +579,7 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 		seen = slices.DeleteFunc(slices.Clone(seen), unusable)
 	}
 	catalog, laidOut := newCatalog(seen, settings, names.addresses, last.layout, last.crowded)
+	catalog.networks = last.networks
 	if !last.fits(set, catalog) {
 		r := execute(set, functions(catalog, settings), brain)
 		if len(r.problems) == 0 {
@@ -562,15 +588,20 @@ func renderKnown(set templateSet, settings Settings, entries []endpoints.Entry, 
 			}
 		}
 		maps.Copy(r.files, catalog.files)
+		addNetworks(r.files, catalog)
 		r.hash = hash(r.files)
-		*last = memo{set: set, catalog: catalog, rendering: r}
+		*last = memo{set: set, catalog: catalog, rendering: r, networks: last.networks}
 	}
 	laidOut.before, laidOut.earlier = nil, nil // otherwise each layout would keep all earlier ones in memory
 	last.layout, last.crowded = laidOut, laidOut.crowded
 	r := last.rendering
 	r.delivered, r.unusable = laidOut.deliver(last.catalog.reads.asked), laidOut.unusable
 	r.listeners = laidOut.listeners
-	return r, append(serviceProblems(entries), laidOut.problems...)
+	problems := append(serviceProblems(entries), laidOut.problems...)
+	if last.networks != nil && !last.catalog.reads.networks {
+		problems = append(problems, networksUnused)
+	}
+	return r, problems
 }
 
 // serviceProblems returns the problems that the table and package metadata found.

@@ -48,6 +48,11 @@ func startBalancer(t *testing.T, binary nginxtest.Binary, change func(files map[
 
 func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings), change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
 	t.Helper()
+	return startBalancerOf(t, binary, func(opts *Options) { set(&opts.Settings) }, change, registrations...)
+}
+
+func startBalancerOf(t *testing.T, binary nginxtest.Binary, set func(*Options), change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
+	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := balancer{
 		grpc: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
@@ -61,8 +66,9 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 	settings.RunDir = dir
 	settings.OpenFiles = 1024
 	settings.StreamModule = streamModule(t, binary)
-	set(&settings)
-	c, err := offline(Options{Settings: settings}, parseAll(registrations...), testNames())
+	opts := Options{Settings: settings}
+	set(&opts)
+	c, err := offline(opts, parseAll(registrations...), testNames())
 	require.NoError(t, err)
 	if change != nil {
 		change(c.Files)

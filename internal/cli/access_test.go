@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/consultest"
+)
+
+// inConsul runs command lines against a Consul of its own.
+func inConsul(t *testing.T, opts ...consultest.Option) (*consultest.Server, func(line string) result) {
+	t.Helper()
+	consul := consultest.Start(t, opts...)
+	t.Setenv("CONSUL_HTTP_ADDR", consul.Addr)
+	return consul, func(line string) result {
+		return command(t.Context(), Terminal{}, os.Environ(), strings.Fields(line)...)
+	}
+}
+
+var byWhom = regexp.MustCompile(`[a-z0-9]+@[A-Za-z0-9.-]+`)
+
+func TestDenyAndAllow(t *testing.T) {
+	consul, do := inConsul(t)
+	for _, step := range []struct {
+		line, want string
+		code       int
+	}{
+		{"access list", "No network is denied.\n", 0},
+		{"allow 203.0.113.0/24", "Nothing changes: the networks are not denied.\n", 0},
+		{"deny 203.0.113.0/24 --for 1h -m scan", "203.0.113.0/24 is denied for every service, until 10:16:30.\n", 0},
+		{"deny 203.0.113.9 2001:db8::1 --service cart,web", "203.0.113.9 is denied for cart.\n203.0.113.9 is denied for web.\n2001:db8::1 is denied for cart.\n2001:db8::1 is denied for web.\n", 0},
+		{"allow 203.0.113.7", "203.0.113.7 is allowed for every service, until 10:16:30.\n", 0},
+		{"access list", `NETWORK         ACCESS   SERVICE  UNTIL     BY         WHY
+203.0.113.0/24  denied   every    10:16:30  ME  scan
+203.0.113.7     allowed  every    10:16:30  ME  -
+203.0.113.9     denied   cart     for ever  ME  -
+203.0.113.9     denied   web      for ever  ME  -
+2001:db8::1     denied   cart     for ever  ME  -
+2001:db8::1     denied   web      for ever  ME  -
+`, 0},
+		{"access check 203.0.113.8", "203.0.113.8 is denied for every service: 203.0.113.0/24 is denied for every service, until 10:16:30, by ME at 09:16:30, \"scan\".\n", 3},
+		{"access check 203.0.113.7", "203.0.113.7 is let in for every service: 203.0.113.7 is allowed for every service, until 10:16:30, by ME at 09:16:30.\n", 0},
+		{"access check 198.51.100.1", "198.51.100.1 is let in for every service: no rule is about it.\n", 0},
+		{"allow 203.0.113.0/24", "203.0.113.0/24 is no longer denied for every service.\n203.0.113.7 is no longer allowed for every service.\n", 0},
+		{"allow 203.0.113.0/24 --service cart", "203.0.113.9 is no longer denied for cart.\n", 0},
+		{"allow 10.0.0.0/8 --only --service admin", "0.0.0.0/0 is denied for admin.\n10.0.0.0/8 is allowed for admin.\n::/0 is denied for admin.\n", 0},
+		{"access check 192.0.2.1 --service admin,other", "192.0.2.1 is denied for admin: 0.0.0.0/0 is denied for admin, by ME at 09:16:30.\n192.0.2.1 is let in for other: no rule is about it.\n", 3},
+		{"allow all --service admin", "0.0.0.0/0 is no longer denied for admin.\n10.0.0.0/8 is no longer allowed for admin.\n::/0 is no longer denied for admin.\n", 0},
+	} {
+		got := do(step.line)
+		require.Equal(t, step.code, got.code, "%s: %s", step.line, got.err)
+		found := byWhom.ReplaceAllString(got.out, "ME")
+		found = regexp.MustCompile(`(BY|ME) +(WHY|scan|-)`).ReplaceAllString(found, "$1  $2")
+		assert.Equal(t, strings.ReplaceAll(step.want, "BY         WHY", "BY  WHY"), found, step.line)
+	}
+	var rules []shownRule
+	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))
+	require.Len(t, rules, 3)
+	assert.Equal(t, "denied", rules[0].Access)
+	pairs, _, err := consul.Client().KV().List("lb-access/networks/", nil)
+	require.NoError(t, err)
+	assert.Len(t, pairs, 2, "documents without rules are deleted")
+
+	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb-access/networks/00", Value: []byte(`{"networks": {"x": []}}`)}, nil)
+	require.NoError(t, err)
+	got := do("deny 203.0.113.0/24")
+	assert.Equal(t, 1, got.code)
+	assert.Contains(t, got.err, `document "access/networks/00" in Consul: network "x": want an address or a network`)
+	assert.Contains(t, got.err, "consul kv delete")
+}
+
+func TestMistakesInNetworks(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1") // none of them asks Consul
+	for line, want := range map[string]string{
+		"deny":                                            "no networks, want at least one",
+		"deny 203.0.113.7/24 example.com":                 "2 mistakes in flags and environment:\n  network \"203.0.113.7/24\" has bits beyond its length, want 203.0.113.0/24 or another length\n  network \"example.com\": want an address",
+		"deny 203.0.113.7 --for 5":                        `--for "5": want a duration of at least 1m, such as 90s`,
+		"deny 203.0.113.7 --service a;b":                  `--service "a;b": service "a;b": want up to 255 letters`,
+		"deny 203.0.113.7 --kv-prefix /x":                 `--kv-prefix "/x": want up to 100 letters`,
+		"allow 10.0.0.0/8 --only":                         "name it with --service",
+		"access check":                                    "takes one IP address, got nothing",
+		"access chek":                                     `there is no command "chek"`,
+		"deny 203.0.113.7 -m " + strings.Repeat("x", 201): "want one line of at most 200 characters",
+	} {
+		got := command(t.Context(), Terminal{}, nil, strings.Fields(line)...)
+		assert.Equal(t, exitUsage, got.code, line)
+		assert.Contains(t, got.err, want, line)
+	}
+	got := command(t.Context(), Terminal{}, nil, "deny", "all")
+	assert.Equal(t, exitFailure, got.code)
+	assert.Contains(t, got.err, "this would deny everybody every service: name services with --service")
+}
+
+// TestManyNetworks denies 100,000 networks from a file, changes one of them, and lets all in again.
+func TestManyNetworks(t *testing.T) {
+	consul, do := inConsul(t)
+	var text strings.Builder
+	text.WriteString("# a feed\n\n")
+	const n = 100_000
+	for k := range n {
+		fmt.Fprintf(&text, "%d.%d.%d.0/24  # number %d\n", 11+k>>16, k>>8&255, k&255, k)
+	}
+	file := filepath.Join(t.TempDir(), "networks.txt")
+	require.NoError(t, os.WriteFile(file, []byte(text.String()), 0o644))
+	began := time.Now()
+	got := do("deny -f " + file + " --for 1h -m feed")
+	require.Equal(t, 0, got.code, got.err)
+	t.Logf("denied in %s", time.Since(began))
+	assert.Contains(t, got.out, "11.0.0.0/24 is denied for every service, until 10:16:30.\n")
+	assert.Contains(t, got.out, "And 99980 more.\n")
+	pairs, _, err := consul.Client().KV().List("lb-access/networks/", nil)
+	require.NoError(t, err)
+	assert.Len(t, pairs, 256)
+
+	began = time.Now()
+	require.Equal(t, 0, do("allow 11.0.0.0/24").code)
+	t.Logf("allowed one in %s", time.Since(began))
+	var rules []shownRule
+	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))
+	assert.Len(t, rules, n-1)
+	require.Equal(t, 0, do("allow -f "+file).code)
+	assert.Equal(t, "No network is denied.\n", do("access list").out)
+}
+
+// TestOperatorsAtOnceLoseNoRule has several operators deny networks that are all in one document.
+func TestOperatorsAtOnceLoseNoRule(t *testing.T) {
+	_, do := inConsul(t)
+	const operators, each = 4, 8
+	var group sync.WaitGroup
+	for n := range operators {
+		group.Go(func() {
+			for k := range each {
+				got := do(fmt.Sprintf("deny 203.0.113.7 --service s%d-%d", n, k))
+				assert.Equal(t, 0, got.code, got.err)
+			}
+		})
+	}
+	group.Wait()
+	var rules []shownRule
+	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))
+	assert.Len(t, rules, operators*each)
+}
+
+func TestTokensForAccess(t *testing.T) {
+	consul, do := inConsul(t, consultest.ACL())
+	t.Setenv("CONSUL_HTTP_TOKEN", consul.NewToken(`key_prefix "lb-access/" { policy = "read" }`))
+	got := do("deny 203.0.113.7")
+	assert.Equal(t, 1, got.code)
+	assert.Contains(t, got.err, `the token wants the rule key_prefix "lb-access/" { policy = "write" }`)
+	assert.Equal(t, "No network is denied.\n", do("access list").out)
+	t.Setenv("CONSUL_HTTP_TOKEN", consul.NewToken(`key_prefix "lb-access/" { policy = "write" }`))
+	require.Equal(t, 0, do("deny 203.0.113.7").code)
+	var rules []shownRule
+	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))
+	require.Len(t, rules, 1)
+	assert.Contains(t, rules[0].By, "with token ")
+}

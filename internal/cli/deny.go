@@ -1,0 +1,351 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lbctl/internal/access"
+	"lbctl/internal/kv"
+)
+
+const denyHelp = `Deny networks the use of every service, or of the services that --service names.
+
+NETWORK is an address, a network such as 203.0.113.0/24 or 2001:db8::/32, or "all",
+which needs --service. An HTTP client gets 403, a gRPC client PERMISSION_DENIED, and a
+TCP connection is closed. Requests that have begun go on.
+
+lbctl writes the rules to Consul's KV store, with the token in CONSUL_HTTP_TOKEN. Every
+lbctl that uses this Consul follows them, usually within a second. They stay in force
+while Consul is away. A later rule for the same network replaces this one.`
+
+const allowHelp = `Let networks in again: remove the denials of these networks and of smaller networks
+in them. A network in a larger one that stays denied becomes an exception to that denial.
+
+With --only, a service is for these networks alone: all others are denied. 'lbctl allow
+all --service NAME' ends that. The denials for every service hold nevertheless.`
+
+type networksOptions struct {
+	Out io.Writer
+	In  io.Reader
+	Now func() time.Time
+
+	Output   string
+	Prefix   string
+	Networks []string
+	File     string
+	Services nameList
+	For      time.Duration
+	Why      string
+	Only     bool
+}
+
+func newDenyCmd(f *factory) *cobra.Command {
+	opts := &networksOptions{Out: f.out, In: os.Stdin, Now: f.now}
+	cmd := &cobra.Command{
+		Use:   "deny NETWORK...",
+		Short: "Deny networks the use of all services, or of some",
+		Long:  denyHelp,
+		Example: `  lbctl deny 203.0.113.0/24 --for 1h -m "port scan"
+  lbctl deny 2001:db8::/32 --service cart
+  lbctl deny -f networks.txt --for 24h`,
+	}
+	flags := networksFlags(f, cmd, opts)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		networks, err := opts.parse(flags, args)
+		if err != nil {
+			return err
+		}
+		return runDeny(cmd.Context(), opts, networks)
+	}
+	return cmd
+}
+
+func newAllowCmd(f *factory) *cobra.Command {
+	opts := &networksOptions{Out: f.out, In: os.Stdin, Now: f.now}
+	cmd := &cobra.Command{
+		Use:   "allow NETWORK...",
+		Short: "Let networks in again, or make a service theirs alone",
+		Long:  allowHelp,
+		Example: `  lbctl allow 203.0.113.0/24
+  lbctl allow 10.0.0.0/8 192.168.0.0/16 --service admin --only
+  lbctl allow all --service admin`,
+	}
+	flags := networksFlags(f, cmd, opts)
+	define(flags, (*flagged)(&opts.Only), "only", "", "", "deny everybody else the services of --service", false, parseFlagged)
+	cmd.Flags().Lookup("only").NoOptDefVal = "true"
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		networks, err := opts.parse(flags, args)
+		if err != nil {
+			return err
+		}
+		return runAllow(cmd.Context(), opts, networks)
+	}
+	return cmd
+}
+
+// networksFlags defines the flags of deny and allow.
+func networksFlags(f *factory, cmd *cobra.Command, opts *networksOptions) *flags {
+	flags := newFlags(f, cmd)
+	outputFlag(flags, &opts.Output)
+	define(flags, &opts.Services, "service", "", "NAMES", "only for these services, separated by commas (default every service)", nil, parseServices())
+	define(flags, &opts.For, "for", "", "DURATION", "how long the rule counts, 1m or more (default for ever)", 0, parseDuration(time.Minute))
+	messageFlag(flags, &opts.Why)
+	define(flags, &opts.File, "file", "", "FILE", `further networks, one a line; "-" is the standard input`, "", parseText)
+	kvPrefixFlag(flags, &opts.Prefix)
+	return flags
+}
+
+// flagged is the value of a flag without a value.
+type flagged bool
+
+func parseFlagged(given string) (flagged, error) {
+	choice, err := parseChoice("true", "false")(given)
+	return choice == "true", err
+}
+
+// parse returns the networks of the arguments and of the file.
+func (opts *networksOptions) parse(flags *flags, args []string) ([]netip.Prefix, error) {
+	texts := slices.Clone(args)
+	if opts.File != "" {
+		lines, err := readLines(opts.File, opts.In)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, lines...)
+	}
+	var networks []netip.Prefix
+	var mistakes []error
+	for _, text := range texts {
+		parsed, err := access.ParseNetworks(text)
+		if err != nil {
+			mistakes = append(mistakes, err)
+			continue
+		}
+		networks = append(networks, parsed...)
+	}
+	if len(texts) == 0 {
+		mistakes = append(mistakes, errors.New("no networks, want at least one, such as 203.0.113.0/24"))
+	}
+	if opts.Only && len(opts.Services) == 0 {
+		mistakes = append(mistakes, errors.New("--only makes a service private: name it with --service"))
+	}
+	const most = 10 // of a file with thousands of mistakes
+	if n := len(mistakes) - most; n > 0 {
+		mistakes = append(mistakes[:most], fmt.Errorf("and %d more", n))
+	}
+	if len(mistakes) > 0 {
+		return nil, &usageError{command: flags.command.CommandPath(), mistakes: mistakes}
+	}
+	return networks, nil
+}
+
+// writes returns what the command says, one for each service, or one for all.
+func (opts *networksOptions) writes(ctx context.Context, store *kv.Store) ([]access.Write, error) {
+	who, err := store.Who(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := access.Write{By: who.String(), At: opts.Now(), Why: opts.Why}
+	if opts.For > 0 {
+		w.Until = opts.Now().Add(opts.For)
+	}
+	services := []string(opts.Services)
+	if len(services) == 0 {
+		services = []string{""}
+	}
+	writes := make([]access.Write, len(services))
+	for n, service := range services {
+		writes[n] = w
+		writes[n].Service = service
+	}
+	return writes, nil
+}
+
+func runDeny(ctx context.Context, opts *networksOptions, networks []netip.Prefix) error {
+	if len(opts.Services) == 0 {
+		for _, all := range access.All {
+			if slices.Contains(networks, all) {
+				return fmt.Errorf("deny %s: this would deny everybody every service: name services with --service", access.NetworkText(all))
+			}
+		}
+	}
+	return opts.change(ctx, networks, access.Deny)
+}
+
+func runAllow(ctx context.Context, opts *networksOptions, networks []netip.Prefix) error {
+	if opts.Only {
+		return opts.change(ctx, networks, access.Only)
+	}
+	return opts.change(ctx, networks, access.Allow)
+}
+
+// change changes the rules, and prints those that are new and those that are gone.
+func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix, by func([]access.Rule, []netip.Prefix, access.Write) []access.Rule) error {
+	store, err := kv.Open(nil, opts.Prefix)
+	if err != nil {
+		return err
+	}
+	writes, err := opts.writes(ctx, store)
+	if err != nil {
+		return err
+	}
+	before, after, err := changeRules(ctx, store, opts.Now(), func(rules []access.Rule) []access.Rule {
+		for _, w := range writes {
+			rules = by(rules, networks, w)
+		}
+		return rules
+	})
+	if err != nil {
+		return err
+	}
+	result := changedRules{Removed: missing(before, after, opts.Now()), Added: missing(after, before, opts.Now())}
+	return printResult(opts.Out, opts.Output, result, func() error { return result.print(opts.Out, opts.Now()) })
+}
+
+// maxConflicts is how often changeRules begins again because others write too.
+const maxConflicts = 20
+
+// changeRules writes what change makes of the rules in Consul. Rules of others that come
+// meanwhile stay: it then begins again.
+func changeRules(ctx context.Context, store *kv.Store, now time.Time, change func([]access.Rule) []access.Rule) (before, after []access.Rule, err error) {
+	for range maxConflicts {
+		documents, err := store.List(ctx, access.NetworksNames)
+		if err != nil {
+			return nil, nil, err
+		}
+		rules, err := access.ReadRules(documents, now)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w; mend it, or delete it with 'consul kv delete'", err)
+		}
+		if before == nil {
+			before = slices.Clone(rules)
+		}
+		after = change(rules)
+		if len(after) > access.MaxRules {
+			return nil, nil, fmt.Errorf("there would be %d rules about networks, want at most %d", len(after), access.MaxRules)
+		}
+		edits, err := access.Edits(documents, after)
+		if err != nil {
+			return nil, nil, err
+		}
+		err = writeEdits(ctx, store, edits)
+		var conflict *kv.ConflictError
+		if !errors.As(err, &conflict) {
+			return before, after, err
+		}
+	}
+	return nil, nil, fmt.Errorf("others changed the rules %d times meanwhile: try again", maxConflicts)
+}
+
+// writeSize is how many bytes one transaction may have, with room for what Consul adds.
+const writeSize = 300 << 10
+
+// writeEdits writes documents, as many at once as Consul takes.
+func writeEdits(ctx context.Context, store *kv.Store, edits []kv.Edit) error {
+	for len(edits) > 0 {
+		n, size := 0, 0
+		for n < len(edits) && n < kv.MaxEdits && (n == 0 || size+len(edits[n].Value) <= writeSize) {
+			size += len(edits[n].Value)
+			n++
+		}
+		if err := store.Write(ctx, kv.Change{}, edits[:n]...); err != nil {
+			return err
+		}
+		edits = edits[n:]
+	}
+	return nil
+}
+
+// changedRules is the document of deny and allow.
+type changedRules struct {
+	Added   []shownRule `json:"added"`
+	Removed []shownRule `json:"removed"`
+}
+
+// shownRule is a rule about a network in documents.
+type shownRule struct {
+	Network string    `json:"network"`
+	Access  string    `json:"access"`            // "denied" or "allowed"
+	Service string    `json:"service,omitempty"` // absent: every service
+	Until   time.Time `json:"until,omitzero"`    // absent: for ever
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+	Why     string    `json:"why,omitempty"`
+}
+
+func showRule(r access.Rule) shownRule {
+	s := shownRule{access.NetworkText(r.Network), "denied", r.Service, r.Until, r.By, r.At, r.Why}
+	if r.Allow {
+		s.Access = "allowed"
+	}
+	return s
+}
+
+// missing returns the rules that are not in others.
+func missing(rules, others []access.Rule, now time.Time) []shownRule {
+	type place struct {
+		network netip.Prefix
+		service string
+	}
+	there := make(map[place]access.Rule, len(others))
+	for _, r := range others {
+		there[place{r.Network, r.Service}] = r
+	}
+	all := []shownRule{}
+	for _, r := range rules {
+		o, ok := there[place{r.Network, r.Service}]
+		if (!ok || o.Allow != r.Allow || !o.Until.Equal(r.Until) || !o.At.Equal(r.At)) && !r.Over(now) {
+			all = append(all, showRule(r))
+		}
+	}
+	return all
+}
+
+// maxShown is how many rules the text for people has.
+const maxShown = 20
+
+func (c changedRules) print(w io.Writer, now time.Time) error {
+	var lines []string
+	added := map[string]bool{}
+	for _, r := range c.Added {
+		added[r.Network+" "+r.Service] = true
+		lines = append(lines, fmt.Sprintf("%s is %s%s.", r.Network, r.Access, r.rest(now)))
+	}
+	for _, r := range c.Removed {
+		if !added[r.Network+" "+r.Service] {
+			lines = append(lines, fmt.Sprintf("%s is no longer %s%s.", r.Network, r.Access, r.forWhom()))
+		}
+	}
+	if len(lines) == 0 {
+		lines = []string{"Nothing changes: the networks are not denied."}
+	}
+	if n := len(lines) - maxShown; n > 1 {
+		lines = append(lines[:maxShown], fmt.Sprintf("And %d more.", n))
+	}
+	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
+	return err
+}
+
+func (r shownRule) forWhom() string {
+	if r.Service == "" {
+		return " for every service"
+	}
+	return " for " + r.Service
+}
+
+func (r shownRule) rest(now time.Time) string {
+	text := r.forWhom()
+	if !r.Until.IsZero() {
+		text += ", until " + clock(r.Until, now)
+	}
+	return text
+}
