@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"lbctl/internal/disk"
 )
@@ -44,8 +45,20 @@ type contents struct {
 	ignored map[string]error          // files with names that can't be used
 }
 
-// readDirectory reads and checks all files of a directory.
-func readDirectory(dir string) (contents, error) {
+// reader reads a directory again and again. It parses only files that have changed: with a
+// thousand certificates that would take most of a second.
+type reader struct {
+	seen map[string]seen // by name
+}
+
+// seen is the result of the last reading, for files that looked like that.
+type seen struct {
+	stamp string
+	found found[pair]
+}
+
+// read reads and checks all files of a directory.
+func (r *reader) read(dir string) (contents, error) {
 	c := contents{pairs: map[string]found[pair]{}, clients: map[string]found[Clients]{}, ignored: map[string]error{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -86,15 +99,41 @@ func readDirectory(dir string) (contents, error) {
 		delete(certificates, name)
 		delete(keys, name)
 	}
+	before := r.seen
+	r.seen = make(map[string]seen, len(certificates))
 	for name, files := range certificates {
-		p, err := readPair(dir, name, files, keys[name])
-		c.pairs[name] = found[pair]{p, err}
+		now := seen{stamp: stamp(dir, files, name, keys[name])}
+		if now.found = before[name].found; now.stamp == "" || now.stamp != before[name].stamp {
+			p, err := readPair(dir, name, files, keys[name])
+			now.found = found[pair]{p, err}
+		}
+		r.seen[name], c.pairs[name] = now, now.found
 		delete(keys, name)
 	}
 	for name := range keys {
 		c.pairs[name] = found[pair]{err: fmt.Errorf("%s.key has no certificate, want %s.crt beside it", name, name)}
 	}
 	return c, nil
+}
+
+// stamp describes the files of a pair without reading them; "" if that is not possible.
+func stamp(dir string, files []string, name string, key bool) string {
+	if key {
+		files = append(slices.Clone(files), name+".key")
+	}
+	var text strings.Builder
+	for _, file := range files {
+		info, err := os.Stat(filepath.Join(dir, file)) // of the target of a symbolic link
+		if err != nil {
+			return ""
+		}
+		fmt.Fprintf(&text, "%s %d %d", file, info.ModTime().UnixNano(), info.Size())
+		if system, ok := info.Sys().(*syscall.Stat_t); ok {
+			fmt.Fprintf(&text, " %d %d", system.Dev, system.Ino)
+		}
+		text.WriteByte(';')
+	}
+	return text.String()
 }
 
 func readPair(dir, name string, files []string, key bool) (pair, error) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"lbctl/internal/disk"
@@ -38,6 +39,8 @@ type Options struct {
 // Store has the last good certificates of a directory. Only one goroutine may use it at a time.
 type Store struct {
 	opts    Options
+	reader  reader
+	hidden  string             // a directory that Group can't enter, so that it can't read the copies
 	pairs   map[string]pair    // the last good ones, by name
 	clients map[string]Clients // the last good ones, by host
 	away    map[string]time.Time
@@ -57,7 +60,8 @@ func Open(opts Options) (*Store, error) {
 	if err := s.makeDirectory(); err != nil {
 		return nil, fmt.Errorf("make the directory for copies of certificates: %w", err)
 	}
-	kept, err := readDirectory(opts.Copies)
+	s.hidden = s.findHidden()
+	kept, err := new(reader).read(opts.Copies)
 	if err != nil {
 		return nil, fmt.Errorf("read the copies of certificates: %w", err)
 	}
@@ -75,18 +79,56 @@ func Open(opts Options) (*Store, error) {
 	return s, nil
 }
 
-// makeDirectory makes the directory of copies, which only the group may enter.
+// makeDirectory makes the directory of copies, which only the group may enter. Copies of an
+// earlier lbctl may have another group.
 func (s *Store) makeDirectory() error {
 	if _, err := disk.Directory(s.opts.Copies); err != nil {
 		return err
 	}
-	if s.opts.Group < 0 {
-		return os.Chmod(s.opts.Copies, 0o700)
-	}
-	if err := os.Chown(s.opts.Copies, -1, s.opts.Group); err != nil {
+	entries, err := os.ReadDir(s.opts.Copies)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(s.opts.Copies, 0o750)
+	errs := []error{s.protect(s.opts.Copies, 0o750)}
+	for _, entry := range entries {
+		if entry.Type().IsRegular() {
+			errs = append(errs, s.protect(filepath.Join(s.opts.Copies, entry.Name()), 0o640))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// protect gives a file to the group, with the mode; without a group only its owner keeps rights.
+func (s *Store) protect(path string, mode os.FileMode) error {
+	if s.opts.Group < 0 {
+		return os.Chmod(path, mode&0o700)
+	}
+	if err := os.Chown(path, -1, s.opts.Group); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// findHidden returns a directory above the copies that the group can't enter, "" if there is
+// none.
+func (s *Store) findHidden() string {
+	if s.opts.Group < 0 {
+		return "" // the reader is the owner
+	}
+	for dir := filepath.Dir(s.opts.Copies); ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return dir
+		}
+		system, ok := info.Sys().(*syscall.Stat_t)
+		ofGroup := ok && int(system.Gid) == s.opts.Group && info.Mode()&0o010 != 0
+		if info.Mode()&0o001 == 0 && !ofGroup {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			return ""
+		}
+	}
 }
 
 func (s *Store) copyOf(name string) string { return filepath.Join(s.opts.Copies, name+".pem") }
@@ -99,7 +141,10 @@ func (s *Store) Read(now time.Time) Set {
 		set.Problems = append(set.Problems, Problem{Name: name, Message: fmt.Sprintf(format, args...)})
 	}
 	now = now.Round(0)
-	found, err := readDirectory(s.opts.Dir)
+	if s.hidden != "" {
+		problem("", "nginx's workers can't enter %q, so they can't read certificates: want a directory that everybody may enter (chmod o+x)", s.hidden)
+	}
+	found, err := s.reader.read(s.opts.Dir)
 	switch {
 	case err != nil:
 		problem("", "directory %q can't be read: %v; the former certificates stay in use", s.opts.Dir, err)

@@ -5,10 +5,12 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"lbctl/internal/certificates"
 	"lbctl/internal/certificates/certificatestest"
+	"lbctl/internal/nginxtest"
 )
 
 const long = 100 * 24 * time.Hour
@@ -91,6 +94,49 @@ func TestHostNamesComeFromTheCertificates(t *testing.T) {
 
 	wild.Write(t, s.dir, "default")
 	assert.Equal(t, filepath.Join(s.copies, "default.pem"), s.Read(time.Now()).Default)
+}
+
+func TestTheGroupCanReadTheCopies(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files to another group")
+	}
+	s := &store{t: t, dir: t.TempDir(), copies: filepath.Join(nginxtest.Dir(t), "state", "copies")}
+	openFor := func(group int) certificates.Set {
+		var err error
+		s.Store, err = certificates.Open(certificates.Options{Dir: s.dir, Copies: s.copies, Group: group})
+		require.NoError(t, err)
+		return s.Read(time.Now())
+	}
+	certificatestest.NewAuthority(t, "test").Issue(t, long, "a.test").Write(t, s.dir, "a")
+	for _, group := range []int{12345, 23456} {
+		set := openFor(group)
+		assert.Empty(t, messages(set))
+		for path, mode := range map[string]os.FileMode{s.copies: 0o750, set.Default: 0o640} {
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			assert.Equal(t, mode, info.Mode().Perm(), path)
+			assert.Equal(t, uint32(group), info.Sys().(*syscall.Stat_t).Gid, path)
+		}
+	}
+	require.NoError(t, os.Chmod(filepath.Dir(s.copies), 0o700))
+	assert.Contains(t, messages(openFor(12345))[0], "nginx's workers can't enter")
+	require.NoError(t, os.Chown(filepath.Dir(s.copies), -1, 12345))
+	require.NoError(t, os.Chmod(filepath.Dir(s.copies), 0o710))
+	assert.Empty(t, messages(openFor(12345)))
+}
+
+func BenchmarkReadUnchanged(b *testing.B) {
+	dir := b.TempDir()
+	ca := certificatestest.NewAuthority(b, "test")
+	for n := range 1000 {
+		ca.Issue(b, long, fmt.Sprintf("%d.test", n)).Write(b, dir, fmt.Sprint(n))
+	}
+	s, err := certificates.Open(certificates.Options{Dir: dir, Copies: filepath.Join(b.TempDir(), "copies"), Group: -1})
+	require.NoError(b, err)
+	s.Read(time.Now())
+	for b.Loop() {
+		s.Read(time.Now())
+	}
 }
 
 func TestARenewedCertificateKeepsItsFile(t *testing.T) {

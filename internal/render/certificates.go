@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
 	"lbctl/internal/certificates"
@@ -76,11 +75,17 @@ func (s *Source) noteCertificates(set certificates.Set) (changed bool) {
 	s.logNew("certificates", s.tls.set(time.Now(), problems))
 	was := s.noted
 	s.noted = set
+	if reflect.DeepEqual(was, set) {
+		return false
+	}
+	before := make(map[string]certificates.Certificate, len(was.Certificates))
+	for _, c := range was.Certificates {
+		before[c.Name] = c
+	}
 	for _, c := range set.Certificates {
-		n := slices.IndexFunc(was.Certificates, func(old certificates.Certificate) bool { return old.Name == c.Name })
-		if n < 0 || !reflect.DeepEqual(was.Certificates[n], c) {
+		if !reflect.DeepEqual(before[c.Name], c) {
 			s.logger.Info("certificate is used", "name", c.Name, "hosts", c.Hosts, "expires", c.NotAfter)
 		}
 	}
-	return !reflect.DeepEqual(was, set)
+	return true
 }
