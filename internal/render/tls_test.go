@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -268,97 +269,142 @@ func TestTLSTraffic(t *testing.T) {
 
 func TestClientCertificates(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		ca, staff, guests := certificatestest.NewAuthority(t, "test"), certificatestest.NewAuthority(t, "staff"), certificatestest.NewAuthority(t, "guests")
-		anna := staff.Intermediate(t, "branch").Issue(t, 100*days, "anna").Certificate(t)
-		guest := guests.Issue(t, 100*days, "guest").Certificate(t)
-		b := startSecured(t, binary, func(dir string) {
-			ca.Issue(t, 100*days, "staff.test", "optional.test", "open.test", "broken.test", "sub.wild.test").Write(t, dir, "all")
-			certificatestest.Write(t, dir, "staff.test.client-ca.pem", staff.PEM)
-			certificatestest.Write(t, dir, "*.wild.test.client-ca.pem", staff.PEM)
-			certificatestest.Write(t, dir, "optional.test.client-ca-optional.pem", guests.PEM)
-			certificatestest.Write(t, dir, "broken.test.client-ca.pem", []byte("broken"))
-		}, nil,
-			entry("hello", grpcServer(t, "hello"), tags("grpc_server")),
-			entry("site", httpServer(t, "site", httptest.NewServer), tags("http_server")),
-		)
-		with := func(c ...tls.Certificate) *tls.Config {
-			return &tls.Config{RootCAs: ca.Pool(), Certificates: c}
-		}
-		spoof := func(r *http.Request) { r.Header.Set("X-Client-Cert-Subject", "CN=root") }
-
-		for _, c := range []struct {
-			name, host string
-			config     *tls.Config
-			status     int
-			subject    string
-		}{
-			{"required, with one", "staff.test", with(anna), 200, "CN=anna"},
-			{"required, without one", "staff.test", with(), 403, ""},
-			{"required, from another authority", "staff.test", with(guest), 403, ""},
-			{"required by a wildcard, with one", "sub.wild.test", with(anna), 200, "CN=anna"},
-			{"required by a wildcard, without one", "sub.wild.test", with(), 403, ""},
-			{"optional, with one", "optional.test", with(guest), 200, "CN=guest"},
-			{"optional, without one", "optional.test", with(), 200, ""},
-			{"optional, from another authority", "optional.test", with(anna), 403, ""},
-			{"not asked for", "open.test", with(anna), 200, ""},
-			{"no usable authorities", "broken.test", with(anna), 403, ""},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				config := c.config.Clone()
-				if len(config.Certificates) > 0 { // whatever authorities nginx names
-					config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &config.Certificates[0], nil }
-				}
-				response, body := fetch(t, b.client(t, b.https, config), "https://"+c.host+"/", spoof)
-				assert.Equal(t, c.status, response.StatusCode, "%s", body)
-				assert.Equal(t, c.subject, response.Header.Get("Seen-X-Client-Cert-Subject"))
-				var header grpcmetadata.MD
-				_, err := call(t, b.dialTLS(t, c.host, config), "/any.Service/Method", grpc.Header(&header))
-				if c.status == 200 {
-					require.NoError(t, err)
-					assert.Equal(t, c.subject, strings.Join(header.Get("seen-x-client-cert-subject"), ""))
-					return
-				}
-				assert.Equal(t, codes.Unauthenticated, grpcstatus.Code(err), "%v", err)
-				assert.Equal(t, "lbctl: this host wants a client certificate from one of its authorities", grpcstatus.Convert(err).Message())
-				assert.Equal(t, "this host wants a client certificate from one of its authorities\n", body)
-			})
-		}
-		t.Run("without TLS", func(t *testing.T) {
-			for host, want := range map[string]int{"staff.test": 403, "sub.wild.test": 403, "broken.test": 403, "optional.test": 200, "open.test": 200} {
-				response, _ := fetch(t, b.client(t, b.http, nil), "http://"+host+"/", spoof)
-				assert.Equal(t, want, response.StatusCode, host)
-				assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
-			}
-			_, err := call(t, b.dial(t, "staff.test"), "/any.Service/Method")
-			assert.Equal(t, codes.Unauthenticated, grpcstatus.Code(err), "%v", err)
-		})
-		t.Run("another host over the same connection", func(t *testing.T) {
-			for _, c := range []struct {
-				sni, host string
-				config    *tls.Config
-				status    int
-			}{
-				{"open.test", "staff.test", with(anna), 421},
-				{"optional.test", "staff.test", with(guest), 421},
-				{"staff.test", "optional.test", with(anna), 421},
-				{"staff.test", "open.test", with(anna), 200},
-				{"", "staff.test", with(anna), 421},
-			} {
-				config := c.config.Clone()
-				config.InsecureSkipVerify, config.ServerName = true, c.sni
-				client := b.client(t, b.https, config)
-				if c.sni == "" {
-					config.ServerName = "127.0.0.1" // not sent
-				}
-				response, body := fetch(t, client, "https://"+c.sni+"/", func(r *http.Request) { r.URL.Host, r.Host = "127.0.0.1", c.host; spoof(r) })
-				assert.Equal(t, c.status, response.StatusCode, "%s then %s: %s", c.sni, c.host, body)
-				assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
-			}
-			for _, sni := range []string{"open.test", "optional.test"} {
-				client := b.client(t, b.grpcs, &tls.Config{InsecureSkipVerify: true, ServerName: sni})
-				response, _ := fetch(t, client, "https://"+sni+"/any.Service/Method", func(r *http.Request) { r.Host = "staff.test" })
-				assert.Equal(t, "16", response.Header.Get("Grpc-Status"), "UNAUTHENTICATED")
-			}
-		})
+		t.Run("of some hosts", func(t *testing.T) { testClientCertificates(t, binary, false) })
+		t.Run("of all hosts", func(t *testing.T) { testClientCertificates(t, binary, true) })
 	})
+}
+
+// testClientCertificates asks hosts with and without authorities of their own. withDefault says
+// whether all others have some, too.
+func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault bool) {
+	ca, staff, guests := certificatestest.NewAuthority(t, "test"), certificatestest.NewAuthority(t, "staff"), certificatestest.NewAuthority(t, "guests")
+	anna := staff.Intermediate(t, "branch").Issue(t, 100*days, "anna").Certificate(t)
+	guest := guests.Issue(t, 100*days, "guest").Certificate(t)
+	b := startSecured(t, binary, func(dir string) {
+		ca.Issue(t, 100*days, "staff.test", "optional.test", "open.test", "broken.test", "sub.wild.test").Write(t, dir, "all")
+		certificatestest.Write(t, dir, "staff.test.client-ca.pem", staff.PEM)
+		certificatestest.Write(t, dir, "*.wild.test.client-ca.pem", staff.PEM)
+		certificatestest.Write(t, dir, "optional.test.client-ca-optional.pem", guests.PEM)
+		certificatestest.Write(t, dir, "broken.test.client-ca.pem", []byte("broken"))
+		if withDefault {
+			certificatestest.Write(t, dir, "default.client-ca-optional.pem", guests.PEM)
+		}
+	}, nil,
+		entry("hello", grpcServer(t, "hello"), tags("grpc_server")),
+		entry("site", httpServer(t, "site", httptest.NewServer), tags("http_server")),
+	)
+	with := func(c ...tls.Certificate) *tls.Config {
+		return &tls.Config{RootCAs: ca.Pool(), Certificates: c}
+	}
+	openStatus, openSubject := 200, "" // of a host without authorities of its own
+	if withDefault {
+		openStatus, openSubject = 403, "CN=guest"
+	}
+	spoof := func(r *http.Request) { r.Header.Set("X-Client-Cert-Subject", "CN=root") }
+
+	for _, c := range []struct {
+		name, host string
+		config     *tls.Config
+		status     int
+		subject    string
+	}{
+		{"required, with one", "staff.test", with(anna), 200, "CN=anna"},
+		{"required, without one", "staff.test", with(), 403, ""},
+		{"required, from another authority", "staff.test", with(guest), 403, ""},
+		{"required by a wildcard, with one", "sub.wild.test", with(anna), 200, "CN=anna"},
+		{"required by a wildcard, without one", "sub.wild.test", with(), 403, ""},
+		{"optional, with one", "optional.test", with(guest), 200, "CN=guest"},
+		{"optional, without one", "optional.test", with(), 200, ""},
+		{"optional, from another authority", "optional.test", with(anna), 403, ""},
+		{"of another host's authority", "open.test", with(anna), openStatus, ""},
+		{"of the default authority", "open.test", with(guest), 200, openSubject},
+		{"no usable authorities", "broken.test", with(anna), 403, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := c.config.Clone()
+			if len(config.Certificates) > 0 { // whatever authorities nginx names
+				config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &config.Certificates[0], nil }
+			}
+			response, body := fetch(t, b.client(t, b.https, config), "https://"+c.host+"/", spoof)
+			assert.Equal(t, c.status, response.StatusCode, "%s", body)
+			assert.Equal(t, c.subject, response.Header.Get("Seen-X-Client-Cert-Subject"))
+			var header grpcmetadata.MD
+			_, err := call(t, b.dialTLS(t, c.host, config), "/any.Service/Method", grpc.Header(&header))
+			if c.status == 200 {
+				require.NoError(t, err)
+				assert.Equal(t, c.subject, strings.Join(header.Get("seen-x-client-cert-subject"), ""))
+				return
+			}
+			assert.Equal(t, codes.Unauthenticated, grpcstatus.Code(err), "%v", err)
+			assert.Equal(t, "lbctl: this host wants a client certificate from one of its authorities", grpcstatus.Convert(err).Message())
+			assert.Equal(t, "this host wants a client certificate from one of its authorities\n", body)
+		})
+	}
+	t.Run("without TLS", func(t *testing.T) {
+		for host, want := range map[string]int{"staff.test": 403, "sub.wild.test": 403, "broken.test": 403, "optional.test": 200, "open.test": 200} {
+			response, _ := fetch(t, b.client(t, b.http, nil), "http://"+host+"/", spoof)
+			assert.Equal(t, want, response.StatusCode, host)
+			assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
+		}
+		_, err := call(t, b.dial(t, "staff.test"), "/any.Service/Method")
+		assert.Equal(t, codes.Unauthenticated, grpcstatus.Code(err), "%v", err)
+	})
+	t.Run("another host over the same connection", func(t *testing.T) {
+		for _, c := range []struct {
+			sni, host string
+			config    *tls.Config
+			status    int
+		}{
+			{"open.test", "staff.test", with(anna), 421},
+			{"optional.test", "staff.test", with(guest), 421},
+			{"staff.test", "optional.test", with(anna), 421},
+			{"", "staff.test", with(anna), 421},
+			{"", "staff.test", with(guest), 421},
+			{"open.test", "staff.test", with(guest), 421},
+		} {
+			config := c.config.Clone()
+			config.InsecureSkipVerify, config.ServerName = true, c.sni
+			client := b.client(t, b.https, config)
+			if c.sni == "" {
+				config.ServerName = "127.0.0.1" // not sent
+			}
+			response, body := fetch(t, client, "https://"+c.sni+"/", func(r *http.Request) { r.URL.Host, r.Host = "127.0.0.1", c.host; spoof(r) })
+			assert.Equal(t, c.status, response.StatusCode, "%s then %s: %s", c.sni, c.host, body)
+			assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
+		}
+		for _, sni := range []string{"open.test", "optional.test"} {
+			client := b.client(t, b.grpcs, &tls.Config{InsecureSkipVerify: true, ServerName: sni})
+			response, _ := fetch(t, client, "https://"+sni+"/any.Service/Method", func(r *http.Request) { r.Host = "staff.test" })
+			assert.Equal(t, "16", response.Header.Get("Grpc-Status"), "UNAUTHENTICATED")
+		}
+	})
+	t.Run("a session of one host is not resumed with another", func(t *testing.T) {
+		sessions := &anySession{}
+		dial := func(host string, c tls.Certificate) (subject string, status int) {
+			conn, err := tls.Dial("tcp", b.https, &tls.Config{ServerName: host, RootCAs: ca.Pool(), Certificates: []tls.Certificate{c}, ClientSessionCache: sessions})
+			require.NoError(t, err)
+			defer conn.Close()
+			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", host)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err)
+			defer response.Body.Close()
+			io.Copy(io.Discard, response.Body)
+			return response.Header.Get("Seen-X-Client-Cert-Subject"), response.StatusCode
+		}
+		subject, _ := dial("optional.test", guest)
+		assert.Equal(t, "CN=guest", subject)
+		subject, status := dial("staff.test", guest)
+		assert.Empty(t, subject)
+		assert.NotEqual(t, 200, status)
+	})
+}
+
+// anySession is a cache that offers its session to every host.
+type anySession struct{ session *tls.ClientSessionState }
+
+func (s *anySession) Get(string) (*tls.ClientSessionState, bool) { return s.session, s.session != nil }
+func (s *anySession) Put(_ string, session *tls.ClientSessionState) {
+	if session != nil {
+		s.session = session
+	}
 }
