@@ -148,9 +148,11 @@ func (l *file) read(buffer []byte, take func(line []byte)) (tooLong int, err err
 			}
 			l.skip, end = true, n
 		}
-		if err := punch(l.File, l.pos, int64(end)); err != nil {
+		l.pos += int64(end)
+		// From the start of a page, since only whole pages become free.
+		start := (l.pos - int64(end)) &^ int64(os.Getpagesize()-1)
+		if err := punch(l.File, start, l.pos-start); err != nil {
 			return tooLong, fmt.Errorf("make a hole in %s: %w", l.Name(), err)
 		}
-		l.pos += int64(end)
 	}
 }

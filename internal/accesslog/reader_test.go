@@ -199,7 +199,7 @@ func TestEachRequestIsTakenOnce(t *testing.T) {
 		b.mu.Unlock()
 		assert.Equal(t, Stats{Lines: 460}, b.reader.Stats())
 		eventually(t, func() error {
-			if n := b.inMemory(); n > 2*4096 {
+			if n := b.inMemory(); n > int64(os.Getpagesize()) {
 				return fmt.Errorf("%d bytes in memory, want none of the lines that were read", n)
 			}
 			return nil
@@ -424,6 +424,19 @@ func TestALineIsNotTakenAgainByTheNextReader(t *testing.T) {
 		write(good[cut:])
 		written++
 	}
+}
+
+func TestFewLinesAtATimeNeedNoMemory(t *testing.T) {
+	r, write := lonely(t)
+	good := string(line("1", "1700000000.123", "0.005", "web", "200", "-", "10.0.0.1:80", "200", "0.001", "-", "-")) + "\n"
+	for range 1000 {
+		write(good)
+		require.NoError(t, r.poll(func(*Record) {}))
+	}
+	assert.Equal(t, Stats{Lines: 1000}, r.Stats())
+	var info syscall.Stat_t
+	require.NoError(t, syscall.Stat(r.path, &info))
+	assert.LessOrEqual(t, info.Blocks*512, int64(os.Getpagesize()))
 }
 
 func TestTheDirectoryMustBeInMemory(t *testing.T) {
