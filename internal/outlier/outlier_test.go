@@ -24,6 +24,7 @@ type bench struct {
 	detector *Detector
 	service  endpoints.Service
 	now      time.Time
+	dns      []string // the addresses of db.example
 }
 
 // newBench has n instances at 10.0.0.1:80 and so on.
@@ -31,10 +32,10 @@ func newBench(t *testing.T, protocol endpoints.Protocol, n int, policy ...string
 	t.Helper()
 	table, err := endpoints.Open("", endpoints.Options{})
 	require.NoError(t, err)
-	b := &bench{t: t, table: table, now: noon}
+	b := &bench{t: t, table: table, now: noon, dns: []string{"10.0.9.1", "fd00::0009"}}
 	b.detector = New(table, func(host string) []string {
 		if host == "db.example" {
-			return []string{"10.0.9.1", "fd00::0009"}
+			return b.dns
 		}
 		return nil
 	})
@@ -114,7 +115,7 @@ func TestConsecutiveErrors(t *testing.T) {
 	x := b.table.Entries()[0].Ejections[0]
 	assert.Equal(t, endpoints.ByOutlier, x.By)
 	assert.Equal(t, 30*time.Second, x.Until.Sub(x.Since))
-	b.take(9, -1, "10.0.0.2:80=200") // calls that were in flight
+	b.take(9, -1, "10.0.0.2:80=503") // calls that were in flight
 	b.pass(29 * time.Second)
 	assert.Equal(t, "1 3", b.rotation())
 	b.pass(3 * time.Second)
@@ -244,6 +245,9 @@ func TestEachEjectionIsLonger(t *testing.T) {
 	assert.Equal(t, 25*time.Second, lasts())
 	b.pass(time.Minute) // it is good again
 	assert.Equal(t, 10*time.Second, lasts())
+
+	b = newBench(t, endpoints.HTTP, 3, "outlier.consecutive-errors", "1", "outlier.base-ejection-time", "1h", "outlier.max-ejection-time", "1s")
+	assert.Equal(t, time.Hour, lasts(), "at least base-ejection-time")
 }
 
 func TestNothingIsEmptied(t *testing.T) {
@@ -331,6 +335,13 @@ func TestInstancesComeAndGo(t *testing.T) {
 	assert.Equal(t, []string{"web-1: 3 of the last 3 calls failed: 503"}, b.out(), "nginx knows it by its addresses")
 	b.take(3, -1, "[fd00::2]:80=503")
 	assert.Len(t, b.out(), 2)
+
+	b.pass(time.Minute)
+	require.Empty(t, b.out())
+	b.dns = []string{"10.0.9.2"}
+	b.pass(time.Second)
+	b.take(3, -1, "10.0.9.2:80=503")
+	assert.Len(t, b.out(), 1, "the name has another address now")
 }
 
 func TestAnswersOfBeforeTheReturnDoNotCount(t *testing.T) {
