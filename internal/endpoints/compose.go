@@ -39,7 +39,7 @@ func (t *Table) isReusable(r *record, s Service) bool {
 	return wasPlain && s.Revision != 0 && s.Revision == r.madeAt &&
 		t.confirmation.trust == (Trust{}) && t.confirmation.unconfirmed[s.Name] == "" &&
 		len(t.guard.holds[s.Name]) == 0 && len(t.ejections.failing[s.Name]) == 0 &&
-		t.quarantine.refused[s.Name] == nil && t.ramps.current(s.Name)
+		t.quarantine.refused[s.Name] == nil && t.ramps.current(s.Name, s.Policy.General())
 }
 
 // entry makes a service's entry, before quarantine and claims. restored is true if the

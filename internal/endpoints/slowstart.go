@@ -160,16 +160,17 @@ func (r *ramps) timeOfWeights(now time.Time, e Entry, rotation []Instance) time.
 	return now
 }
 
-// follow reports whether a service can have slow starts.
-func (r *ramps) follow(service string) bool {
+// follow reports whether a service can have slow starts. With consistent hashing, another weight
+// moves clients to other instances, so that it has none.
+func (r *ramps) follow(service string, p *policy.Policy) bool {
 	_, byReload := r.byReload[service]
-	return r.time > 0 && r.known && !byReload
+	return r.time > 0 && r.known && !byReload && p.Balance.HashKey() == ""
 }
 
 // current reports whether the service is in services exactly if it can have slow starts.
-func (r *ramps) current(service string) bool {
+func (r *ramps) current(service string, p *policy.Policy) bool {
 	_, followed := r.services[service]
-	return followed == r.follow(service)
+	return followed == r.follow(service, p)
 }
 
 // steps returns the time between two steps and how many there are.
@@ -182,7 +183,7 @@ func (r *ramps) steps() (step time.Duration, steps int) {
 // start. A new instance has no slow start, since it was added to help the others. If all
 // instances would be in slow start, none is, since no other can carry the rest.
 func (r *ramps) update(now time.Time, e Entry) []Ramp {
-	if !r.follow(e.Name) {
+	if !r.follow(e.Name, e.Policy.General()) {
 		delete(r.services, e.Name)
 		return nil
 	}

@@ -29,11 +29,14 @@ type Field struct {
 	// Since is the first version of nginx that has what it needs; empty means all that lbctl
 	// supports. It may depend on the value.
 	Since func(value string) string
+	// SinceFor is like Since, for the services of one family.
+	SinceFor map[string]string
 
 	// Values are all values that it takes, if they can be listed; those of an element if it
 	// takes a list.
 	Values []string
 
+	suits  func(family string, v Value) string
 	kind   form
 	schema map[string]any
 	set    func(p *Policy, text string) bool
@@ -103,6 +106,17 @@ func since(version string) option {
 // sinceFor is for fields of which some values need a version of nginx.
 func sinceFor(version func(value string) string) option {
 	return func(f *Field) { f.Since = version }
+}
+
+// sinceOf is for fields that need a version of nginx for the services of one family.
+func sinceOf(family, version string) option {
+	return func(f *Field) { f.SinceFor = map[string]string{family: version} }
+}
+
+// suits is for fields of which some values, or paths, have no effect on the services of a family:
+// why is "" for those that have one.
+func suits(why func(family string, v Value) string) option {
+	return func(f *Field) { f.suits = why }
 }
 
 // For reports whether services of a family can have the field.
@@ -189,6 +203,7 @@ func unknown(name string) error {
 var (
 	table = slices.Concat(
 		instanceFields, outlierFields, timeoutFields, limitFields,
+		balanceFields, retryFields, bufferingFields, keepaliveFields,
 		headerFields, compressionFields, corsFields, redirectFields, pathFields,
 	)
 	byName, byKey, names = index(table)

@@ -31,6 +31,12 @@ type Policy struct {
 	// Settings.MaxConnsOf.
 	MaxConns int
 	Limit    Limit
+	// Balance is how nginx chooses the instance for a request.
+	Balance   Algorithm
+	Sticky    Sticky
+	Retry     Retry
+	Buffering Buffering
+	Keepalive Keepalive
 
 	Headers     Headers
 	Compression Compression

@@ -332,10 +332,19 @@ func (v Value) unusable(family, nginxVersion string, atLeast func(version string
 	case family == GRPC && strings.Count(string(v.Path), "/") > 2:
 		return `it has no effect: paths of gRPC are "/package.Service" or "/package.Service/Method"`
 	}
-	if v.Field.Since == nil || v.Text == BuiltIn {
+	if v.Text == BuiltIn {
 		return ""
 	}
-	if since := v.Field.Since(v.Text); since != "" && !atLeast(since) {
+	if v.Field.suits != nil {
+		if why := v.Field.suits(family, v); why != "" {
+			return why
+		}
+	}
+	since := v.Field.SinceFor[family]
+	if v.Field.Since != nil {
+		since = v.Field.Since(v.Text)
+	}
+	if since != "" && !atLeast(since) {
 		return fmt.Sprintf("it has no effect with nginx %s, want %s or later", nginxVersion, since)
 	}
 	return ""

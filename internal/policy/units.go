@@ -51,6 +51,9 @@ const (
 	Off Switch = "off"
 )
 
+// IsOn reports whether it is "on".
+func (s Switch) IsOn() bool { return s == On }
+
 // Pair is a name with a value.
 type Pair struct{ Name, Value string }
 

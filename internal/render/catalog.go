@@ -74,6 +74,7 @@ type Upstream struct {
 	IPv6    bool // some of the servers have an IPv6 address
 	ZoneKiB int  // size of the shared memory that nginx needs for the upstream
 
+	block   string // appended to the name of the upstream block
 	servers []Server
 	targets []resolver.Target // the servers, in the form of the resolver
 	// answerSize is the size of a DNS answer with the targets, in bytes.
@@ -134,7 +135,7 @@ type Location struct {
 
 // Module returns the first word of nginx's directives for the requests: "grpc" or "proxy".
 func (l Location) Module() string {
-	if l.Protocol.Family() == "grpc" {
+	if l.Protocol.Family() == "grpc" && !l.SafeGRPC() {
 		return "grpc"
 	}
 	return "proxy"
@@ -383,6 +384,9 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 	// An address that is registered twice becomes one server.
 	slices.SortStableFunc(u.servers, func(x, y Server) int { return strings.Compare(x.Address, y.Address) })
 	u.servers = slices.CompactFunc(u.servers, func(x, y Server) bool { return x.Address == y.Address })
+	if u.Hash() != "" {
+		ringWeights(u.servers)
+	}
 	u.targets = targets(u.servers)
 	u.answerSize = resolver.Size(u.targets)
 	return u

@@ -161,6 +161,20 @@ var scenarios = []struct {
 		settings: func(s *Settings) { s.AccessLogDir = "/run/lbctl log" },
 	},
 	{
+		name: "policies-of-traffic",
+		registrations: []*api.ServiceEntry{
+			registration("web", "web-1", "10.0.1.1", 80, tags("http_server"), weights(5000, 1), meta(
+				"lb-limit-address-rate", "100/s", "lb-limit-address-conns", "20", "lb-limit-header-rate", "x-api-key=30/m", "lb-limit-service-rate", "1000/s", "lb-limit-body", "10m",
+				"lb-balance-algorithm", "hash:header:x-user", "lb-sticky-cookie", "lb", "lb-retry-on", "error,http_503", "lb-keepalive-connections", "128",
+				"lb-paths", `{"/cart": {"retry.safe": true, "limit.address.rate": "1/m"}, "/files": {"limit.body": "1g", "buffering.request": true, "buffering.response": true, "buffering.response-memory": "1m"}}`)),
+			registration("calls", "calls-1", "10.0.2.1", 7777, tags("grpc_server"), meta(
+				"lb-limit-service-conns", "500", "lb-balance-algorithm", "least_conn", "lb-retry-tries", "2", "lb-keepalive-timeout", "10s",
+				"lb-paths", `{"/shop.Cart/Get": {"retry.safe": true, "retry.on": "error,timeout", "timeout.read": "2s", "retry.timeout": "5s"}}`)),
+			registration("redis", "redis-1", "10.0.3.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379", "lb-limit-address-conns", "5", "lb-balance-algorithm", "hash:address", "lb-retry-tries", "2")),
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
 		name: "tcp",
 		registrations: []*api.ServiceEntry{
 			registration("cache", "cache-1", "10.0.0.1", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),

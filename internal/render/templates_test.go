@@ -26,7 +26,7 @@ func TestUserTemplatesReplaceAndAdd(t *testing.T) {
 	assert.Equal(t, "1.30.6", string(c.Files["http.d/deep/er.conf"]))
 	assert.Empty(t, c.Files["empty"])
 	assert.Contains(t, c.Files, "nginx.conf")
-	assert.Len(t, c.Files, 11)
+	assert.Len(t, c.Files, 12)
 
 	embedded, err := Offline(Options{Settings: testSettings("1.30.6")}, nil)
 	require.NoError(t, err)

@@ -80,7 +80,13 @@ func and(words []string) string {
 func Since(f policy.Field) string {
 	const every = "every version that lbctl supports"
 	if f.Since == nil {
-		return every
+		text := every
+		for _, family := range f.Families {
+			if version := f.SinceFor[family]; version != "" {
+				text += fmt.Sprintf("; for %s %s or later", familyNames[family], version)
+			}
+		}
+		return text
 	}
 	values := f.Values
 	if len(values) == 0 {
