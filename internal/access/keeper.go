@@ -166,10 +166,10 @@ func (now *kept) parse(d kv.Document) (err error) {
 	switch {
 	case strings.HasPrefix(d.Name, NetworksNames):
 		now.rules, err = parseRules(d.Name, d.Value)
-	case strings.HasPrefix(d.Name, keysNames):
+	case strings.HasPrefix(d.Name, KeysNames):
 		now.key, err = parseKey(d)
 	default:
-		err = fmt.Errorf("lbctl does not know such a document, want one below %q or %q", NetworksNames, keysNames)
+		err = fmt.Errorf("lbctl does not know such a document, want one below %q or %q", NetworksNames, KeysNames)
 	}
 	return err
 }

@@ -10,16 +10,18 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"lbctl/internal/kv"
 )
 
-const keysNames = "access/key/"
+// KeysNames begins the names of the keys' documents, for kv.Store.List.
+const KeysNames = "access/key/"
 
 // KeyName returns the name of the document of the key with a name.
-func KeyName(name string) string { return keysNames + name }
+func KeyName(name string) string { return KeysNames + name }
 
 // The kinds of keys.
 const (
@@ -33,7 +35,7 @@ const keyBegin = "lbk_"
 
 // Key is an API key or a password, without its secret.
 type Key struct {
-	Name string // the instance gets it, in the header X-Auth-User
+	Name string // the instance gets it, in the header X-Lb-User
 	Kind string // APIKey or Basic
 	// Services has those that it is good for; empty: all.
 	Services []string
@@ -112,7 +114,7 @@ func parseKey(d kv.Document) (*Key, error) {
 		return nil, err
 	}
 	k := &Key{
-		Name: strings.TrimPrefix(d.Name, keysNames), Kind: s.Kind, Services: s.Services,
+		Name: strings.TrimPrefix(d.Name, KeysNames), Kind: s.Kind, Services: s.Services,
 		Until: s.Until, By: s.By, At: s.At, Why: s.Why, hash: s.Hash,
 	}
 	errs := []error{CheckKeyName(k.Name)}
@@ -145,14 +147,9 @@ func (k *Key) sum() (sum [sha256.Size]byte, err error) {
 	return sum, nil
 }
 
-// Good reports whether the key is good for a service at a time.
-func (k *Key) good(service string) bool {
-	for _, s := range k.Services {
-		if s == service {
-			return true
-		}
-	}
-	return len(k.Services) == 0
+// goodFor reports whether the key is good for a service.
+func (k *Key) goodFor(service string) bool {
+	return len(k.Services) == 0 || slices.Contains(k.Services, service)
 }
 
 func (k *Key) over(now time.Time) bool { return !k.Until.IsZero() && !k.Until.After(now) }

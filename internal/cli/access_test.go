@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/consultest"
+	"lbctl/internal/kv"
 )
 
 // inConsul runs command lines against a Consul of its own.
@@ -165,4 +166,67 @@ func TestTokensForAccess(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))
 	require.Len(t, rules, 1)
 	assert.Contains(t, rules[0].By, "with token ")
+}
+
+func TestKeys(t *testing.T) {
+	consul, do := inConsul(t)
+	assert.Equal(t, "There are no keys.\n", do("key list").out)
+	got := do("key create shop --services cart,web --for 2160h -m front-end")
+	require.Equal(t, 0, got.code, got.err)
+	secret := regexp.MustCompile(`lbk_[A-Za-z0-9_-]{43}`).FindString(got.out)
+	require.NotEmpty(t, secret)
+	assert.Equal(t, "Key shop is good for cart, web, until 2027-02-19 09:16:30.\nIt is shown only now:\n"+secret+"\n", got.out)
+	var created createdKey
+	require.NoError(t, json.Unmarshal([]byte(do("key create alice --basic -o json").out), &created))
+	assert.Equal(t, "basic", created.Kind)
+	assert.NotEmpty(t, created.Secret)
+	got = do("key create shop")
+	assert.Equal(t, 1, got.code)
+	assert.Contains(t, got.err, `create key "shop": there is one already`)
+	pair, _, err := consul.Client().KV().Get("lb-access/key/shop", nil)
+	require.NoError(t, err)
+	assert.NotContains(t, string(pair.Value), secret)
+	assert.Contains(t, string(pair.Value), `"hash":"sha256:`)
+
+	list := do("key list").out
+	assert.Contains(t, list, "alice  basic  every service  for ever")
+	assert.Contains(t, list, "shop   key    cart, web      2027-02-19 09:16:30")
+	assert.NotContains(t, list, secret)
+	assert.Equal(t, "Key shop is revoked.\n", do("key revoke shop").out)
+	got = do("key revoke shop")
+	assert.Equal(t, 1, got.code)
+	assert.Contains(t, got.err, `revoke key "shop": there is no such key`)
+
+	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb-access/key/bad", Value: []byte(`{}`)}, nil)
+	require.NoError(t, err)
+	got = do("key list")
+	assert.Equal(t, 1, got.code)
+	assert.Contains(t, got.out, "alice", "the others are listed")
+	assert.Contains(t, got.err, `document "access/key/bad" in Consul: kind "", want "key" or "basic"`)
+	assert.Equal(t, 0, do("key revoke bad").code)
+
+	for line, want := range map[string]string{
+		"key create":                    "takes the name of a key, got nothing",
+		"key create a:b":                `name "a:b": want up to 63 letters`,
+		"key create x --password-stdin": "want it with --basic",
+		"key create x --services a;b":   "want up to 255 letters",
+		"key rename":                    `there is no command "rename"`,
+	} {
+		got := do(line)
+		assert.Equal(t, exitUsage, got.code, line)
+		assert.Contains(t, got.err, want, line)
+	}
+}
+
+func TestPasswordFromTheStandardInput(t *testing.T) {
+	inConsul(t)
+	var out strings.Builder
+	opts := &keyOptions{
+		Out: &out, In: strings.NewReader("correct horse\nmore"), Now: func() time.Time { return now }, Name: "alice", Basic: true, Stdin: true,
+		Store: func() (*kv.Store, error) { return kv.Open(nil, kv.DefaultPrefix) },
+	}
+	require.NoError(t, runKeyCreate(t.Context(), opts))
+	assert.Equal(t, "Key alice is good for every service.\n", out.String())
+	opts.Name, opts.In = "bob", strings.NewReader("short\n")
+	assert.ErrorContains(t, runKeyCreate(t.Context(), opts), "has 5 characters, want at least 8")
 }

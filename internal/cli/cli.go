@@ -167,7 +167,7 @@ func newRootCmd(f *factory) *cobra.Command {
 	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newRoutesCmd(f), newExplainCmd(f), newHistoryCmd(f), newDiffCmd(f), newDoctorCmd(f))
 	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f), newPolicyCmd(f))
 	add(groupQuery, newAccessCmd(f))
-	add(groupChange, newDenyCmd(f), newAllowCmd(f))
+	add(groupChange, newDenyCmd(f), newAllowCmd(f), newKeyCmd(f))
 	add(groupRun, newRunCmd(f), newRenderCmd(f), newCheckCmd(f), newCertificateCmd(f))
 	add(groupMore, newVersionCmd(f), newCompletionCmd(f))
 	help := newHelpCmd()

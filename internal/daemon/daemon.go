@@ -108,12 +108,16 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	answers, err := access.Listen(filepath.Join(cfg.RunDir, render.AuthSocket), p.workers)
+	if err != nil {
+		return err
+	}
 	cfg.Logger.Info("lbctl starts", append([]any{"version", cfg.Version, "nginx", p.server.Build().Version,
 		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin)}, p.limits()...)...)
 	if p.sharedUser {
 		cfg.Logger.Info("nginx's workers run as lbctl's own user, so an attacker who takes over a worker can control lbctl; run lbctl and nginx as root to give the workers their own user")
 	}
-	if err := p.run(ctx, cfg, listeners, hangups); err != nil {
+	if err := p.run(ctx, cfg, listeners, answers, hangups); err != nil {
 		return err
 	}
 	if _, err := p.server.Processes(); errors.Is(err, nginx.ErrNotRunning) {
@@ -137,6 +141,8 @@ type parts struct {
 	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
 	sharedUser bool   // nginx's workers run as lbctl's user
+	workers    int    // user id of nginx's workers; -1: lbctl's own
+	keeper     *access.Keeper
 }
 
 // limits returns what nginx can't do and why, for the log.
@@ -165,6 +171,9 @@ func newParts(cfg Config) (*parts, error) {
 		return nil, err
 	}
 	p.sharedUser = settings.User == ""
+	if p.workers, err = workersUser(settings.User); err != nil {
+		return nil, err
+	}
 	settings.OwnAddresses = []string{cfg.Admin}
 	if settings.Workers == 0 {
 		_, p.fewWorkers = render.DefaultWorkers(settings.NginxVersion)
@@ -176,8 +185,7 @@ func newParts(cfg Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := openAccess(cfg)
-	if err != nil {
+	if p.keeper, err = openAccess(cfg); err != nil {
 		return nil, err
 	}
 	cfg.Probe.Logger = cfg.Logger
@@ -187,7 +195,7 @@ func newParts(cfg Config) (*parts, error) {
 		TemplatesDir: cfg.Nginx.Templates,
 		Certificates: shown,
 		Table:        p.table,
-		Access:       keeper,
+		Access:       p.keeper,
 		AccessKeys:   kv.AccessPrefix(cfg.KVPrefix),
 		Probe:        cfg.Probe,
 		Logger:       cfg.Logger,
@@ -256,12 +264,13 @@ func openAccess(cfg Config) (*access.Keeper, error) {
 }
 
 // run runs all parts until ctx is done or one of them fails.
-func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, hangups <-chan os.Signal) error {
+func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, answers net.Listener, hangups <-chan os.Signal) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return limitRuntime(ctx, cfg.Environ) })
 	group.Go(func() error { return p.source.Run(ctx) })
 	group.Go(func() error { return reloadOn(ctx, hangups, p.source, p.loop.Reread, cfg.Logger) })
 	group.Go(func() error { return p.loop.Run(ctx) })
+	group.Go(func() error { return access.NewAnswerer(p.keeper).Run(ctx, answers) })
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })
 	}

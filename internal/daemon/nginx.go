@@ -182,3 +182,19 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 	return settings, fmt.Errorf("user %s of nginx's workers does not exist: choose another one with --nginx-user or LBCTL_NGINX_USER",
 		cmp.Or(n.User, "nginx, www-data or nobody"))
 }
+
+// workersUser returns the id of the user of nginx's workers; -1 if that is lbctl's own.
+func workersUser(name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	found, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("find the user of nginx's workers: %w", err)
+	}
+	id, err := strconv.Atoi(found.Uid)
+	if err != nil {
+		return 0, fmt.Errorf("find the user of nginx's workers: user %s has the id %q, want a number", name, found.Uid)
+	}
+	return id, nil
+}

@@ -205,6 +205,7 @@ var (
 		instanceFields, outlierFields, timeoutFields, limitFields,
 		balanceFields, retryFields, bufferingFields, keepaliveFields,
 		headerFields, compressionFields, corsFields, redirectFields, pathFields,
+		authFields,
 	)
 	byName, byKey, names = index(table)
 )

@@ -43,7 +43,7 @@ var (
 
 	reservedHeaders = []string{
 		"connection", "content-encoding", "content-length", "content-type", "date", "expect", "host", "http2-settings",
-		"keep-alive", "proxy-connection", "server", "te", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-real-ip",
+		"keep-alive", "proxy-connection", "server", "te", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-lb-user", "x-real-ip",
 	}
 	reservedHeaderPrefixes = []string{"grpc-", "sec-websocket-", "x-accel-", "x-forwarded-"}
 )

@@ -26,6 +26,7 @@ type Policy struct {
 	// Endpoints says how changes of the instances reach nginx.
 	Endpoints Delivery
 	Timeout   Timeout
+	Auth      Auth
 	Outlier   Outlier
 	// MaxConns is how many connections nginx may have to each instance at a time: see
 	// Settings.MaxConnsOf.

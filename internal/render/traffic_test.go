@@ -27,6 +27,7 @@ import (
 	grpcmetadata "google.golang.org/grpc/metadata"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 	"lbctl/protos"
@@ -53,6 +54,11 @@ func startBalancerWith(t *testing.T, binary nginxtest.Binary, set func(*Settings
 
 func startBalancerOf(t *testing.T, binary nginxtest.Binary, set func(*Options), change func(files map[string][]byte), registrations ...*api.ServiceEntry) balancer {
 	t.Helper()
+	return startBalancerWithServices(t, binary, set, change, parseAll(registrations...))
+}
+
+func startBalancerWithServices(t *testing.T, binary nginxtest.Binary, set func(*Options), change func(files map[string][]byte), services []endpoints.Service) balancer {
+	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := balancer{
 		grpc: fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t)),
@@ -68,7 +74,7 @@ func startBalancerOf(t *testing.T, binary nginxtest.Binary, set func(*Options), 
 	settings.StreamModule = streamModule(t, binary)
 	opts := Options{Settings: settings}
 	set(&opts)
-	c, err := offline(opts, parseAll(registrations...), testNames())
+	c, err := offline(opts, services, testNames())
 	require.NoError(t, err)
 	if change != nil {
 		change(c.Files)
@@ -109,6 +115,10 @@ func call(t *testing.T, conn *grpc.ClientConn, method string, options ...grpc.Ca
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	ctx = grpcmetadata.AppendToOutgoingContext(ctx, "with_underscore", "1", "with.dot", "2")
+	return callIn(ctx, conn, method, options...)
+}
+
+func callIn(ctx context.Context, conn *grpc.ClientConn, method string, options ...grpc.CallOption) (string, error) {
 	var answer protos.PingMessage
 	err := conn.Invoke(ctx, method, &protos.PingMessage{Greeting: "hello"}, &answer, options...)
 	return answer.Greeting, err

@@ -1,0 +1,83 @@
+package render
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"lbctl/internal/access"
+	"lbctl/internal/policy"
+)
+
+// AuthSocket is the name of the socket in the run directory where lbctl says whether a request
+// may pass.
+const AuthSocket = "auth.sock"
+
+// Auth is how nginx asks whether the requests of a location may pass.
+type Auth struct {
+	// Location is the internal location that asks. Each virtual host needs it.
+	Location string
+	Kinds    string // of keys that lbctl accepts, separated by spaces; empty: another service decides
+	Service  string // that decides; empty: lbctl does
+	Upstream string // of that service; empty if it has none, so that nobody may pass
+	Path     string // that it is asked with
+}
+
+// Auth returns how nginx asks about the requests of a location; nil if they need not prove
+// anything.
+func (c Catalog) Auth(l Location) *Auth {
+	if l.Policy == nil || !l.Policy.Auth.Wanted() {
+		return nil
+	}
+	wanted := l.Policy.Auth
+	if wanted.External != "" {
+		a := &Auth{Service: string(wanted.External), Path: string(wanted.ExternalPath)}
+		if a.Path == "" {
+			a.Path, _ = policy.Default(policy.HTTP, "auth.external-path") // the field has one
+		}
+		for _, u := range c.HTTP.Upstreams {
+			if u.Service == a.Service {
+				a.Upstream = u.Name
+				a.Location = fmt.Sprintf("/../(auth:%s:%s)", u.Name, a.Path)
+			}
+		}
+		return a
+	}
+	a := &Auth{Location: "/../(auth)"}
+	var kinds []string
+	if wanted.Keys == policy.On {
+		kinds = append(kinds, access.APIKey)
+	}
+	if wanted.Basic == policy.On {
+		kinds = append(kinds, access.Basic)
+	}
+	a.Kinds = strings.Join(kinds, " ")
+	return a
+}
+
+// Auths returns how nginx asks about the requests of a virtual host: one for each internal
+// location.
+func (c Catalog) Auths(h Host) []Auth {
+	var all []Auth
+	for _, l := range slices.Concat(h.Locations, h.Named) {
+		a := c.Auth(l)
+		if a != nil && a.Location != "" && !slices.ContainsFunc(all, func(b Auth) bool { return b.Location == a.Location }) {
+			all = append(all, *a)
+		}
+	}
+	return all
+}
+
+// HasAuth reports whether any request must prove who sends it.
+func (c Catalog) HasAuth() bool {
+	for _, f := range []Frontend{c.GRPC, c.HTTP} {
+		for _, h := range f.Hosts {
+			for _, l := range slices.Concat(h.Locations, h.Named) {
+				if l.Policy != nil && l.Policy.Auth.Wanted() {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
