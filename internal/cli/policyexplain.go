@@ -98,7 +98,7 @@ func runPolicyExplain(_ context.Context, opts *policyExplainOptions) error {
 func writeFieldTable(opts *policyExplainOptions) error {
 	t := &table{header: []string{"FIELD", "DEFAULT", "VALUES"}, prose: true}
 	for _, f := range opts.Fields {
-		t.add(cell{f.Name, cyan}, text(reference.Default(f)), text(f.Want))
+		t.add(cell{f.Name, cyan}, text(cut(reference.Default(f), 40)), text(f.Want))
 	}
 	return t.write(opts.Out, opts.Terminal)
 }

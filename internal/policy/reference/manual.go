@@ -12,7 +12,7 @@ func Markdown() string {
 	var out strings.Builder
 	out.WriteString("| Field | Default | Values |\n|---|---|---|\n")
 	for _, f := range policy.Fields() {
-		fmt.Fprintf(&out, "| [`%s`](#%s) | %s | %s |\n", f.Name, anchor(f), escape(Default(f)), escape(f.Want))
+		fmt.Fprintf(&out, "| [`%s`](#%s) | %s | %s |\n", f.Name, anchor(f), escape(shorten(Default(f))), escape(f.Want))
 	}
 	for _, f := range policy.Fields() {
 		fmt.Fprintf(&out, "\n### %s\n\n%s\n\n| | |\n|---|---|\n", f.Name, escape(f.Doc))
@@ -25,6 +25,14 @@ func Markdown() string {
 		}
 	}
 	return out.String()
+}
+
+// shorten cuts a long list in the table; the field's own section has all of it.
+func shorten(text string) string {
+	if len(text) <= 50 {
+		return text
+	}
+	return text[:strings.LastIndexByte(text[:50], ' ')+1] + "..."
 }
 
 // anchor is the heading's link as GitHub makes it.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,11 @@ func TestManual(t *testing.T) {
 		return
 	}
 	assert.Equal(t, want, string(text), again)
+	subjects, err := filepath.Glob("../../../docs/policies/*.md")
+	require.NoError(t, err)
+	for _, path := range subjects {
+		assert.Contains(t, before, "(policies/"+filepath.Base(path)+")", "want a link to the subject in %s, above the fields", manual)
+	}
 }
 
 func TestManualSchema(t *testing.T) {
