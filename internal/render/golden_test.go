@@ -367,6 +367,9 @@ func checkWithNginx(t *testing.T, binary nginxtest.Binary, services []endpoints.
 		settings.StreamModule = module
 	}
 	settings.RunDir = dir
+	if settings.AccessLogDir != "" {
+		settings.AccessLogDir = dir // nginx opens the log during the test
+	}
 	// nginx opens the ports of TCP services during the test.
 	for n := range settings.Listeners {
 		settings.Listeners[n].Listen = Listen{fmt.Sprintf("127.0.0.1:%d", nginxtest.FreePort(t))}
