@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -74,7 +73,7 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 	}
 	listed := []listedPolicy{}
 	for _, d := range documents {
-		p := listedPolicy{Name: d.Name, Key: store.Key(d.Name), Problems: policyProblems(d, services)}
+		p := listedPolicy{Name: d.Name, Key: store.Key(d.Name), Problems: policyfile.Problems(d.Name, d.Value, services)}
 		if said, err := policy.ParseDocument(d.Value); err == nil {
 			p.Fields = len(said.Values())
 		}
@@ -88,22 +87,6 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 		printable.Fields(&listed)
 	}
 	return printResult(opts.Out, opts.Output, listed, func() error { return writePolicyList(opts, listed) })
-}
-
-// policyProblems says what is wrong with a document. services are Consul's; nil if they are not
-// known.
-func policyProblems(d kv.Document, services []string) []string {
-	problems := []string{}
-	if name, err := policyfile.Name(d.Name); err != nil || name != d.Name {
-		return append(problems, `it is no policy: want the key of "default" or of "service/NAME"`)
-	}
-	if _, err := policy.ParseDocument(d.Value); err != nil {
-		problems = append(problems, strings.Split(err.Error(), "\n")...)
-	}
-	if service := policyfile.Service(d.Name); service != "" && services != nil && !slices.Contains(services, service) {
-		problems = append(problems, "it matches nothing: Consul has no service "+service)
-	}
-	return problems
 }
 
 func writePolicyList(opts *policyListOptions, listed []listedPolicy) error {

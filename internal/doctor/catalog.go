@@ -9,6 +9,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/kv"
+	"lbctl/internal/policy/policyfile"
 	"lbctl/internal/spelling"
 )
 
@@ -81,31 +82,32 @@ func checkPolicies(ctx context.Context, e *examination) []Finding {
 	if f := e.leaderless(); f != nil {
 		return f
 	}
-	prefix := kv.PolicyPrefix(e.Config.KVPrefix) + "service/"
-	keys, _, err := e.Consul.API().KV().Keys(prefix, "", askConsul(ctx))
-	switch {
-	case err != nil:
+	prefix := kv.PolicyPrefix(e.Config.KVPrefix)
+	documents, _, err := e.Consul.API().KV().List(prefix, askConsul(ctx))
+	if err != nil {
 		return skipped("%s", e.Consul.Explain(err))
-	case e.consul.services == nil:
-		return skipped("the services of Consul are not known")
 	}
-	known := slices.Sorted(maps.Keys(e.consul.services))
+	var services []string // nil if they are not known, or not all of them
+	if e.consul.services != nil && !e.consul.filtered {
+		services = slices.Sorted(maps.Keys(e.consul.services))
+	}
 	var findings []Finding
-	for _, key := range keys {
-		name := strings.TrimPrefix(key, prefix)
-		if _, exists := e.consul.services[name]; exists {
+	for _, d := range documents {
+		name := strings.TrimPrefix(d.Key, prefix)
+		problems := policyfile.Problems(name, d.Value, services)
+		if len(problems) == 0 {
 			continue
 		}
-		f := warning(fmt.Sprintf("the policy %s is for a service that Consul does not have", key), "policies of services")
-		if nearest := spelling.Nearest(name, known); nearest != "" {
-			f[0].Wanted = fmt.Sprintf("policies of services, such as %q", nearest)
+		f := warning(fmt.Sprintf("policy %s: %s", d.Key, strings.Join(problems, "; ")), "policies that can be read, of services in Consul")
+		if nearest := spelling.Nearest(policyfile.Service(name), services); nearest != "" && !slices.Contains(services, policyfile.Service(name)) {
+			f[0].Wanted = fmt.Sprintf("a policy of a service in Consul, such as %q", nearest)
 		}
-		findings = append(findings, mend(f, "register the service, or 'lbctl policy delete "+name+"'")...)
+		findings = append(findings, f...)
 	}
 	if len(findings) > 0 {
 		return findings
 	}
-	return ok("%s of services, all in Consul", plural(len(keys), "policy document"))
+	return ok("%s, all of services in Consul", plural(len(documents), "policy document"))
 }
 
 func sortedKeys(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }

@@ -17,6 +17,7 @@ type consulFacts struct {
 	reachable bool
 	leader    bool
 	services  map[string][]string // the catalog, with tags; nil: not known
+	filtered  bool                // the token may not read all of them
 }
 
 // askConsul returns the options of a request.

@@ -148,9 +148,19 @@ func TestPolicies(t *testing.T) {
 	}
 	s := local(t, consul.Config())
 	report := Examine(t.Context(), s)
-	fires(t, report, "policies", Warning, "lb/service/crat", `such as "cart"`)
+	fires(t, report, "policies", Warning, "policy lb/service/crat: it matches nothing", `such as "cart"`)
 	assert.Len(t, findings(report, "policies"), 1)
-	_, err := consul.Client().KV().Delete("lb/service/crat", nil)
+	_, err := consul.Client().KV().Put(&api.KVPair{Key: "lb/service/cart", Value: []byte(`{"timeout.raed": "5s"}`)}, nil)
+	require.NoError(t, err)
+	report = Examine(t.Context(), s)
+	fires(t, report, "policies", Warning, "policy lb/service/cart: ", "timeout.raed")
+	assert.Len(t, findings(report, "policies"), 2)
+	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb/service/cart", Value: []byte(`{}`)}, nil)
+	require.NoError(t, err)
+	s.Config.KVPrefix = "other"
+	fine(t, Examine(t.Context(), s), "policies")
+	s.Config.KVPrefix = "lb"
+	_, err = consul.Client().KV().Delete("lb/service/crat", nil)
 	require.NoError(t, err)
 	fine(t, Examine(t.Context(), s), "policies")
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"lbctl/internal/controller"
+	"lbctl/internal/render"
 	"lbctl/internal/spelling"
 )
 
@@ -36,6 +37,16 @@ func checkStatus(_ context.Context, e *examination) []Finding {
 		return failed(fmt.Sprintf("the state is %s: %s", s.State, s.Summary), "the state serving")
 	case controller.Starting, controller.Frozen:
 		return warning(fmt.Sprintf("the state is %s: %s", s.State, s.Summary), "the state serving")
+	}
+	var findings []Finding
+	for _, p := range s.Problems {
+		others := []string{"service ", "policy ", render.CertificatesSubject} // other checks have them
+		if !slices.ContainsFunc(others, func(prefix string) bool { return strings.HasPrefix(p.Subject, prefix) }) {
+			findings = append(findings, warning(p.Subject+": "+p.Message, "a daemon without problems")...)
+		}
+	}
+	if len(findings) > 0 {
+		return findings
 	}
 	return ok("%s", s.Summary)
 }

@@ -32,7 +32,11 @@ const maxSocketPath = 107
 
 func checkDirectories(_ context.Context, e *examination) []Finding {
 	var findings []Finding
-	for _, d := range []struct{ flag, path string }{{"--state-dir", e.Config.StateDir}, {"--run-dir", e.Config.RunDir}} {
+	all := []struct{ flag, path string }{{"--state-dir", e.Config.StateDir}, {"--run-dir", e.Config.RunDir}}
+	if dir := e.Config.Nginx.AccessLogDir; dir != "" {
+		all = append(all, struct{ flag, path string }{"--access-log-dir", dir})
+	}
+	for _, d := range all {
 		findings = append(findings, checkDirectory(d.flag, d.path)...)
 	}
 	if socket := daemon.SocketPath(e.Config.RunDir); len(socket) > maxSocketPath {

@@ -196,8 +196,14 @@ func TestVersions(t *testing.T) {
 	s.Version = "1.2.4"
 	fires(t, Examine(t.Context(), s), "version", Warning, "this lbctl is version 1.2.4")
 
-	s.Daemon.PID = 0 // as seen from another machine
+	fine(t, Examine(t.Context(), s), "status")
+	s.Daemon.Status.Problems = []render.Problem{{Subject: "service x", Message: "its own"}, {Subject: render.CredentialsSubject, Message: "the file is empty"}}
 	report := Examine(t.Context(), s)
+	fires(t, report, "status", Warning, "credentials: the file is empty")
+	assert.Len(t, findings(report, "status"), 1)
+
+	s.Daemon.PID = 0 // as seen from another machine
+	report = Examine(t.Context(), s)
 	for _, check := range Checks {
 		if check.local {
 			notExamined(t, report, check.Name, "on another machine")

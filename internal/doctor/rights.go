@@ -72,7 +72,7 @@ func checkRights(ctx context.Context, e *examination) []Finding {
 	if err != nil {
 		return failed(e.Consul.Explain(err), rules("read", e.Config.KVPrefix))
 	}
-	e.consul.services = services
+	e.consul.services, e.consul.filtered = services, meta.ResultsFilteredByACLs
 	if meta.ResultsFilteredByACLs {
 		lacking = append(lacking, fmt.Sprintf("service:read for all services (it sees %d)", len(services)))
 	}

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"lbctl/internal/policy"
@@ -55,6 +56,22 @@ func Service(name string) string {
 		return ""
 	}
 	return service
+}
+
+// Problems says what is wrong with a document in Consul. services are those in Consul; nil if they
+// are not known.
+func Problems(name string, value []byte, services []string) []string {
+	problems := []string{}
+	if again, err := Name(name); err != nil || again != name {
+		return append(problems, `it is no policy: want the key of "default" or of "service/NAME"`)
+	}
+	if _, err := policy.ParseDocument(value); err != nil {
+		problems = append(problems, strings.Split(err.Error(), "\n")...)
+	}
+	if service := Service(name); service != "" && services != nil && !slices.Contains(services, service) {
+		problems = append(problems, "it matches nothing: Consul has no service "+service)
+	}
+	return problems
 }
 
 // Document is one document of a file.
