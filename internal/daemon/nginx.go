@@ -149,6 +149,7 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		Marks:          n.Marks,
 
 		MaxConnsPerClient: n.MaxConnsPerClient,
+		CurrentDir:        nginx.CurrentDir(stateDir),
 		RunDir:            runDir,
 		NginxVersion:      build.Version,
 		StreamModule:      build.StreamModule,

@@ -87,6 +87,9 @@ func bootstrapFile(dir, upstream string) string {
 	return filepath.Join(dir, shard(upstream), upstream+bootstrapSuffix)
 }
 
+// CurrentDir is the link to the generation that nginx serves.
+func CurrentDir(stateDir string) string { return store{dir: stateDir}.link() }
+
 // BootstrapDir is the directory from which nginx reads bootstrap servers, with the
 // patterns of BootstrapPattern.
 func BootstrapDir(stateDir string) string { return filepath.Join(stateDir, "seeds", "now") }

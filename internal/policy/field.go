@@ -206,6 +206,7 @@ var (
 		balanceFields, retryFields, bufferingFields, keepaliveFields,
 		headerFields, compressionFields, corsFields, redirectFields, pathFields,
 		authFields,
+		mirrorFields, tlsFields, maintenanceFields,
 	)
 	byName, byKey, names = index(table)
 )

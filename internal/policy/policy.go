@@ -44,4 +44,7 @@ type Policy struct {
 	CORS        CORS
 	Redirect    Redirect
 	Path        PathRewrite
+	Mirror      Mirror
+	TLS         TLS
+	Maintenance Maintenance
 }

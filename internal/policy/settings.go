@@ -321,7 +321,7 @@ func (s Settings) For(family string, nginxVersion string, atLeast func(version s
 
 // contradictions names the values that have no effect beside others.
 func (p *Policy) contradictions() []string {
-	return slices.Concat(p.CORS.contradictions(), p.Redirect.contradictions())
+	return slices.Concat(p.CORS.contradictions(), p.Redirect.contradictions(), p.TLS.contradictions())
 }
 
 // unusable returns why a value has no effect, "" if it has one.

@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -130,7 +131,11 @@ type Location struct {
 	// if no service has the path.
 	Policy *policy.Policy
 
+	// TLSFiles changes with the content of the files that the policy's tls names.
+	TLSFiles string
+
 	routePath, policyPath policy.Path // of the route, and of the requests that the policy is for
+	mirrors               map[string]string
 }
 
 // Module returns the first word of nginx's directives for the requests: "grpc" or "proxy".
@@ -214,6 +219,9 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 			b.tcp(e, &c)
 		}
 	}
+	for n := range b.routed {
+		b.routed[n].mirrors = b.mirrors(b.routed[n])
+	}
 	if before != nil && !before.conflict && b.sameEntrances(before) && slices.EqualFunc(b.routed, before.routed, sameRouted) {
 		b.hosts, b.routesAt = before.hosts, before.routesAt
 	} else {
@@ -231,6 +239,10 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	}
 	slices.SortFunc(c.TCP, func(x, y TCPService) int { return strings.Compare(x.Upstream.Name, y.Upstream.Name) })
 	b.listeners = b.listenersWith(c.TCP)
+	if pages := c.HTTP.pages(); len(pages) > 0 {
+		maps.Copy(pages, c.files)
+		c.files = pages
+	}
 	slices.SortStableFunc(b.problems, func(x, y Problem) int { return strings.Compare(x.Subject, y.Subject) })
 	return c, b
 }
@@ -265,10 +277,13 @@ type routed struct {
 	service  string
 	spec     endpoints.Spec
 	upstream string // empty: it has no instance that gets traffic
+	tlsFiles string // changes with the files of its tls fields
+	// mirrors has where copies of its requests go, by service.
+	mirrors map[string]string
 }
 
 func sameRouted(a, b routed) bool {
-	return a.service == b.service && a.upstream == b.upstream && a.spec.Equal(b.spec)
+	return a.service == b.service && a.upstream == b.upstream && a.tlsFiles == b.tlsFiles && maps.Equal(a.mirrors, b.mirrors) && a.spec.Equal(b.spec)
 }
 
 // sameEntrances reports whether both have the same listeners, with the same demands on clients.
@@ -309,7 +324,7 @@ func (b *builder) route(e endpoints.Entry) {
 		b.problem(e.Name, "its circuit breaker (outlier.consecutive-errors, outlier.error-rate) does nothing, because nginx has no access log: "+
 			"give lbctl a directory on a tmpfs with --access-log-dir")
 	}
-	p := routed{service: e.Name, spec: e.Spec}
+	p := routed{service: e.Name, spec: e.Spec, tlsFiles: b.tlsFiles(e)}
 	if u, ok := b.upstream(e); ok {
 		p.upstream = u.Name
 	}

@@ -202,6 +202,7 @@ func (l *Location) lead(w way, p routing.Place) {
 	l.Spec, l.Service, l.Upstream = w.to.spec, w.to.service, w.to.upstream
 	l.routePath, l.policyPath = policy.Path(strings.TrimSuffix(w.route.Path, "/")), policyPath(p)
 	l.Policy = l.Spec.Policy.At(l.policyPath)
+	l.TLSFiles, l.mirrors = w.to.tlsFiles, w.to.mirrors
 }
 
 // policyPath returns the path whose policy holds in a place.

@@ -65,6 +65,20 @@ var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
 		"/api": "http://HOST/v2", "/api?x": "http://HOST/v2?x", "/api/a%2Fb//c?d": "http://HOST/v2/a%2Fb//c?d",
 		"/api/root": "http://HOST/", "/api/root//evil.test/": "http://HOST//evil.test/", "/%61pi/x": "400",
 	}),
+	"mirror.service": testMirror,
+	"mirror.percent": testMirrorPercent,
+
+	"tls.verify":          testVerify,
+	"tls.server-name":     testVerify,
+	"tls.ca":              testVerify,
+	"tls.certificate":     testInstancesWantCertificate,
+	"tls.certificate-key": testInstancesWantCertificate,
+
+	"maintenance.enabled":     testMaintenance,
+	"maintenance.retry-after": testMaintenanceRetryAfter,
+	"maintenance.message":     testMaintenanceMessage,
+	"maintenance.body":        testMaintenanceBody,
+
 	"path.replace-prefix": testReplacePrefix,
 }
 

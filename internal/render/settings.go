@@ -46,7 +46,10 @@ type Settings struct {
 	// BootstrapDir is the directory of the bootstrap servers: an absolute path, needed only
 	// with Resolver.
 	BootstrapDir string
-	RunDir       string // absolute; where nginx keeps its pid file, error log and temporary files
+	// CurrentDir is the directory of the generation that nginx serves, by its link; default
+	// "current" beside RunDir. nginx reads pages from it.
+	CurrentDir string
+	RunDir     string // absolute; where nginx keeps its pid file, error log and temporary files
 	// AccessLogDir is the directory where nginx logs requests for lbctl, an absolute path on a
 	// tmpfs; empty: nginx logs none.
 	AccessLogDir string
@@ -129,6 +132,9 @@ var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
 func (s Settings) complete() (Settings, error) {
 	if len(s.Listeners) == 0 {
 		s.Listeners = PlainListeners(DefaultGRPCListen, DefaultHTTPListen)
+	}
+	if s.CurrentDir == "" {
+		s.CurrentDir = filepath.Join(filepath.Dir(s.RunDir), "current")
 	}
 	if s.Workers == 0 {
 		s.Workers, _ = DefaultWorkers(s.NginxVersion)

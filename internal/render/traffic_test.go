@@ -69,7 +69,7 @@ func startBalancerWithServices(t *testing.T, binary nginxtest.Binary, set func(*
 	}
 	settings := testSettings(binary.Version)
 	settings.Listeners = PlainListeners(Listen{b.grpc}, Listen{b.http})
-	settings.RunDir = dir
+	settings.RunDir, settings.CurrentDir = dir, dir
 	settings.OpenFiles = 1024
 	settings.StreamModule = streamModule(t, binary)
 	opts := Options{Settings: settings}
