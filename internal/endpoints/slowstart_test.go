@@ -132,6 +132,7 @@ func TestSlowStartNeedsDeliveryByDNS(t *testing.T) {
 	out, back := service("hello", "a", "b:critical"), service("hello", "a", "b")
 	for name, tb := range map[string]*Table{
 		"switched off":                 rampingTable(t, Options{}),
+		"consistent hashing":           rampingTable(t, Options{SlowStart: time.Minute}),
 		"before the first SetByReload": tuned(t, Options{SlowStart: time.Minute}),
 		"a service by reload": func() *Table {
 			tb := tuned(t, Options{SlowStart: time.Minute})
@@ -140,6 +141,11 @@ func TestSlowStartNeedsDeliveryByDNS(t *testing.T) {
 		}(),
 	} {
 		t.Run(name, func(t *testing.T) {
+			out, back := out, back
+			if name == "consistent hashing" {
+				out.Policy = policytest.Settings("balance.algorithm", "hash:address")
+				back.Policy = out.Policy
+			}
 			tb.Observe(noon, []Service{back})
 			tb.Observe(noon, []Service{out})
 			assert.Equal(t, "a=1 b=1", weights(tb.Observe(noon, []Service{back})[0]))

@@ -25,6 +25,7 @@ import (
 
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
+	"lbctl/internal/policy"
 	"lbctl/protos"
 )
 
@@ -35,6 +36,17 @@ func init() {
 		"retry.timeout": testRetryTimeout,
 		"retry.safe":    testRetrySafe,
 	})
+}
+
+// The templates write what is built in as a literal.
+func TestBuiltInRetries(t *testing.T) {
+	c, err := offline(Options{Settings: testSettings("1.30.6")}, nil, testNames())
+	require.NoError(t, err)
+	for family, directive := range map[string]string{policy.GRPC: "grpc_next_upstream", policy.HTTP: "proxy_next_upstream"} {
+		text, err := policy.Default(family, "retry.on")
+		require.NoError(t, err)
+		assert.Contains(t, string(c.Files[family+".conf"]), directive+" "+strings.ReplaceAll(text, ",", "")+";")
+	}
 }
 
 // statuses sends n requests and counts the statuses.

@@ -63,8 +63,12 @@ func (b *builder) sharedTCP(e endpoints.Entry, c *Catalog) {
 	if !ok || len(hosts) == 0 {
 		return
 	}
-	if t := e.Policy.General().Timeout; t.Connect != 0 || t.Read != 0 {
+	p := e.Policy.General()
+	if p.Timeout.Connect != 0 || p.Timeout.Read != 0 {
 		b.problem(e.Name, "its policy has timeouts, which a service that shares its port can't have: the built-in ones are used")
+	}
+	if p.Retry.Tries != 0 || p.Retry.Timeout != 0 {
+		b.problem(e.Name, "its policy has retries, which a service that shares its port can't have: the built-in ones are used")
 	}
 	if len(u.ConnLimits()) > 0 {
 		b.problem(e.Name, "its policy limits connections, which a service that shares its port can't have: they are not limited")
