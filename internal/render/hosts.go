@@ -18,28 +18,29 @@ type way struct {
 	to     routed
 }
 
-func (w way) is(o way) bool { return w.route == o.route && w.to.service == o.to.service }
-
 // ways has the routes of one listener, by host.
 type ways map[string]*hostWays
 
 // hostWays has the routes of one host.
 type hostWays struct {
-	all     []way
-	byPlace map[routing.Place][]way // in order
+	all     []*way
+	byPlace map[routing.Place][]*way // in order
+	paths   bool                     // a service has policies of paths
 }
 
 func (w ways) add(family string, r endpoints.Route, to routed) {
 	if w[r.Host] == nil {
 		w[r.Host] = &hostWays{}
 	}
-	w[r.Host].all = append(w[r.Host].all, way{r, routing.Places(family, r), to})
+	h := w[r.Host]
+	h.all = append(h.all, &way{r, routing.Places(family, r), to})
+	h.paths = h.paths || len(to.spec.Policy.Paths()) > 0
 }
 
 // sort puts the routes in order.
 func (h *hostWays) sort() {
-	slices.SortFunc(h.all, func(x, y way) int { return routing.Compare(x.route, y.route) })
-	h.byPlace = make(map[routing.Place][]way, 2*len(h.all))
+	slices.SortFunc(h.all, func(x, y *way) int { return routing.Compare(x.route, y.route) })
+	h.byPlace = make(map[routing.Place][]*way, 2*len(h.all))
 	for _, way := range h.all {
 		for _, place := range way.places {
 			h.byPlace[place] = append(h.byPlace[place], way)
@@ -134,7 +135,9 @@ func (w ways) places(wider []string) []routing.Place {
 			}
 		}
 	}
-	w.addPolicyPlaces(wider, slices.Clone(all), add)
+	if slices.ContainsFunc(wider, func(host string) bool { return w[host] != nil && w[host].paths }) {
+		w.addPolicyPlaces(wider, slices.Clone(all), add)
+	}
 	base := func(p routing.Place) string {
 		if p.Exact {
 			return p.Path
@@ -155,8 +158,8 @@ func (w ways) places(wider []string) []routing.Place {
 
 // at returns the routes that match all paths of a place, in order, until one that every request
 // matches.
-func (w ways) at(wider []string, p routing.Place) []way {
-	var found []way
+func (w ways) at(wider []string, p routing.Place) []*way {
+	var found []*way
 	for _, host := range wider {
 		if w[host] == nil {
 			continue
@@ -180,7 +183,7 @@ func (w ways) addPolicyPlaces(wider []string, places []routing.Place, add func(r
 		for _, way := range w.at(wider, place) {
 			for _, path := range way.to.spec.Policy.Paths() {
 				for _, own := range policyPlaces(way.to.spec.Protocol.Family(), path) {
-					if slices.ContainsFunc(w.at(wider, own), way.is) {
+					if slices.Contains(w.at(wider, own), way) {
 						add(own)
 					}
 				}
@@ -198,7 +201,7 @@ func policyPlaces(family string, path policy.Path) []routing.Place {
 }
 
 // lead makes the location lead to the service of a route, with its policy for a place.
-func (l *Location) lead(w way, p routing.Place) {
+func (l *Location) lead(w *way, p routing.Place) {
 	l.Spec, l.Service, l.Upstream = w.to.spec, w.to.service, w.to.upstream
 	l.routePath, l.policyPath = policy.Path(strings.TrimSuffix(w.route.Path, "/")), policyPath(p)
 	l.Policy = l.Spec.Policy.At(l.policyPath)
@@ -225,7 +228,7 @@ type choiceKey struct {
 	policy *policy.Policy // that of one service for the same path is one pointer
 }
 
-func (n *namedLocations) choice(w way, p routing.Place) Choice {
+func (n *namedLocations) choice(w *way, p routing.Place) Choice {
 	l := Location{Path: w.places[0].Path, Exact: w.places[0].Exact}
 	l.lead(w, p)
 	key := choiceKey{w.route, l.Policy}
