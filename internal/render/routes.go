@@ -10,7 +10,7 @@ import (
 // listenersWith returns nginx's listeners with their routes, in the order in which requests take
 // them. TCP services come last, each with a listener of its own.
 func (b *builder) listenersWith(tcp []TCPService) []routing.Listener {
-	var all []routing.Listener
+	all := []routing.Listener{}
 	for _, l := range b.open {
 		all = append(all, routing.Listener{
 			Name: l.Name, Protocol: l.Protocol, Addresses: l.Listen, Redirect: l.Redirect, Ways: append([]routing.Way{}, b.routesAt[l.Name]...),
