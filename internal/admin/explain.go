@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,10 +22,11 @@ type Request struct {
 	URL     string
 	Method  string   // of HTTP; default GET, and for gRPC always POST
 	Headers []string // "Name: value"; "Host: name" replaces the host of the URL
+	From    string   // the address of the client; default one that everybody lets in
 }
 
 func (r Request) query() url.Values {
-	return url.Values{"url": {r.URL}, "method": {r.Method}, "header": r.Headers}
+	return url.Values{"url": {r.URL}, "method": {r.Method}, "header": r.Headers, "from": {r.From}}
 }
 
 // The results of an explanation.
@@ -33,6 +35,7 @@ const (
 	ResultNoInstance = "no instance" // Service has no instance that gets traffic
 	ResultNoRoute    = "no route"    // the request matches no route
 	ResultRefused    = "refused"     // nginx answers itself, see Decision.Refused
+	ResultDenied     = "denied"      // the client's address can't use Service
 )
 
 // An Explanation says what becomes of a request, and why.
@@ -40,6 +43,7 @@ type Explanation struct {
 	Result string `json:"result"` // ResultService and so on
 	// Answer is what the client gets from nginx itself; empty with ResultService.
 	Answer   string `json:"answer,omitempty"`
+	Denied   string `json:"denied,omitempty"` // why the client's address can't use Service
 	Method   string `json:"method"`
 	Listener struct {
 		Name      string             `json:"name"`
@@ -60,7 +64,7 @@ type Explanation struct {
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	e, err := s.explanation(Request{URL: query.Get("url"), Method: query.Get("method"), Headers: query["header"]})
+	e, err := s.explanation(Request{URL: query.Get("url"), Method: query.Get("method"), Headers: query["header"], From: query.Get("from")})
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err)
 		return
@@ -76,6 +80,10 @@ func (s *Server) explanation(r Request) (Explanation, error) {
 	request, err := target.request(r)
 	if err != nil {
 		return Explanation{}, err
+	}
+	from, err := netip.ParseAddr(r.From)
+	if err != nil && r.From != "" {
+		return Explanation{}, fmt.Errorf("address %q of the client: want an IP address", r.From)
 	}
 	now := s.Controller.Routing()
 	listener, err := target.listener(now.Listeners)
@@ -107,13 +115,18 @@ func (s *Server) explanation(r Request) (Explanation, error) {
 	if service.InRotation > 0 {
 		e.Result, e.Answer = ResultService, ""
 	}
+	if from.IsValid() && s.Denies != nil {
+		if why := s.Denies(from.Unmap(), e.Service); why != "" {
+			e.Result, e.Answer, e.Denied = ResultDenied, answers[family].denied, why
+		}
+	}
 	return e, nil
 }
 
 // answers has nginx's own answers, by family.
-var answers = map[string]struct{ noRoute, noInstance string }{
-	"grpc": {"UNIMPLEMENTED: no service is routed for this host and method", "UNAVAILABLE: no instance is in rotation"},
-	"http": {"404: no service is routed for this host and path", "503: no instance is in rotation"},
+var answers = map[string]struct{ noRoute, noInstance, denied string }{
+	"grpc": {"UNIMPLEMENTED: no service is routed for this host and method", "UNAVAILABLE: no instance is in rotation", "PERMISSION_DENIED: not allowed"},
+	"http": {"404: no service is routed for this host and path", "503: no instance is in rotation", "403: not allowed"},
 }
 
 // refusal is what a client gets of a refused request.

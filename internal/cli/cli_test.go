@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -253,6 +254,12 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	server := &admin.Server{Controller: d, Services: d, Generations: d, Logger: slog.New(slog.DiscardHandler)}
+	server.Denies = func(address netip.Addr, service string) string {
+		if address.Is4() && service == "users" {
+			return "203.0.113.0/24 is denied for users by alice@ops-1: a flood"
+		}
+		return ""
+	}
 	go func() { done <- server.Run(ctx, listener) }()
 	t.Cleanup(func() {
 		cancel()
@@ -487,6 +494,9 @@ func TestCommands(t *testing.T) {
 		{golden: "explain-no-instance", line: "lbctl explain grpc://localhost/stock.Stock/Count", change: allOut},
 		{golden: "explain-refused", line: "lbctl explain http://localhost/%zz"},
 		{golden: "explain-redirect", line: "lbctl explain http://localhost:81/x", change: olderRoutes, terminal: narrow},
+		{golden: "explain-denied", line: "lbctl explain http://localhost/users --from 203.0.113.7"},
+		{golden: "explain-let-in", line: "lbctl explain grpc://localhost/protos.Ping/SayHello --from ::1"},
+		{golden: "explain-bad-from", line: "lbctl explain http://localhost/users --from localhost"},
 		{golden: "explain-bad-url", line: "lbctl explain localhost:5000/x"},
 		{golden: "explain-bad-port", line: "lbctl explain http://localhost:5000/x"},
 		{golden: "explain-no-listener", line: "lbctl explain https://localhost/x"},

@@ -55,6 +55,7 @@ func newExplainCmd(f *factory) *cobra.Command {
 		return given, nil
 	})
 	define(flags, &opts.Request.Method, "method", "", "METHOD", "the HTTP method (default GET; a gRPC call is a POST)", "", parseText)
+	define(flags, &opts.Request.From, "from", "", "ADDRESS", "the address of the client: may it use the service?", "", parseText)
 	outputFlag(flags, &opts.Output)
 	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -131,6 +132,8 @@ func summary(e admin.Explanation) string {
 		return fmt.Sprintf("%s is for %s", request, e.Service)
 	case e.Result == admin.ResultNoInstance:
 		return fmt.Sprintf("%s is for %s, which has no instance in rotation: the client gets %s", request, e.Service, e.Answer)
+	case e.Result == admin.ResultDenied:
+		return fmt.Sprintf("%s is for %s, but %s. The client gets %s", request, e.Service, e.Denied, e.Answer)
 	case e.Path == "":
 		return "nginx refuses the request: the client gets " + e.Answer
 	default:

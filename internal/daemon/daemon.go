@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -281,7 +283,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	group.Go(func() error {
 		api := &admin.Server{
 			Controller: p.loop, Services: p.table, Generations: p.server, Catalog: p.source,
-			AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
+			Denies: p.denies, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
 		}
 		return api.Run(ctx, listeners...)
 	})
@@ -289,6 +291,25 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 		return err
 	}
 	return nil
+}
+
+// denies says why an address can't use a service; "" if it can.
+func (p *parts) denies(address netip.Addr, service string) string {
+	rule, _, denied := p.keeper.Networks(time.Now()).Decide(address, service)
+	if !denied {
+		return ""
+	}
+	why := access.NetworkText(rule.Network) + " is denied"
+	if rule.Service != "" {
+		why += " for " + rule.Service
+	}
+	if rule.By != "" {
+		why += " by " + rule.By
+	}
+	if rule.Why != "" {
+		why += ": " + rule.Why
+	}
+	return why
 }
 
 // listen opens the API's listeners. It must run before the first goroutine, because

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -119,4 +120,27 @@ func TestGRPCServicesNeedNoConfiguration(t *testing.T) {
 	out, err := s.Lbctl("explain", "http://localhost/")
 	assert.Error(t, err)
 	assert.Contains(t, out, "404: no service is routed for this host and path")
+}
+
+// TestExplainKnowsWhoIsDenied denies a network by hand and asks about an address in it.
+func TestExplainKnowsWhoIsDenied(t *testing.T) {
+	t.Parallel()
+	s := alone(t, newest(t))
+	s.backends(t, 1, 1)
+	_, err := s.Lbctl("deny", "203.0.113.0/24", "-m", "a flood")
+	require.NoError(t, err)
+	s.Eventually("the rule counts", func() error {
+		out, err := s.Lbctl("explain", "grpc://localhost/protos.Ping/SayHello", "--from", "203.0.113.7")
+		if err == nil {
+			return fmt.Errorf("it is let in: %s", out)
+		}
+		for _, want := range []string{"203.0.113.0/24 is denied by ", ": a flood. The client gets PERMISSION_DENIED: not allowed\n"} {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("want %q, got %s", want, out)
+			}
+		}
+		return nil
+	})
+	_, err = s.Lbctl("explain", "grpc://localhost/protos.Ping/SayHello", "--from", "203.0.114.7")
+	assert.NoError(t, err)
 }
