@@ -10,9 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/certificates/certificatestest"
-	"lbctl/internal/consultest"
 	"lbctl/internal/daemon"
-	"lbctl/internal/lbtest"
 )
 
 func TestCertificates(t *testing.T) {
@@ -40,9 +38,8 @@ func TestCertificateOfWorkers(t *testing.T) {
 	}
 	dir := t.TempDir()
 	certificatestest.NewAuthority(t, "test").Issue(t, 90*24*time.Hour, "example.com").Write(t, dir, "example")
-	b := &balancer{consul: consultest.Start(t), nginx: newest(t)}
-	b.Balancer = lbtest.Start(t, lbtest.Options{Consul: b.consul.Addr, Nginx: b.nginx, Args: []string{"--certificates", dir,
-		"--listener", "grpcs=grpcs://" + freeAddress(t), "--listener", "https=https://" + freeAddress(t)}})
+	b := startBalancer(t, "--certificates", dir,
+		"--listener", "grpcs=grpcs://"+freeAddress(t), "--listener", "https=https://"+freeAddress(t))
 	s := b.subject(t)
 	s.Config.Nginx.Certificates = dir
 	fine(t, Examine(t.Context(), s), "certificates")

@@ -16,6 +16,7 @@ import (
 
 	"lbctl/internal/consulclient"
 	"lbctl/internal/consultest"
+	"lbctl/internal/controller"
 	"lbctl/internal/daemon"
 	"lbctl/internal/lbtest"
 	"lbctl/internal/nginxtest"
@@ -141,8 +142,21 @@ type balancer struct {
 
 func startBalancer(t *testing.T, args ...string) *balancer {
 	t.Helper()
+	return startIn(t, "", args...)
+}
+
+// startIn starts a balancer with a state directory, and returns when nginx serves.
+func startIn(t *testing.T, stateDir string, args ...string) *balancer {
+	t.Helper()
 	b := &balancer{consul: consultest.Start(t), nginx: newest(t)}
-	b.Balancer = lbtest.Start(t, lbtest.Options{Consul: b.consul.Addr, Nginx: b.nginx, Args: args})
+	b.Balancer = lbtest.Start(t, lbtest.Options{Consul: b.consul.Addr, Nginx: b.nginx, StateDir: stateDir, Args: args})
+	b.Eventually("nginx serves", func() error {
+		status, err := b.Status()
+		if err == nil && status.State != controller.Serving {
+			err = fmt.Errorf("%s", status.Summary)
+		}
+		return err
+	})
 	return b
 }
 

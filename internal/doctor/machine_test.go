@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"lbctl/internal/consultest"
 	"lbctl/internal/lbtest"
 	"lbctl/internal/nginxtest"
 	"lbctl/internal/render"
@@ -120,8 +119,7 @@ func TestFullDisk(t *testing.T) {
 func TestGenerations(t *testing.T) {
 	state := filepath.Join(nginxtest.Dir(t), "state")
 	require.NoError(t, os.MkdirAll(filepath.Join(state, "frozen.json", "x"), 0o755))
-	b := &balancer{consul: consultest.Start(t), nginx: newest(t)}
-	b.Balancer = lbtest.Start(t, lbtest.Options{Consul: b.consul.Addr, Nginx: b.nginx, StateDir: state})
+	b := startIn(t, state)
 	fires(t, Examine(t.Context(), b.subject(t)), "generations", Warning, "holds what no lbctl uses", "frozen.json.broken")
 
 	backend := lbtest.StartBackend(t, "one")
