@@ -1,6 +1,7 @@
 package render
 
 import (
+	"context"
 	"io"
 	"maps"
 	"net"
@@ -96,26 +97,36 @@ func testRequestMemory(t *testing.T, binary nginxtest.Binary) {
 
 func testResponseBuffering(t *testing.T, binary nginxtest.Binary) {
 	done := make(chan bool, 1)
-	const size = 32 << 20 // more than the kernel buffers
+	// Linux buffers up to 32 MB of what nginx receives, and 4 MB of what each process sends.
+	const size = 60 << 20
 	web := handler(t, func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, strings.Repeat("x", size))
 		done <- true
 	})
 	b := startBalancer(t, binary, nil, one("web", web, tags("http_server"), meta(
-		"lb-buffering-response-memory", "40m", "lb-paths", `{"/on": {"buffering.response": "on"}, "/little": {"buffering.response": "on", "buffering.response-memory": "default"}}`)))
+		"lb-buffering-response-memory", "64m", "lb-paths", `{"/on": {"buffering.response": "on"}, "/little": {"buffering.response": "on", "buffering.response-memory": "default"}}`)))
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			err = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+		}
+		return conn, err
+	}}}
 	for path, buffered := range map[string]bool{"/on": true, "/little": false, "/off": false} {
-		response, err := http.Get("http://" + b.http + path)
+		response, err := client.Get("http://" + b.http + path)
 		require.NoError(t, err)
+		finished := buffered
 		if buffered {
 			<-done
 		} else {
-			assert.False(t, happens(done), "%s: the instance waits for the client", path)
+			finished = happens(done)
+			assert.False(t, finished, "%s: the instance waits for the client", path)
 		}
 		n, err := io.Copy(io.Discard, response.Body)
 		response.Body.Close()
 		require.NoError(t, err)
 		assert.EqualValues(t, size, n)
-		if !buffered {
+		if !finished {
 			<-done
 		}
 	}
