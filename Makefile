@@ -24,6 +24,11 @@ help: ## Say what there is
 up: ## Build what is missing, start the cluster, wait until it serves (UP=docker|local, N=servers)
 	@build/cluster.sh up $(N)
 
+.PHONY: example
+example: ## Start the cluster with an example in containers: make example NAME=routing
+	@[ -f "examples/$(NAME)/docker-compose.yaml" ] || { echo "make: no example \"$(NAME)\", want NAME to be one of: $$(cd examples && echo *)" >&2; exit 2; }
+	@UP=docker COMPOSE_FILE=docker-compose.yaml:examples/$(NAME)/docker-compose.yaml build/cluster.sh up $(N)
+
 down: ## Stop the cluster; its data stays
 	@build/cluster.sh down
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes ping.pb.go and ping_grpc.pb.go from ping.proto. Needs protoc (Debian:
+# Makes the .pb.go files of a .proto file, by default protos/ping.proto. Needs protoc (Debian:
 # protobuf-compiler); its two plugins are built into bin/, where git ignores them.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,4 +17,4 @@ go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 protoc \
 	--plugin="$GOBIN/protoc-gen-go" --go_out=. --go_opt=paths=source_relative \
 	--plugin="$GOBIN/protoc-gen-go-grpc" --go-grpc_out=. --go-grpc_opt=paths=source_relative \
-	protos/ping.proto
+	"${1:-protos/ping.proto}"

@@ -83,7 +83,7 @@ health() { docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else
 # await waits until all containers are healthy and nginx serves what Consul says.
 await() {
 	local deadline=$((SECONDS + 180)) containers
-	containers=$("${compose[@]}" ps -q hello_server load-balancer)
+	containers=$("${compose[@]}" ps -q)
 	say "waiting until it serves"
 	# shellcheck disable=SC2086 # a list of ids
 	while health $containers | grep -qv '^healthy$'; do
@@ -151,13 +151,22 @@ running() { [ -n "$("${compose[@]}" ps -q 2>/dev/null)" ] && [ -z "$(foreign)" ]
 logs() { "${compose[@]}" logs -f --tail=100; }
 down() {
 	ours
+	every_file
 	"${compose[@]}" down --remove-orphans 2>&1 | quiet
 	say "stopped; the data of Consul and the generations stay in volumes (make clean deletes them)"
+}
+
+# every_file makes compose read the files of all examples, for commands that end what any of them
+# has started.
+every_file() {
+	local IFS=: files=(docker-compose.yaml examples/*/docker-compose.yaml)
+	export COMPOSE_FILE=${COMPOSE_FILE:-"${files[*]}"}
 }
 
 # clean leaves the base images, and all that is another checkout's.
 clean() {
 	ours
+	every_file
 	local out label="label=lbctl.checkout=$root" untagged
 	out=$("${compose[@]}" down --remove-orphans --volumes --rmi local 2>&1) || die "compose cannot remove everything: $out"
 	rm -rf .run/certificates

@@ -32,6 +32,17 @@ func newFlags(f *factory, command *cobra.Command) *flags {
 	own := &flags{command: command, environ: f.environ, variables: map[string]string{}, sources: map[string]string{}}
 	command.Flags().SortFlags = false // help lists flags in the order in which they are defined
 	command.PreRunE = func(*cobra.Command, []string) error { return own.finish() }
+	if args := command.Args; args != nil {
+		// A flag without its value takes the next flag for it, whose value then looks like an
+		// argument: both mistakes are told.
+		command.Args = func(command *cobra.Command, given []string) error {
+			err := args(command, given)
+			if usage := (*usageError)(nil); errors.As(err, &usage) {
+				usage.mistakes = append(own.mistakes, usage.mistakes...)
+			}
+			return err
+		}
+	}
 	return own
 }
 

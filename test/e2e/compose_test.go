@@ -74,6 +74,7 @@ type docker struct {
 	grpcPort       string
 	grpcsPort      string
 	httpPort       string
+	httpsPort      string
 	admin          string // URL of lbctl's admin port
 	consulURL      string
 	consul         *api.Client
@@ -108,6 +109,7 @@ func newDocker(t *testing.T) *docker {
 		grpcPort:       grpcPort,
 		grpcsPort:      grpcsPort,
 		httpPort:       httpPort,
+		httpsPort:      httpsPort,
 		admin:          "http://127.0.0.1:" + adminPort,
 		consulURL:      "http://127.0.0.1:" + uiPort,
 	}
