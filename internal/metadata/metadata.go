@@ -39,8 +39,11 @@ const KeyMaxConns = "lb-max-conns"
 // keys has all keys: those above, and those of the fields of the policy.
 var keys = allKeys()
 
+// ownKeys has the keys that are no field of the policy.
+var ownKeys = []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyListen, KeyTLS, KeyPaths}
+
 func allKeys() []string {
-	all := []string{KeyProtocol, KeyHost, KeyPath, KeyGRPC, KeyMethod, KeyHeader, KeyVersion, KeyPort, KeyListen, KeyTLS, KeyPaths}
+	all := slices.Clone(ownKeys)
 	for _, f := range policy.Fields() {
 		if key := f.Key(); key != "" {
 			all = append(all, key)

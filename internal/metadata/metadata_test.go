@@ -57,7 +57,7 @@ func TestWhichServicesAreBalanced(t *testing.T) {
 		{"a mistyped key alone", []change{consultest.Meta("lb-protocl", "http")}, "not OK", `instance "x-1": unknown key "lb-protocl", did you mean lb-protocol?`},
 		{"a key in capitals", []change{consultest.Tags("http_server"), consultest.Meta("LB-HOST", "x")}, "not OK", `unknown key "LB-HOST", did you mean lb-host?`},
 		{"a key with an underscore", []change{consultest.Tags("http_server"), consultest.Meta("lb_path", "/x")}, "not OK", `unknown key "lb_path", did you mean lb-path?`},
-		{"a key of a newer lbctl", []change{consultest.Tags("http_server"), consultest.Meta("lb-read-timeout", "5s")}, "not OK", `unknown key "lb-read-timeout", want one of lb-protocol, lb-host, lb-path, `},
+		{"a key of a newer lbctl", []change{consultest.Tags("http_server"), consultest.Meta("lb-warp-factor", "9")}, "not OK", `unknown key "lb-warp-factor", want one of lb-protocol, lb-host, lb-path, `},
 		{"a key as a tag", []change{consultest.Tags("http_server", "lb-path=/x")}, "not OK", `tag "lb-path=/x", want it as metadata, not as a tag`},
 		{"all keys as tags", []change{consultest.Tags("lb-protocol=http", "lb-path=/x")}, "not OK", `tag "lb-protocol=http", want it as metadata, not as a tag; tag "lb-path=/x", want`},
 		{"another program's tags", []change{consultest.Tags("http-server", "lb=blue", "urlprefix-/x", "lb-path")}, "", ""},

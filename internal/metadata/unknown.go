@@ -25,7 +25,7 @@ func Mistakes(tags []string, meta map[string]string) []string {
 			lines = append(lines, fmt.Sprintf("unknown key %q, did you mean %s?", Shorten(key), meant))
 			continue
 		}
-		lines = append(lines, fmt.Sprintf("unknown key %q, want one of %s", Shorten(key), strings.Join(keys, ", ")))
+		lines = append(lines, fmt.Sprintf("unknown key %q, want one of %s, or that of a policy field (lbctl policy explain)", Shorten(key), strings.Join(ownKeys, ", ")))
 	}
 	for _, tag := range tags {
 		if isPair(tag) {

@@ -27,8 +27,8 @@ type Field struct {
 	// PerPath is true if it can differ between the paths of a service.
 	PerPath bool
 	// Since is the first version of nginx that has what it needs; empty means all that lbctl
-	// supports. It may depend on the value.
-	Since func(value string) string
+	// supports.
+	Since string
 	// SinceFor is like Since, for the services of one family.
 	SinceFor map[string]string
 
@@ -98,13 +98,8 @@ func perPath(f *Field) { f.PerPath = true }
 // operatorOnly is for fields that name files or let requests in.
 func operatorOnly(f *Field) { f.Operator = true }
 
-// since is for fields whose values all need a version of nginx.
+// since is for fields that need a version of nginx.
 func since(version string) option {
-	return func(f *Field) { f.Since = func(string) string { return version } }
-}
-
-// sinceFor is for fields of which some values need a version of nginx.
-func sinceFor(version func(value string) string) option {
 	return func(f *Field) { f.Since = version }
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -340,10 +341,7 @@ func (v Value) unusable(family, nginxVersion string, atLeast func(version string
 			return why
 		}
 	}
-	since := v.Field.SinceFor[family]
-	if v.Field.Since != nil {
-		since = v.Field.Since(v.Text)
-	}
+	since := cmp.Or(v.Field.Since, v.Field.SinceFor[family])
 	if since != "" && !atLeast(since) {
 		return fmt.Sprintf("it has no effect with nginx %s, want %s or later", nginxVersion, since)
 	}

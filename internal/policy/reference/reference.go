@@ -4,7 +4,6 @@ package reference
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"lbctl/internal/policy"
@@ -79,37 +78,16 @@ func and(words []string) string {
 // Since says which versions of nginx can apply the field.
 func Since(f policy.Field) string {
 	const every = "every version that lbctl supports"
-	if f.Since == nil {
-		text := every
-		for _, family := range f.Families {
-			if version := f.SinceFor[family]; version != "" {
-				text += fmt.Sprintf("; for %s %s or later", familyNames[family], version)
-			}
-		}
-		return text
+	if f.Since != "" {
+		return f.Since + " or later"
 	}
-	values := f.Values
-	if len(values) == 0 {
-		values = []string{f.Example}
-	}
-	var texts []string
-	for _, value := range values {
-		text := every
-		if version := f.Since(value); version != "" {
-			text = version + " or later"
-		}
-		texts = append(texts, text)
-	}
-	if len(slices.Compact(slices.Clone(texts))) == 1 {
-		return texts[0]
-	}
-	var parts []string
-	for n, text := range texts {
-		if text != every {
-			parts = append(parts, fmt.Sprintf("%s for %s", text, values[n]))
+	text := every
+	for _, family := range f.Families {
+		if version := f.SinceFor[family]; version != "" {
+			text += fmt.Sprintf("; for %s %s or later", familyNames[family], version)
 		}
 	}
-	return strings.Join(parts, ", ") + "; " + every + " for the others"
+	return text
 }
 
 // Find returns the field with a name, or all whose names begin with it and a point: "timeout".

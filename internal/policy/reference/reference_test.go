@@ -171,11 +171,8 @@ func TestFacts(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "1h for gRPC and TCP, 5m for HTTP", Default(f))
 	assert.Equal(t, "every version that lbctl supports", Since(f))
-	f.Since = func(string) string { return "1.29.6" }
+	f.Since = "1.29.6"
 	assert.Equal(t, "1.29.6 or later", Since(f))
-	f.Values = []string{"hash", "sticky"}
-	f.Since = func(value string) string { return map[string]string{"sticky": "1.29.6"}[value] }
-	assert.Equal(t, "1.29.6 or later for sticky; every version that lbctl supports for the others", Since(f))
 	f.Default = nil
 	assert.Equal(t, "none", Default(f))
 }
