@@ -63,7 +63,7 @@ func readPolicy(ctx context.Context, store *kv.Store, name string) (kv.Document,
 	}
 	said, err := policy.ParseDocument(document.Value)
 	if err != nil {
-		return document, said, fmt.Errorf("%s in Consul can't be read; 'lbctl policy edit %s' or 'lbctl policy undo %s' mends it:\n%w",
+		return document, said, fmt.Errorf("%s in Consul can't be read; 'lbctl policy edit %s' mends it, and 'lbctl policy delete %s' removes it:\n%w",
 			store.Key(name), name, name, err)
 	}
 	return document, said, nil

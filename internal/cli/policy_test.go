@@ -198,7 +198,7 @@ func TestPolicyGetOfAll(t *testing.T) {
 	assert.Equal(t, exitFailure, got.code)
 	assert.Contains(t, got.out, "name: service/cart\n", "the others are there")
 	assert.Contains(t, got.err, "lb/service/stock can't be read and is left out:\n  not a JSON object: it ends too early")
-	assert.Contains(t, o.fails(exitFailure, "get", "stock"), "'lbctl policy edit service/stock' or 'lbctl policy undo service/stock' mends it")
+	assert.Contains(t, o.fails(exitFailure, "get", "stock"), "'lbctl policy edit service/stock' mends it, and 'lbctl policy delete service/stock' removes it")
 	assert.Contains(t, o.fails(exitFailure, "set", "stock", "check=tcp"), "lb/service/stock in Consul can't be read")
 	assert.Equal(t, "{", o.stored("lb/service/stock"))
 }

@@ -18,6 +18,9 @@ import (
 	"lbctl/internal/spelling"
 )
 
+// maxReason bounds the reason of a write, which the history shows in a table.
+const maxReason = 1000
+
 // A policyWriter is what the commands that change policies have in common.
 type policyWriter struct {
 	Out, Err io.Writer
@@ -34,7 +37,12 @@ type policyWriter struct {
 // policyWriterFlags defines the flags of a command that changes policies.
 func policyWriterFlags(f *factory, flags *flags) *policyWriter {
 	w := &policyWriter{Out: f.out, Err: f.err, Terminal: f.terminal, Wait: waiter{Err: f.err, Interval: waitInterval}}
-	define(flags, &w.Message, "message", "", "TEXT", "why, for the history", "", parseText)
+	define(flags, &w.Message, "message", "", "TEXT", "why, for the history", "", func(given string) (string, error) {
+		if len(given) > maxReason {
+			return "", fmt.Errorf("want at most %d bytes", maxReason)
+		}
+		return given, nil
+	})
 	flags.command.Flags().BoolVar(&w.DryRun, "dry-run", false, "show what would change, and write nothing")
 	waitFlag(flags, &w.Wait.Limit, servingPolicies)
 	outputFlag(flags, &w.Output)

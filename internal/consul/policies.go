@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/metadata"
 	"lbctl/internal/policy"
 )
 
@@ -46,7 +47,7 @@ func (p *policies) layerOf(key string) (layer policy.Layer, service string, ok b
 		return policy.Layer{Level: policy.LevelDefault, Source: key}, "", true
 	}
 	service, ok = strings.CutPrefix(name, serviceKeys)
-	return policy.Layer{Level: policy.LevelService, Source: key}, service, ok && service != ""
+	return policy.Layer{Level: policy.LevelService, Source: key}, service, ok && metadata.ValidName(service)
 }
 
 // update takes Consul's answer. It returns the services whose settings it may change; all is
@@ -68,7 +69,7 @@ func (p *policies) update(found documents) (changed map[string]bool, all bool) {
 		layer, service, ok := p.layerOf(d.Key)
 		if !ok {
 			if !strings.HasSuffix(d.Key, "/") { // Consul's UI makes such keys as folders
-				p.problems = append(p.problems, Problem{Key: d.Key, Message: fmt.Sprintf("unknown key, want %s%s or %s%sNAME", p.prefix, defaultKey, p.prefix, serviceKeys)})
+				p.problems = append(p.problems, Problem{Key: d.Key, Message: fmt.Sprintf("unknown key, want %s%s or %s%sNAME; 'consul kv delete %s' removes it", p.prefix, defaultKey, p.prefix, serviceKeys, d.Key)})
 			}
 			continue
 		}

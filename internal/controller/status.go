@@ -483,11 +483,12 @@ func consulAway(s consul.Status, now time.Time) string {
 // generalProblems returns the problems that affect more than one service: those of Consul, the
 // templates and nginx. A problem of one service is its owner's: other services don't wait
 // for it. New credentials that can't be used affect nothing while the former ones are valid,
-// and the same is true for certificates.
+// and the same is true for certificates and policies.
 func generalProblems(problems []render.Problem) []render.Problem {
 	var bad []render.Problem
 	for _, p := range problems {
-		single := strings.HasPrefix(p.Subject, "service ") || strings.HasPrefix(p.Subject, render.CertificatesSubject)
+		single := strings.HasPrefix(p.Subject, "service ") || strings.HasPrefix(p.Subject, render.PolicySubject) ||
+			strings.HasPrefix(p.Subject, render.CertificatesSubject)
 		if !single && p.Subject != render.CredentialsSubject {
 			bad = append(bad, p)
 		}

@@ -79,6 +79,10 @@ func (d *Document) setPaths(value json.RawMessage) error {
 			errs = append(errs, fmt.Errorf("path %q: want a JSON object of fields: %w", shorten(p.name), err))
 			continue
 		}
+		if _, err := ParsePath(p.name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		for _, f := range fields {
 			if err := d.setJSON(p.name, f); err != nil {
 				errs = append(errs, fmt.Errorf("path %q: %w", shorten(p.name), err))
@@ -159,25 +163,37 @@ func valueText(m member) (string, error) {
 		}
 		pairs := make(map[string]string, len(members))
 		for _, p := range members {
-			if pairs[p.name], err = valueText(p); err != nil {
+			if pairs[p.name], err = wordText(m.name, p.value); err != nil {
 				return "", err
 			}
 		}
 		return jsonText(pairs), nil
 	case '[':
-		var words []any
+		var words []json.RawMessage
 		if err := json.Unmarshal(value, &words); err != nil {
 			return "", fmt.Errorf("%s: %w", m.name, err)
 		}
 		texts := make([]string, len(words))
 		for n, word := range words {
-			texts[n] = fmt.Sprint(word)
+			var err error
+			if texts[n], err = wordText(m.name, word); err != nil {
+				return "", err
+			}
 		}
 		return jsonText(texts), nil
 	case 'n':
 		return "", fmt.Errorf("%s is null: leave it out, or write %q for its built-in value", m.name, BuiltIn)
 	}
 	return string(value), nil // a number, true or false
+}
+
+// wordText returns the text of one element of a list, or of one value of an object.
+func wordText(field string, value json.RawMessage) (string, error) {
+	value = bytes.TrimSpace(value)
+	if bytes.ContainsAny(value[:1], "{[n") {
+		return "", fmt.Errorf("%s has %s in it, want only texts and numbers there", field, shorten(string(value)))
+	}
+	return valueText(member{field, value})
 }
 
 // Set sets a field to the value of a text, such as "5s", or to BuiltIn.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,12 +37,13 @@ type Field struct {
 	// takes a list.
 	Values []string
 
-	suits  func(family string, v Value) string
-	kind   form
-	schema map[string]any
-	set    func(p *Policy, text string) bool
-	text   func(p *Policy) string
-	fits   func(p *Policy) bool
+	suits    func(family string, v Value) string
+	kind     form
+	schema   map[string]any
+	set      func(p *Policy, text string) bool
+	text     func(p *Policy) string
+	fits     func(p *Policy) bool
+	offender func(text string) string
 }
 
 // option changes a Field in the table.
@@ -64,6 +66,8 @@ func field[T any](name string, leaf func(*Policy) *T, k kind[T], example, doc st
 		},
 		text: func(p *Policy) string { return k.text(*leaf(p)) },
 		fits: func(p *Policy) bool { return k.fits == nil || k.fits(*leaf(p)) },
+
+		offender: k.offender,
 	}
 	for _, o := range options {
 		o(&f)
@@ -146,6 +150,9 @@ func (f Field) canonical(text string) (string, bool) {
 
 // bad is the error for a value that the field can't have.
 func (f Field) bad(found string) error {
+	if f.offender != nil {
+		found = cmp.Or(f.offender(found), found)
+	}
 	return fmt.Errorf("%s %q, want %s", f.Name, shorten(found), f.Want)
 }
 

@@ -25,6 +25,9 @@ type kind[T any] struct {
 	// fits checks a value of one document, if it is set: the values of several documents
 	// together may be larger.
 	fits func(T) bool
+	// offender returns the first element of a list or of pairs that is invalid, "" if it can't
+	// tell.
+	offender func(text string) string
 }
 
 // form says how the text of a value is written in JSON.
@@ -180,6 +183,15 @@ func listsOf[T any](want string, most int, element kind[T]) kind[[]T] {
 		json:   formList,
 		values: element.values,
 		schema: listSchema(most),
+		offender: func(text string) string {
+			words, _ := listWords(text)
+			for _, word := range words {
+				if _, ok := element.parse(word); !ok {
+					return word
+				}
+			}
+			return ""
+		},
 	}
 }
 
@@ -227,6 +239,16 @@ func pairsOf(want string, most int, valid func(name, value string) bool) kind[[]
 		json:   formPairs,
 		schema: map[string]any{"type": []string{"object", "string"}, "minProperties": 1, "maxProperties": most},
 		fits:   func(pairs []Pair) bool { return len(pairs) <= most },
+		offender: func(text string) string {
+			pairs, _ := pairWords(text)
+			slices.SortFunc(pairs, func(a, b Pair) int { return strings.Compare(a.Name, b.Name) })
+			for _, p := range pairs {
+				if !valid(p.Name, p.Value) {
+					return p.String()
+				}
+			}
+			return ""
+		},
 	}
 }
 

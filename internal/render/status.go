@@ -28,6 +28,10 @@ const CredentialsSubject = "credentials"
 // nginx's clients that can't be used or will expire. The former ones are used where they can be.
 const CertificatesSubject = "certificate"
 
+// PolicySubject begins the Subject of a document of the operator's in Consul's KV store that is
+// not about one service. The last good version of the document counts.
+const PolicySubject = "policy"
+
 // serviceSubject returns the Subject for a service. It quotes an invalid name.
 func serviceSubject(name string) string {
 	if metadata.ValidName(name) {
@@ -43,7 +47,7 @@ func problemsOf(list []consul.Problem) []Problem {
 		problems[n] = Problem{Subject: "consul", Message: p.Message, Since: p.Since}
 		switch {
 		case p.Key != "" && p.Service == "":
-			problems[n].Subject = "policy " + strconv.Quote(p.Key)
+			problems[n].Subject = PolicySubject + " " + strconv.Quote(p.Key)
 		case p.Service != "":
 			problems[n].Subject = serviceSubject(p.Service)
 		case p.Credentials:

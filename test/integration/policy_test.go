@@ -91,7 +91,7 @@ func TestAPolicyBrokenByHandCostsItsServiceTheNewestChangeOnly(t *testing.T) {
 	s.policy(t, "default", `{"timeout.connect": "never"}`)
 	s.problem(`policy "lb/default"`, `timeout.connect "never", want a duration`, "it is left out, because there is no earlier good version")
 	s.policy(t, "defualt", `{}`)
-	s.problem(`policy "lb/defualt"`, `unknown key, want lb/default or lb/service/NAME`)
+	s.problem(`policy "lb/defualt"`, `unknown key, want lb/default or lb/service/NAME; 'consul kv delete lb/defualt' removes it`)
 
 	// lbctl has only its snapshot now, and the documents in Consul are still broken.
 	s.StopLbctl()
