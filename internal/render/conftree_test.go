@@ -197,17 +197,17 @@ func checkLocation(t *testing.T, d directive, l Location, pass string) {
 	case l.Upstream == "":
 		want = [][]string{{"set", "$lb_service", l.Service}, {"return", "503"}}
 	default:
-		want = [][]string{{"set", "$lb_service", l.Service}, {"if", "($lb_large_headers)"}}
+		refused := "($lb_large_headers)"
 		if pass == "grpc_pass" {
-			want = append(want, []string{"if", "($lb_grpc_web)"})
+			refused = "($lb_grpc_refused)"
 		}
+		want = [][]string{{"set", "$lb_service", l.Service}, {"if", refused}}
 		want = append(want, []string{pass, string(l.Protocol) + "://" + l.Upstream})
 	}
-	refusals := map[string]string{"($lb_large_headers)": "431", "($lb_grpc_web)": "415"}
 	var got [][]string
 	for _, d := range d.block {
 		if d.isBlk {
-			require.Equal(t, []directive{{words: []string{"return", refusals[d.words[1]]}}}, d.block)
+			require.Equal(t, []directive{{words: []string{"return", "431"}}}, d.block)
 		}
 		got = append(got, d.words)
 	}
