@@ -211,3 +211,15 @@ func (n *Networks) Decide(address netip.Addr, service string) (r Rule, found, de
 	}
 	return Decide(n.rules, address, service)
 }
+
+// DecideForAll returns the rule that denies all addresses without a rule of their own the use of
+// a service; found is false if there is none.
+func (n *Networks) DecideForAll(service string) (r Rule, found bool) {
+	if n == nil {
+		return Rule{}, false
+	}
+	all := slices.DeleteFunc(slices.Clone(n.rules), func(r Rule) bool { return r.Network.Bits() != 0 })
+	_, _, six := Decide(all, netip.IPv6Unspecified(), service)
+	four, _, denied := Decide(all, netip.IPv4Unspecified(), service)
+	return four, six && denied
+}

@@ -276,3 +276,24 @@ func BenchmarkManyDocuments(b *testing.B) {
 		require.Len(b, rules, 100_000)
 	}
 }
+
+func TestDecideForAll(t *testing.T) {
+	for name, c := range map[string]struct {
+		rules []Rule
+		want  string
+	}{
+		"no rule":                  {nil, ""},
+		"everybody, every service": {Deny(nil, networks(t, "all"), Write{}), "0.0.0.0/0"},
+		"everybody":                {Deny(nil, networks(t, "all"), Write{Service: "shop"}), "0.0.0.0/0 shop"},
+		"another service":          {Deny(nil, networks(t, "all"), Write{Service: "cart"}), ""},
+		"the first networks":       {Deny(nil, networks(t, "0.0.0.0/8 ::/8"), Write{Service: "shop"}), ""},
+		"IPv4 alone":               {Deny(nil, networks(t, "0.0.0.0/0"), Write{Service: "shop"}), ""},
+		"all but some":             {Only(nil, networks(t, "10.0.0.0/8 0.0.0.0/8"), Write{Service: "shop"}), "0.0.0.0/0 shop"},
+	} {
+		got := ""
+		if rule, found := compile(c.rules, noon).DecideForAll("shop"); found {
+			got = strings.TrimSpace(rule.Network.String() + " " + rule.Service)
+		}
+		assert.Equal(t, c.want, got, name)
+	}
+}

@@ -22,7 +22,7 @@ type Request struct {
 	URL     string
 	Method  string   // of HTTP; default GET, and for gRPC always POST
 	Headers []string // "Name: value"; "Host: name" replaces the host of the URL
-	From    string   // the address of the client; default one that everybody lets in
+	From    string   // the address of the client; default one without rules of its own
 }
 
 func (r Request) query() url.Values {
@@ -52,10 +52,12 @@ type Explanation struct {
 	} `json:"listener"`
 	routing.Decision
 	// Service, Upstream, Policy and Instances are those of the way that the request takes. They
-	// are empty if nginx answers itself.
+	// are empty if it takes none.
 	Service  string             `json:"service,omitempty"`
 	Upstream string             `json:"upstream,omitempty"`
-	Policy   []policy.Explained `json:"policy"`
+	Policy   []policy.Explained `json:"policy"` // what nginx applies
+	// LeftOut says what the policy says besides, and why nginx can't apply it.
+	LeftOut []string `json:"left_out"`
 	// Instances are all of the service; those in rotation may get the request.
 	Instances []Instance `json:"instances"`
 	// Note says why nginx may decide otherwise; empty if it does not.
@@ -90,37 +92,51 @@ func (s *Server) explanation(r Request) (Explanation, error) {
 	if err != nil {
 		return Explanation{}, err
 	}
-	e := Explanation{Method: request.Method, Policy: []policy.Explained{}, Instances: []Instance{}, Note: note(now)}
+	e := Explanation{Method: request.Method, Policy: []policy.Explained{}, LeftOut: []string{}, Instances: []Instance{}, Note: note(now)}
 	e.Listener.Name, e.Listener.Protocol, e.Listener.Addresses = listener.Name, listener.Protocol, listener.Addresses
 	e.Decision = listener.Decide(request, now.Reading)
 	family := listener.Protocol.Family()
-	switch {
-	case e.Refused != nil:
-		e.Result, e.Answer = ResultRefused, refusal(family, *e.Refused)
-		return e, nil
-	case e.Taken == nil:
+	if e.Taken == nil {
 		e.Result, e.Answer = ResultNoRoute, answers[family].noRoute
+		if e.Refused != nil {
+			e.Result, e.Answer = ResultRefused, refusal(family, *e.Refused)
+		}
 		return e, nil
 	}
 	e.Service, e.Upstream = e.Taken.Service, e.Taken.Upstream
-	e.Result, e.Answer = ResultNoInstance, answers[family].noInstance
+	e.Policy = listener.Explain(*e.Taken, e.Path)
+	e.LeftOut = append(e.LeftOut, e.Taken.LeftOut...)
+	inRotation := 0
 	entries := s.Services.Entries()
-	n := slices.IndexFunc(entries, func(entry endpoints.Entry) bool { return entry.Name == e.Service })
-	if n < 0 {
-		return e, nil // it has left Consul
+	if n := indexOf(entries, e.Service); n >= 0 { // otherwise it has left Consul
+		service := serviceOf(entries[n], s.Controller.Pinned())
+		e.Instances, inRotation = service.Instances, service.InRotation
 	}
-	service := serviceOf(entries[n], s.Controller.Pinned())
-	e.Instances = service.Instances
-	e.Policy = entries[n].Policy.Explain(family, policy.Path("="+e.Path))
-	if service.InRotation > 0 {
-		e.Result, e.Answer = ResultService, ""
-	}
-	if from.IsValid() && s.Denies != nil {
-		if why := s.Denies(from.Unmap(), e.Service); why != "" {
-			e.Result, e.Answer, e.Denied = ResultDenied, answers[family].denied, why
+	if decides := string(listener.PolicyAt(*e.Taken, e.Path).Auth.External); decides != "" && e.Refused == nil && inRotation > 0 {
+		if n := indexOf(entries, decides); n < 0 || serviceOf(entries[n], s.Controller.Pinned()).InRotation == 0 {
+			e.Refused = &routing.Refusal{Status: http.StatusServiceUnavailable, Reason: "nobody can let the request pass, because the service " + decides + " of auth.external has no instance in rotation"}
 		}
 	}
+	if s.Denies != nil {
+		e.Denied = s.Denies(from.Unmap(), e.Service)
+	}
+	switch {
+	case e.Denied != "":
+		e.Result, e.Answer, e.Refused = ResultDenied, answers[family].denied, nil
+	case e.Refused != nil:
+		e.Result, e.Answer = ResultRefused, refusal(family, *e.Refused)
+	case inRotation == 0:
+		e.Result, e.Answer = ResultNoInstance, answers[family].noInstance
+	default:
+		e.Result = ResultService
+		return e, nil
+	}
+	e.Wanted = ""
 	return e, nil
+}
+
+func indexOf(entries []endpoints.Entry, service string) int {
+	return slices.IndexFunc(entries, func(e endpoints.Entry) bool { return e.Name == service })
 }
 
 // answers has nginx's own answers, by family.
@@ -132,7 +148,7 @@ var answers = map[string]struct{ noRoute, noInstance, denied string }{
 // refusal is what a client gets of a refused request.
 func refusal(family string, r routing.Refusal) string {
 	code := fmt.Sprint(r.Status)
-	if name, ok := map[int]string{400: "INTERNAL", 405: "UNIMPLEMENTED", 415: "UNIMPLEMENTED"}[r.Status]; ok && family == "grpc" {
+	if name, ok := map[int]string{400: "INTERNAL", 401: "UNAUTHENTICATED", 405: "UNIMPLEMENTED", 415: "UNIMPLEMENTED", 503: "UNAVAILABLE"}[r.Status]; ok && family == "grpc" {
 		code = name
 	}
 	return code + ": " + r.Reason

@@ -55,7 +55,8 @@ type Server struct {
 	Generations Generations
 	// Catalog says why a service is not balanced; default none.
 	Catalog Catalog
-	// Denies says why clients at an address can't use a service; "" if they can. Default: all can.
+	// Denies says why clients at an address can't use a service; "" if they can. The zero address
+	// stands for all that have no rule of their own. Default: all can.
 	Denies func(address netip.Addr, service string) string
 	// AllowedHosts are host names that the API accepts over TCP, besides "localhost"
 	// and the machine's own: "lb.example.com", "*.example.org" for all names below it,

@@ -28,6 +28,7 @@ import (
 	"lbctl/internal/history"
 	"lbctl/internal/nginx"
 	"lbctl/internal/policy"
+	"lbctl/internal/policy/policytest"
 	"lbctl/internal/render"
 	"lbctl/internal/routing"
 )
@@ -41,6 +42,7 @@ func before(d time.Duration) time.Time { return now.Add(-d) }
 
 // fakeDaemon has the data for a real admin server.
 type fakeDaemon struct {
+	closed      string // a service that all addresses are denied
 	status      controller.Status
 	routing     controller.Routing
 	events      []history.Event
@@ -258,6 +260,9 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 		if address.Is4() && service == "users" {
 			return "203.0.113.0/24 is denied for users by alice@ops-1: a flood"
 		}
+		if f, ok := d.(*fakeDaemon); ok && !address.IsValid() && service == f.closed {
+			return "0.0.0.0/0 is denied for " + service + " by alice@ops-1"
+		}
 		return ""
 	}
 	go func() { done <- server.Run(ctx, listener) }()
@@ -403,7 +408,38 @@ func withPolicy(d *fakeDaemon) {
 			panic(err)
 		}
 	}
-	d.entries[1].Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: said}, policy.Layer{Source: "lb/service/shop", Document: wanted})
+	setPolicy(d, "shop", policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: said}, policy.Layer{Source: "lb/service/shop", Document: wanted}))
+}
+
+// setPolicy gives a service a policy, which nginx applies.
+func setPolicy(d *fakeDaemon, service string, p policy.Settings) {
+	for n := range d.entries {
+		if d.entries[n].Name == service {
+			d.entries[n].Policy = p
+		}
+	}
+	for _, l := range d.routing.Listeners {
+		for n := range l.Ways {
+			if l.Ways[n].Service == service {
+				l.Ways[n].Policy = p
+			}
+		}
+	}
+}
+
+// byOperator returns a function that gives a service fields in the operator's policy for it.
+func byOperator(service string, fields ...string) func(*fakeDaemon) {
+	return func(d *fakeDaemon) {
+		setPolicy(d, service, policy.Resolve(policytest.Layer(policy.LevelService, "lb/service/"+service, fields...)))
+	}
+}
+
+// leftOut has a policy of which nginx can't apply a part.
+func leftOut(d *fakeDaemon) {
+	said := policytest.Settings("timeout.read", "9s", "sticky.cookie", "shop")
+	setPolicy(d, "shop", said)
+	ways := d.routing.Listeners[1].Ways
+	ways[0].Policy, ways[0].LeftOut = said.For("http", "1.22.1", func(string) bool { return false })
 }
 
 // allOut takes all instances of stock out of the rotation.
@@ -495,6 +531,16 @@ func TestCommands(t *testing.T) {
 		{golden: "explain-refused", line: "lbctl explain http://localhost/%zz"},
 		{golden: "explain-redirect", line: "lbctl explain http://localhost:81/x", change: olderRoutes, terminal: narrow},
 		{golden: "explain-denied", line: "lbctl explain http://localhost/users --from 203.0.113.7"},
+		{golden: "explain-all-denied", line: "lbctl explain grpc://localhost/stock.Stock/Count", change: func(d *fakeDaemon) { d.closed = "stock" }},
+		{golden: "explain-policy-redirect", line: "lbctl explain http://example.com/api/x?y", change: byOperator("shop", "redirect.host", "www.example.com", "redirect.code", "308")},
+		{golden: "explain-preflight", line: "lbctl explain http://example.com/api/x -X OPTIONS -H Origin:https://a.test -H Access-Control-Request-Method:PUT", change: byOperator("shop", "cors.allow-origins", "https://a.test")},
+		{golden: "explain-prefix", line: "lbctl explain http://example.com/%61pi/x", change: byOperator("shop", "path.replace-prefix", "/")},
+		{golden: "explain-maintenance", line: "lbctl explain grpc://localhost/protos.Ping/SayHello", change: byOperator("hello_server", "maintenance.enabled", "on")},
+		{golden: "explain-no-key", line: "lbctl explain grpc://localhost/protos.Ping/SayHello", change: byOperator("hello_server", "auth.keys", "on", "auth.basic", "on")},
+		{golden: "explain-key", line: "lbctl explain grpc://localhost/protos.Ping/SayHello -H x-api-key:lbk_x", change: byOperator("hello_server", "auth.keys", "on")},
+		{golden: "explain-external", line: "lbctl explain http://example.com/api/x", change: byOperator("shop", "auth.external", "users")},
+		{golden: "explain-external-gone", line: "lbctl explain http://example.com/api/x", change: byOperator("shop", "auth.external", "authz")},
+		{golden: "explain-left-out", line: "lbctl explain http://example.com/api/x", change: leftOut},
 		{golden: "explain-let-in", line: "lbctl explain grpc://localhost/protos.Ping/SayHello --from ::1"},
 		{golden: "explain-bad-from", line: "lbctl explain http://localhost/users --from localhost"},
 		{golden: "explain-bad-url", line: "lbctl explain localhost:5000/x"},

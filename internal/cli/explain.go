@@ -111,6 +111,13 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 		}
 		fact(name, line)
 	}
+	for n, line := range e.LeftOut {
+		name := "Left out"
+		if n > 0 {
+			name = ""
+		}
+		fact(name, line)
+	}
 	fact("Note", e.Note)
 	if _, err := io.WriteString(opts.Out, out.String()); err != nil {
 		return err
@@ -128,12 +135,16 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 func summary(e admin.Explanation) string {
 	request := e.Method + " " + e.Path
 	switch {
+	case e.Result == admin.ResultService && e.Wanted != "":
+		return fmt.Sprintf("%s is for %s, %s", request, e.Service, e.Wanted)
 	case e.Result == admin.ResultService:
 		return fmt.Sprintf("%s is for %s", request, e.Service)
 	case e.Result == admin.ResultNoInstance:
 		return fmt.Sprintf("%s is for %s, which has no instance in rotation: the client gets %s", request, e.Service, e.Answer)
 	case e.Result == admin.ResultDenied:
 		return fmt.Sprintf("%s is for %s, but %s. The client gets %s", request, e.Service, e.Denied, e.Answer)
+	case e.Taken != nil:
+		return fmt.Sprintf("%s is for %s, but nginx answers it itself: the client gets %s", request, e.Service, e.Answer)
 	case e.Path == "":
 		return "nginx refuses the request: the client gets " + e.Answer
 	default:

@@ -293,9 +293,14 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	return nil
 }
 
-// denies says why an address can't use a service; "" if it can.
+// denies says why an address can't use a service; "" if it can. The zero address stands for all
+// that have no rule of their own.
 func (p *parts) denies(address netip.Addr, service string) string {
-	rule, _, denied := p.keeper.Networks(time.Now()).Decide(address, service)
+	networks := p.keeper.Networks(time.Now())
+	rule, _, denied := networks.Decide(address, service)
+	if !address.IsValid() {
+		rule, denied = networks.DecideForAll(service)
+	}
 	if !denied {
 		return ""
 	}

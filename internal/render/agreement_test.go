@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"lbctl/internal/access"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
@@ -31,21 +33,22 @@ import (
 var routingSeed = flag.Uint64("routing.seed", 0, "the seed of TestRoutingAgreesWithNginx; 0 means a new one")
 
 // TestRoutingAgreesWithNginx sends generated requests over generated routes to nginx, and
-// compares the service that gets each of them with the one that package routing names.
+// compares the service that gets each of them, or what nginx answers itself, with what package
+// routing says.
 func TestRoutingAgreesWithNginx(t *testing.T) {
 	seed := *routingSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	const routeSets, requests = 5, 220 // in all 1,100 for each version of nginx
+	const routeSets, requests = 15, 130 // in all 1,950 for each version of nginx
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		t.Logf("-routing.seed=%d", seed)
 		generate := generator{rand.New(rand.NewPCG(seed, 0))}
 		ports := namedServers(t)
 		outcomes := map[string]int{}
 		for range routeSets {
-			services := generate.services(ports)
-			b, listeners := startServices(t, binary, services)
+			services, keeper := generate.services(ports), keeperOf(t, generate.rules())
+			b, listeners := startServices(t, binary, services, keeper)
 			atLeast := func(version string) bool {
 				enough, err := nginx.AtLeast(binary.Version, version)
 				require.NoError(t, err)
@@ -56,7 +59,12 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 				listener := listeners[generate.IntN(2)]
 				r := generate.request(listener.Protocol.Family(), plainHTTP2)
 				decision := listener.Decide(r, reading)
-				want := outcome(listener.Protocol.Family(), decision)
+				want := outcome(decision)
+				if decision.Taken != nil {
+					if _, _, denied := keeper.Networks(time.Now()).Decide(netip.MustParseAddr("127.0.0.1"), decision.Taken.Service); denied {
+						want = "answer 403"
+					}
+				}
 				got := b.send(t, listener.Protocol.Family(), r)
 				if !assert.Equal(t, want, got, "-routing.seed=%d: %s listener, request %+v\ndecision %+v", seed, listener.Name, r, decision) {
 					for _, w := range listener.Ways {
@@ -64,7 +72,16 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 					}
 					t.FailNow()
 				}
-				kind, _, _ := strings.Cut(want, " ")
+				kind, status, _ := strings.Cut(want, " ")
+				if kind == "answer" {
+					var redirect bool
+					if kind, _, redirect = strings.Cut(status, " "); redirect {
+						kind = "redirect"
+					}
+				}
+				if decision.Taken != nil && decision.Refused != nil && decision.Refused.Status == http.StatusBadRequest && want == "refused" {
+					kind = "400"
+				}
 				outcomes[kind]++
 			}
 		}
@@ -72,14 +89,25 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 		for _, kind := range []string{"service", "nobody", "refused"} {
 			assert.Greater(t, outcomes[kind], 50, "requests with the outcome %q", kind)
 		}
+		for _, status := range []string{"204", "redirect", "400", "401", "403", "503"} {
+			assert.Positive(t, outcomes[status], "answers of nginx, %s, because of a policy", status)
+		}
 	})
 }
 
-// outcome is what a decision means for the client: "service NAME", "nobody" or "refused".
-func outcome(family string, d routing.Decision) string {
+// outcome is what a decision means for the client: "service NAME", "nobody", "refused", or
+// "answer STATUS" because of a policy, with the target of a redirect. No key of a request is good.
+func outcome(d routing.Decision) string {
 	switch {
-	case d.Refused != nil:
+	case d.Refused != nil && (d.Taken == nil || d.Refused.Status == http.StatusBadRequest || d.Refused.Status == http.StatusUnsupportedMediaType):
 		return "refused"
+	case d.Refused != nil && d.Refused.Status/100 == 3:
+		target, _, _ := strings.Cut(strings.TrimPrefix(d.Refused.Reason, "nginx redirects to "), ": redirect.")
+		return fmt.Sprintf("answer %d %s", d.Refused.Status, target)
+	case d.Refused != nil:
+		return fmt.Sprintf("answer %d", d.Refused.Status)
+	case d.Wanted != "":
+		return "answer 401"
 	case d.Taken == nil:
 		return "nobody"
 	default:
@@ -109,17 +137,7 @@ func (g generator) services(ports map[string]int) []endpoints.Service {
 			if n == servicesOfAFamily-1 {
 				s.Instances[0].Status = endpoints.Maintenance
 			}
-			if g.often(3) { // a path with a policy of its own has a location, but is no route
-				var document policy.Document
-				path := g.one("/a", "=/a", "/a/b", "/ab/c")
-				if family == "grpc" {
-					path = g.one("/p.S/M", "/p.q.S/M", "/q.S/O")
-				}
-				if err := document.SetAt(path, "timeout.read", "9s"); err != nil {
-					panic(err)
-				}
-				s.Policy = policy.Resolve(policy.Layer{Source: policy.SourceMetadata, Document: document})
-			}
+			s.Policy = g.policy(family, n)
 			routes := map[endpoints.Route]bool{}
 			for range 1 + g.IntN(6) {
 				if r := g.route(family); r != (endpoints.Route{}) {
@@ -134,6 +152,61 @@ func (g generator) services(ports map[string]int) []endpoints.Service {
 	}
 	slices.SortFunc(all, func(a, b endpoints.Service) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// policyFields are fields that let nginx answer itself or change the path, with their values.
+// maintenance.retry-after marks the answers in maintenance.
+var policyFields = map[string][][]string{
+	"grpc": {{"maintenance.enabled", "on"}, {"auth.keys", "on"}, {"auth.basic", "on"}, {"cors.allow-origins", "*"}, {"redirect.path", "/new"}},
+	"http": {
+		{"maintenance.enabled", "on", "maintenance.retry-after", "9s"}, {"auth.keys", "on"}, {"auth.basic", "on"},
+		{"cors.allow-origins", "https://b.test"},
+		{"redirect.host", "a.test"}, {"redirect.scheme", "http"}, {"redirect.scheme", "https"},
+		{"redirect.path", "/a/b"}, {"redirect.path", "/new/"}, {"redirect.replace-prefix", "/"}, {"redirect.replace-prefix", "/b"},
+		{"path.replace-prefix", "/"}, {"path.replace-prefix", "/new"}, {"path.replace-prefix", "/a"},
+	},
+}
+
+// policy makes a policy for a service, and for some of its paths: such a path has a location, but
+// is no route. Some HTTP services always answer browsers.
+func (g generator) policy(family string, n int) policy.Settings {
+	var document policy.Document
+	set := func(path string, pairs ...string) {
+		for n := 0; n < len(pairs); n += 2 {
+			if err := document.SetAt(path, pairs[n], pairs[n+1]); err != nil {
+				panic(err)
+			}
+		}
+	}
+	fields := policyFields[family]
+	path := g.one("/a", "=/a", "/a/b", "/ab/c")
+	if family == "grpc" {
+		path = g.one("/p.S/M", "/p.q.S/M", "/q.S/O", "/p.S", "/q.S")
+	}
+	if g.often(3) {
+		set(path, "timeout.read", "9s")
+	}
+	if g.often(3) {
+		set(path, fields[g.IntN(len(fields))]...)
+	}
+	if family == "http" && n%3 == 0 {
+		set("", "cors.allow-origins", g.one("*", "https://a.test"))
+	}
+	if family == "http" && g.often(5) {
+		set("", "redirect.code", "308")
+	}
+	if g.often(5) {
+		set("", fields[g.IntN(len(fields))]...)
+	}
+	return policy.Resolve(policy.Layer{Level: policy.LevelService, Source: "lb/service/x", Document: document})
+}
+
+// rules makes rules that deny some services the only client.
+func (g generator) rules() (rules []access.Rule) {
+	for family := range policyFields {
+		rules = access.Deny(rules, networks("127.0.0.0/8"), access.Write{Service: serviceName(family, g.IntN(servicesOfAFamily))})
+	}
+	return access.Allow(rules, networks("127.0.0.1"), access.Write{Service: serviceName("http", g.IntN(servicesOfAFamily))})
 }
 
 func (g generator) route(family string) endpoints.Route {
@@ -189,6 +262,20 @@ func (g generator) request(family string, plainHTTP2 bool) routing.Request {
 		for range g.IntN(3) {
 			r.Headers = append(r.Headers, routing.Header{Name: g.one(name, name, name, strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", ".")), Value: g.one("1", "2", "a=b/c", "", "1 ", "A=b/c")})
 		}
+	}
+	if g.often(3) { // a browser asks what a page may do
+		r.Method = g.one("OPTIONS", "OPTIONS", "OPTIONS", "POST")
+		for _, h := range []routing.Header{{Name: "Origin", Value: g.one("https://a.test", "https://b.test", "null", "")}, {Name: "Access-Control-Request-Method", Value: g.one("PUT", "PUT", "")}} {
+			if g.often(9) {
+				r.Headers = append(r.Headers, h)
+			}
+		}
+	}
+	if g.often(2) {
+		r.Headers = append(r.Headers, routing.Header{Name: "X-API-Key", Value: g.one("wrong", "")})
+	}
+	if g.often(2) {
+		r.Headers = append(r.Headers, routing.Header{Name: "Authorization", Value: g.one("Bearer wrong", "bearer", "Basic d3Jvbmc6eA==", "Basic", "x")})
 	}
 	return r
 }
@@ -253,7 +340,7 @@ func namedServers(t *testing.T) map[string]int {
 }
 
 // startServices starts nginx for services, and returns the listeners of the configuration.
-func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.Service) (balancer, []routing.Listener) {
+func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.Service, keeper *access.Keeper) (balancer, []routing.Listener) {
 	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := balancer{
@@ -264,11 +351,12 @@ func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.S
 	settings.Listeners = PlainListeners(Listen{b.grpc}, Listen{b.http})
 	settings.RunDir, settings.OpenFiles = dir, 1024
 	settings.StreamModule = streamModule(t, binary)
-	c, err := offline(Options{Settings: settings}, services, testNames())
+	c, err := offline(Options{Settings: settings, Access: keeper}, services, testNames())
 	require.NoError(t, err)
 	for name, content := range c.Files { // Go's servers refuse hosts that nginx accepts
 		c.Files[name] = bytes.ReplaceAll(content, []byte("_set_header Host $lb_host;"), []byte("_set_header Host instance;"))
 	}
+	answerer(t, dir, keeper)
 	nginxtest.Start(t, binary, write(t, dir, c), dir)
 	return b, c.Listeners
 }
@@ -302,19 +390,29 @@ func (b balancer) send(t *testing.T, family string, r routing.Request) string {
 	require.NoError(t, err)
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
-	return meaning(response.StatusCode, response.Header.Get("Service"), string(body), r.Method == "HEAD")
+	return meaning(family, response.StatusCode, response.Header, string(body), r.Method == "HEAD")
 }
 
 // meaning returns the outcome of an answer.
-func meaning(status int, service, message string, noBody bool) string {
+func meaning(family string, status int, headers http.Header, message string, noBody bool) string {
 	const nobodyOf = "no instance of "
 	at := strings.Index(message, nobodyOf)
 	switch {
-	case service != "":
-		return "service " + service
+	case headers.Get("Service") != "":
+		return "service " + headers.Get("Service")
 	case at >= 0:
 		name, _, _ := strings.Cut(message[at+len(nobodyOf):], " ")
 		return "service " + name
+	case strings.HasSuffix(message, " is in maintenance"), headers.Get("Retry-After") == "9":
+		return "answer 503"
+	case strings.HasPrefix(message, "lbctl: not allowed"):
+		return "answer 403"
+	case strings.HasPrefix(message, "lbctl: not authenticated"):
+		return "answer 401"
+	case family == "http" && slices.Contains([]int{204, 401, 403}, status):
+		return fmt.Sprintf("answer %d", status)
+	case family == "http" && slices.Contains([]int{307, 308}, status):
+		return fmt.Sprintf("answer %d %s", status, headers.Get("Location"))
 	case noBody && status == http.StatusServiceUnavailable:
 		return "service " + serviceName("http", servicesOfAFamily-1)
 	case status == http.StatusNotFound, strings.Contains(message, "no service is routed"):
@@ -347,7 +445,7 @@ func sendHTTP2(t *testing.T, conn net.Conn, family string, r routing.Request) st
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	require.NoError(t, framer.WriteSettings())
 	require.NoError(t, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true}))
-	status, service, message := 0, "", ""
+	status, headers, message := 0, http.Header{}, ""
 	for {
 		frame, err := framer.ReadFrame()
 		if err != nil {
@@ -364,12 +462,7 @@ func sendHTTP2(t *testing.T, conn net.Conn, family string, r routing.Request) st
 		case *http2.MetaHeadersFrame:
 			fmt.Sscan(f.PseudoValue("status"), &status)
 			for _, h := range f.RegularFields() {
-				switch h.Name {
-				case "service":
-					service = h.Value
-				case "grpc-message":
-					message = h.Value
-				}
+				headers.Add(h.Name, h.Value)
 			}
 			ended = f.StreamEnded()
 		case *http2.DataFrame:
@@ -377,7 +470,7 @@ func sendHTTP2(t *testing.T, conn net.Conn, family string, r routing.Request) st
 			ended = f.StreamEnded()
 		}
 		if ended {
-			return meaning(status, service, message, family == "http" && r.Method == "HEAD")
+			return meaning(family, status, headers, message+headers.Get("Grpc-Message"), family == "http" && r.Method == "HEAD")
 		}
 	}
 }

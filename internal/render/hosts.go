@@ -182,7 +182,7 @@ func (w ways) addPolicyPlaces(wider []string, places []routing.Place, add func(r
 	for _, place := range places {
 		for _, way := range w.at(wider, place) {
 			for _, path := range way.to.spec.Policy.Paths() {
-				for _, own := range policyPlaces(way.to.spec.Protocol.Family(), path) {
+				for _, own := range routing.PolicyPlaces(way.to.spec.Protocol.Family(), path) {
 					if slices.Contains(w.at(wider, own), way) {
 						add(own)
 					}
@@ -190,14 +190,6 @@ func (w ways) addPolicyPlaces(wider []string, places []routing.Place, add func(r
 			}
 		}
 	}
-}
-
-// policyPlaces returns the places of a path with a policy.
-func policyPlaces(family string, path policy.Path) []routing.Place {
-	if bare, exact := path.Exact(); exact {
-		return []routing.Place{{Path: bare, Exact: true}}
-	}
-	return routing.Places(family, endpoints.Route{Path: string(path)})
 }
 
 // lead makes the location lead to the service of a route, with its policy for a place.

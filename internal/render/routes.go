@@ -12,9 +12,11 @@ import (
 func (b *builder) listenersWith(tcp []TCPService) []routing.Listener {
 	all := []routing.Listener{}
 	for _, l := range b.open {
-		all = append(all, routing.Listener{
-			Name: l.Name, Protocol: l.Protocol, Addresses: l.Listen, Redirect: l.Redirect, Ways: append([]routing.Way{}, b.routesAt[l.Name]...),
-		})
+		ways := append([]routing.Way{}, b.routesAt[l.Name]...)
+		for n := range ways { // what is left out can change although the routes do not
+			ways[n].LeftOut = b.policies[ways[n].Service].problems
+		}
+		all = append(all, routing.Listener{Name: l.Name, Protocol: l.Protocol, Addresses: l.Listen, Redirect: l.Redirect, Ways: ways})
 	}
 	for _, t := range tcp {
 		all = append(all, routing.Listener{
@@ -30,7 +32,7 @@ func (w ways) inOrder() []routing.Way {
 	var all []routing.Way
 	for _, host := range w {
 		for _, way := range host.all {
-			all = append(all, routing.Way{Route: way.route, Service: way.to.service, Upstream: way.to.upstream})
+			all = append(all, routing.Way{Route: way.route, Service: way.to.service, Upstream: way.to.upstream, Policy: way.to.spec.Policy})
 		}
 	}
 	slices.SortFunc(all, func(x, y routing.Way) int { return routing.Compare(x.Route, y.Route) })

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // Listener is where nginx accepts requests, with all routes there.
@@ -30,6 +31,10 @@ type Way struct {
 	// Upstream is the name of nginx's upstream; empty: the service has no instance that gets
 	// traffic.
 	Upstream string `json:"upstream,omitempty"`
+	// Policy is the service's policy without what its protocol or this nginx can't apply. LeftOut
+	// says what that is, and why.
+	Policy  policy.Settings `json:"-"`
+	LeftOut []string        `json:"-"`
 }
 
 // Reading is how an nginx reads requests.
@@ -54,8 +59,12 @@ type Decision struct {
 	// lower case, "" if there is none; the path decoded and clean.
 	Host string `json:"host"`
 	Path string `json:"path"`
-	// Refused: nginx answers the request itself.
+	// Refused: nginx answers the request itself. If Taken is set too, because of the policy of its
+	// service.
 	Refused *Refusal `json:"refused,omitempty"`
+	// Wanted says what the request must prove, with a right key or to another service, before an
+	// instance gets it; "" if there is nothing.
+	Wanted string `json:"wanted,omitempty"`
 	// Taken is the way that the request takes; nil if it matches none.
 	Taken *Way `json:"taken,omitempty"`
 	// Lost has the other ways that match the host and path, in order, each with the reason.
@@ -96,9 +105,11 @@ func (l Listener) Decide(r Request, reading Reading) Decision {
 			d.Taken = &w
 		}
 	}
-	if kind, _ := l.header(r, "content-type", reading); d.Taken != nil && d.Taken.Upstream != "" && l.family() == "grpc" &&
-		strings.HasPrefix(lower(kind), "application/grpc-web") {
-		d.Refused = &Refusal{415, "gRPC-Web is not translated: call with gRPC over HTTP/2"}
+	if d.Taken == nil {
+		return d
+	}
+	if d.Refused = l.answer(r, d, *d.Taken, reading); d.Refused == nil && d.Taken.Upstream != "" {
+		d.Wanted = l.condition(*d.Taken, d.Path)
 	}
 	return d
 }
@@ -117,9 +128,11 @@ func (l Listener) redirects(hosts []string, path string) bool {
 		if !slices.Contains(hosts, w.Host) || !slices.ContainsFunc(places, func(p Place) bool { return p.Matches(slashed.Path) }) {
 			continue
 		}
-		exists = exists || slices.Contains(places, slashed)
+		exists = exists || slices.Contains(places, slashed) || slices.ContainsFunc(w.Policy.Paths(), func(own policy.Path) bool {
+			return slices.Contains(PolicyPlaces(l.family(), own), slashed)
+		})
 		if !w.Conditional() {
-			return exists && w.Upstream != ""
+			return exists && w.Upstream != "" && l.PolicyAt(w, slashed.Path).Maintenance.Enabled != policy.On
 		}
 	}
 	return false

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // Place is one of nginx's locations: a whole path, or all paths with a prefix.
@@ -36,6 +37,14 @@ func Places(family string, r endpoints.Route) []Place {
 	default:
 		return []Place{{path, true}}
 	}
+}
+
+// PolicyPlaces returns the places of a path with a policy of its own.
+func PolicyPlaces(family string, path policy.Path) []Place {
+	if bare, exact := path.Exact(); exact {
+		return []Place{{bare, true}}
+	}
+	return Places(family, endpoints.Route{Path: string(path)})
 }
 
 // Matches reports whether a path is in the place.

@@ -33,7 +33,7 @@ const (
 // Header is one header line of a request.
 type Header struct{ Name, Value string }
 
-// Refusal says that nginx answers a request itself, before it looks for a route.
+// Refusal says that nginx answers a request itself, and why.
 type Refusal struct {
 	Status int    `json:"status"` // of HTTP
 	Reason string `json:"reason"`
