@@ -1,10 +1,12 @@
 package registration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +28,9 @@ const (
 	askEvery = 10 * time.Second
 	// askAgain replaces askEvery while the server has not answered yet.
 	askAgain = 2 * time.Second
+	// silentQuestions is how many questions in a row may stay without an answer before the log
+	// says so.
+	silentQuestions = 5
 	// ownPackage begins the names of gRPC's own services, such as health and reflection. All
 	// servers have them, so they are no routes.
 	ownPackage = "grpc."
@@ -38,6 +43,7 @@ type offers struct {
 	names    []string          // sorted; none if the server does not say
 	meta     map[string]string // for lbctl; none if there are no names, or too many
 	changed  bool              // since the last registration
+	silent   int               // questions without an answer
 }
 
 // answer is the server's answer to the question for its services.
@@ -60,15 +66,28 @@ func newOffers(cfg Config) offers {
 func (r *Registrar) askServer(ctx context.Context) answer {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Check.Timeout)
 	defer cancel()
-	address, _, err := r.agent.place(ctx, r.cfg)
-	if err != nil {
-		return answer{err: status.Error(codes.Unavailable, err.Error())}
+	host, ok := r.cfg.Check.hostAt(r.cfg.Port)
+	if !ok {
+		address, _, err := r.agent.place(ctx, r.cfg)
+		if err != nil {
+			return answer{err: status.Error(codes.Unavailable, err.Error())}
+		}
+		host = cmp.Or(address, "127.0.0.1")
 	}
-	if address == "" {
-		address = "127.0.0.1"
-	}
-	names, err := grpcServices(ctx, net.JoinHostPort(address, strconv.Itoa(r.cfg.Port)), protocolOf(r.cfg) == "grpcs")
+	names, err := grpcServices(ctx, net.JoinHostPort(host, strconv.Itoa(r.cfg.Port)), protocolOf(r.cfg) == "grpcs")
 	return answer{names, err}
+}
+
+// hostAt returns the host of the endpoint, if the endpoint is the server's own port: the server
+// may listen only there.
+func (c Check) hostAt(port int) (host string, ok bool) {
+	at := c.Endpoint
+	if u, err := url.Parse(at); err == nil && u.Host != "" {
+		at = u.Host
+	}
+	at, _, _ = strings.Cut(at, "/") // the name of a gRPC service
+	host, number, err := net.SplitHostPort(at)
+	return host, err == nil && host != "" && number == strconv.Itoa(port)
 }
 
 // learn takes over the server's answer, and reports whether the registration changes. Without an
@@ -78,6 +97,9 @@ func (r *Registrar) learn(a answer) bool {
 	switch status.Code(a.err) {
 	case codes.OK:
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		if r.offers.silent++; first && r.offers.silent == silentQuestions {
+			r.logger.Info("the server does not answer which gRPC services it offers, so lbctl can't route them one by one; asking again", "reason", a.err)
+		}
 		return false
 	default:
 		a.names = nil

@@ -24,7 +24,12 @@ import (
 // describe adds its reflection service.
 func offering(t *testing.T, port int, describe func(*grpc.Server), services ...string) (stop func(), at int) {
 	t.Helper()
-	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	return offeringAt(t, fmt.Sprintf("127.0.0.1:%d", port), describe, services...)
+}
+
+func offeringAt(t *testing.T, address string, describe func(*grpc.Server), services ...string) (stop func(), at int) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	server := grpc.NewServer()
 	for _, name := range services {
@@ -108,6 +113,29 @@ func TestServicesAreFoundByReflection(t *testing.T) {
 			}
 			assert.NotContains(t, r.log(), "registered again", "it is right at once")
 		})
+	}
+}
+
+// A server may listen at one address only, which its check says, and which the agent's node has.
+func TestTheServerIsAskedWhereItsCheckAsks(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	_, port := offeringAt(t, "127.0.7.1:0", describeV1, "shop.Cart")
+	r := reflecting(t, agent, port, "--check-endpoint", fmt.Sprintf("127.0.7.1:%d", port))
+	r.awaitLog("msg=registered")
+	assert.Equal(t, map[string]string{"grpc-services": "shop.Cart"}, offered(awaitStatus(t, agent, "web", api.HealthPassing)))
+}
+
+func TestHostOfACheck(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"10.0.0.1:7777": "10.0.0.1", "10.0.0.1:7777/shop.Cart": "10.0.0.1", "[fd00::1]:7777": "fd00::1",
+		"http://10.0.0.1:7777/health": "10.0.0.1", "10.0.0.1:7778": "", "": "", "/health": "", ":7777": "",
+	} {
+		host, ok := Check{Endpoint: endpoint}.hostAt(7777)
+		if !ok {
+			host = ""
+		}
+		assert.Equal(t, want, host, endpoint)
 	}
 }
 
