@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -105,7 +106,8 @@ func subject(ctx context.Context, opts *doctorOptions) doctor.Subject {
 // findDaemon asks the daemon for its status, and finds its process.
 func findDaemon(ctx context.Context, opts *doctorOptions) (found doctor.Daemon) {
 	opts.Daemon.stateDir, opts.Daemon.runDir = opts.Config.StateDir, opts.Config.RunDir
-	found.PID = lockHolder(opts.Config.StateDir)
+	// The daemon locks both; the command line may name only one.
+	found.PID = cmp.Or(lockHolder(daemon.RunDir(opts.Config.StateDir, opts.Config.RunDir)), lockHolder(opts.Config.StateDir))
 	client, err := opts.Daemon.client()
 	if err != nil {
 		found.Err = err
@@ -127,9 +129,9 @@ func findDaemon(ctx context.Context, opts *doctorOptions) (found doctor.Daemon) 
 	return found
 }
 
-// lockHolder returns the process of the daemon that uses a state directory, 0 if there is none.
-func lockHolder(stateDir string) int {
-	content, err := disk.ReadFile(filepath.Join(stateDir, "lock"), 64)
+// lockHolder returns the process of the daemon that uses a directory, 0 if there is none.
+func lockHolder(dir string) int {
+	content, err := disk.ReadFile(filepath.Join(dir, "lock"), 64)
 	if err != nil {
 		return 0
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -92,6 +93,9 @@ func TestDoctor(t *testing.T) {
 		assert.Equal(t, doctor.OK, stateOf(t, report, check), check)
 	}
 	assert.Equal(t, doctor.Skipped, stateOf(t, report, "operator-rights"), "the command's own Consul does not answer")
+
+	report, _ = doctorOf(t, bare, "--run-dir", filepath.Join(balancer.StateDir, "run"))
+	assert.Equal(t, doctor.OK, stateOf(t, report, "nginx-running"), "the directory of sockets alone finds the daemon too")
 
 	operator := []string{"CONSUL_HTTP_ADDR=" + consul.Addr, "CONSUL_HTTP_TOKEN=" + consul.NewToken(`key_prefix "lb" { policy = "write" }`)}
 	report, _ = doctorOf(t, operator, "--state-dir", balancer.StateDir)
