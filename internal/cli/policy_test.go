@@ -224,7 +224,9 @@ func TestPolicyGetEffective(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"shop"}, []string{"check +tcp +built in", "timeout.read +5s +lb/service/shop", "timeout.send +2s +lb/default", "These paths have settings of their own, which --path shows:", "  /api"}},
+		{[]string{"shop", "--all"}, []string{"check +tcp +built in", "timeout.read +5s +lb/service/shop", "timeout.send +2s +lb/default", "These paths have settings of their own, which --path shows:", "  /api"}},
+		{[]string{"shop"}, []string{"FIELD +VALUE +FROM\ntimeout.read +5s +lb/service/shop\ntimeout.send +2s +lb/default\n\nAll other fields are as built in; --all shows them."}},
+		{[]string{"hello_server"}, []string{"All fields are as built in; --all shows them."}},
 		{[]string{"shop", "--path", "/api/v2"}, []string{"timeout.read +5s +lb/service/shop", "timeout.send +9s +lb/service/shop for /api"}},
 	} {
 		got := lbctl(tt.args...)

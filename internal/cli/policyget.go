@@ -26,6 +26,7 @@ type policyGetOptions struct {
 	Output    string
 	Name      string // "": all
 	Effective bool
+	All       bool // with Effective: the built-in values too
 	Path      string
 }
 
@@ -37,8 +38,9 @@ func newPolicyGetCmd(f *factory) *cobra.Command {
 		Long: `Print a policy as a document in YAML, as 'lbctl policy apply' reads it. Without NAME,
 print all of them, one after the other.
 
---effective asks the daemon what holds for a service, and where each value comes from: with
-the built-in values, the policy "default", and what the service says of itself.`,
+--effective asks the daemon what holds for a service, and where each value comes from: the
+policy "default", what the service says of itself, and its own policy. --all shows the
+built-in values too.`,
 		Example: `  lbctl policy get cart
   lbctl policy get > policies.yaml
   lbctl policy get --effective cart
@@ -48,6 +50,7 @@ the built-in values, the policy "default", and what the service says of itself.`
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	cmd.Flags().BoolVar(&opts.Effective, "effective", false, "ask the daemon what holds for the service, and why")
+	cmd.Flags().BoolVar(&opts.All, "all", false, "with --effective: show the built-in values too")
 	define(flags, &opts.Path, "path", "", "PATH", "with --effective: for the requests of this path", "", parsePath)
 	opts.Store = storeFlags(flags)
 	opts.Client = daemonFlags(flags, &opts.Output).client
@@ -63,6 +66,8 @@ the built-in values, the policy "default", and what the service says of itself.`
 			return &usageError{command: cmd.CommandPath(), mistakes: []error{errors.New("--effective is for one service: want its name")}}
 		case opts.Effective:
 			return runPolicyEffective(cmd.Context(), opts, service)
+		case opts.All:
+			return &usageError{command: cmd.CommandPath(), mistakes: []error{errors.New("--all wants --effective: a document has no built-in values")}}
 		case opts.Path != "":
 			return &usageError{command: cmd.CommandPath(), mistakes: []error{errors.New("--path wants --effective: a document has all its paths")}}
 		}
@@ -159,15 +164,28 @@ func runPolicyEffective(ctx context.Context, opts *policyGetOptions, service str
 
 func writeEffective(opts *policyGetOptions, effective admin.ServicePolicy) error {
 	t := &table{header: []string{"FIELD", "VALUE", "FROM"}, shrinkFirst: 1}
+	rows := 0
 	for _, f := range effective.Fields {
 		source, of := cell{f.Source, plain}, plain
 		if f.Source == policy.SourceBuiltIn {
+			if !opts.All {
+				continue
+			}
 			source.style, of = dim, dim
 		}
+		rows++
 		t.add(cell{f.Name, cyan}, cell{orDash(f.Value), of}, source)
 	}
-	if err := t.write(opts.Out, opts.Terminal); err != nil {
+	rest := "\nAll other fields are as built in; --all shows them."
+	if rows == 0 {
+		rest = "All fields are as built in; --all shows them."
+	} else if err := t.write(opts.Out, opts.Terminal); err != nil {
 		return err
+	}
+	if !opts.All {
+		if _, err := fmt.Fprintln(opts.Out, rest); err != nil {
+			return err
+		}
 	}
 	if len(effective.Paths) == 0 || effective.Path != "" {
 		return nil
