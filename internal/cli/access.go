@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,8 +52,11 @@ func newAccessListCmd(f *factory) *cobra.Command {
 func newAccessCheckCmd(f *factory) *cobra.Command {
 	opts := &accessOptions{Out: f.out, Terminal: f.terminal, Now: f.now}
 	cmd := &cobra.Command{
-		Use:     "check ADDRESS",
-		Short:   "Say whether an address is denied, and by which rule; exit code 3 if it is",
+		Use:   "check ADDRESS",
+		Short: "Say whether an address is denied, and by which rule; exit code 3 if it is",
+		Long: `Say whether an address is denied, and by which rule. Without --service, the services that
+have rules of their own about the address come after all others. The exit code is 3 if one
+of the services denies it.`,
 		Example: `  lbctl access check 203.0.113.7 --service cart`,
 	}
 	flags := newFlags(f, cmd)
@@ -118,7 +122,7 @@ func runAccessList(ctx context.Context, opts *accessOptions) error {
 // checkedAddress is the document of access check.
 type checkedAddress struct {
 	Address string     `json:"address"`
-	Service string     `json:"service,omitempty"`
+	Service string     `json:"service,omitempty"` // absent: those without rules of their own about it
 	Denied  bool       `json:"denied"`
 	Rule    *shownRule `json:"rule,omitempty"` // the rule that decides; absent if there is none
 }
@@ -129,8 +133,13 @@ func runAccessCheck(ctx context.Context, opts *accessOptions) error {
 		return err
 	}
 	services := []string(opts.Services)
+	var others []string // with rules of their own
 	if len(services) == 0 {
 		services = []string{""}
+		if _, _, denied := access.Decide(rules, opts.Address, ""); !denied {
+			others = access.ServicesAbout(rules, opts.Address)
+			services = append(services, others...)
+		}
 	}
 	checked := []checkedAddress{}
 	denied := false
@@ -147,7 +156,7 @@ func runAccessCheck(ctx context.Context, opts *accessOptions) error {
 	}
 	err = printResult(opts.Out, opts.Output, checked, func() error {
 		for _, c := range checked {
-			if _, err := fmt.Fprintln(opts.Out, printable.Line(c.sentence(opts.Now()))); err != nil {
+			if _, err := fmt.Fprintln(opts.Out, printable.Line(c.sentence(opts.Now(), others))); err != nil {
 				return err
 			}
 		}
@@ -159,8 +168,13 @@ func runAccessCheck(ctx context.Context, opts *accessOptions) error {
 	return err
 }
 
-func (c checkedAddress) sentence(now time.Time) string {
+// sentence says what is checked. others are the services with rules of their own about the
+// address, which have sentences of their own.
+func (c checkedAddress) sentence(now time.Time, others []string) string {
 	whom := " for every service"
+	if len(others) > 0 {
+		whom += " but " + strings.Join(others, ", ")
+	}
 	if c.Service != "" {
 		whom = " for " + c.Service
 	}

@@ -33,6 +33,7 @@ var byWhom = regexp.MustCompile(`[a-z0-9]+@[A-Za-z0-9.-]+`)
 
 func TestDenyAndAllow(t *testing.T) {
 	consul, do := inConsul(t)
+	const still = "203.0.113.9 is still denied for cart.\n203.0.113.9 is still denied for web.\n'lbctl allow 203.0.113.0/24 --service cart,web' lets it in there.\n"
 	for _, step := range []struct {
 		line, want string
 		code       int
@@ -53,7 +54,9 @@ func TestDenyAndAllow(t *testing.T) {
 		{"access check 203.0.113.8", "203.0.113.8 is denied for every service: 203.0.113.0/24 is denied for every service, until 10:16:30, by ME at 09:16:30, \"scan\".\n", 3},
 		{"access check 203.0.113.7", "203.0.113.7 is let in for every service: 203.0.113.7 is allowed for every service, until 10:16:30, by ME at 09:16:30.\n", 0},
 		{"access check 198.51.100.1", "198.51.100.1 is let in for every service: no rule is about it.\n", 0},
-		{"allow 203.0.113.0/24", "203.0.113.0/24 is no longer denied for every service.\n203.0.113.7 is no longer allowed for every service.\n", 0},
+		{"allow 203.0.113.0/24", "203.0.113.0/24 is no longer denied for every service.\n203.0.113.7 is no longer allowed for every service.\n" + still, 0},
+		{"allow 203.0.113.0/24", "Nothing changes: no rule for every service denies the networks.\n" + still, 0},
+		{"access check 203.0.113.9", "203.0.113.9 is let in for every service but cart, web: no rule is about it.\n203.0.113.9 is denied for cart: 203.0.113.9 is denied for cart, by ME at 09:16:30.\n203.0.113.9 is denied for web: 203.0.113.9 is denied for web, by ME at 09:16:30.\n", 3},
 		{"allow 203.0.113.0/24 --service cart", "203.0.113.9 is no longer denied for cart.\n", 0},
 		{"allow 10.0.0.0/8 --only --service admin", "0.0.0.0/0 is denied for admin.\n10.0.0.0/8 is allowed for admin.\n::/0 is denied for admin.\n", 0},
 		{"access check 192.0.2.1 --service admin,other", "192.0.2.1 is denied for admin: 0.0.0.0/0 is denied for admin, by ME at 09:16:30.\n192.0.2.1 is let in for other: no rule is about it.\n", 3},
@@ -223,10 +226,31 @@ func TestPasswordFromTheStandardInput(t *testing.T) {
 	var out strings.Builder
 	opts := &keyOptions{
 		Out: &out, In: strings.NewReader("correct horse\nmore"), Now: func() time.Time { return now }, Name: "alice", Basic: true, Stdin: true,
-		Store: func() (*kv.Store, error) { return kv.Open(nil, kv.DefaultPrefix) },
+		Store: &storeAddress{prefix: kv.DefaultPrefix},
 	}
 	require.NoError(t, runKeyCreate(t.Context(), opts))
 	assert.Equal(t, "Key alice is good for every service.\n", out.String())
 	opts.Name, opts.In = "bob", strings.NewReader("short\n")
 	assert.ErrorContains(t, runKeyCreate(t.Context(), opts), "has 5 characters, want at least 8")
+}
+
+func TestUnknownServicesOfAccess(t *testing.T) {
+	consul, do := inConsul(t)
+	require.NoError(t, consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "cart"}))
+	require.Eventually(t, func() bool {
+		services, _, err := consul.Client().Catalog().Services(nil)
+		return err == nil && services["cart"] != nil
+	}, patience, often)
+	for line, want := range map[string]string{
+		"deny 203.0.113.7 --service cart,crat": "warning: Consul has no service \"crat\", did you mean \"cart\"?; the rule has no effect until it comes\n",
+		"allow 203.0.113.8 --service crat":     "warning: Consul has no service \"crat\", did you mean \"cart\"?; the rule has no effect until it comes\n",
+		"key create shop --services crat,cart": "warning: Consul has no service \"crat\", did you mean \"cart\"?; the key has no effect until it comes\n",
+		"deny 203.0.113.8":                     "",
+		"key create web --services cart":       "",
+	} {
+		got := do(line)
+		assert.Equal(t, exitOK, got.code, line)
+		assert.Equal(t, want, got.err, line)
+	}
+	assert.Empty(t, do("allow 203.0.113.7 --service crat").err, "a rule of a service that is gone can be removed")
 }

@@ -34,12 +34,12 @@ With --only, a service is for these networks alone: all others are denied. 'lbct
 all --service NAME' ends that. The denials for every service hold nevertheless.`
 
 type networksOptions struct {
-	Out io.Writer
-	In  io.Reader
-	Now func() time.Time
+	Out, Err io.Writer
+	In       io.Reader
+	Now      func() time.Time
+	Store    *storeAddress
 
 	Output   string
-	Prefix   string
 	Networks []string
 	File     string
 	Services nameList
@@ -49,7 +49,7 @@ type networksOptions struct {
 }
 
 func newDenyCmd(f *factory) *cobra.Command {
-	opts := &networksOptions{Out: f.out, In: os.Stdin, Now: f.now}
+	opts := &networksOptions{Out: f.out, Err: f.err, In: os.Stdin, Now: f.now}
 	cmd := &cobra.Command{
 		Use:   "deny NETWORK...",
 		Short: "Deny networks the use of all services, or of some",
@@ -70,7 +70,7 @@ func newDenyCmd(f *factory) *cobra.Command {
 }
 
 func newAllowCmd(f *factory) *cobra.Command {
-	opts := &networksOptions{Out: f.out, In: os.Stdin, Now: f.now}
+	opts := &networksOptions{Out: f.out, Err: f.err, In: os.Stdin, Now: f.now}
 	cmd := &cobra.Command{
 		Use:   "allow NETWORK...",
 		Short: "Let networks in again, or make a service theirs alone",
@@ -100,7 +100,7 @@ func networksFlags(f *factory, cmd *cobra.Command, opts *networksOptions) *flags
 	define(flags, &opts.For, "for", "", "DURATION", "how long the rule counts, 1m or more (default for ever)", 0, parseDuration(time.Minute))
 	messageFlag(flags, &opts.Why)
 	define(flags, &opts.File, "file", "", "FILE", `further networks, one a line; "-" is the standard input`, "", parseText)
-	kvPrefixFlag(flags, &opts.Prefix)
+	opts.Store = storeFlags(flags)
 	return flags
 }
 
@@ -190,7 +190,7 @@ func runAllow(ctx context.Context, opts *networksOptions, networks []netip.Prefi
 
 // change changes the rules, and prints those that are new and those that are gone.
 func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix, by func([]access.Rule, []netip.Prefix, access.Write) []access.Rule) error {
-	store, err := kv.Open(nil, opts.Prefix)
+	store, err := opts.Store.open()
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,27 @@ func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix
 		return err
 	}
 	result := changedRules{Removed: missing(before, after, opts.Now()), Added: missing(after, before, opts.Now())}
-	return printResult(opts.Out, opts.Output, result, func() error { return result.print(opts.Out, opts.Now()) })
+	if len(opts.Services) == 0 {
+		for _, r := range access.OfServices(after, networks) {
+			result.StillDenied = append(result.StillDenied, showRule(r))
+		}
+	}
+	opts.Store.warnOfUnknown(ctx, opts.Err, result.withoutRules(opts.Services), "the rule")
+	return printResult(opts.Out, opts.Output, result, func() error { return result.print(opts.Out, opts.Now(), networks) })
+}
+
+// withoutRules returns the services except those that only lost rules: such a service may be
+// gone.
+func (c changedRules) withoutRules(services []string) (left []string) {
+	has := func(rules []shownRule, service string) bool {
+		return slices.ContainsFunc(rules, func(r shownRule) bool { return r.Service == service })
+	}
+	for _, s := range services {
+		if has(c.Added, s) || !has(c.Removed, s) {
+			left = append(left, s)
+		}
+	}
+	return left
 }
 
 // maxConflicts is how often changeRules begins again because others write too.
@@ -269,6 +289,9 @@ func writeEdits(ctx context.Context, store *kv.Store, edits []kv.Edit) error {
 type changedRules struct {
 	Added   []shownRule `json:"added"`
 	Removed []shownRule `json:"removed"`
+	// StillDenied are rules of single services that deny addresses of the networks, after a
+	// command about every service.
+	StillDenied []shownRule `json:"still_denied,omitempty"`
 }
 
 // shownRule is a rule about a network in documents.
@@ -313,7 +336,7 @@ func missing(rules, others []access.Rule, now time.Time) []shownRule {
 // maxShown is how many rules the text for people has.
 const maxShown = 20
 
-func (c changedRules) print(w io.Writer, now time.Time) error {
+func (c changedRules) print(w io.Writer, now time.Time, networks []netip.Prefix) error {
 	var lines []string
 	added := map[string]bool{}
 	for _, r := range c.Added {
@@ -327,9 +350,13 @@ func (c changedRules) print(w io.Writer, now time.Time) error {
 	}
 	if len(lines) == 0 {
 		lines = []string{"Nothing changes: the networks are not denied."}
+		if len(c.StillDenied) > 0 {
+			lines = []string{"Nothing changes: no rule for every service denies the networks."}
+		}
 	}
-	if n := len(lines) - maxShown; n > 1 {
-		lines = append(lines[:maxShown], fmt.Sprintf("And %d more.", n))
+	lines = shorten(lines)
+	if len(c.StillDenied) > 0 {
+		lines = append(lines, c.stillDenied(networks)...)
 	}
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err
@@ -348,4 +375,26 @@ func (r shownRule) rest(now time.Time) string {
 		text += ", until " + clock(r.Until, now)
 	}
 	return text
+}
+
+func shorten(lines []string) []string {
+	if n := len(lines) - maxShown; n > 1 {
+		lines = append(lines[:maxShown], fmt.Sprintf("And %d more.", n))
+	}
+	return lines
+}
+
+// stillDenied says which services deny the networks, and how that ends.
+func (c changedRules) stillDenied(networks []netip.Prefix) []string {
+	var lines, services []string
+	for _, r := range c.StillDenied {
+		lines = append(lines, fmt.Sprintf("%s is still denied%s.", r.Network, r.forWhom()))
+		services = append(services, r.Service)
+	}
+	slices.Sort(services)
+	given := "NETWORK..."
+	if len(networks) == 1 {
+		given = access.NetworkText(networks[0])
+	}
+	return append(shorten(lines), fmt.Sprintf("'lbctl allow %s --service %s' lets it in there.", given, strings.Join(slices.Compact(services), ",")))
 }

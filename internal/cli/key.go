@@ -29,11 +29,11 @@ func newKeyCmd(f *factory) *cobra.Command {
 }
 
 type keyOptions struct {
-	Out      io.Writer
+	Out, Err io.Writer
 	In       io.Reader
 	Terminal Terminal
 	Now      func() time.Time
-	Store    func() (*kv.Store, error)
+	Store    *storeAddress
 
 	Output   string
 	Name     string
@@ -45,7 +45,7 @@ type keyOptions struct {
 }
 
 func newKeyOptions(f *factory) *keyOptions {
-	return &keyOptions{Out: f.out, In: os.Stdin, Terminal: f.terminal, Now: f.now}
+	return &keyOptions{Out: f.out, Err: f.err, In: os.Stdin, Terminal: f.terminal, Now: f.now}
 }
 
 const keyCreateHelp = `Create a key, and show it. It is shown only now.
@@ -74,7 +74,7 @@ func newKeyCreateCmd(f *factory) *cobra.Command {
 	define(flags, &opts.Services, "services", "", "NAMES", "services that it is good for, separated by commas (default all)", nil, parseServices())
 	define(flags, &opts.For, "for", "", "DURATION", "how long it is good, 1m or more (default for ever)", 0, parseDuration(time.Minute))
 	messageFlag(flags, &opts.Why)
-	opts.Store = storeFlags(flags).open
+	opts.Store = storeFlags(flags)
 	flags.check(func(mistake func(format string, args ...any)) {
 		if opts.Stdin && !opts.Basic {
 			mistake("--password-stdin: want it with --basic: an API key is always random")
@@ -125,7 +125,7 @@ type createdKey struct {
 }
 
 func runKeyCreate(ctx context.Context, opts *keyOptions) error {
-	store, err := opts.Store()
+	store, err := opts.Store.open()
 	if err != nil {
 		return err
 	}
@@ -159,6 +159,7 @@ func runKeyCreate(ctx context.Context, opts *keyOptions) error {
 	if err := store.Write(ctx, kv.Change{Kind: "create", Why: opts.Why}, kv.Edit{Before: before, Value: value}); err != nil {
 		return err
 	}
+	opts.Store.warnOfUnknown(ctx, opts.Err, opts.Services, "the key")
 	result := createdKey{shownKey: showKey(key), Secret: secret}
 	if opts.Stdin {
 		result.Secret = ""
@@ -207,13 +208,13 @@ func newKeyListCmd(f *factory) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the keys, without the secrets", Args: atMost(0, "")}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	opts.Store = storeFlags(flags).open
+	opts.Store = storeFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runKeyList(cmd.Context(), opts) }
 	return cmd
 }
 
 func runKeyList(ctx context.Context, opts *keyOptions) error {
-	store, err := opts.Store()
+	store, err := opts.Store.open()
 	if err != nil {
 		return err
 	}
@@ -263,7 +264,7 @@ func newKeyRevokeCmd(f *factory) *cobra.Command {
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	messageFlag(flags, &opts.Why)
-	opts.Store = storeFlags(flags).open
+	opts.Store = storeFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runKeyRevoke(cmd.Context(), opts) }
 	return cmd
 }
@@ -274,7 +275,7 @@ type revokedKey struct {
 }
 
 func runKeyRevoke(ctx context.Context, opts *keyOptions) error {
-	store, err := opts.Store()
+	store, err := opts.Store.open()
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -72,8 +73,20 @@ func runPolicyUndo(ctx context.Context, opts *policyUndoOptions) error {
 		fmt.Fprintln(opts.Err, printable.Lines(fmt.Sprintf("warning: the policy %q was written without lbctl then, and can't be read:\n%s", opts.Name, broken)))
 	}
 	if !forPrograms(opts.Output) {
-		fmt.Fprintln(opts.Err, printable.Line("undo of the write "+plan.Entry.By()))
+		fmt.Fprintln(opts.Err, printable.Lines(takenBack(plan)))
 	}
 	edits := []policyEdit{{Before: plan.Now, Old: old, New: said, Broken: broken != nil}}
 	return opts.do(ctx, store, edits, func() error { return explainConflicts(store.Undo(ctx, plan, opts.Message)) })
+}
+
+// takenBack says which writes an undo takes back, one a line.
+func takenBack(plan kv.UndoPlan) string {
+	if len(plan.Later) == 0 {
+		return fmt.Sprintf("undo of write %d, %s", plan.Entry.Number, plan.Entry.By())
+	}
+	text := fmt.Sprintf("undo of %d writes, %d to %d:", len(plan.Later)+1, plan.Entry.Number, plan.Later[0].Number)
+	for _, e := range append(slices.Clone(plan.Later), plan.Entry) {
+		text += fmt.Sprintf("\n  write %d, %s", e.Number, e.By())
+	}
+	return text
 }

@@ -41,11 +41,13 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 		return err
 	}
 	var refused []string
+	served := false
 	for _, e := range edits {
 		name := e.Before.Name
 		service := policyfile.Service(name)
 		if service == "" {
 			refused = append(refused, w.refusedOfAll(ctx, client, before)...)
+			served = true
 			continue
 		}
 		found, err := client.Service(ctx, service)
@@ -57,6 +59,7 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 		if err != nil {
 			return err
 		}
+		served = true
 		if found.State == endpoints.Quarantined {
 			refused = append(refused, found.Name+": "+found.Reason)
 		}
@@ -68,6 +71,9 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 	}
 	if len(refused) > 0 {
 		return problemFound("nginx does not have the newest policy of %s", printable.Lines(strings.Join(refused, "\n")))
+	}
+	if served {
+		fmt.Fprintln(w.Err, "done: "+servingPolicies)
 	}
 	return nil
 }

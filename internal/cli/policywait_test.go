@@ -35,6 +35,7 @@ func TestPolicyWait(t *testing.T) {
 		} {
 			got := r.lbctl(append(append([]string{"policy"}, test.args...), "--wait", "30s")...)
 			require.Equal(t, exitOK, got.code, got.err)
+			assert.Regexp(t, `(^|\n)done: nginx serves the policies\n$`, got.err, test.args)
 			assert.Contains(t, nginxFile(t, r, "http.conf"), "proxy_read_timeout "+test.want+";", test.args)
 		}
 		got := r.lbctl("policy", "apply", "-f", file(t, "web.yaml", "name: default\ntimeout.read: 66s\n"), "--wait", "30s")
@@ -43,6 +44,7 @@ func TestPolicyWait(t *testing.T) {
 		got = r.lbctl("policy", "set", "wbe", "check=none", "--wait", "30s")
 		assert.Equal(t, exitOK, got.code)
 		assert.Contains(t, got.err, `no service "wbe" is balanced now: its policy has no effect until it comes`)
+		assert.NotContains(t, got.err, "done:")
 		assert.Regexp(t, `timeout.read +66s +lb/default`, r.lbctl("policy", "get", "--effective", "web").out)
 
 		require.Equal(t, exitOK, r.lbctl("rollback").code)
@@ -84,7 +86,7 @@ func TestPolicyWaitTells(t *testing.T) {
 		}, exitProblem, "nginx does not have the newest policy of shop: nginx refuses its block\n"},
 		"what has no effect": {[]string{"set", "shop", "check=tcp"}, func(d *fakeDaemon) {
 			shop(d).Problems = []string{"lb/service/shop: check tcp: it has no effect", "lb/default: another problem"}
-		}, exitOK, "\nlb/service/shop: check tcp: it has no effect\n"},
+		}, exitOK, "\nlb/service/shop: check tcp: it has no effect\ndone: nginx serves the policies\n"},
 		"that the time is over": {[]string{"set", "shop", "check=grpc"}, nil, exitProblem, "waited 1ms until nginx serves the policies, and gave up"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"lbctl/internal/admin"
@@ -15,7 +14,6 @@ import (
 	"lbctl/internal/policy"
 	"lbctl/internal/policy/policyfile"
 	"lbctl/internal/printable"
-	"lbctl/internal/spelling"
 )
 
 // maxReason bounds the reason of a write, which the history shows in a table.
@@ -260,32 +258,13 @@ func differencesText(terminal Terminal, differences []policy.Difference) string 
 // warnOfUnknown warns of policies whose services are not in Consul. They are no mistake, because
 // the service may be about to come.
 func (w *policyWriter) warnOfUnknown(ctx context.Context, documents []changedPolicy) {
-	var unknown []string
-	var known []string
-	asked := false
+	var services []string
 	for _, d := range documents {
-		service := policyfile.Service(d.Name)
-		if service == "" || d.Action == policyDeleted {
-			continue
-		}
-		if !asked {
-			names, all, err := w.Store.serviceNames(ctx)
-			if err != nil || !all {
-				return // it is only a warning
-			}
-			known, asked = names, true
-		}
-		if !slices.Contains(known, service) {
-			unknown = append(unknown, service)
+		if service := policyfile.Service(d.Name); service != "" && d.Action != policyDeleted {
+			services = append(services, service)
 		}
 	}
-	for _, service := range unknown {
-		hint := ""
-		if meant := spelling.Nearest(service, known); meant != "" {
-			hint = fmt.Sprintf(", did you mean %q?", meant)
-		}
-		fmt.Fprintln(w.Err, printable.Line(fmt.Sprintf("warning: Consul has no service %q%s; its policy has no effect until it comes", service, hint)))
-	}
+	w.Store.warnOfUnknown(ctx, w.Err, services, "its policy")
 }
 
 // explainConflicts adds to the conflicts in an error what somebody else changed meanwhile.

@@ -2,12 +2,16 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"slices"
 
 	"github.com/hashicorp/consul/api"
 
 	"lbctl/internal/consulclient"
 	"lbctl/internal/kv"
+	"lbctl/internal/printable"
+	"lbctl/internal/spelling"
 )
 
 // A storeAddress says where the operator's documents are. Consul's address and the caller's
@@ -49,4 +53,26 @@ func (at *storeAddress) serviceNames(ctx context.Context) (names []string, all b
 	}
 	slices.Sort(names)
 	return names, !meta.ResultsFilteredByACLs, nil
+}
+
+// warnOfUnknown warns of those of the services that are not in Consul. They are no mistake, because
+// a service may be about to come. what has no effect until then: "its policy".
+func (at *storeAddress) warnOfUnknown(ctx context.Context, out io.Writer, services []string, what string) {
+	if len(services) == 0 {
+		return
+	}
+	known, all, err := at.serviceNames(ctx)
+	if err != nil || !all {
+		return // it is only a warning
+	}
+	for _, service := range services {
+		if slices.Contains(known, service) {
+			continue
+		}
+		hint := ""
+		if meant := spelling.Nearest(service, known); meant != "" {
+			hint = fmt.Sprintf(", did you mean %q?", meant)
+		}
+		fmt.Fprintln(out, printable.Line(fmt.Sprintf("warning: Consul has no service %q%s; %s has no effect until it comes", service, hint, what)))
+	}
 }

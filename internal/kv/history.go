@@ -139,7 +139,8 @@ func (s *Store) entry(ctx context.Context, name, key string) (*Entry, error) {
 
 // UndoPlan is what Undo is to do.
 type UndoPlan struct {
-	Entry Entry    // the write that it takes back; those after it go too
+	Entry Entry    // the write that it takes back, with those after it
+	Later []Entry  // the writes after Entry, the newest first
 	Now   Document // what it replaces, with Entry.Before
 }
 
@@ -163,11 +164,11 @@ func (s *Store) PlanUndo(ctx context.Context, name string, number int) (UndoPlan
 		return UndoPlan{}, fmt.Errorf("undo the last write of document %q: it was changed without lbctl since that write (%s), want a document that lbctl wrote last", name, last.By())
 	}
 	if number == 0 {
-		return UndoPlan{last, document}, nil
+		return UndoPlan{Entry: last, Now: document}, nil
 	}
-	for _, e := range entries {
+	for n, e := range entries {
 		if e.Number == number {
-			return UndoPlan{e, document}, nil
+			return UndoPlan{Entry: e, Later: entries[:n], Now: document}, nil
 		}
 	}
 	return UndoPlan{}, fmt.Errorf("undo write %d of document %q: the history has the writes %d to %d", number, name, entries[len(entries)-1].Number, last.Number)
