@@ -59,7 +59,7 @@ type accepted struct {
 }
 
 func newQuarantine() quarantine {
-	return quarantine{free: free, accepted: map[string]accepted{}, refused: map[string]*refusal{}}
+	return quarantine{free: Free, accepted: map[string]accepted{}, refused: map[string]*refusal{}}
 }
 
 func (q *quarantine) forget(service string) {
@@ -286,9 +286,9 @@ func alike(a, b Service) bool {
 	})
 }
 
-// free reports whether a TCP address of this machine is free to listen on. "[::]" is IPv6
+// Free reports whether a TCP address of this machine is free to listen on. "[::]" is IPv6
 // alone, as for nginx.
-func free(address string) bool {
+func Free(address string) bool {
 	network := "tcp4"
 	if strings.HasPrefix(address, "[") {
 		network = "tcp6"

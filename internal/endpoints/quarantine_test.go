@@ -239,7 +239,7 @@ func TestTheLastGoodBlockOutlivesARestart(t *testing.T) {
 func TestFree(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	assert.False(t, free(listener.Addr().String()))
+	assert.False(t, Free(listener.Addr().String()))
 	require.NoError(t, listener.Close())
-	assert.True(t, free(listener.Addr().String()))
+	assert.True(t, Free(listener.Addr().String()))
 }

@@ -3,8 +3,10 @@ package render
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
+	"syscall"
 	"time"
 
 	"lbctl/internal/access"
@@ -48,7 +50,8 @@ func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why st
 		if !ok {
 			return Culprits{}
 		}
-		return s.quarantine(c.Entries, suspects, []culprit{{name, bindFailed.FindString(why)}})
+		found := []culprit{{name, bindFailed.FindString(why)}}
+		return s.refuse(suspects, append(found, s.otherTakenPorts(name, c.Entries, suspects)...))
 	}
 	bisection := newBisection(c.Entries, suspects)
 	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
@@ -97,6 +100,11 @@ func (s *Source) quarantine(entries []endpoints.Entry, suspects []endpoints.Susp
 	if templateAtFault(entries, suspects, culprits) {
 		return Culprits{}
 	}
+	return s.refuse(suspects, culprits)
+}
+
+// refuse puts the culprits into quarantine.
+func (s *Source) refuse(suspects []endpoints.Suspect, culprits []culprit) Culprits {
 	byName := map[string]endpoints.Suspect{}
 	for _, suspect := range suspects {
 		byName[suspect.Name] = suspect
@@ -157,11 +165,50 @@ func (s *Source) listener(why string, suspects []endpoints.Suspect) (string, boo
 		return "", false
 	}
 	for _, suspect := range suspects {
-		last := suspect.Last
-		listens := last != nil && last.Port == suspect.Port && len(last.Rotation()) > 0
+		listens := suspect.Last != nil && listensAt(*suspect.Last) == suspect.Port
 		if suspect.Port != 0 && slices.Contains(s.opts.Settings.TCPListen(suspect.Port), address) && !listens {
 			return suspect.Name, true
 		}
 	}
 	return "", false
+}
+
+// listensAt returns the port at which nginx listens for a service, 0 if there is none.
+func listensAt(s endpoints.Service) int {
+	if len(s.Rotation()) == 0 {
+		return 0
+	}
+	return s.Port
+}
+
+// otherTakenPorts returns the suspects besides the named one whose ports another process has too.
+// nginx names only the first port that it could not bind, and each attempt takes it seconds. A
+// port at which nginx listens already, for any service, is not taken.
+func (s *Source) otherTakenPorts(named string, entries []endpoints.Entry, suspects []endpoints.Suspect) (others []culprit) {
+	held, suspected := map[int]bool{}, map[string]bool{}
+	for _, suspect := range suspects {
+		suspected[suspect.Name] = true
+		if suspect.Last != nil {
+			held[listensAt(*suspect.Last)] = true
+		}
+	}
+	for _, e := range entries {
+		if !suspected[e.Name] {
+			held[listensAt(endpoints.Service{Spec: e.Spec, Instances: slices.Concat(e.Instances, e.Held)})] = true
+		}
+	}
+	for _, suspect := range suspects {
+		port := listensAt(endpoints.Service{Spec: suspect.Spec, Instances: slices.Concat(suspect.Instances, suspect.Held)})
+		if suspect.Name == named || port == 0 || held[port] {
+			continue
+		}
+		for _, address := range s.opts.Settings.TCPListen(port) {
+			if !endpoints.Free(address) {
+				why := fmt.Sprintf("bind() to %s failed (%d: Address already in use)", address, syscall.EADDRINUSE)
+				others = append(others, culprit{suspect.Name, why})
+				break
+			}
+		}
+	}
+	return others
 }

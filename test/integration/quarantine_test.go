@@ -22,6 +22,7 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/history"
 	"lbctl/internal/lbtest"
+	"lbctl/internal/nginxtest"
 )
 
 // crowd is the number of services beside the one with the problem.
@@ -166,6 +167,68 @@ func TestAPortInUseQuarantinesItsServiceOnly(t *testing.T) {
 		}
 		return nil
 	})
+	lostNothing(t, load.Stop())
+}
+
+// TestTakenPortsAreQuarantinedTogether has six services whose ports others have, and one whose port
+// nginx already listens at: all six go into quarantine with the first reload that fails, and no other.
+func TestTakenPortsAreQuarantinedTogether(t *testing.T) {
+	s, _, load := startInACrowd(t)
+	register := func(name string, port int, host string) {
+		meta := map[string]string{"lb-protocol": "tcp", "lb-port": strconv.Itoa(port)}
+		if host != "" {
+			meta["lb-host"] = host
+		}
+		require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: name, Address: "127.0.0.1", Port: 7000, Meta: meta}))
+	}
+	shared := nginxtest.FreePort(t)
+	register("shared-a", shared, "a.test")
+	s.becomes("shared-a", endpoints.Fresh)
+
+	const services = 6
+	var taken []net.Listener
+	for range services {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close()
+		taken = append(taken, listener)
+	}
+	cache := func(n int) string { return fmt.Sprintf("cache-%d", n) }
+	for n, listener := range taken {
+		register(cache(n), listener.Addr().(*net.TCPAddr).Port, "")
+	}
+	register("shared-b", shared, "b.test")
+	quarantined := func(from int) func() error { // status names only the first of several
+		return func() error {
+			found, err := s.Services()
+			if err != nil {
+				return err
+			}
+			left := services - from
+			for _, service := range found {
+				for n, listener := range taken[from:] {
+					if service.Name == cache(from+n) {
+						left--
+						err = errors.Join(err, is(service, endpoints.Quarantined, []string{"not served", fmt.Sprintf("bind() to %s failed", listener.Addr()), "in use"}))
+					}
+				}
+			}
+			if left > 0 {
+				return fmt.Errorf("%d services are not there yet", left)
+			}
+			return err
+		}
+	}
+	s.Eventually("all services with taken ports are quarantined", quarantined(0))
+	s.becomes("shared-b", endpoints.Fresh)
+	s.other(t, crowd, "1.0")
+	s.WaitServing(other(crowd), 1)
+	// Consul may tell of the first services before the last is registered.
+	assert.LessOrEqual(t, s.refusals(t, history.RolledBack, "nobody"), 2)
+
+	require.NoError(t, taken[0].Close())
+	s.becomes(cache(0), endpoints.Fresh)
+	require.NoError(t, quarantined(1)())
 	lostNothing(t, load.Stop())
 }
 
