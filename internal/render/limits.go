@@ -96,7 +96,7 @@ func (l Location) RetryAfter() int {
 type ConnLimit struct {
 	Zone     string
 	Variable string // of the zone's key, without "$"
-	Scope    string // its value: the service, with the path for which the limit was set
+	Scope    string // its value: stands for the service, with the path for which the limit was set
 	Conns    int
 }
 
@@ -112,11 +112,26 @@ func connLimits(service, suffix string, s policy.Settings, p *policy.Policy) []C
 	var all []ConnLimit
 	add := func(kind string, conns int) {
 		if conns > 0 {
-			scope := strings.TrimSuffix(service+" "+string(s.Owner(p, "limit."+kind+".conns")), " ")
+			scope := connScope(service, s.Owner(p, "limit."+kind+".conns"))
 			all = append(all, ConnLimit{"lb_conns_" + kind + suffix, "lb_conns_" + kind, scope, conns})
 		}
 	}
 	add("address", p.Limit.Address.Conns)
 	add("service", p.Limit.Service.Conns)
 	return all
+}
+
+// maxConnScope leaves room for the client's address: nginx does not count a request whose key is
+// longer than 255 bytes.
+const maxConnScope = 200
+
+// connScope names a service, with a path that may be empty. If that is too long, a hash stands for
+// it, behind a word that is no path.
+func connScope(service string, path policy.Path) string {
+	scope := strings.TrimSuffix(service+" "+string(path), " ")
+	if len(scope) <= maxConnScope {
+		return scope
+	}
+	sum := sha256.Sum256([]byte(scope))
+	return "long " + strings.ToLower(nameHash.EncodeToString(sum[:20]))
 }

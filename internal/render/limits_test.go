@@ -217,6 +217,33 @@ func testConns(field string) func(t *testing.T, binary nginxtest.Binary) {
 	}
 }
 
+// nginx does not count a request whose key is longer than 255 bytes.
+func TestConnsOfALongPath(t *testing.T) {
+	long := "/" + strings.Repeat("a", 254)
+	other := long[:254] + "b"
+	assert.NotEqual(t, connScope("web", policy.Path(long)), connScope("web", policy.Path(other)))
+	assert.NotEqual(t, connScope("web", policy.Path(long)), connScope("api", policy.Path(long)))
+	assert.Equal(t, "web /a", connScope("web", "/a"))
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		for _, field := range []string{"limit.address.conns", "limit.service.conns"} {
+			t.Run(field, func(t *testing.T) {
+				began, end := make(chan bool, 10), make(chan bool)
+				wait := handler(t, func(http.ResponseWriter, *http.Request) {
+					began <- true
+					<-end
+				})
+				b := startBalancer(t, binary, nil, one("web", wait, tags("http_server"), meta("lb-paths", fmt.Sprintf(`{%q: {%q: 1}, %q: {%q: 1}}`, long, field, other, field))))
+				defer close(end)
+				for _, path := range []string{long, other} {
+					go http.Get("http://" + b.http + path)
+					<-began
+					assert.Zero(t, admitted(t, "http://"+b.http+path, 2))
+				}
+			})
+		}
+	})
+}
+
 // testTCPConns checks a limit of one connection at a time.
 func testTCPConns(t *testing.T, address string, byAddress bool) {
 	answers := func(source string) bool {
