@@ -61,9 +61,11 @@ var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
 	"redirect.path": testRedirect([]string{"lb-redirect-path", "/api/new/"}, map[string]string{
 		"/api": "http://HOST/api/new/", "/api/x?y=z": "http://HOST/api/new/?y=z", "/api/new/": "", "/api/new/?x": "",
 	}),
-	"redirect.replace-prefix": testRedirect([]string{"lb-redirect-replace-prefix", "/v2", "lb-paths", `{"/api/root": {"redirect.replace-prefix": "/"}}`}, map[string]string{
+	"redirect.replace-prefix": testRedirect([]string{"lb-redirect-replace-prefix", "/v2", "lb-paths", `{"/api/root": {"redirect.replace-prefix": "/"}, "/api/below": {"redirect.replace-prefix": "/api/below/v2"}}`}, map[string]string{
 		"/api": "http://HOST/v2", "/api?x": "http://HOST/v2?x", "/api/a%2Fb//c?d": "http://HOST/v2/a%2Fb//c?d",
 		"/api/root": "http://HOST/", "/api/root//evil.test/": "http://HOST//evil.test/", "/%61pi/x": "400",
+		"/api/below": "http://HOST/api/below/v2", "/api/below/x?y": "http://HOST/api/below/v2/x?y", "/api/below/v2": "", "/api/below/v2?x": "", "/api/below/v2/x": "",
+		"/api/below/v22/x": "http://HOST/api/below/v2/v22/x", "/api/below/x/v2": "http://HOST/api/below/v2/x/v2",
 	}),
 	"mirror.service": testMirror,
 	"mirror.percent": testMirrorPercent,

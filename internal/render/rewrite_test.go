@@ -138,6 +138,32 @@ func testRedirect(values []string, wants map[string]string) func(*testing.T, ngi
 	}
 }
 
+// A client follows redirects: each must lead to an answer.
+func TestRedirectsEnd(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		b := startBalancer(t, binary, nil,
+			one("web", echo(t), tags("http_server"), meta("lb-redirect-replace-prefix", "/v2", "lb-paths", `{"/v2/slow": {"timeout.read": "1h"}}`)),
+			one("api", echo(t), meta("lb-protocol", "http", "lb-path", "/api,/api/v2/own", "lb-redirect-replace-prefix", "/api/v2")),
+			one("moved", echo(t), meta("lb-protocol", "http", "lb-path", "/moved", "lb-redirect-replace-prefix", "/moved/to", "lb-redirect-host", "new.test")),
+		)
+		for from, want := range map[string]string{
+			"/": "/v2/", "/a?b": "/v2/a?b", "/v2": "/v2", "/v2/": "/v2/", "/v2?x": "/v2?x", "/v2/a": "/v2/a", "/v22": "/v2/v22", "/v2/slow/x": "/v2/slow/x",
+			"/api": "/api/v2", "/api/x": "/api/v2/x", "/api/v2/x": "/api/v2/x", "/api/v2/own/x": "/api/v2/x",
+		} {
+			_, body := get(t, http.DefaultClient, "http://"+b.http+from)
+			first, _, _ := strings.Cut(body, "\n")
+			assert.Equal(t, "GET "+want, first, from)
+		}
+		for from, want := range map[string]string{"/moved/x": "/moved/to/x", "/moved/to/x": "/moved/to/x"} {
+			status, location := target(t, b, b.http, from)
+			assert.Equal(t, http.StatusTemporaryRedirect, status)
+			assert.Equal(t, "http://new.test"+want, location, "another host, and the path has the prefix already")
+			status, _ = target(t, b, "new.test", want)
+			assert.Equal(t, http.StatusOK, status)
+		}
+	})
+}
+
 func testRedirectCode(t *testing.T, binary nginxtest.Binary) {
 	b := startBalancer(t, binary, nil,
 		one("web", echo(t), tags("http_server"), meta("lb-redirect-code", "308", "lb-paths", `{"/old": {"redirect.path": "/new"}, "/older": {"redirect.path": "/new", "redirect.code": "301"}}`)),

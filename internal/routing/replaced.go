@@ -11,6 +11,9 @@ import (
 type Replaced struct {
 	From string // "/api"; empty: all paths have it
 	To   string // "/v2"; empty: the prefix goes
+	// Keep is the end of To that may follow From in a path, which then has To already, and stays
+	// as it is: "/v2" of "/api/v2" for From "/api". Empty: all paths change.
+	Keep string
 }
 
 // NewReplaced returns how a field of a policy, path.replace-prefix or redirect.replace-prefix,
@@ -28,6 +31,11 @@ func NewReplaced(said policy.Settings, field, to string, route, requests policy.
 	r := &Replaced{From: strings.TrimSuffix(from, "/"), To: strings.TrimSuffix(to, "/")}
 	if r.From == r.To {
 		return nil
+	}
+	// A client comes back with the new path: if that is below the old prefix, it would be
+	// redirected again, for ever.
+	if below, ok := strings.CutPrefix(r.To, r.From); ok && field == "redirect.replace-prefix" && strings.HasPrefix(below, "/") {
+		r.Keep = below
 	}
 	return r
 }
@@ -51,7 +59,11 @@ func (r Replaced) Pattern() string {
 	if r.To == "" {
 		rest = `(?:/(?<lb_rest>[^?]*))?`
 	}
-	return "^" + dots + regexp.QuoteMeta(r.From) + rest + end + `(?<lb_query>.*)`
+	keep := ""
+	if r.Keep != "" {
+		keep = "(?:" + regexp.QuoteMeta(r.Keep) + `(?=/|\?|\z))?`
+	}
+	return "^" + dots + regexp.QuoteMeta(r.From) + keep + rest + end + `(?<lb_query>.*)`
 }
 
 // Start is what comes before nginx's variables $lb_rest and $lb_query.
@@ -77,6 +89,9 @@ func (r Replaced) Apply(uri string) (replaced string, ok bool) {
 	}
 	if r.To == "" {
 		rest = strings.TrimPrefix(rest, "/")
+	}
+	if after, ok := strings.CutPrefix(rest, r.Keep); ok && (after == "" || after[0] == '/') {
+		rest = after // the path has To already
 	}
 	return r.Start() + rest + query, true
 }
