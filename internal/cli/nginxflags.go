@@ -36,7 +36,7 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 	define(flags, &n.AccessLogDir, "access-log-dir", "LBCTL_ACCESS_LOG_DIR", "DIR",
 		"directory on a tmpfs where nginx logs requests for the circuit breaker; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
 	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",
-		"concurrent requests, gRPC calls or TCP connections per client address (default no limit)", 0, parseNumber(0, 1000000))
+		"concurrent requests, gRPC calls or TCP connections per client address (default no limit)", 0, parseNumber(0, 65535))
 	define(flags, &n.Marks.MaxFails, "max-fails", "LBCTL_MAX_FAILS", "N",
 		"failed attempts after which nginx itself skips an instance for --fail-timeout (default never: lbctl's probes eject instances)", 0, parseNumber(0, 1000))
 	define(flags, &n.Marks.FailTimeout, "fail-timeout", "LBCTL_FAIL_TIMEOUT", "DURATION",

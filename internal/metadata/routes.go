@@ -174,13 +174,17 @@ func parseHost(host string, reserved Reserved) (string, error) {
 	return host, nil
 }
 
+// maxPath is the longest path for which nginx 1.22 finds the location: it keeps the length of what
+// comes after the first "/" in one byte, and the location of a prefix ends with "/".
+const maxPath = 255
+
 // parsePath returns a path prefix in canonical form, without "/" at its end, or a whole path as it
 // is. The prefix of all paths is "".
 func parsePath(p endpoints.Protocol, path string) (pathOf, error) {
 	at := pathOf{path: path}
 	at.path, at.exact = strings.CutPrefix(path, "=")
-	if len(path) > 256 || !strings.HasPrefix(at.path, "/") || !pathPattern.MatchString(at.path) || nowhereSegment.MatchString(at.path) {
-		return pathOf{}, errors.New(`path prefixes like "/api", or whole paths like "=/health", of letters, digits and "._~@:+!-", separated by commas`)
+	if len(strings.TrimSuffix(at.path, "/")) > maxPath || !strings.HasPrefix(at.path, "/") || !pathPattern.MatchString(at.path) || nowhereSegment.MatchString(at.path) {
+		return pathOf{}, errors.New(`path prefixes like "/api", or whole paths like "=/health", of at most 255 letters, digits and "._~@:+!-", separated by commas`)
 	}
 	if !at.exact {
 		at.path = strings.TrimSuffix(at.path, "/")
@@ -196,7 +200,7 @@ func parsePath(p endpoints.Protocol, path string) (pathOf, error) {
 
 // parseGRPC returns the path of a gRPC package, service or method.
 func parseGRPC(name string) (pathOf, error) {
-	if len(name) > 256 || !grpcPattern.MatchString(name) {
+	if len(name) > maxPath-1 || !grpcPattern.MatchString(name) {
 		return pathOf{}, errors.New(`gRPC packages like "shop.*", services like "shop.Cart" or methods like "shop.Cart/Add", separated by commas`)
 	}
 	return pathOf{path: "/" + name}, nil

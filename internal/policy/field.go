@@ -36,6 +36,8 @@ type Field struct {
 	// Values are all values that it takes, if they can be listed; those of an element if it
 	// takes a list.
 	Values []string
+	// Bounds are the smallest and the largest value, if values have an order.
+	Bounds []string
 
 	suits    func(family string, v Value) string
 	kind     form
@@ -55,6 +57,7 @@ func field[T any](name string, leaf func(*Policy) *T, k kind[T], example, doc st
 		Name: name, Doc: doc, Want: k.want, Example: example,
 		Families: []string{GRPC, HTTP},
 		Values:   k.values,
+		Bounds:   k.bounds,
 		kind:     k.json,
 		schema:   k.schema,
 		set: func(p *Policy, text string) bool {

@@ -20,6 +20,8 @@ type kind[T any] struct {
 	json form
 	// values are all values, if they can be listed.
 	values []string
+	// bounds are the smallest and the largest value, if values have an order.
+	bounds []string
 	// schema describes a value in a JSON schema; nil means any value of the form.
 	schema map[string]any
 	// fits checks a value of one document, if it is set: the values of several documents
@@ -54,6 +56,7 @@ func durations(from, to time.Duration) kind[Duration] {
 			}
 			return d.String()
 		},
+		bounds: []string{Duration(from).String(), Duration(to).String()},
 		schema: map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`},
 	}
 }
@@ -72,6 +75,7 @@ func wholes(from, to int) kind[int] {
 			return strconv.Itoa(n)
 		},
 		json:   formNumber,
+		bounds: []string{strconv.Itoa(from), strconv.Itoa(to)},
 		schema: map[string]any{"type": "integer", "minimum": from, "maximum": to},
 	}
 }
@@ -100,6 +104,7 @@ func sizes(from, to Size) kind[Size] {
 			}
 			return s.String()
 		},
+		bounds: []string{from.String(), to.String()},
 		schema: map[string]any{"type": []string{"string", "integer"}, "pattern": sizePattern.String(), "minimum": from, "maximum": to},
 	}
 }

@@ -50,6 +50,12 @@ func validRate(text string) bool {
 	return n <= maxRate
 }
 
+func rates() kind[Rate] {
+	k := texts[Rate](wantRate, validRate)
+	k.bounds = []string{"1/m", "1000000/s"}
+	return k
+}
+
 // parts returns the number of requests and the time.
 func (r Rate) parts() (n int, per time.Duration) {
 	number, unit, _ := strings.Cut(string(r), "/")
@@ -83,7 +89,8 @@ var limitHeader = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$`)
 
 const (
 	maxBurst        = 1_000_000
-	maxConns        = 1_000_000 // no server has so many connections
+	maxConns        = 1_000_000 // to an instance; no server has so many connections
+	maxLimitConns   = 65_535    // nginx refuses more for limit_conn
 	maxLimitHeaders = 4
 )
 
@@ -98,22 +105,22 @@ var limitFields = []Field{
 			"An instance may have an lb-max-conns of its own in its metadata. If the instances then differ, lbctl delivers them by reload, because DNS can't carry the value.",
 		everyFamily, unit("connections")),
 
-	field("limit.address.rate", func(p *Policy) *Rate { return &p.Limit.Address.Rate }, texts[Rate](wantRate, validRate), "100/s",
+	field("limit.address.rate", func(p *Policy) *Rate { return &p.Limit.Address.Rate }, rates(), "100/s",
 		"How many requests each client address may send. Above it, a request gets a 429 with Retry-After, and a call RESOURCE_EXHAUSTED with grpc-retry-pushback-ms. "+
 			"Each load balancer counts by itself. It remembers the last 8,000 addresses or so, in 1 MB of memory.",
 		unit("requests/time"), perPath),
 	field("limit.address.burst", func(p *Policy) *int { return &p.Limit.Address.Burst }, wholes(1, maxBurst), "20",
 		docBurst, unit("requests"), perPath),
-	field("limit.address.conns", func(p *Policy) *int { return &p.Limit.Address.Conns }, wholes(1, maxConns), "50",
+	field("limit.address.conns", func(p *Policy) *int { return &p.Limit.Address.Conns }, wholes(1, maxLimitConns), "50",
 		"How many requests, calls or TCP connections each client address may have at a time. "+docConns,
 		everyFamily, unit("requests"), perPath),
 
-	field("limit.service.rate", func(p *Policy) *Rate { return &p.Limit.Service.Rate }, texts[Rate](wantRate, validRate), "1000/s",
+	field("limit.service.rate", func(p *Policy) *Rate { return &p.Limit.Service.Rate }, rates(), "1000/s",
 		"How many requests the service gets from all clients together. Above it, they get the same answers as above limit.address.rate.",
 		unit("requests/time"), perPath),
 	field("limit.service.burst", func(p *Policy) *int { return &p.Limit.Service.Burst }, wholes(1, maxBurst), "200",
 		docBurst, unit("requests"), perPath),
-	field("limit.service.conns", func(p *Policy) *int { return &p.Limit.Service.Conns }, wholes(1, maxConns), "500",
+	field("limit.service.conns", func(p *Policy) *int { return &p.Limit.Service.Conns }, wholes(1, maxLimitConns), "500",
 		"How many requests, calls or TCP connections the service has at a time, from all clients together. "+docConns,
 		everyFamily, unit("requests"), perPath),
 

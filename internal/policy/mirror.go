@@ -37,7 +37,8 @@ func percents() kind[Percent] {
 			}
 			return p.String()
 		},
-		json: formNumber,
+		json:   formNumber,
+		bounds: []string{"0.01", "100"},
 	}
 }
 

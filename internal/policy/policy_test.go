@@ -53,6 +53,11 @@ func TestFieldsAreDocumented(t *testing.T) {
 			again, ok := f.canonical(canonical)
 			assert.True(t, ok)
 			assert.Equal(t, canonical, again, "the canonical text of the example")
+			for _, bound := range f.Bounds {
+				canonical, ok := f.canonical(bound)
+				assert.True(t, ok, "the bound %q", bound)
+				assert.Equal(t, canonical, bound)
+			}
 			for family, text := range f.Default {
 				assert.True(t, f.For(family), family)
 				_, ok := f.canonical(text)
@@ -321,4 +326,14 @@ func TestAServiceCantSetTheOperatorsFields(t *testing.T) {
 	assert.EqualError(t, d.SetPaths(`{"/a": {"timeout.read": "1s", "timeout.send": "1s"}}`), `path "/a": only the operator can set timeout.read`)
 	assert.True(t, d.IsZero())
 	assert.NoError(t, d.SetPaths(`{"/a": {"timeout.send": "1s"}}`))
+}
+
+func TestRedirectHost(t *testing.T) {
+	var d Document
+	for _, text := range []string{"www.example.com", "a", "a:8080", "a:65535"} {
+		assert.NoError(t, d.Set("redirect.host", text), text)
+	}
+	for _, text := range []string{"", "A", "a.", "a:", "a:0", "a:80", "a:443", "a:65536", "a/b", "http://a"} {
+		assert.Error(t, d.SetAt("/x", "redirect.host", text), text)
+	}
 }

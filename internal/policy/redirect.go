@@ -1,6 +1,10 @@
 package policy
 
-import "regexp"
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
 
 // Redirect sends clients to another address. A part that is empty stays as in the request;
 // without any part there is no redirect.
@@ -42,6 +46,14 @@ var (
 	plainPath    = regexp.MustCompile(`^/$|^(/[A-Za-z0-9._~@:+-]+)+$`)
 )
 
+// validRedirectHost refuses the schemes' own ports: clients leave them out of the header Host, and
+// nginx would redirect them again, for ever.
+func validRedirectHost(text string) bool {
+	_, port, _ := strings.Cut(text, ":")
+	n, _ := strconv.Atoi(port)
+	return len(text) <= 253 && redirectHost.MatchString(text) && text != BuiltIn && n <= 65535 && n != 80 && n != 443
+}
+
 const wantPrefix = `"/", or a path like "/v2" of letters, digits and "._~@:+-", without "/" at its end`
 
 func plainPaths(want string, more *regexp.Regexp) kind[string] {
@@ -61,7 +73,7 @@ var redirectFields = []Field{
 		"Redirects requests with another scheme to this one. Each part of the address that no field of redirect names stays as it is; a request that is for the target already reaches the service.",
 		families(HTTP), perPath),
 	field("redirect.host", func(p *Policy) *string { return &p.Redirect.Host },
-		texts[string](`a host name like "www.example.com" in lower case, with the port if it is not the scheme's own`, func(text string) bool { return len(text) <= 253 && redirectHost.MatchString(text) && text != BuiltIn }), "www.example.com",
+		texts[string](`a host name like "www.example.com" in lower case, with the port if it is not 80 or 443`, validRedirectHost), "www.example.com",
 		"Redirects requests for other hosts to this one.",
 		families(HTTP), perPath),
 	field("redirect.path", func(p *Policy) *string { return &p.Redirect.Path },
