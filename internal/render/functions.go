@@ -17,6 +17,7 @@ func functions(catalog Catalog, settings Settings) template.FuncMap {
 		"quote":    quote,
 
 		"quoteHeader": quoteHeader,
+		"otherForms":  otherForms,
 		"builtin":     policy.Default,
 		"nginxAtLeast": func(version string) (bool, error) {
 			return nginx.AtLeast(settings.NginxVersion, version)

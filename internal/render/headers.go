@@ -25,7 +25,11 @@ func (h Header) Variable() string { return strings.ToLower(strings.ReplaceAll(h.
 
 // RequestHeaders returns what the policy changes in the headers of requests.
 func (l Location) RequestHeaders() []Header {
-	return append(headers(l.Policy.Headers.Request), l.forwardedPrefix()...)
+	all := append(headers(l.Policy.Headers.Request), l.forwardedPrefix()...)
+	if l.Protocol.Family() == policy.GRPC { // the listener of HTTP lets no "_" in
+		all = withOtherForms(all)
+	}
+	return all
 }
 
 // ResponseHeaders returns what the policy changes in the headers of answers.
