@@ -162,7 +162,7 @@ var policyFields = map[string][][]string{
 		{"maintenance.enabled", "on", "maintenance.retry-after", "9s"}, {"auth.keys", "on"}, {"auth.basic", "on"},
 		{"cors.allow-origins", "https://b.test"},
 		{"redirect.host", "a.test"}, {"redirect.scheme", "http"}, {"redirect.scheme", "https"},
-		{"redirect.path", "/a/b"}, {"redirect.path", "/new/"}, {"redirect.replace-prefix", "/"}, {"redirect.replace-prefix", "/b"},
+		{"redirect.path", "/a/b"}, {"redirect.path", "/new/"}, {"redirect.replace-prefix", "/"}, {"redirect.replace-prefix", "/b"}, {"redirect.replace-prefix", "/a/b"},
 		{"path.replace-prefix", "/"}, {"path.replace-prefix", "/new"}, {"path.replace-prefix", "/a"},
 	},
 }
