@@ -28,8 +28,8 @@ func TestGRPCServicesFitIntoMetadata(t *testing.T) {
 	}{
 		{"none", nil, 0},
 		{"one", names(1, 20), 1},
-		{"as many as fit into one value", names(2, 255), 1},
-		{"one character more", names(2, 256), 2},
+		{"as many as fit into one value", names(4, 127), 1},
+		{"one character more", names(4, 128), 2},
 		{"as many as lbctl takes", names(64, 40), 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
