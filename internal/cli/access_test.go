@@ -226,7 +226,7 @@ func TestPasswordFromTheStandardInput(t *testing.T) {
 	var out strings.Builder
 	opts := &keyOptions{
 		Out: &out, In: strings.NewReader("correct horse\nmore"), Now: func() time.Time { return now }, Name: "alice", Basic: true, Stdin: true,
-		Store: &storeAddress{prefix: kv.DefaultPrefix},
+		Store: &storeAddress{prefix: kv.DefaultPrefix}, Wait: &accessWaiter{},
 	}
 	require.NoError(t, runKeyCreate(t.Context(), opts))
 	assert.Equal(t, "Key alice is good for every service.\n", out.String())

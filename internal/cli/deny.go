@@ -38,6 +38,7 @@ type networksOptions struct {
 	In       io.Reader
 	Now      func() time.Time
 	Store    *storeAddress
+	Wait     *accessWaiter
 
 	Output   string
 	Networks []string
@@ -101,6 +102,7 @@ func networksFlags(f *factory, cmd *cobra.Command, opts *networksOptions) *flags
 	messageFlag(flags, &opts.Why)
 	define(flags, &opts.File, "file", "", "FILE", `further networks, one a line; "-" is the standard input`, "", parseText)
 	opts.Store = storeFlags(flags)
+	opts.Wait = accessWaitFlags(f, flags, &opts.Output, servingRules)
 	return flags
 }
 
@@ -214,7 +216,11 @@ func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix
 		}
 	}
 	opts.Store.warnOfUnknown(ctx, opts.Err, result.withoutRules(opts.Services), "the rule")
-	return printResult(opts.Out, opts.Output, result, func() error { return result.print(opts.Out, opts.Now(), networks) })
+	err = printResult(opts.Out, opts.Output, result, func() error { return result.print(opts.Out, opts.Now(), networks) })
+	if err != nil || len(result.Added)+len(result.Removed) == 0 {
+		return err
+	}
+	return opts.Wait.rules(ctx, store)
 }
 
 // withoutRules returns the services except those that only lost rules: such a service may be

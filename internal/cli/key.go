@@ -34,6 +34,7 @@ type keyOptions struct {
 	Terminal Terminal
 	Now      func() time.Time
 	Store    *storeAddress
+	Wait     *accessWaiter // of the commands that write
 
 	Output   string
 	Name     string
@@ -75,6 +76,7 @@ func newKeyCreateCmd(f *factory) *cobra.Command {
 	define(flags, &opts.For, "for", "", "DURATION", "how long it is good, 1m or more (default for ever)", 0, parseDuration(time.Minute))
 	messageFlag(flags, &opts.Why)
 	opts.Store = storeFlags(flags)
+	opts.Wait = accessWaitFlags(f, flags, &opts.Output, knowingKeys)
 	flags.check(func(mistake func(format string, args ...any)) {
 		if opts.Stdin && !opts.Basic {
 			mistake("--password-stdin: want it with --basic: an API key is always random")
@@ -164,7 +166,7 @@ func runKeyCreate(ctx context.Context, opts *keyOptions) error {
 	if opts.Stdin {
 		result.Secret = ""
 	}
-	return printResult(opts.Out, opts.Output, result, func() error {
+	err = printResult(opts.Out, opts.Output, result, func() error {
 		text := fmt.Sprintf("Key %s is good for %s%s.\n", key.Name, forServices(key.Services), untilText(key.Until, opts.Now()))
 		if result.Secret != "" {
 			text += "It is shown only now:\n" + result.Secret + "\n"
@@ -172,6 +174,10 @@ func runKeyCreate(ctx context.Context, opts *keyOptions) error {
 		_, err := io.WriteString(opts.Out, text)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return opts.Wait.keys(ctx, store)
 }
 
 func forServices(services []string) string {
@@ -265,6 +271,7 @@ func newKeyRevokeCmd(f *factory) *cobra.Command {
 	outputFlag(flags, &opts.Output)
 	messageFlag(flags, &opts.Why)
 	opts.Store = storeFlags(flags)
+	opts.Wait = accessWaitFlags(f, flags, &opts.Output, knowingKeys)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runKeyRevoke(cmd.Context(), opts) }
 	return cmd
 }
@@ -289,8 +296,12 @@ func runKeyRevoke(ctx context.Context, opts *keyOptions) error {
 	if err := store.Write(ctx, kv.Change{Kind: "revoke", Why: opts.Why}, kv.Edit{Before: before}); err != nil {
 		return err
 	}
-	return printResult(opts.Out, opts.Output, revokedKey{opts.Name}, func() error {
+	err = printResult(opts.Out, opts.Output, revokedKey{opts.Name}, func() error {
 		_, err := fmt.Fprintf(opts.Out, "Key %s is revoked.\n", opts.Name)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return opts.Wait.keys(ctx, store)
 }

@@ -63,7 +63,7 @@ type waitingDaemon struct {
 
 func (d *waitingDaemon) Status(ctx context.Context) controller.Status {
 	if d.left.Add(-1) == 0 {
-		d.fakeDaemon.status.Policies = controller.Policies{Index: 1 << 60, ServedIndex: 1 << 60}
+		d.fakeDaemon.status.Policies = controller.Documents{Index: 1 << 60, ServedIndex: 1 << 60}
 		d.served(d.fakeDaemon)
 	}
 	return d.fakeDaemon.Status(ctx)

@@ -108,3 +108,15 @@ func (f *Follower) Documents(prefix string) (all []Document, known bool, refused
 	}
 	return found.all, known, refused
 }
+
+// DocumentsIndex returns Consul's index of the answer that Documents returns: every write of a
+// key with the prefix and a lower or the same index is in it. It is 0 before there is an answer.
+func (f *Follower) DocumentsIndex(prefix string) uint64 {
+	q := f.queries.find(documentsQueryOf(prefix))
+	if q == nil {
+		return 0
+	}
+	data, _ := f.queries.brain.Recall(q)
+	found, _ := data.(documents)
+	return found.index
+}

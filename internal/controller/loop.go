@@ -28,11 +28,11 @@ type loop struct {
 
 	current nginx.Generation
 	since   time.Time // when nginx began to serve current
-	// policyIndex is the PolicyIndex of the configuration that nginx serves; 0: not known.
-	policyIndex uint64
-	files       map[string][]byte  // the right content of current's files; nil: not known
-	entries     []endpoints.Entry  // the entries that current was made from; nil: not known
-	listeners   []routing.Listener // of current; nil: not known
+	// policyIndex and accessIndex are those of the configuration that nginx serves; 0: not known.
+	policyIndex, accessIndex uint64
+	files                    map[string][]byte  // the right content of current's files; nil: not known
+	entries                  []endpoints.Entry  // the entries that current was made from; nil: not known
+	listeners                []routing.Listener // of current; nil: not known
 	// delivered has the entries whose servers endpoints got last. At first they are those
 	// of the snapshot, which an earlier lbctl delivered; nil: there is none.
 	delivered []endpoints.Entry
@@ -373,7 +373,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	if err == nil {
 		l.become(g, cfg.Files, cfg.Entries)
 		l.listeners = cfg.Listeners
-		l.policyIndex = cfg.PolicyIndex
+		l.policyIndex, l.accessIndex = cfg.PolicyIndex, cfg.AccessIndex
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
 		l.failure, l.drifted, l.down = nil, nil, nil

@@ -54,12 +54,15 @@ type Status struct {
 	// that repeats is in LastApply only.
 	LastChange *history.Event  `json:"last_change,omitempty"`
 	Endpoints  EndpointsStatus `json:"endpoints"`
-	Policies   Policies        `json:"policies"`
+	Policies   Documents       `json:"policies"`
+	// Access are the rules about networks, which nginx serves, and the keys, which count as soon
+	// as Consul has answered.
+	Access Documents `json:"access"`
 }
 
-// Policies says which of the operator's documents count. Consul's index of a write says whether
+// Documents says which of the operator's documents count. Consul's index of a write says whether
 // the write is among them.
-type Policies struct {
+type Documents struct {
 	// Index is Consul's index of the newest answer; 0 before there is one.
 	Index uint64 `json:"index"`
 	// ServedIndex is that of the configuration that nginx serves; 0 if it is not known.
@@ -121,7 +124,8 @@ type view struct {
 	asked           map[string]bool // upstreams that nginx asks for; nil if it doesn't ask
 	askedSince      map[string]time.Time
 	byReload        map[string]string
-	policies        Policies
+	policies        Documents
+	accessServed    uint64
 	master          nginx.Process // at the last check
 	bootstrapFailed *failure
 	bootstrapLeft   map[string]*failure // by service
@@ -158,10 +162,10 @@ func (l *loop) publish() {
 		v.byReload = l.latest.ByReload
 		v.policies.Index = l.latest.PolicyIndex
 		if l.latest.Hash == l.current.Hash {
-			l.policyIndex = l.latest.PolicyIndex
+			l.policyIndex, l.accessIndex = l.latest.PolicyIndex, l.latest.AccessIndex
 		}
 	}
-	v.policies.ServedIndex = l.policyIndex
+	v.policies.ServedIndex, v.accessServed = l.policyIndex, l.accessIndex
 	if l.failure != nil && len(l.failure.culprits) > 0 {
 		v.failure = nil // only these services are affected; their changes are being removed
 	}
@@ -307,6 +311,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Certificates: source.Certificates,
 		Endpoints:    v.endpoints(unfetched, c.opts.EndpointsNote),
 		Policies:     v.policies,
+		Access:       Documents{Index: source.AccessIndex, ServedIndex: v.accessServed},
 	}
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
 		// The generation's numbers are from the time when it was made.

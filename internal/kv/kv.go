@@ -163,18 +163,32 @@ func (s *Store) pairs(ctx context.Context, begin string) (api.KVPairs, error) {
 	return pairs, nil
 }
 
+// Index returns an index of Consul that is at least that of the newest write of the documents whose
+// names begin with a text. If none of them was written for some minutes, it may be that of a write
+// of another key.
+func (s *Store) Index(ctx context.Context, begin string) (uint64, error) {
+	_, index, err := s.keysAt(ctx, s.Key(begin))
+	return index, err
+}
+
 // keys returns the names of all keys that begin with a text, sorted.
 func (s *Store) keys(ctx context.Context, begin string) ([]string, error) {
+	keys, _, err := s.keysAt(ctx, begin)
+	return keys, err
+}
+
+// keysAt is keys with Consul's index of the answer.
+func (s *Store) keysAt(ctx context.Context, begin string) (keys []string, index uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	keys, meta, err := s.client.API().KV().Keys(begin, "", consistent(ctx))
 	if err != nil {
-		return nil, s.explain("list", begin, err)
+		return nil, 0, s.explain("list", begin, err)
 	}
 	if meta.ResultsFilteredByACLs {
-		return nil, &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
+		return nil, 0, &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
 	}
-	return keys, nil
+	return keys, meta.LastIndex, nil
 }
 
 // consistent has the leader answer after it has made sure that it still leads.

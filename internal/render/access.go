@@ -90,7 +90,12 @@ func (s *Source) followAccess() {
 		return
 	}
 	documents, known, _ := s.consul.Documents(s.opts.AccessKeys)
-	if !known || sameDocuments(documents, s.accessDocuments) {
+	if !known {
+		return
+	}
+	// Only after their keeper has the documents.
+	defer s.setAccessIndex(s.consul.DocumentsIndex(s.opts.AccessKeys))
+	if sameDocuments(documents, s.accessDocuments) {
 		return
 	}
 	s.accessDocuments = documents
@@ -106,6 +111,12 @@ func (s *Source) followAccess() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logNew("document about access can't be used", s.documents.set(time.Now(), problems))
+}
+
+func (s *Source) setAccessIndex(index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accessIndex = index
 }
 
 // sameDocuments reports whether both are the same answer of Consul.

@@ -106,6 +106,8 @@ type Configuration struct {
 	// PolicyIndex is Consul's index of the operator's policies that it was made with: every
 	// write with a lower or the same index is in it. 0 means that Consul has not answered.
 	PolicyIndex uint64
+	// AccessIndex is the same of the documents about access.
+	AccessIndex uint64
 
 	set          templateSet // the templates that it was made with
 	certificates certificates.Set
@@ -142,17 +144,19 @@ type Source struct {
 	// failures passes template errors to Once.
 	failures chan []Problem
 
-	mu        sync.Mutex
-	waiting   ledger           // answers of Consul that the next configuration waits for
-	catalog   ledger           // services in the catalog that lbctl can't balance
-	services  ledger           // problems of services
-	policies  ledger           // problems of the operator's policies
-	templates ledger           // templates that failed
-	documents ledger           // documents about access that can't be used
-	files     ledger           // files that lbctl can't read or write
-	tls       ledger           // certificates with a problem, or that will expire
-	noted     certificates.Set // the newest certificates
-	missing   ledger           // queries of templates that Consul has not answered
+	mu sync.Mutex
+	// accessIndex is Consul's index of accessDocuments, once they count.
+	accessIndex uint64
+	waiting     ledger           // answers of Consul that the next configuration waits for
+	catalog     ledger           // services in the catalog that lbctl can't balance
+	services    ledger           // problems of services
+	policies    ledger           // problems of the operator's policies
+	templates   ledger           // templates that failed
+	documents   ledger           // documents about access that can't be used
+	files       ledger           // files that lbctl can't read or write
+	tls         ledger           // certificates with a problem, or that will expire
+	noted       certificates.Set // the newest certificates
+	missing     ledger           // queries of templates that Consul has not answered
 }
 
 // New checks the options and reads the templates. It does not ask Consul yet.
@@ -236,6 +240,7 @@ func (s *Source) Status() Status {
 		Problems:     problems,
 		Certificates: s.noted.Certificates,
 		Entries:      s.table.Entries(),
+		AccessIndex:  s.accessIndex,
 	}
 }
 
@@ -493,6 +498,7 @@ func (s *Source) render(ctx context.Context) error {
 	}
 	c := r.configuration(entries, s.services.problems)
 	c.set, c.certificates, c.PolicyIndex = s.set, s.certificates, s.consul.PolicyIndex()
+	c.AccessIndex = s.accessIndex
 	c.networks = s.memo.networks
 	s.mu.Unlock()
 

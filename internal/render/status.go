@@ -66,6 +66,8 @@ type Status struct {
 	Certificates []certificates.Certificate `json:"certificates,omitempty"`
 	// Entries has the services as they are to be served, sorted by name.
 	Entries []endpoints.Entry `json:"entries,omitempty"`
+	// AccessIndex is Consul's index of the newest answer about access: the keys in it count.
+	AccessIndex uint64 `json:"access_index"`
 }
 
 // ledger is a list of problems that records when each was first seen. The zero value is
