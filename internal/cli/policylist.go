@@ -10,10 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lbctl/internal/admin"
 	"lbctl/internal/kv"
 	"lbctl/internal/policy"
 	"lbctl/internal/policy/policyfile"
 	"lbctl/internal/printable"
+	"lbctl/internal/render"
 )
 
 type policyListOptions struct {
@@ -21,6 +23,7 @@ type policyListOptions struct {
 	Terminal Terminal
 	Now      func() time.Time
 	Store    *storeAddress
+	Client   func() (*admin.Client, error)
 
 	Output string
 }
@@ -41,12 +44,14 @@ func newPolicyListCmd(f *factory) *cobra.Command {
 		Use:   "list",
 		Short: "List the policies, and what is wrong with them",
 		Long: `List the policies: how many fields they set, who wrote them last, and what is wrong
-with them. A policy that can't be read keeps its service's last good one in force.`,
+with them. A policy that can't be read keeps its service's last good one in force. If the
+daemon answers, values that have no effect are there too.`,
 		Args: atMost(0, ""),
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	opts.Store = storeFlags(flags)
+	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runPolicyList(cmd.Context(), opts) }
 	return cmd
 }
@@ -71,11 +76,16 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 	if err != nil || !all {
 		services = nil
 	}
+	found, err := opts.daemonProblems(ctx)
+	if err != nil {
+		return err
+	}
 	listed := []listedPolicy{}
 	for _, d := range documents {
 		p := listedPolicy{Name: d.Name, Key: store.Key(d.Name), Problems: policyfile.Problems(d.Name, d.Value, services)}
 		if said, err := policy.ParseDocument(d.Value); err == nil {
 			p.Fields = len(said.Values())
+			p.Problems = append(p.Problems, render.PolicyProblems(found, p.Key)...)
 		}
 		if e, ok := latest[d.Name]; ok && e.Index == d.Index {
 			last := entryOf(e)
@@ -87,6 +97,21 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 		printable.Fields(&listed)
 	}
 	return printResult(opts.Out, opts.Output, listed, func() error { return writePolicyList(opts, listed) })
+}
+
+// daemonProblems returns the problems that the daemon knows; none if it does not answer.
+func (opts *policyListOptions) daemonProblems(ctx context.Context) ([]render.Problem, error) {
+	client, err := opts.Client()
+	if err != nil {
+		return nil, err
+	}
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	status, err := client.Status(asking)
+	if err != nil {
+		return nil, ctx.Err()
+	}
+	return status.Problems, nil
 }
 
 func writePolicyList(opts *policyListOptions, listed []listedPolicy) error {

@@ -13,6 +13,7 @@ import (
 	"lbctl/internal/kv"
 	"lbctl/internal/policy/policyfile"
 	"lbctl/internal/printable"
+	"lbctl/internal/render"
 )
 
 // servingPolicies is the condition of --wait.
@@ -31,7 +32,7 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 	if err != nil {
 		return err
 	}
-	_, err = w.Wait.until(ctx, client, servingPolicies, func(status controller.Status) (bool, error) {
+	status, err := w.Wait.until(ctx, client, servingPolicies, func(status controller.Status) (bool, error) {
 		if status.State == controller.Frozen && status.Policies.ServedIndex < index {
 			return false, problemFound("the policies are written, but a generation is pinned: 'lbctl resume' follows Consul again")
 		}
@@ -43,8 +44,11 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 	var refused []string
 	served := false
 	for _, e := range edits {
-		name := e.Before.Name
-		service := policyfile.Service(name)
+		key := store.Key(e.Before.Name)
+		for _, problem := range render.PolicyProblems(status.Problems, key) {
+			fmt.Fprintln(w.Err, printable.Line(key+": "+problem))
+		}
+		service := policyfile.Service(e.Before.Name)
 		if service == "" {
 			refused = append(refused, w.refusedOfAll(ctx, client, before)...)
 			served = true
@@ -62,11 +66,6 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 		served = true
 		if found.State == endpoints.Quarantined {
 			refused = append(refused, found.Name+": "+found.Reason)
-		}
-		for _, problem := range found.Problems {
-			if strings.HasPrefix(problem, store.Key(name)+":") {
-				fmt.Fprintln(w.Err, printable.Line(problem))
-			}
 		}
 	}
 	if len(refused) > 0 {

@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginxtest"
+	"lbctl/internal/render"
 )
 
 // TestPolicyWait has a real daemon and nginx.
@@ -46,6 +48,14 @@ func TestPolicyWait(t *testing.T) {
 		assert.Contains(t, got.err, `no service "wbe" is balanced now: its policy has no effect until it comes`)
 		assert.NotContains(t, got.err, "done:")
 		assert.Regexp(t, `timeout.read +66s +lb/default`, r.lbctl("policy", "get", "--effective", "web").out)
+
+		require.NoError(t, r.consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "rpc", Address: "127.0.0.1", Port: 9, Tags: []string{"grpc_server"}}))
+		require.Eventually(t, func() bool { return r.lbctl("services", "rpc").code == exitOK }, patience, often)
+		const noEffect = "lb/service/rpc: redirect.path /new: it has no effect on grpc services\n"
+		got = r.lbctl("policy", "set", "rpc", "redirect.path=/new", "--wait", "30s")
+		assert.Equal(t, exitOK, got.code, got.err)
+		assert.Contains(t, got.err, noEffect)
+		assert.Contains(t, r.lbctl("policy", "list").out, "\n"+noEffect)
 
 		require.Equal(t, exitOK, r.lbctl("rollback").code)
 		got = r.lbctl("policy", "set", "web", "timeout.read=5s", "--wait", "30s")
@@ -85,7 +95,7 @@ func TestPolicyWaitTells(t *testing.T) {
 			shop(d).State, shop(d).Reason = endpoints.Quarantined, "nginx refuses its block"
 		}, exitProblem, "nginx does not have the newest policy of shop: nginx refuses its block\n"},
 		"what has no effect": {[]string{"set", "shop", "check=tcp"}, func(d *fakeDaemon) {
-			shop(d).Problems = []string{"lb/service/shop: check tcp: it has no effect", "lb/default: another problem"}
+			d.status.Problems = []render.Problem{{Subject: "service shop", Message: "lb/service/shop: check tcp: it has no effect"}, {Subject: "service shop", Message: "lb/default: another problem"}}
 		}, exitOK, "\nlb/service/shop: check tcp: it has no effect\ndone: nginx serves the policies\n"},
 		"that the time is over": {[]string{"set", "shop", "check=grpc"}, nil, exitProblem, "waited 1ms until nginx serves the policies, and gave up"},
 	} {

@@ -9,7 +9,9 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/kv"
+	"lbctl/internal/policy"
 	"lbctl/internal/policy/policyfile"
+	"lbctl/internal/render"
 	"lbctl/internal/spelling"
 )
 
@@ -95,10 +97,13 @@ func checkPolicies(ctx context.Context, e *examination) []Finding {
 	for _, d := range documents {
 		name := strings.TrimPrefix(d.Key, prefix)
 		problems := policyfile.Problems(name, d.Value, services)
+		if _, err := policy.ParseDocument(d.Value); err == nil && e.Daemon.answers() {
+			problems = append(problems, render.PolicyProblems(e.Daemon.Status.Problems, d.Key)...)
+		}
 		if len(problems) == 0 {
 			continue
 		}
-		f := warning(fmt.Sprintf("policy %s: %s", d.Key, strings.Join(problems, "; ")), "policies that can be read, of services in Consul")
+		f := warning(fmt.Sprintf("policy %s: %s", d.Key, strings.Join(problems, "; ")), "policies that can be read, of services in Consul, with values that have an effect")
 		if nearest := spelling.Nearest(policyfile.Service(name), services); nearest != "" && !slices.Contains(services, policyfile.Service(name)) {
 			f[0].Wanted = fmt.Sprintf("a policy of a service in Consul, such as %q", nearest)
 		}

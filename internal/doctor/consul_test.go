@@ -11,6 +11,8 @@ import (
 
 	"lbctl/internal/consulclient"
 	"lbctl/internal/consultest"
+	"lbctl/internal/controller"
+	"lbctl/internal/render"
 )
 
 func TestAddress(t *testing.T) {
@@ -157,6 +159,14 @@ func TestPolicies(t *testing.T) {
 	assert.Len(t, findings(report, "policies"), 2)
 	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb/service/cart", Value: []byte(`{}`)}, nil)
 	require.NoError(t, err)
+	s.Daemon.Status = &controller.Status{Problems: []render.Problem{
+		{Subject: "service cart", Message: "lb/service/cart: redirect.path /x: it has no effect on grpc services"},
+		{Subject: "service cart", Message: "lb/default: check tcp: it has no effect"},
+	}}
+	report = Examine(t.Context(), s)
+	fires(t, report, "policies", Warning, "policy lb/service/cart: redirect.path /x: it has no effect on grpc services")
+	assert.Len(t, findings(report, "policies"), 2)
+	s.Daemon.Status = nil
 	s.Config.KVPrefix = "other"
 	fine(t, Examine(t.Context(), s), "policies")
 	s.Config.KVPrefix = "lb"

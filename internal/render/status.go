@@ -1,7 +1,9 @@
 package render
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"lbctl/internal/certificates"
@@ -31,6 +33,32 @@ const CertificatesSubject = "certificate"
 // PolicySubject begins the Subject of a document of the operator's in Consul's KV store that is
 // not about one service. The last good version of the document counts.
 const PolicySubject = "policy"
+
+// PolicyProblems returns what problems say of the operator's document with a key, "lb/service/cart":
+// the values that have no effect, and why the document can't be read. What is the same for
+// several services is there once, with their number.
+func PolicyProblems(problems []Problem, key string) (messages []string) {
+	others := map[string]int{}
+	first := map[string]string{}
+	for _, p := range problems {
+		message, ok := strings.CutPrefix(p.Message, key+": ")
+		if !ok {
+			continue
+		}
+		if _, known := first[message]; known {
+			others[message]++
+			continue
+		}
+		first[message] = p.Subject
+		messages = append(messages, message)
+	}
+	for n, message := range messages {
+		if others[message] > 0 {
+			messages[n] += fmt.Sprintf(" (%s and %d more)", first[message], others[message])
+		}
+	}
+	return messages
+}
 
 // serviceSubject returns the Subject for a service. It quotes an invalid name.
 func serviceSubject(name string) string {
