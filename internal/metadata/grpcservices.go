@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/printable"
 )
 
 // KeyGRPCServices has the full names of the gRPC services that a server offers, separated by
@@ -43,7 +44,7 @@ func GRPCServices(names []string) (map[string]string, error) {
 	key, list := grpcServicesKey(1), ""
 	for _, name := range names {
 		if _, err := parseGRPCService(name); err != nil {
-			return nil, fmt.Errorf("gRPC service %q, want %w", Shorten(name), err)
+			return nil, fmt.Errorf("gRPC service %q, want %w", printable.Shorten(name), err)
 		}
 		if list != "" && len(list)+1+len(name) > maxValue {
 			pairs[key] = list

@@ -11,6 +11,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/policy"
+	"lbctl/internal/printable"
 )
 
 // metadata has the settings of a service that one instance names.
@@ -47,7 +48,7 @@ type reader struct {
 // metadata invalid, because a part of it may mean something else than all of it.
 func parseInstance(service *api.AgentService, reserved Reserved) (metadata, error) {
 	r := &reader{tags: service.Tags, meta: service.Meta, reserved: reserved}
-	r.metadata.instance = Shorten(service.ID)
+	r.metadata.instance = printable.Shorten(service.ID)
 	if !r.balanced() {
 		return r.metadata, nil
 	}
@@ -92,7 +93,7 @@ func (r *reader) mistakes() {
 func (r *reader) value(key string) string { return strings.TrimSpace(r.meta[key]) }
 
 func (r *reader) bad(key, found, want string) {
-	r.errs = append(r.errs, fmt.Errorf("%s %q, want %s", key, Shorten(found), want))
+	r.errs = append(r.errs, fmt.Errorf("%s %q, want %s", key, printable.Shorten(found), want))
 }
 
 func (r *reader) protocol() endpoints.Protocol {
@@ -119,7 +120,7 @@ func (r *reader) protocol() endpoints.Protocol {
 	default:
 		hint := ""
 		if tag, meant := MistypedTag(r.tags); tag != "" {
-			hint = fmt.Sprintf(" (it has the tag %q: did you mean %q?)", Shorten(tag), meant)
+			hint = fmt.Sprintf(" (it has the tag %q: did you mean %q?)", printable.Shorten(tag), meant)
 		}
 		r.errs = append(r.errs, fmt.Errorf("its protocol is not known, want %s or one of the tags %q and %q%s",
 			KeyProtocol, TagGRPC, TagHTTP, hint))

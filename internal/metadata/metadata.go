@@ -15,6 +15,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/policy"
+	"lbctl/internal/printable"
 )
 
 // The metadata keys. Each of them makes a service a balanced one.
@@ -140,7 +141,7 @@ func Parse(name string, entries []*api.ServiceEntry, reserved Reserved) endpoint
 
 // RefusedInstance returns the problem of an instance with a refused address.
 func RefusedInstance(i endpoints.Instance, why string) string {
-	return fmt.Sprintf("instance %q: address %q: %s: it gets no traffic", Shorten(i.ID), i.HostPort(), why)
+	return fmt.Sprintf("instance %q: address %q: %s: it gets no traffic", printable.Shorten(i.ID), i.HostPort(), why)
 }
 
 func sorted(entries []*api.ServiceEntry) []*api.ServiceEntry {

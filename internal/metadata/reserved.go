@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/printable"
 	"lbctl/internal/spelling"
 )
 
@@ -59,7 +60,7 @@ func (r Reserved) checkListener(name string, p endpoints.Protocol) error {
 	if nearest := spelling.Nearest(name, all); nearest != "" {
 		meant = fmt.Sprintf(", did you mean %q?", nearest)
 	}
-	return fmt.Errorf("listeners of the balancer, which are %s, separated by commas; there is no %q%s", strings.Join(all, ", "), Shorten(name), meant)
+	return fmt.Errorf("listeners of the balancer, which are %s, separated by commas; there is no %q%s", strings.Join(all, ", "), printable.Shorten(name), meant)
 }
 
 // Refuse returns why an instance can't have an address; empty if it can.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/printable"
 	"lbctl/internal/spelling"
 )
 
@@ -22,14 +23,14 @@ func Mistakes(tags []string, meta map[string]string) []string {
 			continue
 		}
 		if meant := mistyped(key); meant != "" {
-			lines = append(lines, fmt.Sprintf("unknown key %q, did you mean %s?", Shorten(key), meant))
+			lines = append(lines, fmt.Sprintf("unknown key %q, did you mean %s?", printable.Shorten(key), meant))
 			continue
 		}
-		lines = append(lines, fmt.Sprintf("unknown key %q, want one of %s, or that of a policy field (lbctl policy explain)", Shorten(key), strings.Join(ownKeys, ", ")))
+		lines = append(lines, fmt.Sprintf("unknown key %q, want one of %s, or that of a policy field (lbctl policy explain)", printable.Shorten(key), strings.Join(ownKeys, ", ")))
 	}
 	for _, tag := range tags {
 		if isPair(tag) {
-			lines = append(lines, fmt.Sprintf("tag %q, want it as metadata, not as a tag", Shorten(tag)))
+			lines = append(lines, fmt.Sprintf("tag %q, want it as metadata, not as a tag", printable.Shorten(tag)))
 		}
 	}
 	return lines

@@ -32,14 +32,6 @@ func splitList[T comparable](list string, parse func(string) (T, error)) ([]T, e
 	return elements, nil
 }
 
-// Shorten shortens values from Consul for messages. They may have 512 characters.
-func Shorten(value string) string {
-	if len(value) <= 80 {
-		return value
-	}
-	return value[:77] + "..."
-}
-
 func listOf(ports []int) string {
 	words := make([]string, len(ports))
 	for n, port := range ports {

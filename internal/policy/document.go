@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+
+	"lbctl/internal/printable"
 )
 
 // BuiltIn is the value that puts a field back to its built-in default, whatever other layers
@@ -76,7 +78,7 @@ func (d *Document) setPaths(value json.RawMessage) error {
 	for _, p := range paths {
 		fields, err := object(p.value)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("path %q: want a JSON object of fields: %w", shorten(p.name), err))
+			errs = append(errs, fmt.Errorf("path %q: want a JSON object of fields: %w", printable.Shorten(p.name), err))
 			continue
 		}
 		if _, err := ParsePath(p.name); err != nil {
@@ -85,7 +87,7 @@ func (d *Document) setPaths(value json.RawMessage) error {
 		}
 		for _, f := range fields {
 			if err := d.setJSON(p.name, f); err != nil {
-				errs = append(errs, fmt.Errorf("path %q: %w", shorten(p.name), err))
+				errs = append(errs, fmt.Errorf("path %q: %w", printable.Shorten(p.name), err))
 			}
 		}
 	}
@@ -107,7 +109,7 @@ func object(b json.RawMessage) ([]member, error) {
 		return nil, plain(err)
 	}
 	if start != json.Delim('{') {
-		return nil, fmt.Errorf("found %s", shorten(string(bytes.TrimSpace(b))))
+		return nil, fmt.Errorf("found %s", printable.Shorten(string(bytes.TrimSpace(b))))
 	}
 	var members []member
 	for d.More() {
@@ -120,7 +122,7 @@ func object(b json.RawMessage) ([]member, error) {
 			return nil, plain(err)
 		}
 		if slices.ContainsFunc(members, func(x member) bool { return x.name == m.name }) {
-			return nil, fmt.Errorf("%q is there twice", shorten(m.name))
+			return nil, fmt.Errorf("%q is there twice", printable.Shorten(m.name))
 		}
 		members = append(members, m)
 	}
@@ -191,7 +193,7 @@ func valueText(m member) (string, error) {
 func wordText(field string, value json.RawMessage) (string, error) {
 	value = bytes.TrimSpace(value)
 	if bytes.ContainsAny(value[:1], "{[n") {
-		return "", fmt.Errorf("%s has %s in it, want only texts and numbers there", field, shorten(string(value)))
+		return "", fmt.Errorf("%s has %s in it, want only texts and numbers there", field, printable.Shorten(string(value)))
 	}
 	return valueText(member{field, value})
 }
@@ -278,7 +280,7 @@ type Value struct {
 
 // String returns the value for people: "timeout.read 5s for /api".
 func (v Value) String() string {
-	text := v.Field.Name + " " + shorten(v.Text)
+	text := v.Field.Name + " " + printable.Shorten(v.Text)
 	if v.Path != "" {
 		text += " for " + string(v.Path)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/printable"
 	"lbctl/internal/spelling"
 )
 
@@ -156,7 +157,7 @@ func (f Field) bad(found string) error {
 	if f.offender != nil {
 		found = cmp.Or(f.offender(found), found)
 	}
-	return fmt.Errorf("%s %q, want %s", f.Name, shorten(found), f.Want)
+	return fmt.Errorf("%s %q, want %s", f.Name, printable.Shorten(found), f.Want)
 }
 
 // Fields returns all fields, in the order of the documentation.
@@ -168,12 +169,6 @@ func Find(name string) (Field, error) {
 		return f, nil
 	}
 	return Field{}, unknown(name)
-}
-
-// ByKey returns the field with the metadata key.
-func ByKey(key string) (Field, bool) {
-	f, ok := byKey[key]
-	return f, ok
 }
 
 // Default returns the built-in value of a field for a family.
@@ -197,12 +192,12 @@ func unknown(name string) error {
 		}
 	}
 	if len(below) > 0 {
-		return fmt.Errorf("%q is not a field, want one of %s", shorten(name), strings.Join(below, ", "))
+		return fmt.Errorf("%q is not a field, want one of %s", printable.Shorten(name), strings.Join(below, ", "))
 	}
 	if meant := spelling.Nearest(name, names); meant != "" {
-		return fmt.Errorf("unknown field %q, did you mean %s?", shorten(name), meant)
+		return fmt.Errorf("unknown field %q, did you mean %s?", printable.Shorten(name), meant)
 	}
-	return fmt.Errorf(`unknown field %q: "lbctl policy explain" lists all fields`, shorten(name))
+	return fmt.Errorf(`unknown field %q: "lbctl policy explain" lists all fields`, printable.Shorten(name))
 }
 
 var (
@@ -213,25 +208,14 @@ var (
 		authFields,
 		mirrorFields, tlsFields, maintenanceFields,
 	)
-	byName, byKey, names = index(table)
+	byName, names = index(table)
 )
 
-func index(table []Field) (byName, byKey map[string]Field, names []string) {
-	byName, byKey = map[string]Field{}, map[string]Field{}
+func index(table []Field) (byName map[string]Field, names []string) {
+	byName = map[string]Field{}
 	for _, f := range table {
 		byName[f.Name] = f
 		names = append(names, f.Name)
-		if key := f.Key(); key != "" {
-			byKey[key] = f
-		}
 	}
-	return byName, byKey, names
-}
-
-// shorten shortens a value for a message.
-func shorten(value string) string {
-	if len(value) <= 80 {
-		return value
-	}
-	return value[:77] + "..."
+	return byName, names
 }

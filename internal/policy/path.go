@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"lbctl/internal/printable"
 )
 
 // Path says for which requests of a service a part of its policy holds: "/api" for that path
@@ -27,7 +29,7 @@ const wantPath = `a path like "/api", "=/api" or "/package.Service/Method", of a
 func ParsePath(text string) (Path, error) {
 	p := Path(text)
 	if len(text) > maxPath || p != exactRoot && (!pathPattern.MatchString(text) || nowhereSegment.MatchString(text)) {
-		return "", fmt.Errorf("path %q, want %s", shorten(text), wantPath)
+		return "", fmt.Errorf("path %q, want %s", printable.Shorten(text), wantPath)
 	}
 	return p, nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/printable"
 )
 
 // leaves calls visit for every leaf of a Policy: a value that is no struct of this package.
@@ -67,7 +69,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 			assert.False(t, ok && f.kind == formString && f.Default == nil, "%q would be a value", BuiltIn)
 			for _, text := range []string{"", "\n", "x\ny", "a;b}", "$host", strings.Repeat("x", 5000)} {
 				if _, ok := f.canonical(text); ok {
-					t.Errorf("it takes %q", shorten(text))
+					t.Errorf("it takes %q", printable.Shorten(text))
 				}
 			}
 		})

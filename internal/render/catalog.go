@@ -13,6 +13,7 @@ import (
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
 	"lbctl/internal/policy"
+	"lbctl/internal/printable"
 	"lbctl/internal/resolver"
 	"lbctl/internal/routing"
 )
@@ -411,7 +412,7 @@ func (b *builder) servers(e endpoints.Entry) Upstream {
 // If there is none, it says why.
 func (b *builder) serversOf(e endpoints.Entry, i endpoints.Instance, found []string) (servers []Server, why string) {
 	if len(found) == 0 {
-		b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", metadata.Shorten(i.ID), i.Address)
+		b.problem(e.Name, "instance %q: address %q can't be resolved: it gets no traffic", printable.Shorten(i.ID), i.Address)
 		return nil, fmt.Sprintf("its address %q can't be resolved", i.Address)
 	}
 	at := i

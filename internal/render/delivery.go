@@ -8,6 +8,7 @@ import (
 	"lbctl/internal/metadata"
 	"lbctl/internal/nginx"
 	"lbctl/internal/policy"
+	"lbctl/internal/printable"
 	"lbctl/internal/resolver"
 )
 
@@ -31,7 +32,7 @@ func (b *builder) byReloadReason(e endpoints.Entry, u Upstream) string {
 	for _, i := range e.Instances {
 		first := e.Instances[0]
 		if a, b := e.Policy.MaxConnsOf(first.MaxConns), e.Policy.MaxConnsOf(i.MaxConns); a != b {
-			return fmt.Sprintf("its instances have different %s: %q has %d, %q %d", metadata.KeyMaxConns, metadata.Shorten(first.ID), a, metadata.Shorten(i.ID), b)
+			return fmt.Sprintf("its instances have different %s: %q has %d, %q %d", metadata.KeyMaxConns, printable.Shorten(first.ID), a, printable.Shorten(i.ID), b)
 		}
 	}
 	limit := resolver.MaxSize

@@ -8,6 +8,7 @@ import (
 	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
+	"lbctl/internal/printable"
 	"lbctl/internal/routing"
 )
 
@@ -92,7 +93,7 @@ func (b *builder) checkListeners() {
 			l, ok := b.settings.listener(name)
 			if !ok || l.Protocol.Family() != p.spec.Protocol.Family() {
 				b.conflict = true
-				b.problem(p.service, "there is no listener %q for %s, so the service is not served there", metadata.Shorten(name), p.spec.Protocol.Family())
+				b.problem(p.service, "there is no listener %q for %s, so the service is not served there", printable.Shorten(name), p.spec.Protocol.Family())
 			}
 		}
 	}

@@ -257,12 +257,12 @@ func TestHSTSWithHeadersOfAPolicy(t *testing.T) {
 		)
 		secure, plain := b.client(t, b.https, &tls.Config{RootCAs: ca.Pool()}), b.client(t, b.http, nil)
 		for _, path := range []string{"/", "/nobody"} {
-			response, _ := fetch(t, secure, "https://shop.test"+path)
+			response, _ := get(t, secure, "https://shop.test"+path)
 			assert.Equal(t, []string{"max-age=3600"}, response.Header["Strict-Transport-Security"], path)
-			response, _ = fetch(t, plain, "http://shop.test"+path)
+			response, _ = get(t, plain, "http://shop.test"+path)
 			assert.Empty(t, response.Header["Strict-Transport-Security"], path)
 		}
-		response, _ := fetch(t, secure, "https://shop.test/nobody", with("Origin", "https://a.test", "Access-Control-Request-Method", "PUT"),
+		response, _ := get(t, secure, "https://shop.test/nobody", with("Origin", "https://a.test", "Access-Control-Request-Method", "PUT"),
 			func(r *http.Request) { r.Method = http.MethodOptions })
 		assert.Equal(t, []string{"max-age=3600"}, response.Header["Strict-Transport-Security"], "a preflight answer")
 	})

@@ -58,12 +58,12 @@ func TestListeners(t *testing.T) {
 				{internal, "/cart", "cart GET /cart 0"},
 				{internal, "/both", "both GET /both 0"},
 			} {
-				_, body := fetch(t, b.client(t, c.address, nil), "http://shop.test"+c.path)
+				_, body := get(t, b.client(t, c.address, nil), "http://shop.test"+c.path)
 				assert.Equal(t, c.want, body)
 			}
 			client := b.client(t, b.https, &tls.Config{RootCAs: ca.Pool()})
 			for path, want := range map[string]string{"/": "site GET / 0", "/both": "both GET /both 0"} {
-				response, body := fetch(t, client, "https://shop.test"+path)
+				response, body := get(t, client, "https://shop.test"+path)
 				assert.Equal(t, want, body)
 				assert.Equal(t, "max-age=3600", response.Header.Get("Strict-Transport-Security"))
 			}
@@ -75,7 +75,7 @@ func TestListeners(t *testing.T) {
 		})
 		t.Run("redirects to HTTPS", func(t *testing.T) {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {
-				response, _ := fetch(t, b.client(t, redirects, nil), "http://shop.test/a%2Fb?c=d", func(r *http.Request) { r.Method = method })
+				response, _ := get(t, b.client(t, redirects, nil), "http://shop.test/a%2Fb?c=d", func(r *http.Request) { r.Method = method })
 				assert.Equal(t, http.StatusPermanentRedirect, response.StatusCode)
 				assert.Equal(t, "https://shop.test:8443/a%2Fb?c=d", response.Header.Get("Location"))
 				assert.Empty(t, response.Header.Get("Strict-Transport-Security"))
@@ -88,7 +88,7 @@ func TestListeners(t *testing.T) {
 				"203.0.113.9, 127.0.0.5":          {"203.0.113.9", "203.0.113.9, 127.0.0.5, 127.0.0.1"},
 				"1.1.1.1, 203.0.113.9, 127.0.0.5": {"203.0.113.9", "1.1.1.1, 203.0.113.9, 127.0.0.5, 127.0.0.1"},
 			} {
-				response, _ := fetch(t, b.client(t, b.http, nil), "http://shop.test/", func(r *http.Request) {
+				response, _ := get(t, b.client(t, b.http, nil), "http://shop.test/", func(r *http.Request) {
 					if given != "" {
 						r.Header.Set("X-Forwarded-For", given)
 					}

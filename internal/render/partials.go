@@ -9,7 +9,7 @@ import (
 	"strings"
 	"text/template/parse"
 
-	"lbctl/internal/metadata"
+	"lbctl/internal/printable"
 )
 
 // partialDir has templates that render to no file. They define blocks, such as
@@ -82,7 +82,7 @@ func textBetween(partial string) (string, error) {
 	for _, node := range t.Root.Nodes {
 		text, ok := node.(*parse.TextNode)
 		if !ok || strings.TrimSpace(string(text.Text)) != "" {
-			return "", fmt.Errorf("found %q outside of {{define}}, want definitions only", metadata.Shorten(strings.TrimSpace(node.String())))
+			return "", fmt.Errorf("found %q outside of {{define}}, want definitions only", printable.Shorten(strings.TrimSpace(node.String())))
 		}
 		between.Write(text.Text)
 	}

@@ -10,6 +10,7 @@ import (
 	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
+	"lbctl/internal/printable"
 )
 
 // Problem is a mistake in the input or a failure, as a sentence for people.
@@ -65,7 +66,7 @@ func serviceSubject(name string) string {
 	if metadata.ValidName(name) {
 		return "service " + name
 	}
-	return "service " + strconv.Quote(metadata.Shorten(name))
+	return "service " + strconv.Quote(printable.Shorten(name))
 }
 
 // problemsOf converts package consul's problems, with their subjects.

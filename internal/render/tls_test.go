@@ -101,21 +101,6 @@ func (b *secured) client(t *testing.T, address string, config *tls.Config) *http
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func fetch(t *testing.T, client *http.Client, url string, change ...func(*http.Request)) (*http.Response, string) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	require.NoError(t, err)
-	for _, c := range change {
-		c(request)
-	}
-	response, err := client.Do(request)
-	require.NoError(t, err)
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	return response, string(body)
-}
-
 // dialTLS connects to the listener grpcs.
 func (b *secured) dialTLS(t *testing.T, authority string, config *tls.Config) *grpc.ClientConn {
 	t.Helper()
@@ -179,12 +164,12 @@ func TestTLSTraffic(t *testing.T) {
 		})
 		t.Run("HTTP/1.1 and HTTP/2 over TLS", func(t *testing.T) {
 			client := b.client(t, b.https, trust)
-			response, body := fetch(t, client, "https://shop.test/x")
+			response, body := get(t, client, "https://shop.test/x")
 			assert.Equal(t, "site GET /x 0", body)
 			assert.Equal(t, "HTTP/2.0", response.Proto)
 			assert.Equal(t, "https", response.Header.Get("Seen-X-Forwarded-Proto"))
 			assert.Empty(t, response.Header.Get("Strict-Transport-Security"))
-			_, body = fetch(t, client, "https://www.shop.test/x")
+			_, body = get(t, client, "https://www.shop.test/x")
 			assert.Equal(t, "web GET /x 0", body)
 			old := &tls.Config{RootCAs: ca.Pool(), NextProtos: []string{"http/1.1"}}
 			conn, err := tls.Dial("tcp", b.https, &tls.Config{RootCAs: ca.Pool(), ServerName: "shop.test", NextProtos: old.NextProtos})
@@ -194,9 +179,9 @@ func TestTLSTraffic(t *testing.T) {
 			text, err := io.ReadAll(conn)
 			require.NoError(t, err)
 			assert.True(t, strings.HasPrefix(string(text), "HTTP/1.1 200 OK"), "%s", text)
-			_, body = fetch(t, b.client(t, b.http, nil), "http://www.shop.test/x")
+			_, body = get(t, b.client(t, b.http, nil), "http://www.shop.test/x")
 			assert.Equal(t, "web GET /x 0", body)
-			response, body = fetch(t, b.client(t, b.https, nil), "http://shop.test/x")
+			response, body = get(t, b.client(t, b.https, nil), "http://shop.test/x")
 			assert.Equal(t, 400, response.StatusCode)
 			assert.Equal(t, "this port takes HTTPS only\n", body)
 		})
@@ -325,7 +310,7 @@ func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault b
 			if len(config.Certificates) > 0 { // whatever authorities nginx names
 				config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &config.Certificates[0], nil }
 			}
-			response, body := fetch(t, b.client(t, b.https, config), "https://"+c.host+"/", spoof)
+			response, body := get(t, b.client(t, b.https, config), "https://"+c.host+"/", spoof)
 			assert.Equal(t, c.status, response.StatusCode, "%s", body)
 			assert.Equal(t, c.subject, response.Header.Get("Seen-X-Client-Cert-Subject"))
 			var header grpcmetadata.MD
@@ -342,7 +327,7 @@ func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault b
 	}
 	t.Run("without TLS", func(t *testing.T) {
 		for host, want := range map[string]int{"staff.test": 403, "sub.wild.test": 403, "broken.test": 403, "optional.test": 200, "open.test": 200} {
-			response, _ := fetch(t, b.client(t, b.http, nil), "http://"+host+"/", spoof)
+			response, _ := get(t, b.client(t, b.http, nil), "http://"+host+"/", spoof)
 			assert.Equal(t, want, response.StatusCode, host)
 			assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
 		}
@@ -368,13 +353,13 @@ func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault b
 			if c.sni == "" {
 				config.ServerName = "127.0.0.1" // not sent
 			}
-			response, body := fetch(t, client, "https://"+c.sni+"/", func(r *http.Request) { r.URL.Host, r.Host = "127.0.0.1", c.host; spoof(r) })
+			response, body := get(t, client, "https://"+c.sni+"/", func(r *http.Request) { r.URL.Host, r.Host = "127.0.0.1", c.host; spoof(r) })
 			assert.Equal(t, c.status, response.StatusCode, "%s then %s: %s", c.sni, c.host, body)
 			assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
 		}
 		for _, sni := range []string{"open.test", "optional.test"} {
 			client := b.client(t, b.grpcs, &tls.Config{InsecureSkipVerify: true, ServerName: sni})
-			response, _ := fetch(t, client, "https://"+sni+"/any.Service/Method", func(r *http.Request) { r.Host = "staff.test" })
+			response, _ := get(t, client, "https://"+sni+"/any.Service/Method", func(r *http.Request) { r.Host = "staff.test" })
 			assert.Equal(t, "16", response.Header.Get("Grpc-Status"), "UNAUTHENTICATED")
 		}
 	})
