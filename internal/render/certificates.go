@@ -23,39 +23,16 @@ func (s *Source) readCertificates(ctx context.Context) (certificates.Set, error)
 // watchCertificates reads the certificates regularly, and passes them on when nginx needs another
 // configuration. For a renewed certificate it needs none: the file has the same name.
 func (s *Source) watchCertificates(ctx context.Context) error {
-	ticker := time.NewTicker(certificatesInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		set, err := s.readCertificates(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			err = fmt.Errorf("%w; the certificates that were read last are used", err)
-		}
-		s.setFiles("certificates", err)
-		if err == nil {
-			s.renew(set)
-		}
-	}
+	return poll(ctx, s, "certificates", certificatesInterval, s.readCertificates, func(set certificates.Set) error {
+		s.renew(set)
+		return nil
+	})
 }
 
 // renew passes certificates to the loop, if they have changed.
 func (s *Source) renew(set certificates.Set) {
 	if s.noteCertificates(set) {
-		select { // only the newest set counts
-		case <-s.renewed:
-		default:
-		}
-		select {
-		case s.renewed <- set:
-		default: // a concurrent call has sent the same certificates
-		}
+		latest(s.renewed, set)
 	}
 }
 

@@ -278,14 +278,7 @@ func (s *Source) Reload(ctx context.Context) error {
 	if templatesErr != nil {
 		return errors.Join(err, templatesErr)
 	}
-	select { // only the newest set counts
-	case <-s.reloaded:
-	default:
-	}
-	select {
-	case s.reloaded <- set:
-	default: // a concurrent call has sent the same templates
-	}
+	latest(s.reloaded, set)
 	return err
 }
 
@@ -524,13 +517,16 @@ func (c Configuration) equal(d Configuration) bool {
 }
 
 // latest puts a value in a channel with room for one. A value that is still in the
-// channel is replaced.
+// channel is replaced. Of concurrent calls, that of any may count.
 func latest[T any](c chan T, value T) {
 	select {
 	case <-c:
 	default:
 	}
-	c <- value
+	select {
+	case c <- value:
+	default: // a concurrent call has sent one
+	}
 }
 
 func (s *Source) logNew(message string, added []Problem) {
@@ -638,24 +634,9 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 // readTemplates reads the templates regularly, and sends them when they have changed.
 func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) error {
 	last := s.set
-	ticker := time.NewTicker(templatesInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		set, err := s.loadTemplates(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			err = fmt.Errorf("%w; the templates that were read last are used", err)
-		}
-		s.setFiles("templates", err)
-		if err != nil || maps.Equal(set, last) {
-			continue
+	return poll(ctx, s, "templates", templatesInterval, s.loadTemplates, func(set templateSet) error {
+		if maps.Equal(set, last) {
+			return nil
 		}
 		s.logger.Info("templates changed", "directory", s.opts.TemplatesDir)
 		last = set
@@ -663,8 +644,9 @@ func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) err
 		case <-ctx.Done():
 			return ctx.Err()
 		case sets <- set:
+			return nil
 		}
-	}
+	})
 }
 
 // setFiles stores the result of reading or writing the files of subject.
