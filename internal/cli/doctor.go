@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -166,8 +167,16 @@ func adoptSettings(s *doctor.Subject, pid int) error {
 	if err != nil {
 		return fmt.Errorf("its command line is for another version of lbctl: %w", err)
 	}
-	// A relative path was meant for the daemon's working directory.
-	opts.Config.StateDir, opts.Config.RunDir = s.Config.StateDir, s.Config.RunDir
+	// A relative path was meant for the daemon's working directory, so what the command line says
+	// counts. It may name the directory of sockets alone.
+	stateDir := s.Config.StateDir
+	if lockHolder(stateDir) != pid {
+		stateDir = opts.Config.StateDir
+	}
+	if lockHolder(stateDir) != pid {
+		return errors.New("its state directory is not known: name it with --state-dir")
+	}
+	opts.Config.StateDir, opts.Config.RunDir = stateDir, s.Config.RunDir
 	s.Config, s.Environ = opts.Config, environ
 	for _, line := range os.Environ() {
 		if name, _, _ := strings.Cut(line, "="); strings.HasPrefix(name, "CONSUL_") {

@@ -95,7 +95,9 @@ func TestDoctor(t *testing.T) {
 	assert.Equal(t, doctor.Skipped, stateOf(t, report, "operator-rights"), "the command's own Consul does not answer")
 
 	report, _ = doctorOf(t, bare, "--run-dir", filepath.Join(balancer.StateDir, "run"))
-	assert.Equal(t, doctor.OK, stateOf(t, report, "nginx-running"), "the directory of sockets alone finds the daemon too")
+	for _, check := range []string{"daemon", "nginx-running", "directories", "generations"} {
+		assert.Equal(t, doctor.OK, stateOf(t, report, check), "the directory of sockets alone finds the daemon too: %s", check)
+	}
 
 	operator := []string{"CONSUL_HTTP_ADDR=" + consul.Addr, "CONSUL_HTTP_TOKEN=" + consul.NewToken(`key_prefix "lb" { policy = "write" }`)}
 	report, _ = doctorOf(t, operator, "--state-dir", balancer.StateDir)
