@@ -231,7 +231,7 @@ next_steps() {
 		  go run grpc_client/main.go -port=${grpcs##*:} -tls -ca=${dir#"$root"/}/certificates/localhost.crt   the same over TLS
 		  make scale N=5                              five servers
 		  bin/lbctl status                            what nginx serves (bin/lbctl --help for more)
-		  bin/lbctl resume --run-dir ${dir#"$root"/}/lbctl/run   commands that change something need this directory
+		  bin/lbctl resume --run-dir ${dir#"$root"/}/lbctl/run   rollback, resume and accept need this directory
 		  http://localhost:${http##*:}/                      HTTP services (README.md, "Your own services")
 		  http://localhost:8500/ui/dc1/services       Consul's UI
 		  make down                                   stop it; make clean deletes its data too
