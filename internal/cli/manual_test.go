@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestManual checks that docs/cli.md has every command, flag and variable.
+// TestManual checks that docs/cli.md has every command, flag and variable, and the commands
+// in the table at its top too.
 func TestManual(t *testing.T) {
 	text, err := os.ReadFile("../../docs/cli.md")
 	require.NoError(t, err)
@@ -20,6 +22,10 @@ func TestManual(t *testing.T) {
 	var walk func(*cobra.Command)
 	walk = func(command *cobra.Command) {
 		assert.NotEmpty(t, command.Short+command.Long, command.Name())
+		if command.Parent() == root && command.Name() != "help" {
+			row := regexp.MustCompile("(?m)^\\| \\[`" + command.Name() + "[ `].*\\]\\(#")
+			assert.True(t, row.MatchString(manual), "the table of commands lacks %s", command.Name())
+		}
 		if command != root && command.Name() != "help" {
 			assert.Contains(t, manual, "`"+command.Name(), "the command %s", command.Name())
 		}
