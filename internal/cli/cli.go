@@ -64,8 +64,9 @@ the catalog, tests it, reloads nginx and verifies that nginx serves the new
 configuration. If nginx does not, lbctl goes back to the last good one. Each
 configuration that nginx has served is a numbered generation on disk.
 
-'lbctl run' is the daemon. The other commands query it over its unix socket or
-over HTTP, or work without it (render, check).`
+'lbctl run' is the daemon. policy, deny, allow, access and key read and write what the
+operator wants, in Consul itself. render, check, doctor and certificate work alone. The
+other commands query the daemon over its unix socket or over HTTP.`
 
 const rootExample = `  lbctl status                 what nginx serves, and whether that is what Consul says
   lbctl status --wait 60s      block until nginx serves what Consul says

@@ -81,8 +81,7 @@ func newAllowCmd(f *factory) *cobra.Command {
   lbctl allow all --service admin`,
 	}
 	flags := networksFlags(f, cmd, opts)
-	define(flags, (*flagged)(&opts.Only), "only", "", "", "deny everybody else the services of --service", false, parseFlagged)
-	cmd.Flags().Lookup("only").NoOptDefVal = "true"
+	cmd.Flags().BoolVar(&opts.Only, "only", false, "deny everybody else the services of --service")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		networks, err := opts.parse(flags, args)
 		if err != nil {
@@ -104,14 +103,6 @@ func networksFlags(f *factory, cmd *cobra.Command, opts *networksOptions) *flags
 	opts.Store = storeFlags(flags)
 	opts.Wait = accessWaitFlags(f, flags, &opts.Output, servingRules)
 	return flags
-}
-
-// flagged is the value of a flag without a value.
-type flagged bool
-
-func parseFlagged(given string) (flagged, error) {
-	choice, err := parseChoice("true", "false")(given)
-	return choice == "true", err
 }
 
 // parse returns the networks of the arguments and of the file.

@@ -134,7 +134,7 @@ func (s *setting[T]) set(source, given string) {
 }
 
 func (s *setting[T]) String() string {
-	if s.initial == "0" || s.initial == "0s" { // pflag leaves the default out of --help
+	if s.initial == "0" || s.initial == "0s" || s.initial == "[]" { // pflag leaves the default out of --help
 		return ""
 	}
 	return s.initial

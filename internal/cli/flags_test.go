@@ -109,3 +109,18 @@ func TestFlagsHelp(t *testing.T) {
       --format FORMAT         what [$LBCTL_FORMAT] (default text)
 `, cmd.LocalFlags().FlagUsages())
 }
+
+// A flag without a value looks so in the help of every command, and an empty default is left out.
+func TestFlagsHelpOfEveryCommand(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(command *cobra.Command) {
+		help := command.LocalFlags().FlagUsages()
+		for _, odd := range []string{"[=true]", "(default [])", "(default )", "(default false)"} {
+			assert.NotContains(t, help, odd, command.CommandPath())
+		}
+		for _, sub := range command.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRootCmd(&factory{}))
+}

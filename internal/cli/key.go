@@ -67,11 +67,8 @@ func newKeyCreateCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	define(flags, (*flagged)(&opts.Basic), "basic", "", "", "a password for basic authentication", false, parseFlagged)
-	define(flags, (*flagged)(&opts.Stdin), "password-stdin", "", "", "with --basic: read the password from the standard input (default a random one)", false, parseFlagged)
-	for _, name := range []string{"basic", "password-stdin"} {
-		cmd.Flags().Lookup(name).NoOptDefVal = "true"
-	}
+	cmd.Flags().BoolVar(&opts.Basic, "basic", false, "a password for basic authentication")
+	cmd.Flags().BoolVar(&opts.Stdin, "password-stdin", false, "with --basic: read the password from the standard input (default a random one)")
 	define(flags, &opts.Services, "services", "", "NAMES", "services that it is good for, separated by commas (default all)", nil, parseServices())
 	define(flags, &opts.For, "for", "", "DURATION", "how long it is good, 1m or more (default for ever)", 0, parseDuration(time.Minute))
 	messageFlag(flags, &opts.Why)
