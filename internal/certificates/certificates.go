@@ -1,6 +1,6 @@
-// Package certificates reads the TLS certificates of an operator's directory, checks them, and
-// keeps a copy of the last good one of each, which nginx reads. A broken or expired file never
-// replaces a good copy.
+// Package certificates reads the TLS certificates of an operator's directory and those that
+// policies name, checks them, and keeps a copy of the last good one of each, which nginx reads. A
+// broken or expired file never replaces a good copy.
 package certificates
 
 import (
@@ -67,6 +67,12 @@ type Set struct {
 	// Default is the file for all other host names, and for clients that name none: of the
 	// certificate DefaultName, or of the first by name. Empty without a certificate.
 	Default string
+
+	// NamedAuthorities and NamedPairs have the files that policies name.
+	NamedAuthorities map[string]NamedAuthorities // by path
+	NamedPairs       map[PairPaths]NamedPair
+	// Hidden: nginx's workers can't read copies, its master can.
+	Hidden bool
 }
 
 // arrange sorts the set, and chooses a certificate for each host.
@@ -126,14 +132,18 @@ func wider(host string) []string {
 	}
 }
 
-// expiry describes a certificate that has expired or soon will, "" for any other.
-func (c Certificate) expiry(now time.Time) string {
+// invalid says why the certificate is not valid at a time.
+func (c Certificate) invalid(now time.Time) string { return c.expiry(now, 0, "") }
+
+// expiry describes a certificate that has expired or will within the time, "" for any other. soon
+// says the time.
+func (c Certificate) expiry(now time.Time, before time.Duration, soon string) string {
 	at := c.NotAfter.UTC().Format("2006-01-02 15:04 UTC")
 	switch {
 	case !now.Before(c.NotAfter):
 		return fmt.Sprintf("it expired at %s, want a new one", at)
-	case now.Add(WarnBefore).After(c.NotAfter):
-		return fmt.Sprintf("it expires at %s, which is in less than two weeks", at)
+	case now.Add(before).After(c.NotAfter):
+		return fmt.Sprintf("it expires at %s, which is in less than %s", at, soon)
 	case now.Before(c.NotBefore):
 		return fmt.Sprintf("it is not valid before %s", c.NotBefore.UTC().Format("2006-01-02 15:04 UTC"))
 	default:

@@ -102,7 +102,7 @@ func (r *reader) read(dir string) (contents, error) {
 	before := r.seen
 	r.seen = make(map[string]seen, len(certificates))
 	for name, files := range certificates {
-		now := seen{stamp: stamp(dir, files, name, keys[name])}
+		now := seen{stamp: stamp(pathsOf(dir, files, name, keys[name])...)}
 		if now.found = before[name].found; now.stamp == "" || now.stamp != before[name].stamp {
 			p, err := readPair(dir, name, files, keys[name])
 			now.found = found[pair]{p, err}
@@ -116,18 +116,26 @@ func (r *reader) read(dir string) (contents, error) {
 	return c, nil
 }
 
-// stamp describes the files of a pair without reading them; "" if that is not possible.
-func stamp(dir string, files []string, name string, key bool) string {
-	if key {
-		files = append(slices.Clone(files), name+".key")
-	}
-	var text strings.Builder
+// pathsOf returns the paths of the files of a pair.
+func pathsOf(dir string, files []string, name string, key bool) (paths []string) {
 	for _, file := range files {
-		info, err := os.Stat(filepath.Join(dir, file)) // of the target of a symbolic link
+		paths = append(paths, filepath.Join(dir, file))
+	}
+	if key {
+		paths = append(paths, filepath.Join(dir, name+".key"))
+	}
+	return paths
+}
+
+// stamp describes files without reading them; "" if that is not possible.
+func stamp(paths ...string) string {
+	var text strings.Builder
+	for _, path := range paths {
+		info, err := os.Stat(path) // of the target of a symbolic link
 		if err != nil {
 			return ""
 		}
-		fmt.Fprintf(&text, "%s %d %d", file, info.ModTime().UnixNano(), info.Size())
+		fmt.Fprintf(&text, "%s %d %d", filepath.Base(path), info.ModTime().UnixNano(), info.Size())
 		if system, ok := info.Sys().(*syscall.Stat_t); ok {
 			fmt.Fprintf(&text, " %d %d", system.Dev, system.Ino)
 		}

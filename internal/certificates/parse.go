@@ -26,55 +26,13 @@ type pair struct {
 	pem []byte // chain and key
 }
 
-// parsePair reads a chain and its key from the text of one or two files, and checks them.
+// parsePair reads a chain for host names and its key from the text of one or two files, and
+// checks them.
 func parsePair(text []byte) (pair, error) {
-	var chain, key []*pem.Block
-	for rest := text; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		switch {
-		case block.Type == "CERTIFICATE":
-			chain = append(chain, block)
-		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-			return pair{}, errors.New("its key has a passphrase, want a key without one")
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			key = append(key, block)
-		}
-	}
-	if len(chain) == 0 {
-		return pair{}, errors.New("it has no certificate, want one in PEM (BEGIN CERTIFICATE)")
-	}
-	if len(key) != 1 {
-		return pair{}, fmt.Errorf("it has %d keys, want one in PEM (BEGIN PRIVATE KEY), in the same file or in NAME.key", len(key))
-	}
-	var p pair
-	for _, block := range append(slices.Clone(chain), key...) {
-		p.pem = append(p.pem, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
-	}
-	parsed, err := parseChain(chain)
+	p, leaf, err := parseKeyPair(text)
 	if err != nil {
 		return pair{}, err
 	}
-	leaf := parsed[0]
-	if _, err := tls.X509KeyPair(p.pem, p.pem); err != nil {
-		private, keyErr := privateKey(key[0])
-		if keyErr != nil {
-			return pair{}, fmt.Errorf("its key can't be read: %w", keyErr)
-		}
-		if n := slices.IndexFunc(parsed, func(c *x509.Certificate) bool { return belongs(private, c) }); n > 0 {
-			return pair{}, fmt.Errorf("certificate %d of its chain belongs to the key, want that one first", n+1)
-		}
-		return pair{}, errors.New("its key belongs to another certificate")
-	}
-	if err := checkOrder(parsed); err != nil {
-		return pair{}, err
-	}
-	if err := checkStrength(parsed); err != nil {
-		return pair{}, err
-	}
-	p.NotBefore, p.NotAfter = leaf.NotBefore, leaf.NotAfter
 	for _, host := range leaf.DNSNames {
 		if host = strings.ToLower(strings.TrimSuffix(host, ".")); hostPattern.MatchString(host) && !slices.Contains(p.Hosts, host) {
 			p.Hosts = append(p.Hosts, host)
@@ -85,6 +43,79 @@ func parsePair(text []byte) (pair, error) {
 		return pair{}, errors.New("its certificate has no host name, want one among its subject alternative names")
 	}
 	return p, nil
+}
+
+// begin matches the first line of a part of a text in PEM.
+var begin = regexp.MustCompile(`(?m)^-----BEGIN `)
+
+// decode returns the parts of a text in PEM. It fails if one of them is not whole, as in a file
+// that is being written: without it the others can be valid, but too few.
+func decode(text []byte) (blocks []*pem.Block, err error) {
+	for rest := text; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		blocks = append(blocks, block)
+	}
+	if begun := len(begin.FindAllIndex(text, -1)); begun != len(blocks) {
+		return nil, fmt.Errorf("only %d of its %d parts in PEM are whole", len(blocks), begun)
+	}
+	return blocks, nil
+}
+
+// parseKeyPair reads a chain and its key, and checks them. It also returns the certificate that
+// belongs to the key.
+func parseKeyPair(text []byte) (pair, *x509.Certificate, error) {
+	fail := func(err error) (pair, *x509.Certificate, error) { return pair{}, nil, err }
+	blocks, err := decode(text)
+	if err != nil {
+		return fail(err)
+	}
+	var chain, key []*pem.Block
+	for _, block := range blocks {
+		switch {
+		case block.Type == "CERTIFICATE":
+			chain = append(chain, block)
+		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
+			return fail(errors.New("its key has a passphrase, want a key without one"))
+		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			key = append(key, block)
+		}
+	}
+	if len(chain) == 0 {
+		return fail(errors.New("it has no certificate, want one in PEM (BEGIN CERTIFICATE)"))
+	}
+	if len(key) != 1 {
+		return fail(fmt.Errorf("it has %d keys, want one in PEM (BEGIN PRIVATE KEY), in the same file or in NAME.key", len(key)))
+	}
+	var p pair
+	for _, block := range append(slices.Clone(chain), key...) {
+		p.pem = append(p.pem, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+	}
+	parsed, err := parseChain(chain)
+	if err != nil {
+		return fail(err)
+	}
+	leaf := parsed[0]
+	if _, err := tls.X509KeyPair(p.pem, p.pem); err != nil {
+		private, keyErr := privateKey(key[0])
+		if keyErr != nil {
+			return fail(fmt.Errorf("its key can't be read: %w", keyErr))
+		}
+		if n := slices.IndexFunc(parsed, func(c *x509.Certificate) bool { return belongs(private, c) }); n > 0 {
+			return fail(fmt.Errorf("certificate %d of its chain belongs to the key, want that one first", n+1))
+		}
+		return fail(errors.New("its key belongs to another certificate"))
+	}
+	if err := checkOrder(parsed); err != nil {
+		return fail(err)
+	}
+	if err := checkStrength(parsed); err != nil {
+		return fail(err)
+	}
+	p.NotBefore, p.NotAfter = leaf.NotBefore, leaf.NotAfter
+	return p, leaf, nil
 }
 
 func parseChain(blocks []*pem.Block) ([]*x509.Certificate, error) {
@@ -147,11 +178,11 @@ func checkStrength(chain []*x509.Certificate) error {
 
 // parseAuthorities checks a file with certificates of authorities, and returns them alone.
 func parseAuthorities(text []byte) (authorities []byte, err error) {
-	for rest := text; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
+	blocks, err := decode(text)
+	if err != nil {
+		return nil, err
+	}
+	for _, block := range blocks {
 		if block.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("it has a %s, want only the certificates of authorities", strings.ToLower(block.Type))
 		}

@@ -26,7 +26,7 @@ const (
 
 // Options say where certificates are.
 type Options struct {
-	// Dir is the operator's directory.
+	// Dir is the operator's directory; default none.
 	Dir string
 	// Copies is the directory for the copies, which nginx's workers read.
 	Copies string
@@ -36,7 +36,7 @@ type Options struct {
 	ReadOnly bool
 }
 
-// Store has the last good certificates of a directory. Only one goroutine may use it at a time.
+// Store has the last good certificates of a directory, and of the files that policies name. Only one goroutine may use it at a time.
 type Store struct {
 	opts    Options
 	reader  reader
@@ -45,6 +45,9 @@ type Store struct {
 	clients map[string]Clients // the last good ones, by host
 	away    map[string]time.Time
 	cleaned map[string]time.Time // since when a copy has no certificate
+
+	namedCAs   map[string]*namedAuthorities // by path
+	namedPairs map[PairPaths]*namedPair
 }
 
 // Open returns a Store with the copies of an earlier one. A copy that can't be used is left
@@ -53,6 +56,7 @@ func Open(opts Options) (*Store, error) {
 	s := &Store{
 		opts: opts, pairs: map[string]pair{}, clients: map[string]Clients{},
 		away: map[string]time.Time{}, cleaned: map[string]time.Time{},
+		namedCAs: map[string]*namedAuthorities{}, namedPairs: map[PairPaths]*namedPair{},
 	}
 	if opts.ReadOnly {
 		return s, nil
@@ -61,6 +65,9 @@ func Open(opts Options) (*Store, error) {
 		return nil, fmt.Errorf("make the directory for copies of certificates: %w", err)
 	}
 	s.hidden = s.findHidden()
+	if opts.Dir == "" {
+		return s, nil
+	}
 	kept, err := new(reader).read(opts.Copies)
 	if err != nil {
 		return nil, fmt.Errorf("read the copies of certificates: %w", err)
@@ -133,25 +140,42 @@ func (s *Store) findHidden() string {
 
 func (s *Store) copyOf(name string) string { return filepath.Join(s.opts.Copies, name+".pem") }
 
-// Read reads the directory, and returns the set for the time. What can't be used keeps its last
-// good copy; the set's Problems say so.
-func (s *Store) Read(now time.Time) Set {
+// Read reads the directory and the wanted files, and returns the set for the time. What can't be
+// used keeps its last good copy; the set says so.
+func (s *Store) Read(now time.Time, wanted ...Named) Set {
 	var set Set
-	problem := func(name, format string, args ...any) {
-		set.Problems = append(set.Problems, Problem{Name: name, Message: fmt.Sprintf(format, args...)})
-	}
 	now = now.Round(0)
+	if s.opts.Dir != "" {
+		s.readDirectory(now, &set)
+	}
+	s.readNamed(wanted, now, &set)
+	if !s.opts.ReadOnly {
+		if err := s.clean(now); err != nil {
+			set.problem("", "old copies can't be removed: %v", err)
+		}
+	}
+	set.Hidden = s.hidden != ""
+	set.arrange(now)
+	return set
+}
+
+func (s *Set) problem(name, format string, args ...any) {
+	s.Problems = append(s.Problems, Problem{Name: name, Message: fmt.Sprintf(format, args...)})
+}
+
+// readDirectory reads the directory.
+func (s *Store) readDirectory(now time.Time, set *Set) {
 	if s.hidden != "" {
-		problem("", "nginx's workers can't enter %q, so they can't read certificates: want a directory that everybody may enter (chmod o+x)", s.hidden)
+		set.problem("", "nginx's workers can't enter %q, so they can't read certificates: want a directory that everybody may enter (chmod o+x)", s.hidden)
 	}
 	found, err := s.reader.read(s.opts.Dir)
 	switch {
 	case err != nil:
-		problem("", "directory %q can't be read: %v; the former certificates stay in use", s.opts.Dir, err)
+		set.problem("", "directory %q can't be read: %v; the former certificates stay in use", s.opts.Dir, err)
 	case len(found.pairs) == 0 && len(s.pairs) > 0:
-		problem("", "directory %q has no certificate any more; the former ones stay in use", s.opts.Dir)
+		set.problem("", "directory %q has no certificate any more; the former ones stay in use", s.opts.Dir)
 	case len(found.pairs) == 0:
-		problem("", "directory %q has no certificate, want pairs like example.com.crt and example.com.key", s.opts.Dir)
+		set.problem("", "directory %q has no certificate, want pairs like example.com.crt and example.com.key", s.opts.Dir)
 	default:
 		for name := range s.pairs {
 			if _, ok := found.pairs[name]; !ok && s.gone("pair "+name, now) {
@@ -166,33 +190,26 @@ func (s *Store) Read(now time.Time) Set {
 		s.dropClients(found, now)
 	}
 	for _, file := range slices.Sorted(maps.Keys(found.ignored)) {
-		problem("", "file %q is not used: %v", file, found.ignored[file])
+		set.problem("", "file %q is not used: %v", file, found.ignored[file])
 	}
 	for _, name := range slices.Sorted(maps.Keys(found.pairs)) {
 		if err := s.take(name, found.pairs[name], now); err != nil {
-			problem(name, "%v", err)
+			set.problem(name, "%v", err)
 		}
 	}
 	for _, host := range slices.Sorted(maps.Keys(found.clients)) {
 		if err := s.takeClients(host, found.clients[host]); err != nil {
-			problem(hostName(host), "%v", err)
+			set.problem(hostName(host), "%v", err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.pairs)) {
 		c := s.pairs[name].Certificate
 		set.Certificates = append(set.Certificates, c)
-		if why := c.expiry(now); why != "" {
-			problem(name, "%s", why)
+		if why := c.expiry(now, WarnBefore, "two weeks"); why != "" {
+			set.problem(name, "%s", why)
 		}
 	}
 	set.Clients = slices.Collect(maps.Values(s.clients))
-	if !s.opts.ReadOnly {
-		if err := s.clean(now); err != nil {
-			problem("", "old copies can't be removed: %v", err)
-		}
-	}
-	set.arrange(now)
-	return set
 }
 
 func hostName(host string) string {
@@ -220,10 +237,9 @@ func (s *Store) gone(what string, now time.Time) bool {
 // says why it isn't.
 func (s *Store) take(name string, p found[pair], now time.Time) error {
 	kept, has := s.pairs[name]
-	stays := fmt.Sprintf("the former certificate, which is valid until %s, stays in use", kept.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
 	if p.err != nil {
 		if has {
-			return fmt.Errorf("%w; %s", p.err, stays)
+			return fmt.Errorf("%w; %s", p.err, kept.stays())
 		}
 		return p.err
 	}
@@ -231,7 +247,7 @@ func (s *Store) take(name string, p found[pair], now time.Time) error {
 		return nil
 	}
 	if has && kept.valid(now) && !p.value.valid(now) {
-		return fmt.Errorf("the new certificate: %s; %s", p.value.expiry(now), stays)
+		return fmt.Errorf("the new certificate: %s; %s", p.value.invalid(now), kept.stays())
 	}
 	p.value.File = s.copyOf(name)
 	if !s.opts.ReadOnly {
@@ -241,6 +257,10 @@ func (s *Store) take(name string, p found[pair], now time.Time) error {
 	}
 	s.pairs[name] = p.value
 	return nil
+}
+
+func (c Certificate) stays() string {
+	return fmt.Sprintf("the former certificate, which is valid until %s, stays in use", c.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
 }
 
 // dropClients gives up authorities whose files are away.
@@ -303,16 +323,21 @@ func (s *Store) clean(now time.Time) error {
 	var errs []error
 	for _, entry := range entries {
 		file := entry.Name()
-		if s.uses(file) {
+		uses, named := s.usesNamed(file)
+		if uses || !named && s.uses(file) {
 			delete(s.cleaned, file)
 			continue
+		}
+		keep := afterlife
+		if named {
+			keep = namedAfterlife
 		}
 		since, known := s.cleaned[file]
 		if !known {
 			s.cleaned[file] = now
 			continue
 		}
-		if now.Sub(since) >= afterlife {
+		if now.Sub(since) >= keep {
 			errs = append(errs, os.RemoveAll(filepath.Join(s.opts.Copies, file)))
 			delete(s.cleaned, file)
 		}

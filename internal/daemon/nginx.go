@@ -105,19 +105,16 @@ func (n NginxConfig) AllListeners() []render.Listener {
 	return all
 }
 
-// OpenCertificates opens the certificates of the listeners with TLS; nil if there is no directory
-// with them. With readOnly no copies are made. settings are those of Settings.
+// OpenCertificates opens the certificates of the listeners with TLS, and those that policies name.
+// With readOnly no copies are made. settings are those of Settings.
 func (n NginxConfig) OpenCertificates(stateDir string, settings render.Settings, readOnly bool) (*certificates.Store, error) {
-	if n.Certificates == "" {
-		return nil, nil
-	}
 	opts := certificates.Options{
 		Dir:      n.Certificates,
 		Copies:   CertificatesDir(stateDir),
 		Group:    -1,
 		ReadOnly: readOnly,
 	}
-	if dir, err := filepath.EvalSymlinks(n.Certificates); err == nil && !readOnly {
+	if dir, err := filepath.EvalSymlinks(n.Certificates); n.Certificates != "" && err == nil && !readOnly {
 		if copies, err := filepath.EvalSymlinks(opts.Copies); err == nil && dir == copies {
 			return nil, fmt.Errorf("--certificates %s is the directory of lbctl's own copies, want another one", n.Certificates)
 		}

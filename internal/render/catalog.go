@@ -132,8 +132,8 @@ type Location struct {
 	// if no service has the path.
 	Policy *policy.Policy
 
-	// TLSFiles changes with the content of the files that the policy's tls names.
-	TLSFiles string
+	// TLSFiles are the files that the policy's tls names.
+	TLSFiles TLSFiles
 
 	routePath, policyPath policy.Path // of the route, and of the requests that the policy is for
 	mirrors               map[string]string
@@ -198,6 +198,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 		crowded:   map[string]bool{},
 		reads:     &reads{asked: map[string]bool{}},
 		policies:  map[string]usablePolicy{},
+		files:     map[string][]byte{},
 
 		crowdedBefore: crowded,
 	}
@@ -220,6 +221,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 			b.tcp(e, &c)
 		}
 	}
+	maps.Copy(c.files, b.files)
 	for n := range b.routed {
 		b.routed[n].mirrors = b.mirrors(b.routed[n])
 	}
@@ -268,6 +270,7 @@ type builder struct {
 	reads     *reads
 	problems  []Problem
 	policies  map[string]usablePolicy // by service
+	files     map[string][]byte       // of the generation, for the services
 
 	crowdedBefore  map[string]bool
 	policiesBefore map[string]usablePolicy
@@ -278,7 +281,7 @@ type routed struct {
 	service  string
 	spec     endpoints.Spec
 	upstream string // empty: it has no instance that gets traffic
-	tlsFiles string // changes with the files of its tls fields
+	tlsFiles TLSFiles
 	// mirrors has where copies of its requests go, by service.
 	mirrors map[string]string
 }

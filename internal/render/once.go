@@ -61,9 +61,6 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	if err != nil {
 		return Configuration{}, err
 	}
-	if opts.Certificates != nil {
-		settings.Certificates = opts.Certificates.Read(time.Now())
-	}
 	if opts.Access == nil {
 		opts.Access, _ = access.Open("") // without a file there is no error
 	}
@@ -77,6 +74,9 @@ func offline(opts Options, services []endpoints.Service, names *names) (Configur
 	}
 	now := time.Now()
 	entries := table.Observe(now, services)
+	if opts.Certificates != nil {
+		settings.Certificates = opts.Certificates.Read(now, namedFiles(entries)...)
+	}
 	r, problems := renderEntries(context.Background(), set, settings, entries, names, template.NewBrain(), &memo{networks: opts.Access.Networks(now)})
 	if len(r.problems) > 0 {
 		return Configuration{}, problemsError(r.problems)

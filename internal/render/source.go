@@ -65,7 +65,8 @@ type Options struct {
 	// TemplatesDir has templates that replace the embedded ones, or add to them. Empty
 	// means none.
 	TemplatesDir string
-	// Certificates are those of nginx's listeners with TLS; default none.
+	// Certificates are those of nginx's listeners with TLS, and those that policies name; default
+	// none. nginx then reads the files of policies itself, and not again when they are renewed.
 	Certificates *certificates.Store
 	// Table decides which instances are in rotation; default one without a snapshot.
 	Table *endpoints.Table
@@ -330,7 +331,8 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 			s.table.RetryRefused()
 		case s.set = <-s.reloaded:
 			s.table.RetryRefused()
-		case s.certificates = <-s.renewed:
+		case set := <-s.renewed:
+			s.useRenewed(set)
 		case <-s.table.Changed():
 		case <-s.names.changed:
 		case <-deadline:
@@ -351,6 +353,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 		if !s.observe(ctx) || !s.accessKnown() {
 			continue
 		}
+		s.readNewlyNamed(ctx)
 		if err := s.render(ctx); err != nil {
 			return err
 		}

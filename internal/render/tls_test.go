@@ -61,15 +61,11 @@ func startSecured(t *testing.T, binary nginxtest.Binary, put func(dir string), c
 		Listener{Name: ListenerGRPCS, Protocol: endpoints.GRPCS, Listen: Listen{b.grpcs}},
 		Listener{Name: ListenerHTTPS, Protocol: endpoints.HTTPS, Listen: Listen{b.https}})
 	settings.RunDir, settings.OpenFiles, settings.StreamModule = runDir, 1024, streamModule(t, binary)
-	opts := certificates.Options{Dir: b.dir, Copies: filepath.Join(runDir, "certificates"), Group: -1}
+	opts := certificates.Options{Dir: b.dir, Copies: filepath.Join(runDir, "certificates"), Group: workersGroup(t)}
 	if os.Geteuid() == 0 {
-		worker, err := user.Lookup("nobody")
-		require.NoError(t, err)
-		group, err := user.LookupGroupId(worker.Gid)
+		group, err := user.LookupGroupId(strconv.Itoa(opts.Group))
 		require.NoError(t, err)
 		settings.User, settings.Group = "nobody", group.Name
-		opts.Group, err = strconv.Atoi(worker.Gid)
-		require.NoError(t, err)
 	}
 	if change != nil {
 		change(&settings)
@@ -85,6 +81,19 @@ func startSecured(t *testing.T, binary nginxtest.Binary, put func(dir string), c
 	b.conf = write(t, runDir, c)
 	b.process = nginxtest.Start(t, binary, b.conf, runDir)
 	return b
+}
+
+// workersGroup is the id of the group of nginx's workers; -1 if they run as the user of the test.
+func workersGroup(t *testing.T) int {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return -1
+	}
+	worker, err := user.Lookup("nobody")
+	require.NoError(t, err)
+	group, err := strconv.Atoi(worker.Gid)
+	require.NoError(t, err)
+	return group
 }
 
 // client is an HTTP client that connects to the address, whatever the host of the URL.

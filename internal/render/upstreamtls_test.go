@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"lbctl/internal/certificates"
 	"lbctl/internal/certificates/certificatestest"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginxtest"
@@ -64,8 +65,16 @@ func secureServers(t *testing.T, pair certificatestest.Pair, sni *string, client
 // secureBalancer starts a balancer with a service for each protocol, with the same policy.
 func secureBalancer(t *testing.T, binary nginxtest.Binary, web, calls int, values ...string) balancer {
 	t.Helper()
-	return startBalancerWithServices(t, binary, func(*Options) {}, nil, byOperator(map[string][]string{"web": values, "calls": values},
+	return startBalancerWithServices(t, binary, func(o *Options) { o.Certificates = namedStore(t) }, nil, byOperator(map[string][]string{"web": values, "calls": values},
 		one("web", web, meta("lb-protocol", "https")), one("calls", calls, meta("lb-protocol", "grpcs"))))
+}
+
+// namedStore keeps copies of the files that policies name where nginx's workers can read them.
+func namedStore(t *testing.T) *certificates.Store {
+	t.Helper()
+	s, err := certificates.Open(certificates.Options{Copies: filepath.Join(nginxtest.Dir(t), "certificates"), Group: workersGroup(t)})
+	require.NoError(t, err)
+	return s
 }
 
 // reaches reports whether requests and calls reach the instances.
@@ -121,8 +130,9 @@ func TestFilesOfUpstreamTLS(t *testing.T) {
 	ca := certificatestest.NewAuthority(t, "ca")
 	pair, foreign := ca.Issue(t, 100*days, "a"), ca.Issue(t, 100*days, "b")
 	caFile, chain, key := file(t, ca.PEM), file(t, pair.Chain), file(t, pair.Key)
+	store := namedStore(t)
 	render := func(values ...string) (Configuration, []string) {
-		c, err := offline(Options{Settings: testSettings("1.30.6")}, byOperator(map[string][]string{"web": values},
+		c, err := offline(Options{Settings: testSettings("1.30.6"), Certificates: store}, byOperator(map[string][]string{"web": values},
 			one("web", 80, meta("lb-protocol", "https")), one("plain", 80, meta("lb-protocol", "http", "lb-path", "/plain"))), testNames())
 		require.NoError(t, err)
 		var problems []string
@@ -132,19 +142,43 @@ func TestFilesOfUpstreamTLS(t *testing.T) {
 		}
 		return c, problems
 	}
-	c, problems := render("tls.ca", caFile, "tls.certificate", chain, "tls.certificate-key", key, "tls.server-name", "a", "tls.verify", "on")
+	good := []string{"tls.ca", caFile, "tls.certificate", chain, "tls.certificate-key", key, "tls.server-name", "a", "tls.verify", "on"}
+	c, problems := render(good...)
 	assert.Empty(t, problems)
-	assert.NoError(t, os.WriteFile(chain, append([]byte("# renewed\n"), pair.Chain...), 0o600))
-	renewed, _ := render("tls.ca", caFile, "tls.certificate", chain, "tls.certificate-key", key, "tls.server-name", "a", "tls.verify", "on")
-	assert.NotEqual(t, c.Hash, renewed.Hash, "nginx must load a renewed file")
+	assert.Equal(t, ca.PEM, c.Files[namedAuthoritiesFile(caFile)])
+	assert.NotContains(t, string(c.Files["http.conf"]), key, "nginx reads lbctl's copy")
+
+	replace := func(path string, content []byte) {
+		t.Helper()
+		certificatestest.Write(t, filepath.Dir(path), filepath.Base(path), content)
+	}
+	second := ca.Issue(t, 100*days, "a")
+	replace(chain, second.Chain)
+	half, problems := render(good...)
+	assert.Equal(t, c.Hash, half.Hash)
+	require.Len(t, problems, 1)
+	assert.Contains(t, problems[0], `tls.certificate "`+chain+`" with tls.certificate-key "`+key+`": its key belongs to another certificate; the former certificate, which is valid until`)
+	replace(key, second.Key)
+	renewed, problems := render(good...)
+	assert.Empty(t, problems)
+	assert.Equal(t, c.Hash, renewed.Hash, "workers load a renewed certificate")
+	replace(caFile, slices.Concat(ca.PEM, certificatestest.NewAuthority(t, "next").PEM))
+	renewed, problems = render(good...)
+	assert.Empty(t, problems)
+	assert.NotEqual(t, c.Hash, renewed.Hash, "nginx must load renewed authorities")
+	replace(caFile, []byte("broken"))
+	broken, problems := render(good...)
+	assert.Equal(t, renewed.Hash, broken.Hash)
+	assert.Equal(t, []string{`tls.ca "` + caFile + `": it has no certificate of an authority, want one in PEM (BEGIN CERTIFICATE); the former authorities stay in use`}, problems)
 
 	for _, bad := range []struct {
 		want   string
 		values []string
 	}{
-		{`tls.ca "/nowhere.pem" can't be read: no such file or directory`, []string{"tls.ca", "/nowhere.pem"}},
-		{`tls.ca "` + key + `" has no certificate in PEM`, []string{"tls.ca", key}},
-		{`tls: private key does not match public key`, []string{"tls.certificate", chain, "tls.certificate-key", file(t, foreign.Key)}},
+		{`tls.ca "/nowhere.pem": it can't be read: no such file or directory`, []string{"tls.ca", "/nowhere.pem"}},
+		{`tls.ca "` + key + `": it has a private key, want only the certificates of authorities`, []string{"tls.ca", key}},
+		{`its key belongs to another certificate`, []string{"tls.certificate", chain, "tls.certificate-key", file(t, foreign.Key)}},
+		{`"/nowhere.key" can't be read: no such file or directory`, []string{"tls.certificate", chain, "tls.certificate-key", "/nowhere.key"}},
 		{`tls.certificate and tls.certificate-key: one has no effect without the other`, []string{"tls.certificate", chain}},
 		{`tls.verify on: it has no effect without tls.server-name`, []string{"tls.verify", "on"}},
 		{`tls.verify on: it has no effect without tls.ca`, []string{"tls.verify", "on", "tls.server-name", "a"}},
