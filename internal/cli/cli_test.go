@@ -612,7 +612,7 @@ func TestCommands(t *testing.T) {
 		{golden: "certificate-hosts", line: "lbctl certificate create --out /nowhere a_b.test a:80"},
 		{golden: "certificate-unknown", line: "lbctl certificate list"},
 		{golden: "run-listeners", line: "lbctl run --listener tls=https://:8444 --listener a=htp://:81 --listener b=http://x:1?proxy_protocol=on&hsts=1 --listener c --trusted-proxies 10.0.0.1/8 --certificates /nowhere"},
-		{golden: "run-listeners-together", line: "lbctl run --grpc-listen :5001 --listener grpc=grpc://:5002 --listener tls=https://:8444 --listener htp=off --listener b=http://:8080?proxy-protocol=on", environ: []string{"LBCTL_LISTENER=ignored"}},
+		{golden: "run-listeners-together", line: "lbctl run --grpc-listen :5001 --listener grpc=grpc://:5002 --listener tls=https://:8444 --listener tls=off --listener htp=off --listener b=http://:8080?proxy-protocol=on", environ: []string{"LBCTL_LISTENER=ignored"}},
 		{golden: "run-ports", line: "lbctl run --http-listen 127.0.0.1:5000 --settle-min 3s", environ: []string{"LBCTL_SETTLE_MAX=1s"}},
 	} {
 		t.Run(test.golden, func(t *testing.T) {

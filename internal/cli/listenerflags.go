@@ -32,7 +32,10 @@ func checkListeners(flags *flags, n *daemon.NginxConfig, mistake func(format str
 	for _, l := range append(render.PlainListeners(nil, nil), render.TLSListeners()...) {
 		usual = append(usual, l.Name)
 	}
-	for _, l := range n.Listeners {
+	for at, l := range n.Listeners {
+		if slices.ContainsFunc(n.Listeners[:at], func(before render.Listener) bool { return before.Name == l.Name }) {
+			mistake("%s %q: listener %q is given twice, want one of them", source, l, l.Name)
+		}
 		if l.Protocol == "" && !slices.Contains(usual, l.Name) {
 			hint := "there are " + strings.Join(usual, ", ")
 			if nearest := spelling.Nearest(l.Name, usual); nearest != "" {
