@@ -118,7 +118,7 @@ var placeholders = map[string]string{
 	"{host}":           "${lb_host}",
 	"{remote-address}": "${remote_addr}",
 	"{request-id}":     "${request_id}",
-	"{scheme}":         "${scheme}",
+	"{scheme}":         "${lb_scheme}",
 	"{service}":        "${lb_service}",
 }
 

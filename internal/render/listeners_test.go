@@ -45,6 +45,7 @@ func TestListeners(t *testing.T) {
 			entry("cart", httpServer(t, "cart", httptest.NewServer), meta("lb-protocol", "http", "lb-path", "/cart")),
 			entry("admin", httpServer(t, "admin", httptest.NewServer), meta("lb-protocol", "http", "lb-listen", "internal")),
 			entry("both", httpServer(t, "both", httptest.NewServer), meta("lb-protocol", "http", "lb-path", "/both", "lb-listen", "https,internal")),
+			entry("secure", httpServer(t, "secure", httptest.NewServer), meta("lb-protocol", "http", "lb-path", "/secure", "lb-redirect-scheme", "https")),
 			entry("hello", grpcServer(t, "hello"), tags("grpc_server")),
 			entry("inner", grpcServer(t, "inner"), meta("lb-protocol", "grpc", "lb-listen", "grpc-internal")),
 		)
@@ -97,18 +98,46 @@ func TestListeners(t *testing.T) {
 				assert.Equal(t, want.forwarded, response.Header.Get("Seen-X-Forwarded-For"))
 			}
 		})
+		t.Run("X-Forwarded-Proto of trusted proxies", func(t *testing.T) {
+			proto := func(client *http.Client, url, given string) string {
+				response, _ := get(t, client, url, func(r *http.Request) {
+					if given != "" {
+						r.Header.Set("X-Forwarded-Proto", given)
+					}
+				})
+				return response.Header.Get("Seen-X-Forwarded-Proto")
+			}
+			plain, secure := b.client(t, b.http, nil), b.client(t, b.https, &tls.Config{RootCAs: ca.Pool()})
+			for given, want := range map[string]string{"": "http", "https": "https", "HTTPS": "https", "http": "http", "ftp": "http", "https, http": "http"} {
+				assert.Equal(t, want, proto(plain, "http://shop.test/", given), "%q", given)
+			}
+			assert.Equal(t, "https", proto(secure, "https://shop.test/", ""))
+			assert.Equal(t, "http", proto(secure, "https://shop.test/", "http"))
+			var seen grpcmetadata.MD
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			_, err := callIn(grpcmetadata.AppendToOutgoingContext(ctx, "x-forwarded-proto", "https"), b.dial(t, "shop.test"), "/any.Service/Method", grpc.Header(&seen))
+			require.NoError(t, err)
+			assert.Equal(t, []string{"https"}, seen.Get("seen-x-forwarded-proto"))
+			// redirect.scheme does not send clients round in circles.
+			response, _ := get(t, plain, "http://shop.test/secure")
+			assert.Equal(t, "https://shop.test/secure", response.Header.Get("Location"))
+			response, _ = get(t, plain, "http://shop.test/secure", func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") })
+			assert.Equal(t, http.StatusOK, response.StatusCode)
+		})
 		t.Run("PROXY protocol", func(t *testing.T) {
 			const header = "PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n"
 			conn, err := net.Dial("tcp", proxied)
 			require.NoError(t, err)
 			defer conn.Close()
 			require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
-			fmt.Fprint(conn, header+"GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 1.1.1.1\r\nConnection: close\r\n\r\n")
+			fmt.Fprint(conn, header+"GET / HTTP/1.1\r\nHost: shop.test\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n")
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			require.NoError(t, err)
 			defer response.Body.Close()
 			assert.Equal(t, "203.0.113.9", response.Header.Get("Seen-X-Real-Ip"))
 			assert.Equal(t, "1.1.1.1, 203.0.113.9", response.Header.Get("Seen-X-Forwarded-For"))
+			assert.Equal(t, "http", response.Header.Get("Seen-X-Forwarded-Proto"), "the client says it, not the proxy")
 
 			plain, err := net.Dial("tcp", proxied)
 			require.NoError(t, err)
