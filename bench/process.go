@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"lbctl/internal/testlog"
 )
 
 // startProcess runs a program until the test ends. Its output goes to dir/name.log; a
@@ -50,10 +52,10 @@ func startProcess(t *testing.T, dir, name string, command ...string) (pid int) {
 		}
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
-		if t.Failed() {
+		testlog.Show(t, name+", its end", func() string {
 			text, _ := os.ReadFile(path)
-			t.Logf("the end of %s's log:\n%s", name, text[max(0, len(text)-4000):])
-		}
+			return string(text[max(0, len(text)-4000):])
+		})
 	})
 	return cmd.Process.Pid
 }

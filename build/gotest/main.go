@@ -23,6 +23,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"lbctl/internal/testlog"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
@@ -130,14 +132,16 @@ func report(events io.Reader, out io.Writer, verbose bool) (total counts, reason
 const maxReason = 600
 
 var (
-	// logged begins what a test logs or reports: "    local_test.go:59: ".
-	logged = regexp.MustCompile(`^ *(\w+\.go:\d+:)`)
+	// logged begins what a test logs or reports: "    local_test.go:59: ". Further lines of
+	// one report are indented by more.
+	logged = regexp.MustCompile(`^ {0,4}(\w+\.go:\d+:)`)
 	// asserted is a field of testify's reports.
 	asserted = regexp.MustCompile(`^\s*(Error Trace|Error|Test|Messages):\s+(.*)`)
 )
 
 // why is the first assertion of testify that failed, or else the last thing that the test
-// said: t.Fatal ends it, but go test doesn't tell t.Error from t.Log.
+// said: t.Fatal ends it, but go test doesn't tell t.Error from t.Log. The logs that are shown
+// because the test has failed come after the reason, and are none.
 func why(said []string) string {
 	var place, field, last string
 	var parts []string
@@ -147,7 +151,10 @@ func why(said []string) string {
 			if len(parts) > 0 {
 				break
 			}
-			place, field, last = begin[1], "", text
+			field = ""
+			if !strings.HasPrefix(text, begin[1]+" "+testlog.Prefix) {
+				place, last = begin[1], text
+			}
 			continue
 		}
 		if f := asserted.FindStringSubmatch(line); f != nil {

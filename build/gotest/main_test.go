@@ -67,6 +67,10 @@ func TestWhy(t *testing.T) {
 			said: "    a_test.go:3: hello\n        world\n    a_test.go:4: end\n--- FAIL: TestA (0.00s)\n",
 			want: "a_test.go:4: end",
 		},
+		"not the logs that are shown after a failure": {
+			said: "    a_test.go:3: wait until it serves: not within 30s\n    server.go:94: log of Consul's server-1:\n        b.go:1: started\n    server.go:94: log of lbctl:\n        x\n--- FAIL: TestA (0.00s)\n",
+			want: "a_test.go:3: wait until it serves: not within 30s",
+		},
 		"a test whose subtest failed": {said: "--- FAIL: TestA (0.00s)\n", want: "it says nothing; a subtest may"},
 	} {
 		t.Run(name, func(t *testing.T) {

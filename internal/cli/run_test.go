@@ -23,6 +23,7 @@ import (
 	"lbctl/internal/controller"
 	"lbctl/internal/nginxtest"
 	"lbctl/internal/render"
+	"lbctl/internal/testlog"
 )
 
 // running is a running daemon with the real Consul and the real nginx.
@@ -72,9 +73,7 @@ func startDaemon(t *testing.T, binary nginxtest.Binary) *running {
 		if !ended {
 			r.end()
 		}
-		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", r.log)
-		}
+		testlog.Show(t, "the daemon", r.log.String)
 	})
 	conf := filepath.Join(r.stateDir, "current", "nginx.conf")
 	require.Eventually(t, func() bool { _, err := os.Stat(conf); return err == nil }, patience, often, "the first configuration")

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/testlog"
 )
 
 // Server is a running Consul agent, server or client.
@@ -90,9 +92,7 @@ func newServer(t testing.TB, binary string, o options, node, ip string) *Server 
 	}
 	t.Cleanup(func() {
 		s.Kill()
-		if t.Failed() {
-			t.Logf("log of Consul's %s:\n%s", s.Node, s.logTail())
-		}
+		testlog.Show(t, "Consul's "+s.Node, s.logTail)
 	})
 	return s
 }

@@ -30,6 +30,7 @@ import (
 	"lbctl/internal/controller"
 	"lbctl/internal/nginxtest"
 	"lbctl/internal/render"
+	"lbctl/internal/testlog"
 )
 
 const patience = 60 * time.Second
@@ -78,9 +79,7 @@ func newBalancer(t *testing.T, stateDir string) *balancer {
 		Logger:  slog.New(slog.NewTextHandler(b.log, nil)),
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", b.log)
-		}
+		testlog.Show(t, "the daemon", b.log.String)
 	})
 	return b
 }

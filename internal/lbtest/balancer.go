@@ -22,6 +22,7 @@ import (
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
 	"lbctl/internal/nginxtest"
+	"lbctl/internal/testlog"
 )
 
 // Patience bounds a wait for a condition that should come soon. It is long because test
@@ -89,10 +90,7 @@ func Start(t testing.TB, opts Options) *Balancer {
 	}
 	t.Cleanup(func() {
 		b.KillLbctl()
-		if t.Failed() {
-			text, _ := os.ReadFile(b.log)
-			t.Logf("lbctl's log:\n%s", text)
-		}
+		testlog.Show(t, "lbctl", b.Log)
 	})
 	b.StartLbctl()
 	b.StartNginx()

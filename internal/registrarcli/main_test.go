@@ -25,6 +25,7 @@ import (
 
 	"lbctl/internal/consultest"
 	"lbctl/internal/registration"
+	"lbctl/internal/testlog"
 )
 
 // patience is for conditions that take a fraction of a second on a quiet machine.
@@ -101,9 +102,7 @@ func launch(t *testing.T, env []string, args ...string) *process {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		if t.Failed() {
-			t.Logf("the registrar's output:\n%s", p.output())
-		}
+		testlog.Show(t, "the registrar", p.output)
 	})
 	return p
 }

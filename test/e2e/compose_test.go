@@ -22,6 +22,7 @@ import (
 
 	"lbctl/internal/admin"
 	"lbctl/internal/lbtest"
+	"lbctl/internal/testlog"
 )
 
 // callers is the number of callers in every load.
@@ -122,11 +123,11 @@ func newDocker(t *testing.T) *docker {
 	c.client, err = admin.NewClient(c.admin)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		if t.Failed() {
-			for _, service := range []string{"load-balancer", "consul-ui", "server-1"} {
+		for _, service := range []string{"load-balancer", "consul-ui", "server-1"} {
+			testlog.Show(t, service, func() string {
 				out, _ := c.tryCompose("logs", "--no-color", "--tail=60", service)
-				t.Logf("%s", out)
-			}
+				return out
+			})
 		}
 		if out, err := c.tryCompose("down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "20"); err != nil {
 			t.Errorf("clean up: %v\n%s", err, out)

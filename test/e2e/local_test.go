@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/lbtest"
+	"lbctl/internal/testlog"
 )
 
 // TestLocal runs the cluster as processes, on loopback addresses that no other program
@@ -28,11 +29,11 @@ func TestLocal(t *testing.T) {
 		"LB_GRPC_PORT="+grpc, "LB_GRPCS_PORT="+grpcs, "LB_HTTP_PORT="+http, "LB_HTTPS_PORT="+address())
 	t.Cleanup(func() {
 		c.make(t, "down")
-		if t.Failed() {
-			for _, name := range []string{"lbctl", "nginx", "hello-1", "server-1", "supervisord"} {
+		for _, name := range []string{"lbctl", "nginx", "hello-1", "server-1", "supervisord"} {
+			testlog.Show(t, name, func() string {
 				text, _ := os.ReadFile(filepath.Join(dir, "logs", name+".log"))
-				t.Logf("%s:\n%s", name, text[max(0, len(text)-3000):])
-			}
+				return string(text[max(0, len(text)-3000):])
+			})
 		}
 		assert.Empty(t, processes(t, dir), "make down ends everything")
 	})

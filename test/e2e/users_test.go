@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"lbctl/internal/lbtest"
+	"lbctl/internal/testlog"
 )
 
 // listProcesses prints the user and the command line of every process in a container.
@@ -63,10 +64,10 @@ func (c *docker) withoutRoot(t *testing.T) {
 		if out, err := c.try("docker", "stop", "-t", "30", name); err != nil {
 			t.Errorf("stop %s: %v: %s", name, err, out)
 		}
-		if t.Failed() {
+		testlog.Show(t, name, func() string {
 			out, _ := c.try("bash", "-c", "docker logs "+name+" 2>&1 | tail -60")
-			t.Logf("%s", out)
-		}
+			return out
+		})
 		if out, err := c.try("docker", "rm", "-f", "-v", name); err != nil {
 			t.Errorf("remove %s: %v: %s", name, err, out)
 		}
