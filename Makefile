@@ -86,7 +86,7 @@ e2e: ## End-to-end tests: Docker with a real engine, then local processes
 
 ##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
 
-.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker
+.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker bench-against
 bench-loss: ## Measure what changes cost calls and streams, ours and others
 	@build/bench.sh TestLoss
 
@@ -104,3 +104,6 @@ bench-idle: ## Measure what lbctl costs while nothing changes
 
 bench-breaker: ## Measure what the circuit breaker costs a call
 	@build/bench.sh TestBreaker
+
+bench-against: ## Measure what a call costs beside another commit's lbctl, OLD=PATH
+	@build/bench.sh TestAgainst

@@ -54,10 +54,12 @@ func (addressPing) SayHello(ctx context.Context, _ *protos.PingMessage) (*protos
 	return &protos.PingMessage{Greeting: p.LocalAddr.String()}, nil
 }
 
-// benchPolicy is the document of service i. Its values differ between services, so that nginx
-// can't share anything that it would not share in use.
+// benchPolicy is the document of service i: what a careful operator sets. Its values differ
+// between services, so that nginx can't share anything that it would not share in use.
 func benchPolicy(i int) string {
-	return fmt.Sprintf(`{"timeout.connect": "300ms", "timeout.read": "%ds", "timeout.send": "%ds", "paths": {"/protos.Ping/Slow": {"timeout.read": "1h"}}}`, 60+i%50, 30+i%50)
+	return fmt.Sprintf(`{"timeout.connect": "300ms", "timeout.read": "%ds", "timeout.send": "%ds", "retry.tries": 2, "balance.algorithm": "least_conn",`+
+		` "max-conns": %d, "limit.service.rate": "%d/s", "headers.request.set": {"X-Service": "%s"}, "paths": {"/protos.Ping/Slow": {"timeout.read": "1h"}}}`,
+		60+i%50, 30+i%50, 200+i%50, 1000+i%50, serviceName(i))
 }
 
 // setPolicies gives each service a policy.

@@ -27,6 +27,7 @@ import (
 type identity struct {
 	cert, key string // paths, PEM
 	both      string // path of one file with certificate and key
+	dir       string // directory with that file only, for lbctl
 	roots     *x509.CertPool
 }
 
@@ -38,6 +39,7 @@ func newIdentity(t *testing.T) *identity {
 		SerialNumber: big.NewInt(1),
 		Subject:      pkix.Name{CommonName: "127.0.0.1"},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:     []string{"bench"}, // lbctl asks for a host name
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(24 * time.Hour),
 		IsCA:         true, BasicConstraintsValid: true,
@@ -54,10 +56,12 @@ func newIdentity(t *testing.T) *identity {
 	id := &identity{
 		cert:  filepath.Join(dir, "cert.pem"),
 		key:   filepath.Join(dir, "key.pem"),
-		both:  filepath.Join(dir, "both.pem"),
+		dir:   filepath.Join(dir, "certificates"),
 		roots: x509.NewCertPool(),
 	}
+	id.both = filepath.Join(id.dir, "bench.pem")
 	id.roots.AppendCertsFromPEM(certPEM)
+	require.NoError(t, os.Mkdir(id.dir, 0o700))
 	require.NoError(t, os.WriteFile(id.cert, certPEM, 0o600))
 	require.NoError(t, os.WriteFile(id.key, keyPEM, 0o600))
 	require.NoError(t, os.WriteFile(id.both, append(certPEM, keyPEM...), 0o600))

@@ -5,14 +5,9 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/controller"
 	"lbctl/internal/lbtest"
@@ -34,7 +29,7 @@ func ours() []peer {
 	for _, m := range modes {
 		all = append(all, peer{
 			name:  m.name,
-			with:  "As it comes; for TLS, a server of its own in `http.d`, as docs/templates.md says.",
+			with:  "As it comes.",
 			start: func(t *testing.T, s *site) balancer { return startOurs(t, s, m.args) },
 		})
 	}
@@ -51,39 +46,20 @@ type own struct {
 	workers map[int]bool // all that nginx has had so far, by process id
 }
 
-// startOurs runs lbctl with the built-in templates and one for TLS, because lbctl has
-// no listener for TLS.
+// startOurs runs lbctl with its own listeners for TLS.
 func startOurs(t *testing.T, s *site, args []string) *own {
 	t.Helper()
-	free := func() int { return nginxtest.FreePort(t) }
-	at := freeFronts(free)
-	templates := nginxtest.Dir(t)
-	require.NoError(t, os.Mkdir(filepath.Join(templates, "http.d"), 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(templates, "http.d", "tls.conf.ctmpl"), fmt.Appendf(nil, `ssl_certificate %[1]s;
-ssl_certificate_key %[2]s;
-{{- range catalog.GRPC.Upstreams}}{{if eq .Service "%[3]s"}}
-server {
-    %[4]s
-    client_body_timeout 1h;
-    include grpc-errors.conf;
-    location / { grpc_pass grpc://{{.Name}}; }
+	at := freeFronts(func() int { return nginxtest.FreePort(t) })
+	return startLbctl(t, s, at, lbtest.Options{Args: append([]string{
+		"--certificates", s.identity.dir, "--listener", "grpcs=grpcs://" + at[grpcTLS], "--listener", "https=https://" + at[httpTLS],
+	}, args...)})
 }
-{{- end}}{{end}}
-{{- range catalog.HTTP.Upstreams}}{{if eq .Service "%[5]s"}}
-server {
-    %[6]s
-    include http-errors.conf;
-    location / { proxy_pass http://{{.Name}}; }
-}
-{{- end}}{{end}}
-`, s.identity.cert, s.identity.key,
-		grpcService, listenTLS(s.nginx, at[grpcTLS]), httpService, listenTLS(s.nginx, at[httpTLS])), 0o644))
 
-	b := lbtest.Start(t, lbtest.Options{
-		Consul: s.lbs.Addr,
-		Nginx:  s.nginx,
-		Args:   append([]string{"--templates", templates}, args...),
-	})
+// startLbctl runs lbctl and its nginx. at has the addresses of the listeners for TLS.
+func startLbctl(t *testing.T, s *site, at fronts, opts lbtest.Options) *own {
+	t.Helper()
+	opts.Consul, opts.Nginx = s.lbs.Addr, s.nginx
+	b := lbtest.Start(t, opts)
 	at[grpcPlain], at[httpPlain] = b.GRPC, b.HTTP
 	// lbctl may reload an nginx that has just started.
 	var status controller.Status

@@ -50,6 +50,7 @@ type Options struct {
 	Token  string           // Consul's token; empty without ACLs
 	Nginx  nginxtest.Binary // the nginx to control
 	Args   []string         // further arguments of "lbctl run"
+	Lbctl  string           // path of lbctl; default that of this checkout, see Binary
 	// StateDir is the state directory of lbctl and nginx; default a new one. Its path
 	// must be short, see nginxtest.Dir.
 	StateDir string
@@ -108,9 +109,10 @@ func (b *Balancer) StartLbctl(args ...string) {
 		b.t.Fatal(err)
 	}
 	all := []string{"run", "--state-dir", b.StateDir, "--nginx", b.opts.Nginx.Path,
-		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--dns-listen", b.dns, "--access-log-dir", b.logs, "--admin", "none", "--open-files", "4096"}
-	cmd := exec.Command(Binary(b.t), append(append(all, b.opts.Args...), args...)...)
-	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token)
+		"--grpc-listen", b.GRPC, "--http-listen", b.HTTP, "--dns-listen", b.dns, "--admin", "none", "--open-files", "4096"}
+	cmd := exec.Command(b.binary(), append(append(all, b.opts.Args...), args...)...)
+	// An lbctl of an older commit refuses a flag that it does not know, and not a variable.
+	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token, "LBCTL_ACCESS_LOG_DIR="+b.logs)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	ended := make(chan struct{})
@@ -130,6 +132,13 @@ func (b *Balancer) StartLbctl(args ...string) {
 		b.t.Fatalf("start lbctl: %v", err)
 	}
 	b.lbctl, b.ended = cmd, ended
+}
+
+func (b *Balancer) binary() string {
+	if b.opts.Lbctl != "" {
+		return b.opts.Lbctl
+	}
+	return Binary(b.t)
 }
 
 // StopLbctl ends the daemon with SIGTERM, and waits until it has ended. nginx
