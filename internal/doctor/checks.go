@@ -28,6 +28,7 @@ var Checks = []Check{
 	{"certificates", "the certificates of --certificates are valid, and nginx's workers may read their copies", "put a new certificate with its key into the directory: lbctl uses it within seconds", true, checkCertificates},
 	{"dns", "lbctl answers nginx's questions about servers, and nginx asks", "look at the log of lbctl, and whether templates of your own name another resolver", true, checkDNS},
 	{"directories", "the state and run directories are writable, with space", "choose a directory that belongs to lbctl's user", true, checkDirectories},
+	{"access-log", "nginx can write its access log, which the circuit breaker needs", "choose a directory that belongs to lbctl's user, on a tmpfs", true, checkAccessLog},
 	{"generations", "the generations on disk are in order", "'lbctl history' shows what happened to them", true, checkGenerations},
 
 	{"services", "services are served as Consul says", "correct the metadata that the service registers", false, checkServices},

@@ -31,14 +31,7 @@ const (
 const maxSocketPath = 107
 
 func checkDirectories(_ context.Context, e *examination) []Finding {
-	var findings []Finding
-	all := []struct{ flag, path string }{{"--state-dir", e.Config.StateDir}, {"--run-dir", e.Config.RunDir}}
-	if dir := e.Config.Nginx.AccessLogDir; dir != "" {
-		all = append(all, struct{ flag, path string }{"--access-log-dir", dir})
-	}
-	for _, d := range all {
-		findings = append(findings, checkDirectory(d.flag, d.path)...)
-	}
+	findings := append(checkDirectory("--state-dir", e.Config.StateDir), checkDirectory("--run-dir", e.Config.RunDir)...)
 	if socket := daemon.SocketPath(e.Config.RunDir); len(socket) > maxSocketPath {
 		findings = append(findings, mend(failed(fmt.Sprintf("the path of the socket %s has %d bytes", socket, len(socket)), fmt.Sprintf("at most %d", maxSocketPath)),
 			"choose a shorter --run-dir")...)
@@ -49,25 +42,13 @@ func checkDirectories(_ context.Context, e *examination) []Finding {
 	return ok("%s and %s are writable, with enough space", e.Config.StateDir, e.Config.RunDir)
 }
 
-// checkDirectory checks a directory, or the nearest one above in which lbctl would make it.
+// checkDirectory checks a directory, and its disk.
 func checkDirectory(flag, path string) []Finding {
-	found := path
-	info, err := os.Stat(found)
-	for errors.Is(err, fs.ErrNotExist) && found != "/" {
-		found = filepath.Dir(found)
-		info, err = os.Stat(found)
+	found, findings := usable(flag, path)
+	if findings != nil {
+		return findings
 	}
 	name := fmt.Sprintf("%s %s", flag, path)
-	switch {
-	case err != nil:
-		return failed(fmt.Sprintf("%s: %v", name, err), "a directory that lbctl can use")
-	case !info.IsDir():
-		return failed(fmt.Sprintf("%s: %s is no directory", name, found), "a directory")
-	}
-	if err := unix.Access(found, unix.W_OK|unix.X_OK); err != nil {
-		return failed(fmt.Sprintf("%s: %s may not write to %s, which belongs to %s: %v", name, userName(os.Geteuid()), found, ownerOf(info), err),
-			"a directory that lbctl can write to")
-	}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(found, &disk); err != nil {
 		return failed(fmt.Sprintf("%s: %v", name, err), "a directory that lbctl can use")
@@ -83,6 +64,29 @@ func checkDirectory(flag, path string) []Finding {
 		return mend(warning(fmt.Sprintf("%s: its disk has %d MiB left", name, free>>20), fmt.Sprintf("at least %d MiB", littleSpace>>20)), mender)
 	}
 	return nil
+}
+
+// usable checks that lbctl can write to a directory, or to the nearest one above, in which it would
+// make it. It returns the one that there is.
+func usable(flag, path string) (found string, findings []Finding) {
+	found = path
+	info, err := os.Stat(found)
+	for errors.Is(err, fs.ErrNotExist) && found != "/" {
+		found = filepath.Dir(found)
+		info, err = os.Stat(found)
+	}
+	name := fmt.Sprintf("%s %s", flag, path)
+	switch {
+	case err != nil:
+		return found, failed(fmt.Sprintf("%s: %v", name, err), "a directory that lbctl can use")
+	case !info.IsDir():
+		return found, failed(fmt.Sprintf("%s: %s is no directory", name, found), "a directory")
+	}
+	if err := unix.Access(found, unix.W_OK|unix.X_OK); err != nil {
+		return found, failed(fmt.Sprintf("%s: %s may not write to %s, which belongs to %s: %v", name, userName(os.Geteuid()), found, ownerOf(info), err),
+			"a directory that lbctl can write to")
+	}
+	return found, nil
 }
 
 func ownerOf(info fs.FileInfo) string {

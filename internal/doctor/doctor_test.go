@@ -168,6 +168,7 @@ func (b *balancer) subject(t *testing.T) Subject {
 	s.Config.Nginx.Binary = b.nginx.Path
 	s.Config.Nginx.GRPCListen, s.Config.Nginx.HTTPListen = render.Listen{b.GRPC}, render.Listen{b.HTTP}
 	s.Config.Nginx.DNSListen = b.DNS()
+	s.Config.Nginx.AccessLogDir = b.AccessLogDir()
 	s.Config.Probe.InRotation = true
 	s.Daemon = Daemon{PID: b.PID()}
 	status, err := b.Status()

@@ -21,7 +21,11 @@ func checkUser(_ context.Context, e *examination) []Finding {
 	if err != nil {
 		return failed(err.Error(), "an existing user")
 	}
-	for _, dir := range []string{e.Config.RunDir, filepath.Join(e.Config.StateDir, "seeds")} {
+	dirs := []string{e.Config.RunDir, filepath.Join(e.Config.StateDir, "seeds")}
+	if settings.AccessLogDir != "" {
+		dirs = append(dirs, settings.AccessLogDir)
+	}
+	for _, dir := range dirs {
 		if closed := closedFor(found, dir); closed != "" {
 			return failed(fmt.Sprintf("the user %s of nginx's workers can't reach %s: %s is closed for it", settings.User, dir, closed),
 				"directories that it may pass through")

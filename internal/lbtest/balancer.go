@@ -101,6 +101,9 @@ func Start(t testing.TB, opts Options) *Balancer {
 // DNS is where lbctl answers nginx's questions, "127.0.0.1:port".
 func (b *Balancer) DNS() string { return b.dns }
 
+// AccessLogDir is the directory of nginx's access log.
+func (b *Balancer) AccessLogDir() string { return b.logs }
+
 // StartLbctl starts the daemon, with the state directory of the earlier one.
 func (b *Balancer) StartLbctl(args ...string) {
 	b.t.Helper()
