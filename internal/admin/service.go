@@ -60,7 +60,7 @@ func unpinned(entry endpoints.Entry) Service {
 		if shown.InRotation {
 			shown.Reason = trafficReason(entry, instance, out)
 		} else {
-			shown.Reason = noTrafficReason(entry, instance, out)
+			shown.Reason = entry.WhyNoTraffic(instance)
 		}
 		service.Instances = append(service.Instances, shown)
 	}
@@ -84,28 +84,6 @@ func unpinned(entry endpoints.Entry) Service {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return service
-}
-
-// noTrafficReason says why an instance gets no traffic.
-func noTrafficReason(entry endpoints.Entry, instance endpoints.Instance, out endpoints.Ejection) string {
-	switch {
-	case entry.Expired:
-		return "Consul has not confirmed the service for too long"
-	case entry.WhyUnusable(instance) != "":
-		return entry.WhyUnusable(instance)
-	case instance.Status == endpoints.Maintenance:
-		return "in maintenance" + after(": ", entry.CheckOutput(instance))
-	case !instance.InRotation():
-		return "a check is critical" + after(": ", entry.CheckOutput(instance))
-	case out.By != "":
-		return "ejected: " + out.Reason
-	case entry.Served() && instance.Weight == 0:
-		return "its weight is 0, and others can serve"
-	case entry.State == endpoints.Quarantined:
-		return "the service is quarantined"
-	default:
-		return "the service has no route"
-	}
 }
 
 // trafficReason says why an instance gets traffic though a check, a probe or its calls fail, or

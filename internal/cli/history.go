@@ -90,9 +90,12 @@ func writeHistory(opts *historyOptions, events []history.Event, all int) error {
 	return nil
 }
 
-// changeText says what changed, and for failures also why.
+// changeText says what changed, and for failures also why. If instances left, it says which, and
+// why.
 func changeText(event history.Event) string {
-	switch {
+	switch left := event.LeftText(); {
+	case left != "":
+		return fmt.Sprintf("%s (%s)", event.Change, left)
 	case (event.Kind == history.Applied || event.Kind == history.Moved) && event.Change != "", event.Reason == "":
 		return event.Change
 	case event.Change == "":

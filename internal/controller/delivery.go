@@ -334,7 +334,7 @@ func (l *loop) checkFetched(now time.Time) {
 		if m := d.moving; !m.onlySteps() && !m.waits(unfetched) {
 			d.moving = &moving{since: now, upstreams: map[string]bool{}}
 			if change := changes(m.before, l.movedTo(m)); m.before != nil && change != noChange {
-				l.record(history.Event{Kind: history.Moved, Generation: l.current.Number, Change: change}, m.since)
+				l.record(history.Event{Kind: history.Moved, Generation: l.current.Number, Change: change, Left: departures(m.before, l.movedTo(m))}, m.since)
 			}
 		}
 		if len(unfetched) > 0 {

@@ -371,13 +371,14 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.settle.resume(now)
 	}
 	if err == nil {
+		left := departures(l.entries, cfg.Entries)
 		l.become(g, cfg.Files, cfg.Entries)
 		l.listeners = cfg.Listeners
 		l.policyIndex, l.accessIndex = cfg.PolicyIndex, cfg.AccessIndex
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
 		l.failure, l.drifted, l.down = nil, nil, nil
-		l.record(history.Event{Kind: history.Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change}, began)
+		l.record(history.Event{Kind: history.Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change, Left: left}, began)
 		return
 	}
 	if l.canceled(err) {

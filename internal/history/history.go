@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,38 @@ type Event struct {
 	TookSeconds float64   `json:"took_seconds,omitempty"` // for nginx_up: how long it was down
 	Change      string    `json:"change,omitempty"`       // "hello_server +1"
 	Reason      string    `json:"reason,omitempty"`
+	// Left are instances that get no traffic any more, at most MaxLeft.
+	Left []Departure `json:"left,omitempty"`
+}
+
+// MaxLeft bounds Left of an Event.
+const MaxLeft = 20
+
+// A Departure is an instance that gets no traffic any more.
+type Departure struct {
+	Service string `json:"service" printable:"name"`
+	ID      string `json:"id" printable:"name"`
+	Node    string `json:"node" printable:"name"`
+	Reason  string `json:"reason"`
+}
+
+// String returns the departure for people: "hello-1 on node-1: in maintenance".
+func (d Departure) String() string { return fmt.Sprintf("%s on %s: %s", d.ID, d.Node, d.Reason) }
+
+// leftListed is how many departures LeftText names.
+const leftListed = 4
+
+// LeftText names the instances that left, and why; "" if there are none.
+func (e Event) LeftText() string {
+	var words []string
+	for n, d := range e.Left {
+		if n == leftListed {
+			words = append(words, "and others")
+			break
+		}
+		words = append(words, d.String())
+	}
+	return strings.Join(words, "; ")
 }
 
 // Log logs the event: what needs an operator as an error or a warning.
@@ -59,6 +92,9 @@ func (e Event) Log(logger *slog.Logger) {
 	}
 	if e.Reason != "" {
 		args = append(args, "reason", e.Reason)
+	}
+	if left := e.LeftText(); left != "" {
+		args = append(args, "left", left)
 	}
 	switch e.Kind {
 	case Applied:
