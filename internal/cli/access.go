@@ -44,6 +44,7 @@ func newAccessListCmd(f *factory) *cobra.Command {
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	define(flags, &opts.Services, "service", "", "NAMES", "only the rules that hold for these services", nil, parseServices())
+	flags.completeWith("service", completeServiceList)
 	kvPrefixFlag(flags, &opts.Prefix)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runAccessList(cmd.Context(), opts) }
 	return cmd
@@ -62,6 +63,7 @@ of the services denies it.`,
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	define(flags, &opts.Services, "service", "", "NAMES", "for these services", nil, parseServices())
+	flags.completeWith("service", completeServiceList)
 	kvPrefixFlag(flags, &opts.Prefix)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {

@@ -56,7 +56,7 @@ func newCertificateCreateCmd(f *factory) *cobra.Command {
 	}
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
-	define(flags, &opts.Own.Dir, "out", "", "DIR", "write the files to this directory, and create it if needed", ".", parseText)
+	define(flags, &opts.Own.Dir, "out", "", kindDir, "write the files to this directory, and create it if needed", ".", parseText)
 	define(flags, &opts.Own.Name, "name", "", "NAME", "name of the files NAME.crt and NAME.key (default the first host)", "", parseText)
 	define(flags, &opts.Days, "days", "", "N", "days until the certificate expires", 365, parseNumber(1, 3650))
 	cmd.Flags().BoolVar(&opts.Replace, "replace", false, "replace files that exist")

@@ -174,6 +174,7 @@ func newRootCmd(f *factory) *cobra.Command {
 	help := newHelpCmd()
 	help.GroupID = groupMore
 	root.SetHelpCommand(help)
+	finishCompletions(root)
 	return root
 }
 

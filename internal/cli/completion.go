@@ -150,11 +150,7 @@ func complete(at *daemonAddress, most int, list func(ctx context.Context, client
 		if len(args) >= most {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx := cmd.Context()
-		if ctx == nil { // cobra sets no context for a completion
-			ctx = context.Background()
-		}
-		ctx, cancel := context.WithTimeout(ctx, completeTimeout)
+		ctx, cancel := completionContext(cmd)
 		defer cancel()
 		if err := at.flags.finish(); err != nil { // cobra does not run PreRunE for a completion
 			return nil, cobra.ShellCompDirectiveError

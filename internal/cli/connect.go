@@ -31,9 +31,9 @@ func daemonFlags(flags *flags, output *string) *daemonAddress {
 // directoryFlags defines the flags that tell the daemon where to put its socket, and
 // the other commands where to find it.
 func directoryFlags(flags *flags, stateDir, runDir *string) {
-	define(flags, stateDir, "state-dir", "LBCTL_STATE_DIR", "DIR",
+	define(flags, stateDir, "state-dir", "LBCTL_STATE_DIR", kindDir,
 		"directory for generations and history", daemon.DefaultStateDir, parseDirectory)
-	define(flags, runDir, "run-dir", "LBCTL_RUN_DIR", "DIR",
+	define(flags, runDir, "run-dir", "LBCTL_RUN_DIR", kindDir,
 		"directory for sockets (default STATE-DIR/run)", "", parseDirectory)
 }
 

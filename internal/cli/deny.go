@@ -97,9 +97,10 @@ func networksFlags(f *factory, cmd *cobra.Command, opts *networksOptions) *flags
 	flags := newFlags(f, cmd)
 	outputFlag(flags, &opts.Output)
 	define(flags, &opts.Services, "service", "", "NAMES", "only for these services, separated by commas (default every service)", nil, parseServices())
+	flags.completeWith("service", completeServiceList)
 	define(flags, &opts.For, "for", "", "DURATION", "how long the rule counts, 1m or more (default for ever)", 0, parseDuration(time.Minute))
 	messageFlag(flags, &opts.Why)
-	define(flags, &opts.File, "file", "", "FILE", `further networks, one a line; "-" is the standard input`, "", parseText)
+	define(flags, &opts.File, "file", "", kindFile, `further networks, one a line; "-" is the standard input`, "", parseText)
 	opts.Store = storeFlags(flags)
 	opts.Wait = accessWaitFlags(f, flags, &opts.Output, servingRules)
 	return flags

@@ -70,6 +70,7 @@ func newKeyCreateCmd(f *factory) *cobra.Command {
 	cmd.Flags().BoolVar(&opts.Basic, "basic", false, "a password for basic authentication")
 	cmd.Flags().BoolVar(&opts.Stdin, "password-stdin", false, "with --basic: read the password from the standard input (default a random one)")
 	define(flags, &opts.Services, "services", "", "NAMES", "services that it is good for, separated by commas (default all)", nil, parseServices())
+	flags.completeWith("services", completeServiceList)
 	define(flags, &opts.For, "for", "", "DURATION", "how long it is good, 1m or more (default for ever)", 0, parseDuration(time.Minute))
 	messageFlag(flags, &opts.Why)
 	opts.Store = storeFlags(flags)
@@ -269,8 +270,23 @@ func newKeyRevokeCmd(f *factory) *cobra.Command {
 	messageFlag(flags, &opts.Why)
 	opts.Store = storeFlags(flags)
 	opts.Wait = accessWaitFlags(f, flags, &opts.Output, knowingKeys)
+	cmd.ValidArgsFunction = completeKeys(opts.Store)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runKeyRevoke(cmd.Context(), opts) }
 	return cmd
+}
+
+// completeKeys completes the name of a key.
+func completeKeys(at *storeAddress) cobra.CompletionFunc {
+	return completeStore(at, nil, func(ctx context.Context, store *kv.Store) ([]cobra.Completion, error) {
+		documents, err := store.List(ctx, access.KeysNames)
+		var names []cobra.Completion
+		for _, d := range documents {
+			if key, err := access.ReadKey(d); err == nil {
+				names = append(names, cobra.CompletionWithDesc(key.Name, printable.Line("for "+forServices(key.Services))))
+			}
+		}
+		return names, err
+	})
 }
 
 // revokedKey is the document of key revoke.

@@ -19,7 +19,7 @@ func listenerFlags(flags *flags, n *daemon.NginxConfig) {
 		"a further listener, or another address of grpcs or https; may be repeated, see docs/listeners.md", nil, parseListeners())
 	define(flags, (*networkList)(&n.TrustedProxies), "trusted-proxies", "LBCTL_TRUSTED_PROXIES", "NETWORK,...",
 		"networks of proxies in front of nginx, whose word about a client's address counts", nil, parseNetworks)
-	define(flags, &n.Certificates, "certificates", "LBCTL_CERTIFICATES", "DIR",
+	define(flags, &n.Certificates, "certificates", "LBCTL_CERTIFICATES", kindDir,
 		"directory with certificates for TLS: NAME.crt with NAME.key, or NAME.pem with both", "", parseCertificates)
 	flags.check(func(mistake func(format string, args ...any)) { checkListeners(flags, n, mistake) })
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"strings"
-
-	"github.com/spf13/cobra"
 )
 
 // The values of -o.
@@ -18,10 +16,7 @@ const (
 
 // outputFlag defines -o. A command that has it prints its result with printResult.
 func outputFlag(flags *flags, into *string) {
-	formats := []string{outputText, outputJSON, outputYAML}
-	define(flags, into, "output", "", "FORMAT", "text for people, json or yaml for programs", outputText, parseChoice(formats...))
-	_ = flags.command.RegisterFlagCompletionFunc("output", // the flag is new
-		cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	choose(flags, into, "output", "", "FORMAT", "text for people, json or yaml for programs", outputText, outputText, outputJSON, outputYAML)
 }
 
 // forPrograms reports whether -o asks for a document. It has the exact text of what

@@ -43,7 +43,7 @@ input. If anything in the files is wrong, nothing is written.`,
 		Args: atMost(0, ""),
 	}
 	flags := newFlags(f, cmd)
-	define(flags, &opts.Files, "file", "", "FILE", "a file, a directory, or - for the standard input; can be given several times", nil,
+	define(flags, &opts.Files, "file", "", kindFile, "a file, a directory, or - for the standard input; can be given several times", nil,
 		func(given string) ([]string, error) { return append(opts.Files, given), nil })
 	opts.policyWriter = policyWriterFlags(f, flags)
 	flags.check(func(mistake func(format string, args ...any)) {

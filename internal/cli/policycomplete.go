@@ -37,7 +37,7 @@ func completeNewPolicies(at *storeAddress, more storeCompletion) cobra.Completio
 		if err != nil {
 			return nil, err
 		}
-		services, _, err := at.serviceNames(ctx)
+		services, _, err := consulServices(ctx)
 		about := map[string]string{policyfile.Default: "the policy of all services"}
 		for _, service := range services {
 			if name, err := policyfile.Name("service/" + service); err == nil {
@@ -76,26 +76,36 @@ func describePolicy(d kv.Document) string {
 }
 
 // completeSettings completes FIELD=VALUE: the field first, then its values if they can be listed.
-func completeSettings(_ context.Context, _ *kv.Store, args []string, given string) ([]cobra.Completion, error) {
-	var found []cobra.Completion
-	field, _, ok := strings.Cut(given, "=")
-	if ok {
-		f, err := policy.Find(field)
-		if err != nil {
-			return nil, nil
+// path is the value of --path, for which not all fields can be set.
+func completeSettings(path *string) storeCompletion {
+	return func(_ context.Context, _ *kv.Store, args []string, given string) (found []cobra.Completion, _ error) {
+		if field, value, ok := strings.Cut(given, "="); ok {
+			return completeValues(field, value), nil
 		}
-		for _, value := range append(slices.Clone(f.Values), policy.BuiltIn) {
-			found = append(found, f.Name+"="+value)
+		for _, f := range policy.Fields() {
+			has := func(arg string) bool { return strings.HasPrefix(arg, f.Name+"=") }
+			if !slices.ContainsFunc(args[1:], has) && (*path == "" || f.PerPath) {
+				found = append(found, cobra.CompletionWithDesc(f.Name+"=", f.Want))
+			}
 		}
 		return found, nil
 	}
-	for _, f := range policy.Fields() {
-		has := func(arg string) bool { return strings.HasPrefix(arg, f.Name+"=") }
-		if !slices.ContainsFunc(args[1:], has) {
-			found = append(found, cobra.CompletionWithDesc(f.Name+"=", f.Want))
-		}
+}
+
+// completeValues completes the value of a field, or the last element of a list.
+func completeValues(field, given string) (found []cobra.Completion) {
+	f, err := policy.Find(field)
+	if err != nil {
+		return nil
 	}
-	return found, nil
+	values := append(slices.Clone(f.Values), policy.BuiltIn)
+	if strings.Contains(given, ",") { // these stand alone
+		values = slices.DeleteFunc(values, func(v string) bool { return v == policy.BuiltIn || v == string(policy.Off) })
+	}
+	for _, value := range completeList(given, values) {
+		found = append(found, f.Name+"="+value)
+	}
+	return found
 }
 
 // completeSet completes the fields that a policy sets.
@@ -140,33 +150,37 @@ type storeCompletion func(ctx context.Context, store *kv.Store, args []string, g
 // completes, if it is not nil. It says nothing if Consul does not answer in time.
 func completeStore(at *storeAddress, more storeCompletion, names func(context.Context, *kv.Store) ([]cobra.Completion, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, given string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		ctx := cmd.Context()
-		if ctx == nil { // cobra sets no context for a completion
-			ctx = context.Background()
-		}
-		ctx, cancel := context.WithTimeout(ctx, completeTimeout)
-		defer cancel()
-		if err := at.flags.finish(); err != nil { // cobra does not run PreRunE for a completion
-			return nil, cobra.ShellCompDirectiveError
-		}
-		store, err := at.open()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		var found []cobra.Completion
-		switch {
-		case len(args) == 0:
-			found, err = names(ctx, store)
-		case more != nil:
-			found, err = more(ctx, store, args, given)
-		}
-		if err != nil {
-			cobra.CompDebugln(err.Error(), false)
-		}
-		directive := cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+		found, directive := completeFromStore(at, cmd, func(ctx context.Context, store *kv.Store) ([]cobra.Completion, error) {
+			switch {
+			case len(args) == 0:
+				return names(ctx, store)
+			case more != nil:
+				return more(ctx, store, args, given)
+			}
+			return nil, nil
+		})
 		if slices.ContainsFunc(found, func(c cobra.Completion) bool { word, _, _ := strings.Cut(c, "\t"); return strings.HasSuffix(word, "=") }) {
 			directive |= cobra.ShellCompDirectiveNoSpace
 		}
 		return found, directive
 	}
+}
+
+// completeFromStore completes with what list gets from Consul. It says nothing if Consul does not
+// answer in time.
+func completeFromStore(at *storeAddress, cmd *cobra.Command, list func(context.Context, *kv.Store) ([]cobra.Completion, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
+	ctx, cancel := completionContext(cmd)
+	defer cancel()
+	if err := at.flags.finish(); err != nil { // cobra does not run PreRunE for a completion
+		return nil, cobra.ShellCompDirectiveError
+	}
+	store, err := at.open()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	found, err := list(ctx, store)
+	if err != nil {
+		cobra.CompDebugln(err.Error(), false)
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }

@@ -36,6 +36,10 @@ func TestPolicyCompletion(t *testing.T) {
 		{[]string{"unset", "cart", "check", ""}, []string{"timeout.read\t1s", "timeout.send\t1s for /a"}},
 		{[]string{"set", "cart", "endpoints="}, []string{"endpoints=auto", "endpoints=reload", "endpoints=default"}},
 		{[]string{"set", "cart", "nope="}, nil},
+		{[]string{"set", "cart", "retry.on=error,http_50"}, []string{"retry.on=error,timeout", "retry.on=error,invalid_header", "retry.on=error,http_403", "retry.on=error,http_404",
+			"retry.on=error,http_429", "retry.on=error,http_500", "retry.on=error,http_502", "retry.on=error,http_503", "retry.on=error,http_504"}},
+		{[]string{"set", "cart", "--path", ""}, []string{"/a"}},
+		{[]string{"unset", "cart", "--path", ""}, []string{"/a"}},
 	} {
 		words, _ := o.complete(tt.args...)
 		assert.Equal(t, tt.want, append([]string(nil), words...), tt.args)
@@ -44,6 +48,9 @@ func TestPolicyCompletion(t *testing.T) {
 	assert.Contains(t, words, "timeout.read=\ta duration from 10ms to 24h, such as 500ms, 5s or 2m")
 	assert.NotContains(t, strings.Join(words, "\n"), "check=")
 	assert.Equal(t, ":38", directive, "no file, the order, and no space after =")
+	words, _ = o.complete("set", "cart", "--path", "/a", "")
+	assert.Contains(t, words, "timeout.read=\ta duration from 10ms to 24h, such as 500ms, 5s or 2m")
+	assert.NotContains(t, strings.Join(words, "\n"), "check=", "it can't differ between paths")
 	words, _ = o.complete("explain", "")
 	assert.Contains(t, words, "timeout.read\ta duration from 10ms to 24h, such as 500ms, 5s or 2m")
 	words, _ = o.complete("undo", "cart", "")

@@ -53,6 +53,7 @@ built-in values too.`,
 	cmd.Flags().BoolVar(&opts.All, "all", false, "with --effective: show the built-in values too")
 	define(flags, &opts.Path, "path", "", "PATH", "with --effective: for the requests of this path", "", parsePath)
 	opts.Store = storeFlags(flags)
+	flags.completeWith("path", completePaths(opts.Store))
 	opts.Client = daemonFlags(flags, &opts.Output).client
 	cmd.ValidArgsFunction = completeNewPolicies(opts.Store, nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {

@@ -72,7 +72,7 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 	} else if err != nil {
 		return err
 	}
-	services, all, err := opts.Store.serviceNames(ctx)
+	services, all, err := consulServices(ctx)
 	if err != nil || !all {
 		services = nil
 	}

@@ -38,7 +38,8 @@ say. 'lbctl policy explain' lists the fields.`,
 	flags := newFlags(f, cmd)
 	define(flags, &opts.Path, "path", "", "PATH", "set them for this path only: /api, =/api or /package.Service/Method", "", parsePath)
 	opts.policyWriter = policyWriterFlags(f, flags)
-	cmd.ValidArgsFunction = completeNewPolicies(opts.Store, completeSettings)
+	flags.completeWith("path", completePaths(opts.Store))
+	cmd.ValidArgsFunction = completeNewPolicies(opts.Store, completeSettings(&opts.Path))
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {
 			return err

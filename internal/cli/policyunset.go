@@ -31,6 +31,7 @@ without fields is deleted.`,
 	flags := newFlags(f, cmd)
 	define(flags, &opts.Path, "path", "", "PATH", "remove what is set for this path only", "", parsePath)
 	opts.policyWriter = policyWriterFlags(f, flags)
+	flags.completeWith("path", completePaths(opts.Store))
 	cmd.ValidArgsFunction = completePolicies(opts.Store, completeSet)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if opts.Name, err = policyName(cmd, args[0]); err != nil {

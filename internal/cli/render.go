@@ -62,7 +62,7 @@ func newRenderCmd(f *factory) *cobra.Command {
 	directoryFlags(flags, &opts.StateDir, &opts.RunDir)
 	kvPrefixFlag(flags, &opts.KVPrefix)
 	nginxFlags(flags, &opts.Nginx)
-	define(flags, &opts.Dir, "out", "", "DIR", "write the files to this directory, and create it if needed", "", parseDirectory)
+	define(flags, &opts.Dir, "out", "", kindDir, "write the files to this directory, and create it if needed", "", parseDirectory)
 	define(flags, &opts.Timeout, "timeout", "", "DURATION", "how long to wait for Consul", 30*time.Second, parseDuration(time.Millisecond))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRender(cmd.Context(), opts) }
 	return cmd

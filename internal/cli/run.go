@@ -58,10 +58,10 @@ func newRun(f *factory) (*cobra.Command, *runOptions) {
 	}
 	flags := newFlags(f, cmd)
 	configFlags(flags, cfg)
-	define(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
-		"text or json", "text", parseChoice("text", "json"))
-	define(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
-		"debug, info, warn or error", "info", parseChoice("debug", "info", "warn", "error"))
+	choose(flags, &opts.LogFormat, "log-format", "LBCTL_LOG_FORMAT", "FORMAT",
+		"text or json", "text", "text", "json")
+	choose(flags, &opts.LogLevel, "log-level", "LBCTL_LOG_LEVEL", "LEVEL",
+		"debug, info, warn or error", "info", "debug", "info", "warn", "error")
 	opts.Known = append(slices.Sorted(maps.Values(flags.variables)), "LBCTL_ADDR")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runRun(cmd.Context(), opts) }
 	return cmd, opts
@@ -126,6 +126,7 @@ func probeFlags(flags *flags, opts *probe.Options) {
 	defaults := probe.DefaultOptions()
 	define(flags, (*onOff)(&opts.InRotation), "probe", "LBCTL_PROBE", "on|off",
 		"probe instances in rotation, and eject those that fail", onOff(defaults.InRotation), parseOnOff)
+	flags.completeWith("probe", cobra.FixedCompletions([]string{"on", "off"}, cobra.ShellCompDirectiveNoFileComp))
 	define(flags, &opts.Interval, "probe-interval", "LBCTL_PROBE_INTERVAL", "DURATION",
 		"interval between probes of an instance", defaults.Interval, parseDuration(100*time.Millisecond))
 	define(flags, &opts.Timeout, "probe-timeout", "LBCTL_PROBE_TIMEOUT", "DURATION",

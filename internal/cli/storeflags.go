@@ -37,9 +37,9 @@ func kvPrefixFlag(flags *flags, into *string) {
 // open returns the store. It does not connect.
 func (at *storeAddress) open() (*kv.Store, error) { return kv.Open(nil, at.prefix) }
 
-// serviceNames returns the names of Consul's services, sorted. all is false if the token can't
+// consulServices returns the names of Consul's services, sorted. all is false if the token can't
 // read all of them.
-func (at *storeAddress) serviceNames(ctx context.Context) (names []string, all bool, err error) {
+func consulServices(ctx context.Context) (names []string, all bool, err error) {
 	client, err := consulclient.New(nil)
 	if err != nil {
 		return nil, false, err
@@ -61,7 +61,7 @@ func (at *storeAddress) warnOfUnknown(ctx context.Context, out io.Writer, servic
 	if len(services) == 0 {
 		return
 	}
-	known, all, err := at.serviceNames(ctx)
+	known, all, err := consulServices(ctx)
 	if err != nil || !all {
 		return // it is only a warning
 	}
