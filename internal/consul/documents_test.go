@@ -139,3 +139,38 @@ func TestKeysThatACLsHideAreKept(t *testing.T) {
 	require.NoError(t, err)
 	wait(t, f, "lb-access/", "lb-access/deny/00=2")
 }
+
+// TestKeysThatACLsHideFromTheAnonymous: Consul does not say to clients without a token that it leaves
+// keys out.
+func TestKeysThatACLsHideFromTheAnonymous(t *testing.T) {
+	consul := consultest.Start(t, consultest.ACL())
+	client := consul.Client()
+	put := func(value string) {
+		_, err := client.KV().Put(&api.KVPair{Key: "lb-access/deny/00", Value: []byte(value)}, nil)
+		require.NoError(t, err)
+	}
+	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lb", Rules: `key_prefix "lb" { policy = "read" } service_prefix "" { policy = "read" }`}, nil)
+	require.NoError(t, err)
+	_, _, err = client.ACL().TokenUpdate(&api.ACLToken{AccessorID: anonymousToken, Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	require.NoError(t, err)
+	put("1")
+	f := follow(t, &api.Config{Address: consul.Addr})
+	wait(t, f, "lb-access/", "lb-access/deny/00=1")
+
+	policy.Rules = `service_prefix "" { policy = "read" }`
+	_, _, err = client.ACL().PolicyUpdate(policy, nil)
+	require.NoError(t, err)
+	consultest.Eventually(t, patience, func() (bool, string) {
+		put("2") // ends the running query
+		select {
+		case view := <-f.Answers():
+			f.Receive(view)
+		default:
+		}
+		_, _, refused := f.Documents("lb-access/")
+		return refused != nil, "the keys are not refused"
+	})
+	documents, known, _ := f.Documents("lb-access/")
+	assert.True(t, known)
+	assert.Len(t, documents, 1, "the last answer stays")
+}

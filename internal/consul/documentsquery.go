@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"github.com/hashicorp/consul-template/dependency"
+	"github.com/hashicorp/consul/api"
+
+	"lbctl/internal/consulclient"
 )
 
 // Document is a key in Consul's KV store.
@@ -49,6 +52,12 @@ func (q *documentsQuery) FetchContext(ctx context.Context, clients *dependency.C
 	}
 	if meta.ResultsFilteredByACLs {
 		return nil, nil, errKeysHidden{q.prefix}
+	}
+	// Consul doesn't say to clients without a token that it leaves keys out, but it refuses a single key.
+	if _, _, err := clients.Consul().KV().Get(q.prefix+"default", new(api.QueryOptions).WithContext(ctx)); consulclient.IsRefusal(err) {
+		return nil, nil, errKeysHidden{q.prefix}
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", q, err)
 	}
 	found := documents{q.prefix, meta.LastIndex, make([]Document, len(pairs))}
 	for n, p := range pairs {

@@ -157,10 +157,23 @@ func (s *Store) pairs(ctx context.Context, begin string) (api.KVPairs, error) {
 	if err != nil {
 		return nil, s.explain("list", begin, err)
 	}
-	if meta.ResultsFilteredByACLs {
-		return nil, &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
+	return pairs, s.complete(ctx, begin, meta)
+}
+
+// complete returns an error if an answer about all keys that begin with a text leaves some out.
+func (s *Store) complete(ctx context.Context, begin string, meta *api.QueryMeta) error {
+	hidden := meta.ResultsFilteredByACLs
+	if !hidden && s.client.Config().Token == "" {
+		// Consul doesn't say so to clients without a token, but it refuses a single key.
+		_, _, err := s.client.API().KV().Get(begin+"default", consistent(ctx))
+		if hidden = consulclient.IsRefusal(err); !hidden && err != nil {
+			return s.explain("list", begin, err)
+		}
 	}
-	return pairs, nil
+	if hidden {
+		return &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
+	}
+	return nil
 }
 
 // Index returns an index of Consul that is at least that of the newest write of the documents whose
@@ -185,10 +198,7 @@ func (s *Store) keysAt(ctx context.Context, begin string) (keys []string, index 
 	if err != nil {
 		return nil, 0, s.explain("list", begin, err)
 	}
-	if meta.ResultsFilteredByACLs {
-		return nil, 0, &PermissionError{Address: s.client.Address(), Action: "list", Key: begin, Rule: s.rule(begin, "read")}
-	}
-	return keys, meta.LastIndex, nil
+	return keys, meta.LastIndex, s.complete(ctx, begin, meta)
 }
 
 // consistent has the leader answer after it has made sure that it still leads.

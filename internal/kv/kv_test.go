@@ -309,6 +309,10 @@ func TestTokens(t *testing.T) {
 	assert.ErrorContains(t, err, `the token wants the rule key_prefix "lb/" { policy = "read" }`)
 	_, err = none.List(t.Context(), "")
 	assert.ErrorContains(t, err, `the token wants the rule key_prefix "lb/" { policy = "read" }`)
+	_, err = open(t, consul, "").List(t.Context(), "")
+	assert.ErrorContains(t, err, `the token wants the rule key_prefix "lb/" { policy = "read" }`, "Consul says nothing of its filter to clients without a token")
+	_, err = open(t, consul, "").Index(t.Context(), "")
+	assert.ErrorContains(t, err, `the token wants the rule key_prefix "lb/" { policy = "read" }`)
 	_, err = open(t, consul, "12345678-1234-1234-1234-123456789012").Read(t.Context(), "default")
 	assert.ErrorContains(t, err, "refuses the token")
 }
