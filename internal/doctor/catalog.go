@@ -104,6 +104,7 @@ func checkPolicies(ctx context.Context, e *examination) []Finding {
 			continue
 		}
 		f := warning(fmt.Sprintf("policy %s: %s", d.Key, strings.Join(problems, "; ")), "policies that can be read, of services in Consul, with values that have an effect")
+		f = mend(f, mendPolicy(name, d.Key))
 		if nearest := spelling.Nearest(policyfile.Service(name), services); nearest != "" && !slices.Contains(services, policyfile.Service(name)) {
 			f[0].Wanted = fmt.Sprintf("a policy of a service in Consul, such as %q", nearest)
 		}
@@ -113,6 +114,18 @@ func checkPolicies(ctx context.Context, e *examination) []Finding {
 		return findings
 	}
 	return ok("%s, all of services in Consul", plural(len(documents), "policy document"))
+}
+
+// mendPolicy says how to mend what is at a key of a policy.
+func mendPolicy(name, key string) string {
+	if canonical, err := policyfile.Name(name); err != nil || canonical != name {
+		return fmt.Sprintf("'consul kv delete %s'", key)
+	}
+	text := fmt.Sprintf("'lbctl policy edit %s', or 'lbctl policy delete %s'", name, name)
+	if policyfile.Service(name) != "" {
+		text += ", or register the service"
+	}
+	return text
 }
 
 func sortedKeys(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }

@@ -151,6 +151,7 @@ func TestPolicies(t *testing.T) {
 	s := local(t, consul.Config())
 	report := Examine(t.Context(), s)
 	fires(t, report, "policies", Warning, "policy lb/service/crat: it matches nothing", `such as "cart"`)
+	assert.Equal(t, "'lbctl policy edit service/crat', or 'lbctl policy delete service/crat', or register the service", findings(report, "policies")[0].Mend)
 	assert.Len(t, findings(report, "policies"), 1)
 	_, err := consul.Client().KV().Put(&api.KVPair{Key: "lb/service/cart", Value: []byte(`{"timeout.raed": "5s"}`)}, nil)
 	require.NoError(t, err)
@@ -167,10 +168,17 @@ func TestPolicies(t *testing.T) {
 	fires(t, report, "policies", Warning, "policy lb/service/cart: redirect.path /x: it has no effect on grpc services")
 	assert.Len(t, findings(report, "policies"), 2)
 	s.Daemon.Status = nil
+	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb/crat", Value: []byte(`{}`)}, nil)
+	require.NoError(t, err)
+	report = Examine(t.Context(), s)
+	fires(t, report, "policies", Warning, "policy lb/crat: it is no policy")
+	assert.Equal(t, "'consul kv delete lb/crat'", findings(report, "policies")[0].Mend, "no command of lbctl can name it")
 	s.Config.KVPrefix = "other"
 	fine(t, Examine(t.Context(), s), "policies")
 	s.Config.KVPrefix = "lb"
-	_, err = consul.Client().KV().Delete("lb/service/crat", nil)
-	require.NoError(t, err)
+	for _, key := range []string{"lb/service/crat", "lb/crat"} {
+		_, err = consul.Client().KV().Delete(key, nil)
+		require.NoError(t, err)
+	}
 	fine(t, Examine(t.Context(), s), "policies")
 }
