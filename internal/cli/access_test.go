@@ -242,9 +242,9 @@ func TestUnknownServicesOfAccess(t *testing.T) {
 		return err == nil && services["cart"] != nil
 	}, patience, often)
 	for line, want := range map[string]string{
-		"deny 203.0.113.7 --service cart,crat": "warning: Consul has no service \"crat\", did you mean \"cart\"?; the rule has no effect until it comes\n",
-		"allow 203.0.113.8 --service crat":     "warning: Consul has no service \"crat\", did you mean \"cart\"?; the rule has no effect until it comes\n",
-		"key create shop --services crat,cart": "warning: Consul has no service \"crat\", did you mean \"cart\"?; the key has no effect until it comes\n",
+		"deny 203.0.113.7 --service cart,crat": "warning: Consul has no service \"crat\" (did you mean \"cart\"?): the rule has no effect until it comes\n",
+		"allow 203.0.113.8 --service crat":     "warning: Consul has no service \"crat\" (did you mean \"cart\"?): the rule has no effect until it comes\n",
+		"key create shop --services crat,cart": "warning: Consul has no service \"crat\" (did you mean \"cart\"?): the key has no effect until it comes\n",
 		"deny 203.0.113.8":                     "",
 		"key create web --services cart":       "",
 	} {

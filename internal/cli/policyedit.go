@@ -99,7 +99,7 @@ func runPolicyEdit(ctx context.Context, opts *policyEditOptions) error {
 	edit := policyEdit{Before: before, Old: old, New: said}
 	return opts.do(ctx, store, []policyEdit{edit}, func() error {
 		if err := opts.commit(ctx, store, "edit", []policyEdit{edit}); err != nil {
-			return fmt.Errorf("%w\nyour text is in %s; 'lbctl policy apply -f %s' writes it", err, session.path, session.path)
+			return fmt.Errorf("%w\n%s", err, session.kept(err))
 		}
 		return os.Remove(session.path)
 	})
@@ -113,6 +113,15 @@ type editSession struct {
 
 // mistakeMark begins the lines at the top of the file that say what is wrong.
 const mistakeMark = "#! "
+
+// kept says where the text is that could not be written, and what to do with it.
+func (s *editSession) kept(err error) string {
+	if len(conflicts(err)) > 0 {
+		return fmt.Sprintf("your text is in %s; 'lbctl policy edit %s' begins with what Consul has now, and 'lbctl policy apply -f %s' writes your text instead of it",
+			s.path, s.opts.Name, s.path)
+	}
+	return fmt.Sprintf("your text is in %s; 'lbctl policy apply -f %s' writes it", s.path, s.path)
+}
 
 // run has the operator edit the text, and returns what the new one says. changed is false if the
 // operator does not want to write. After an error, what was typed is in the file.
@@ -155,12 +164,12 @@ func (s *editSession) run(text string, mistakes error) (said policy.Document, ch
 // parse reads the text. The lines in its error are those of the file with the mistakes at the
 // top.
 func (s *editSession) parse(text string) (policy.Document, error) {
-	said, err := policyfile.ParseOne("line", []byte(text), s.opts.Name)
+	said, err := policyfile.ParseOne("", []byte(text), s.opts.Name)
 	if err == nil {
 		return said, nil
 	}
 	above := strings.Count(mistakesText(err), "\n")
-	_, err = policyfile.ParseOne("line", []byte(strings.Repeat("\n", above)+text), s.opts.Name)
+	_, err = policyfile.ParseOne("", []byte(strings.Repeat("\n", above)+text), s.opts.Name)
 	return said, err
 }
 

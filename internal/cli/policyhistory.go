@@ -15,7 +15,7 @@ import (
 )
 
 type policyHistoryOptions struct {
-	Out      io.Writer
+	Out, Err io.Writer
 	Terminal Terminal
 	Now      func() time.Time
 	Store    *storeAddress
@@ -49,7 +49,7 @@ func entryOf(e kv.Entry) policyEntry {
 }
 
 func newPolicyHistoryCmd(f *factory) *cobra.Command {
-	opts := &policyHistoryOptions{Out: f.out, Terminal: f.terminal, Now: f.now}
+	opts := &policyHistoryOptions{Out: f.out, Err: f.err, Terminal: f.terminal, Now: f.now}
 	cmd := &cobra.Command{
 		Use:   "history NAME",
 		Short: "List who changed a policy, when and why",
@@ -98,12 +98,21 @@ func runPolicyHistory(ctx context.Context, opts *policyHistoryOptions) error {
 	if !forPrograms(opts.Output) {
 		printable.Fields(&writes)
 	}
+	if len(entries) > 0 && changedAfter(entries[0], now) && !opts.Diff && !forPrograms(opts.Output) {
+		fmt.Fprintf(opts.Err, "The policy was changed without lbctl after write %d.\n", entries[0].Number)
+	}
 	return printResult(opts.Out, opts.Output, writes, func() error { return writePolicyHistory(opts, writes) })
+}
+
+// changedAfter reports whether a document was changed without lbctl after a write. after is the
+// document before the next write.
+func changedAfter(e kv.Entry, after kv.Document) bool {
+	return after.Exists() == e.Deleted || after.Exists() && after.Index != e.Index
 }
 
 // changedBy returns what a write changed. after is the document before the next write.
 func changedBy(e kv.Entry, after kv.Document) (differences []policy.Difference, problem string) {
-	if after.Exists() == e.Deleted || after.Exists() && after.Index != e.Index {
+	if changedAfter(e, after) {
 		return nil, "what it changed is not known, because the policy was then changed without lbctl"
 	}
 	before, err := parseStored(e.Before)

@@ -59,6 +59,7 @@ $`, got.err)
 	o.byHand("lb/service/cart", `{"timeout.read": "9s"}`)
 	assert.Contains(t, o.fails(exitFailure, "undo", "cart"), "it was changed without lbctl since that write")
 	assert.Contains(t, o.ok("history", "cart", "--diff"), "  what it changed is not known, because the policy was then changed without lbctl\n")
+	assert.Regexp(t, `^The policy was changed without lbctl after write \d+\.\n$`, o.policy("history", "cart").err)
 }
 
 func TestPolicyDelete(t *testing.T) {

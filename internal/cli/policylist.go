@@ -66,8 +66,10 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 		return err
 	}
 	latest, err := store.Latest(ctx, documents)
+	unrecorded := "without lbctl" // who wrote what the history does not have
 	var denied *kv.PermissionError
 	if errors.As(err, &denied) {
+		unrecorded = "-"
 		fmt.Fprintf(opts.Err, "who wrote them is not known: %s\n", printable.Line(denied.Error()))
 	} else if err != nil {
 		return err
@@ -96,7 +98,7 @@ func runPolicyList(ctx context.Context, opts *policyListOptions) error {
 	if !forPrograms(opts.Output) {
 		printable.Fields(&listed)
 	}
-	return printResult(opts.Out, opts.Output, listed, func() error { return writePolicyList(opts, listed) })
+	return printResult(opts.Out, opts.Output, listed, func() error { return writePolicyList(opts, listed, unrecorded) })
 }
 
 // daemonProblems returns the problems that the daemon knows; none if it does not answer.
@@ -114,14 +116,14 @@ func (opts *policyListOptions) daemonProblems(ctx context.Context) ([]render.Pro
 	return status.Problems, nil
 }
 
-func writePolicyList(opts *policyListOptions, listed []listedPolicy) error {
+func writePolicyList(opts *policyListOptions, listed []listedPolicy, unrecorded string) error {
 	if len(listed) == 0 {
 		_, err := fmt.Fprintln(opts.Out, "There is no policy: what is built in holds, and what the services say of themselves.")
 		return err
 	}
 	t := &table{header: []string{"POLICY", "FIELDS", "WHEN", "BY", "WHY"}, shrinkFirst: 4}
 	for _, p := range listed {
-		when, by, why := "-", "without lbctl", "-"
+		when, by, why := "-", unrecorded, "-"
 		if p.Last != nil {
 			when, by, why = ago(p.Last.When, opts.Now()), p.Last.By, orDash(p.Last.Why)
 		}

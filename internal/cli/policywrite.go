@@ -83,6 +83,8 @@ const (
 // action says what an edit does. A policy that can't be read is always changed.
 func (e policyEdit) action() string {
 	switch {
+	case e.Broken && !e.Before.Exists():
+		return policyCreated
 	case e.Broken:
 		return policyChanged
 	case e.New.IsZero() && e.Before.Exists():

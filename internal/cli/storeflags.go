@@ -52,7 +52,9 @@ func consulServices(ctx context.Context) (names []string, all bool, err error) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return names, !meta.ResultsFilteredByACLs, nil
+	// Consul doesn't say to clients without a token that it filters, but all others see the service
+	// "consul" at least.
+	return names, !meta.ResultsFilteredByACLs && len(names) > 0, nil
 }
 
 // warnOfUnknown warns of those of the services that are not in Consul. They are no mistake, because
@@ -71,8 +73,8 @@ func (at *storeAddress) warnOfUnknown(ctx context.Context, out io.Writer, servic
 		}
 		hint := ""
 		if meant := spelling.Nearest(service, known); meant != "" {
-			hint = fmt.Sprintf(", did you mean %q?", meant)
+			hint = fmt.Sprintf(" (did you mean %q?)", meant)
 		}
-		fmt.Fprintln(out, printable.Line(fmt.Sprintf("warning: Consul has no service %q%s; %s has no effect until it comes", service, hint, what)))
+		fmt.Fprintln(out, printable.Line(fmt.Sprintf("warning: Consul has no service %q%s: %s has no effect until it comes", service, hint, what)))
 	}
 }

@@ -13,6 +13,7 @@ package policyfile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -96,7 +97,7 @@ func (d Document) MarshalJSON() ([]byte, error) {
 	return append(text, fields[1:]...), nil
 }
 
-// Parse reads the documents of a file. source names it in messages. The error has a line for
+// Parse reads the documents of a file. source names it in messages; without it they name the lines only. The error has a line for
 // each mistake, with the line of the file.
 func Parse(source string, text []byte) ([]Document, error) {
 	return parse(source, text, "")
@@ -121,9 +122,9 @@ func parse(source string, text []byte, name string) ([]Document, error) {
 	if err != nil {
 		var at *syntaxError
 		if errors.As(err, &at) && at.line > 0 {
-			return nil, fmt.Errorf("%s:%d: %s", source, at.line, at.message)
+			return nil, fmt.Errorf("%s: %s", position(source, at.line), at.message)
 		}
-		return nil, fmt.Errorf("%s: %w", source, err)
+		return nil, fmt.Errorf("%s: %w", cmp.Or(source, "the text"), err)
 	}
 	var all []Document
 	var errs []error

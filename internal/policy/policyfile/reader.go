@@ -19,7 +19,14 @@ type reader struct {
 	mistakes []error
 }
 
-func (r *reader) position(n *yaml.Node) string { return fmt.Sprintf("%s:%d", r.source, n.Line) }
+func (r *reader) position(n *yaml.Node) string { return position(r.source, n.Line) }
+
+func position(source string, line int) string {
+	if source == "" {
+		return fmt.Sprintf("line %d", line)
+	}
+	return fmt.Sprintf("%s:%d", source, line)
+}
 
 func (r *reader) mistake(at *yaml.Node, format string, args ...any) {
 	r.mistakes = append(r.mistakes, fmt.Errorf("%s: %w", r.position(at), fmt.Errorf(format, args...)))
