@@ -179,7 +179,7 @@ func TestRefusalsAreExplained(t *testing.T) {
 		{"no TLS where Consul wants it", func(c *api.Config) { c.Scheme = "http" },
 			"Consul at " + good.Address + " wants TLS, want an address like https://HOST:PORT, or CONSUL_HTTP_SSL=true"},
 		{"TLS where Consul has none", func(c *api.Config) { c.Address = consul.Addr },
-			"no TLS connection with Consul at " + consul.Addr + ": "},
+			"Consul at " + consul.Addr + " speaks no TLS, want an address like http://HOST:PORT, and no CONSUL_HTTP_SSL"},
 		{"no agent", func(c *api.Config) { c.Address = "127.0.0.1:1" }, "Consul at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,14 +27,22 @@ func (c *Client) Explain(err error) string {
 		}
 		return fmt.Sprintf("Consul at %s answers %d: %s", c.address, answer.Code, body)
 	}
+	if SpeaksNoTLS(err) {
+		return fmt.Sprintf("Consul at %s speaks no TLS, want an address like http://HOST:PORT, and no CONSUL_HTTP_SSL", c.address)
+	}
 	if reason, ok := c.explainTLS(err); ok {
 		return fmt.Sprintf("no TLS connection with Consul at %s: %s", c.address, reason)
 	}
+	return fmt.Sprintf("Consul at %s does not answer: %v", c.address, withoutURL(err))
+}
+
+// withoutURL returns an error without the URL of the request, which says nothing to people.
+func withoutURL(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
-		err = request.Err // without the URL, which says nothing to people
+		return request.Err
 	}
-	return fmt.Sprintf("Consul at %s does not answer: %v", c.address, err)
+	return err
 }
 
 // IsRefusal reports whether an error is a refusal of the token or of a certificate.
@@ -70,7 +78,7 @@ func (c *Client) explainTLS(err error) (string, bool) {
 	case refused:
 		return fmt.Sprintf("Consul wants a client certificate, set CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY: %v", alert), true
 	case isTLS(err):
-		return err.Error(), true
+		return withoutURL(err).Error(), true
 	}
 	return "", false
 }
@@ -95,6 +103,10 @@ func isTLS(err error) bool {
 	)
 	_, refused := remoteAlert(err)
 	return refused || errors.As(err, &header) || errors.As(err, &unknown) ||
-		errors.As(err, &invalid) || errors.As(err, &host) || errors.As(err, &verifying) ||
-		err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+		errors.As(err, &invalid) || errors.As(err, &host) || errors.As(err, &verifying) || SpeaksNoTLS(err)
+}
+
+// SpeaksNoTLS reports whether a request failed because Consul answers without TLS.
+func SpeaksNoTLS(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }

@@ -18,6 +18,7 @@ type consulFacts struct {
 	leader    bool
 	services  map[string][]string // the catalog, with tags; nil: not known
 	filtered  bool                // the token may not read all of them
+	anonymous bool                // there is no token, though ACLs are on: Consul does not say that it filters
 }
 
 // askConsul returns the options of a request.
@@ -54,6 +55,9 @@ func checkAddress(ctx context.Context, e *examination) []Finding {
 		return ok("the agent at %s answers", e.Consul.Address())
 	}
 	found := failed(e.Consul.Explain(err), wanted)
+	if consulclient.SpeaksNoTLS(err) {
+		return mend(found, "use http:// in CONSUL_HTTP_ADDR, and unset CONSUL_HTTP_SSL; or have the agent listen with TLS (ports.https)")
+	}
 	if consulclient.IsRefusal(err) {
 		return mend(found, "use https:// in CONSUL_HTTP_ADDR, and set CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY to the agent's authority and a certificate that it accepts")
 	}

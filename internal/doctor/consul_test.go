@@ -26,6 +26,13 @@ func TestAddress(t *testing.T) {
 		s.Consul, s.ConsulErr = consulclient.New(&api.Config{Address: "https://127.0.0.1:1", TLSConfig: api.TLSConfig{CAFile: filepath.Join(t.TempDir(), "ca.pem")}})
 		fires(t, Examine(t.Context(), s), "consul-address", Failed, "ca.pem")
 	})
+	t.Run("TLS where there is none", func(t *testing.T) {
+		config := *consultest.Start(t).Config()
+		config.Scheme = "https"
+		report := Examine(t.Context(), local(t, &config))
+		fires(t, report, "consul-address", Failed, "speaks no TLS")
+		assert.Contains(t, findings(report, "consul-address")[0].Mend, "http://")
+	})
 	t.Run("an unknown authority", func(t *testing.T) {
 		authority := consultest.NewAuthority(t)
 		dir := t.TempDir()
@@ -113,6 +120,11 @@ func TestRights(t *testing.T) {
 			fires(t, report, "consul-rights", Failed, test.words...)
 		})
 	}
+	t.Run("no token", func(t *testing.T) {
+		report := Examine(t.Context(), local(t, as(consul, "")))
+		fires(t, report, "consul-rights", Failed, "requests without a token lack service:read for all services (it sees 0), node:read", `key:read below "lb/"`)
+		assert.Contains(t, findings(report, "consul-rights")[0].Mend, "CONSUL_HTTP_TOKEN_FILE")
+	})
 	t.Run("an operator", func(t *testing.T) {
 		s := local(t, as(consul, enough))
 		notExamined(t, Examine(t.Context(), s), "operator-rights", "the daemon's token")

@@ -27,6 +27,7 @@ func checkToken(ctx context.Context, e *examination) []Finding {
 	case isACLOff(err):
 		return ok("Consul's ACLs are off: everybody who reaches it may do everything")
 	case e.Consul.Config().Token == "": // Consul does not tell about it
+		e.consul.anonymous = true
 		return ok("requests without a token; the check consul-rights says whether that is enough")
 	case err != nil && consulclient.IsRefusal(err):
 		return failed(e.Consul.Explain(err), "a token that Consul knows")
@@ -73,14 +74,16 @@ func checkRights(ctx context.Context, e *examination) []Finding {
 		return failed(e.Consul.Explain(err), rules("read", e.Config.KVPrefix))
 	}
 	e.consul.services, e.consul.filtered = services, meta.ResultsFilteredByACLs
-	if meta.ResultsFilteredByACLs {
+	// Who has any right sees the service "consul" and a node at least.
+	if meta.ResultsFilteredByACLs || e.consul.anonymous && len(services) == 0 {
+		e.consul.filtered = true
 		lacking = append(lacking, fmt.Sprintf("service:read for all services (it sees %d)", len(services)))
 	}
 	nodes, meta, err := client.Catalog().Nodes(askConsul(ctx))
 	switch {
 	case err != nil:
 		return failed(e.Consul.Explain(err), rules("read", e.Config.KVPrefix))
-	case meta.ResultsFilteredByACLs:
+	case meta.ResultsFilteredByACLs || e.consul.anonymous && len(nodes) == 0:
 		lacking = append(lacking, fmt.Sprintf("node:read for all nodes (it sees %d)", len(nodes)))
 	}
 	for _, prefix := range []string{kv.PolicyPrefix(e.Config.KVPrefix), kv.AccessPrefix(e.Config.KVPrefix)} {
@@ -92,6 +95,10 @@ func checkRights(ctx context.Context, e *examination) []Finding {
 		}
 	}
 	if len(lacking) > 0 {
+		if e.consul.anonymous {
+			return mend(failed("requests without a token lack "+strings.Join(lacking, ", "), rules("read", e.Config.KVPrefix)),
+				"make a token with the wanted rules with 'consul acl token create', and give it in CONSUL_HTTP_TOKEN_FILE")
+		}
 		return failed("the token lacks "+strings.Join(lacking, ", "), rules("read", e.Config.KVPrefix))
 	}
 	return ok("the token may read %s, %s, and the keys of policy and access", plural(len(services), "service"), plural(len(nodes), "node"))

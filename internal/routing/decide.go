@@ -97,10 +97,10 @@ func (l Listener) Decide(r Request, reading Reading) Decision {
 			continue
 		}
 		switch why := l.mismatch(r, w.Route, reading); {
+		case why != "" && (d.Taken == nil || samePlace(w.Route, d.Taken.Route)):
+			d.Lost = append(d.Lost, Lost{w, why})
 		case d.Taken != nil:
 			d.Lost = append(d.Lost, Lost{w, behind(w.Route, d.Taken.Route)})
-		case why != "":
-			d.Lost = append(d.Lost, Lost{w, why})
 		default:
 			d.Taken = &w
 		}
@@ -189,7 +189,12 @@ func (l Listener) variable(header string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// behind says why a route comes after another one that also matches a request.
+// samePlace reports whether two routes differ in their method and headers at most.
+func samePlace(a, b endpoints.Route) bool {
+	return a.Host == b.Host && a.Path == b.Path && a.Exact == b.Exact
+}
+
+// behind says why a route comes after another one, which the request takes.
 func behind(r, taken endpoints.Route) string {
 	switch {
 	case r.Host != taken.Host && r.Host == "":

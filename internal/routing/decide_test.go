@@ -31,6 +31,13 @@ func TestDecide(t *testing.T) {
 		"default: it is for any host, and the taken one names it",
 	}, lost)
 
+	l.Ways[2].Method = "PUT"
+	d = l.Decide(Request{Method: "POST", Host: "a.test", Target: "/api"}, Reading{})
+	assert.Equal(t, "writes", d.Taken.Service)
+	assert.Equal(t, "it wants the header x-v: 2, and the request has none", d.Lost[0].Reason)
+	assert.Equal(t, "its method is PUT, and the request's is POST", d.Lost[1].Reason, "it would not get the request either")
+	assert.Equal(t, "it is for any host, and the taken one names it", d.Lost[2].Reason)
+
 	l.Ways = l.Ways[:2]
 	d = l.Decide(Request{Method: "GET", Host: "a.test", Target: "/api", Headers: []Header{{"X-V", "3"}}}, Reading{})
 	assert.Nil(t, d.Taken)
