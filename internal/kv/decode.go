@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"lbctl/internal/jsonobject"
 )
 
 // Decode reads a document strictly: unknown fields, a field that is given twice, and text
@@ -35,19 +37,10 @@ func noTwins(d *json.Decoder) error {
 	if !ok {
 		return nil
 	}
-	fields := map[string]bool{}
+	if delim == '{' {
+		return jsonobject.Members(d, func(string) error { return noTwins(d) })
+	}
 	for d.More() {
-		if delim == '{' {
-			name, err := d.Token()
-			if err != nil {
-				return err
-			}
-			if text := name.(string); fields[text] {
-				return fmt.Errorf("field %q is there twice", text)
-			} else {
-				fields[text] = true
-			}
-		}
 		if err := noTwins(d); err != nil {
 			return err
 		}

@@ -383,7 +383,7 @@ func TestDecodeIsStrict(t *testing.T) {
 	require.NoError(t, kv.Decode([]byte(` {"n": 3} `), &d))
 	assert.Equal(t, 3, d.N)
 	for text, want := range map[string]string{
-		`{"n": 1, "n": 2}`:   `field "n" is there twice`,
+		`{"n": 1, "n": 2}`:   `"n" is there twice`,
 		`{"n": 1} {}`:        "text after its end",
 		`{"m": 1}`:           `unknown field "m"`,
 		`{"n": "1"}`:         "no valid document",

@@ -8,16 +8,15 @@ import (
 	"strings"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // maxRoutes bounds the routes of one instance: hosts times paths times methods.
 const maxRoutes = 64
 
 var (
-	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*$`)
-	pathPattern    = regexp.MustCompile(`^(/[A-Za-z0-9._~@:+!-]+)*/?$`)
-	nowhereSegment = regexp.MustCompile(`/\.{1,2}(/|$)`)
-	grpcPattern    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*(\.\*|/[A-Za-z_][A-Za-z0-9_]*)?$`)
+	hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?)*$`)
+	grpcPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*(\.\*|/[A-Za-z_][A-Za-z0-9_]*)?$`)
 )
 
 // pathOf is a path of a route; the zero value is every path.
@@ -174,16 +173,12 @@ func parseHost(host string, reserved Reserved) (string, error) {
 	return host, nil
 }
 
-// maxPath is the longest path for which nginx 1.22 finds the location: it keeps the length of what
-// comes after the first "/" in one byte, and the location of a prefix ends with "/".
-const maxPath = 255
-
 // parsePath returns a path prefix in canonical form, without "/" at its end, or a whole path as it
 // is. The prefix of all paths is "".
 func parsePath(p endpoints.Protocol, path string) (pathOf, error) {
 	at := pathOf{path: path}
 	at.path, at.exact = strings.CutPrefix(path, "=")
-	if len(strings.TrimSuffix(at.path, "/")) > maxPath || !strings.HasPrefix(at.path, "/") || !pathPattern.MatchString(at.path) || nowhereSegment.MatchString(at.path) {
+	if plain := strings.TrimSuffix(at.path, "/"); at.path != "/" && !policy.IsLocation(plain) {
 		return pathOf{}, errors.New(`path prefixes like "/api", or whole paths like "=/health", of at most 255 letters, digits and "._~@:+!-", separated by commas`)
 	}
 	if !at.exact {
@@ -200,7 +195,7 @@ func parsePath(p endpoints.Protocol, path string) (pathOf, error) {
 
 // parseGRPC returns the path of a gRPC package, service or method.
 func parseGRPC(name string) (pathOf, error) {
-	if len(name) > maxPath-1 || !grpcPattern.MatchString(name) {
+	if len(name) > policy.MaxPath-1 || !grpcPattern.MatchString(name) {
 		return pathOf{}, errors.New(`gRPC packages like "shop.*", services like "shop.Cart" or methods like "shop.Cart/Add", separated by commas`)
 	}
 	return pathOf{path: "/" + name}, nil

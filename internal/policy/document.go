@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 
+	"lbctl/internal/jsonobject"
 	"lbctl/internal/printable"
 )
 
@@ -100,8 +101,7 @@ type member struct {
 	value json.RawMessage
 }
 
-// object returns the members of a JSON object in their order. encoding/json alone would accept a
-// name that is there twice.
+// object returns the members of a JSON object in their order.
 func object(b json.RawMessage) ([]member, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	start, err := d.Token()
@@ -112,21 +112,13 @@ func object(b json.RawMessage) ([]member, error) {
 		return nil, fmt.Errorf("found %s", printable.Shorten(string(bytes.TrimSpace(b))))
 	}
 	var members []member
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, plain(err)
-		}
-		m := member{name: name.(string)} // a decoder accepts nothing else here
-		if err := d.Decode(&m.value); err != nil {
-			return nil, plain(err)
-		}
-		if slices.ContainsFunc(members, func(x member) bool { return x.name == m.name }) {
-			return nil, fmt.Errorf("%q is there twice", printable.Shorten(m.name))
-		}
+	err = jsonobject.Members(d, func(name string) error {
+		m := member{name: name}
+		err := d.Decode(&m.value)
 		members = append(members, m)
-	}
-	if _, err := d.Token(); err != nil {
+		return err
+	})
+	if err != nil {
 		return nil, plain(err)
 	}
 	if _, err := d.Token(); err != io.EOF {

@@ -14,21 +14,26 @@ import (
 type Path string
 
 var (
-	pathPattern    = regexp.MustCompile(`^=?(/[A-Za-z0-9._~@:+!-]+)+$`)
-	exactRoot      = Path("=/")
-	nowhereSegment = regexp.MustCompile(`/\.{1,2}(/|$)`)
+	locationPattern = regexp.MustCompile(`^(/[A-Za-z0-9._~@:+!-]+)+$`)
+	nowhereSegment  = regexp.MustCompile(`/\.{1,2}(/|$)`)
 )
 
-// maxPath is the longest path for which nginx 1.22 finds the location: it keeps the length of what
+// MaxPath is the longest path for which nginx 1.22 finds the location: it keeps the length of what
 // comes after the first "/" in one byte, and the location of a prefix ends with "/".
-const maxPath = 255
+const MaxPath = 255
+
+// IsLocation reports whether a location of nginx can have a path, other than "/" and without "/" at
+// its end: "/api", or "/package.Service/Method".
+func IsLocation(path string) bool {
+	return len(path) <= MaxPath && locationPattern.MatchString(path) && !nowhereSegment.MatchString(path)
+}
 
 const wantPath = `a path like "/api", "=/api" or "/package.Service/Method", of at most 255 letters, digits and "._~@:+!-", without "/" at its end`
 
 // ParsePath checks a path.
 func ParsePath(text string) (Path, error) {
 	p := Path(text)
-	if len(text) > maxPath || p != exactRoot && (!pathPattern.MatchString(text) || nowhereSegment.MatchString(text)) {
+	if path, exact := p.Exact(); len(text) > MaxPath || !IsLocation(path) && !(exact && path == "/") {
 		return "", fmt.Errorf("path %q, want %s", printable.Shorten(text), wantPath)
 	}
 	return p, nil
