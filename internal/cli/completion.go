@@ -15,7 +15,7 @@ import (
 const completionHelp = `Print a script that completes lbctl's commands, flags, generations, services, instances
 and policies. The script asks the daemon that the command line names, or for policies Consul.
 
-  bash        lbctl completion bash > /etc/bash_completion.d/lbctl
+  bash        lbctl completion bash > /etc/bash_completion.d/lbctl (with the package bash-completion)
   zsh         lbctl completion zsh > "${fpath[1]}/_lbctl"
   fish        lbctl completion fish > ~/.config/fish/completions/lbctl.fish
   powershell  lbctl completion powershell | Out-String | Invoke-Expression`

@@ -98,7 +98,7 @@ func completeValues(field, given string) (found []cobra.Completion) {
 	if err != nil {
 		return nil
 	}
-	values := append(slices.Clone(f.Values), policy.BuiltIn)
+	values := append(slices.Concat(f.Values, f.Begins), policy.BuiltIn)
 	if strings.Contains(given, ",") { // these stand alone
 		values = slices.DeleteFunc(values, func(v string) bool { return v == policy.BuiltIn || v == string(policy.Off) })
 	}
@@ -159,11 +159,17 @@ func completeStore(at *storeAddress, more storeCompletion, names func(context.Co
 			}
 			return nil, nil
 		})
-		if slices.ContainsFunc(found, func(c cobra.Completion) bool { word, _, _ := strings.Cut(c, "\t"); return strings.HasSuffix(word, "=") }) {
+		if slices.ContainsFunc(found, goesOn) {
 			directive |= cobra.ShellCompDirectiveNoSpace
 		}
 		return found, directive
 	}
+}
+
+// goesOn reports whether a completion is the beginning of a word only.
+func goesOn(c cobra.Completion) bool {
+	word, _, _ := strings.Cut(c, "\t")
+	return strings.HasSuffix(word, "=") || strings.HasSuffix(word, ":") || strings.HasSuffix(word, "/")
 }
 
 // completeFromStore completes with what list gets from Consul. It says nothing if Consul does not

@@ -35,6 +35,7 @@ func TestPolicyCompletion(t *testing.T) {
 		{[]string{"unset", "cart", ""}, []string{"check\tgrpc", "timeout.read\t1s", "timeout.send\t1s for /a"}},
 		{[]string{"unset", "cart", "check", ""}, []string{"timeout.read\t1s", "timeout.send\t1s for /a"}},
 		{[]string{"set", "cart", "endpoints="}, []string{"endpoints=auto", "endpoints=reload", "endpoints=default"}},
+		{[]string{"set", "cart", "check="}, []string{"check=tcp", "check=http:/", "check=grpc", "check=grpc:", "check=none", "check=default"}},
 		{[]string{"set", "cart", "nope="}, nil},
 		{[]string{"set", "cart", "retry.on=error,http_50"}, []string{"retry.on=error,timeout", "retry.on=error,invalid_header", "retry.on=error,http_403", "retry.on=error,http_404",
 			"retry.on=error,http_429", "retry.on=error,http_500", "retry.on=error,http_502", "retry.on=error,http_503", "retry.on=error,http_504"}},

@@ -76,7 +76,7 @@ var balanceFields = []Field{
 		"least_conn",
 		"How nginx chooses the instance for a request. round_robin takes one after the other, by weight. least_conn takes the one with the fewest requests for its weight, and random the better one of two random ones. "+
 			"hash takes the same instance for the same address, path, header or cookie, also when others come or go (consistent hashing). Requests without the header or cookie go to all instances in turn.",
-		everyFamily, defaults(string(RoundRobin)), suits(func(family string, v Value) string {
+		everyFamily, defaults(string(RoundRobin)), begins(string(RoundRobin), string(LeastConn), string(Random), "hash:address", "hash:path", "hash:header:", "hash:cookie:"), suits(func(family string, v Value) string {
 			if family == TCP && !Algorithm(v.Text).forTCP() {
 				return `it has no effect on tcp services, want "hash:address"`
 			}

@@ -37,6 +37,9 @@ type Field struct {
 	// Values are all values that it takes, if they can be listed; those of an element if it
 	// takes a list.
 	Values []string
+	// Begins are values that it takes, and beginnings of such, which end with ":": if Values
+	// can't be listed because some of them have a parameter.
+	Begins []string
 	// Bounds are the smallest and the largest value, if values have an order.
 	Bounds []string
 
@@ -105,6 +108,9 @@ func perPath(f *Field) { f.PerPath = true }
 
 // operatorOnly is for fields that name files or let requests in.
 func operatorOnly(f *Field) { f.Operator = true }
+
+// begins is for fields of which some values have a parameter.
+func begins(values ...string) option { return func(f *Field) { f.Begins = values } }
 
 // since is for fields that need a version of nginx.
 func since(version string) option {

@@ -18,7 +18,7 @@ var instanceFields = []Field{
 		"http:/healthz",
 		"How lbctl probes each instance. tcp connects. http:/PATH gets the path and expects a status of 200 to 399. "+
 			"grpc and grpc:NAME ask gRPC's health service, about the whole server or about the service of that name, and expect SERVING. none turns probes off.",
-		everyFamily, defaults(string(CheckTCP))),
+		everyFamily, defaults(string(CheckTCP)), begins(string(CheckTCP), "http:/", string(CheckGRPC), "grpc:", string(CheckNone))),
 	field("min-instances", func(p *Policy) *int { return &p.MinInstances }, wholes(1, 10000), "2",
 		"How many instances stay in rotation when the service's instances vanish from Consul without maintenance first. The default is --min-instances of lbctl run.",
 		everyFamily, unit("instances")),

@@ -339,3 +339,16 @@ func TestRedirectHost(t *testing.T) {
 		assert.Error(t, d.SetAt("/x", "redirect.host", text), text)
 	}
 }
+
+// TestBegins: what is offered is a value, or goes on.
+func TestBegins(t *testing.T) {
+	for _, f := range Fields() {
+		for _, value := range f.Begins {
+			if strings.HasSuffix(value, ":") {
+				value += "x"
+			}
+			var d Document
+			assert.NoError(t, d.Set(f.Name, value))
+		}
+	}
+}
