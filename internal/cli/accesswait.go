@@ -62,7 +62,12 @@ func (w *accessWaiter) wait(ctx context.Context, store *kv.Store, begin, what st
 	if err != nil {
 		return err
 	}
-	_, err = w.until(ctx, client, what, func(status controller.Status) (bool, error) { return done(status, index) })
+	_, err = w.until(ctx, client, what, func(status controller.Status) (bool, error) {
+		if err := samePrefix(status.Access, store.Key(kv.AccessNames)); err != nil {
+			return false, err
+		}
+		return done(status, index)
+	})
 	if err == nil {
 		_, err = fmt.Fprintln(w.Err, "done: "+what)
 	}

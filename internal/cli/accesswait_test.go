@@ -36,6 +36,9 @@ func TestAccessWait(t *testing.T) {
 
 		require.Equal(t, exitOK, r.lbctl("rollback").code)
 		done(knowingKeys, "key", "create", "web") // keys need no generation
+		got = r.lbctl("deny", "203.0.113.7", "--kv-prefix", "other", "--wait", "30s")
+		assert.Equal(t, exitProblem, got.code)
+		assert.Contains(t, got.err, `below "other-access/" in Consul, but the daemon follows what is below "lb-access/"`)
 		got = r.lbctl("deny", "203.0.113.8", "--wait", "30s")
 		assert.Equal(t, exitProblem, got.code)
 		assert.Contains(t, got.err, "the rules are written, but a generation is pinned")

@@ -33,6 +33,9 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 		return err
 	}
 	status, err := w.Wait.until(ctx, client, servingPolicies, func(status controller.Status) (bool, error) {
+		if err := samePrefix(status.Policies, store.Key("")); err != nil {
+			return false, err
+		}
 		if status.State == controller.Frozen && status.Policies.ServedIndex < index {
 			return false, problemFound("the policies are written, but a generation is pinned: 'lbctl resume' follows Consul again")
 		}
@@ -75,6 +78,14 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 		fmt.Fprintln(w.Err, "done: "+servingPolicies)
 	}
 	return nil
+}
+
+// samePrefix returns an error if the daemon follows other documents than those that were written.
+func samePrefix(followed controller.Documents, written string) error {
+	if followed.Prefix == "" || followed.Prefix == written { // an older daemon does not say
+		return nil
+	}
+	return problemFound("it is written below %q in Consul, but the daemon follows what is below %q: want the same --kv-prefix for both", written, followed.Prefix)
 }
 
 // refusedOfAll returns the services that are quarantined, except those that were before.

@@ -49,6 +49,10 @@ func TestPolicyWait(t *testing.T) {
 		assert.NotContains(t, got.err, "done:")
 		assert.Regexp(t, `timeout.read +66s +lb/default`, r.lbctl("policy", "get", "--effective", "web").out)
 
+		got = r.lbctl("policy", "set", "web", "timeout.read=5s", "--kv-prefix", "other", "--wait", "30s")
+		assert.Equal(t, exitProblem, got.code)
+		assert.Contains(t, got.err, `it is written below "other/" in Consul, but the daemon follows what is below "lb/": want the same --kv-prefix for both`)
+
 		require.NoError(t, r.consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "rpc", Address: "127.0.0.1", Port: 9, Tags: []string{"grpc_server"}}))
 		require.Eventually(t, func() bool { return r.lbctl("services", "rpc").code == exitOK }, patience, often)
 		const noEffect = "lb/service/rpc: redirect.path /new: it has no effect on grpc services\n"

@@ -75,6 +75,8 @@ type Server interface {
 type Options struct {
 	StateDir string // directory of history.jsonl and frozen.json
 	Version  string // version of lbctl, for Status
+	// PolicyKeys and AccessKeys are what the keys of the operator's documents begin with, for Status.
+	PolicyKeys, AccessKeys string
 
 	// Endpoints answers nginx's questions for servers. It is nil if nginx doesn't ask;
 	// EndpointsNote says why.

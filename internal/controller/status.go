@@ -63,6 +63,8 @@ type Status struct {
 // Documents says which of the operator's documents count. Consul's index of a write says whether
 // the write is among them.
 type Documents struct {
+	// Prefix is what their keys in Consul's KV begin with: "lb/".
+	Prefix string `json:"prefix"`
 	// Index is Consul's index of the newest answer; 0 before there is one.
 	Index uint64 `json:"index"`
 	// ServedIndex is that of the configuration that nginx serves; 0 if it is not known.
@@ -313,6 +315,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 		Policies:     v.policies,
 		Access:       Documents{Index: source.AccessIndex, ServedIndex: v.accessServed},
 	}
+	s.Policies.Prefix, s.Access.Prefix = c.opts.PolicyKeys, c.opts.AccessKeys
 	if !v.known && v.asked != nil && len(source.Entries) > 0 {
 		// The generation's numbers are from the time when it was made.
 		s.Services, s.Instances = count(source.Entries)

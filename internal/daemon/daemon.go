@@ -236,6 +236,7 @@ func controllerOptions(cfg Config, p *parts) controller.Options {
 	opts := cfg.Controller
 	opts.StateDir = cfg.StateDir
 	opts.Version = cfg.Version
+	opts.PolicyKeys, opts.AccessKeys = kv.PolicyPrefix(cfg.KVPrefix), kv.AccessPrefix(cfg.KVPrefix)
 	opts.EndpointsNote = p.byReload
 	opts.Marks = cfg.Nginx.Marks
 	opts.WorkersNote = p.fewWorkers
