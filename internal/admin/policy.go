@@ -6,6 +6,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/policy"
+	"lbctl/internal/render"
 )
 
 // A ServicePolicy is how a service is balanced, and where each setting comes from.
@@ -19,6 +20,8 @@ type ServicePolicy struct {
 	Layers []policy.Layer `json:"layers"`
 	// Paths are the paths that have settings of their own.
 	Paths []policy.Path `json:"paths"`
+	// Problems says which values have no effect, and why, for the whole service and its paths.
+	Problems []string `json:"problems"`
 }
 
 // policy answers with what holds for the requests of a service's path.
@@ -46,6 +49,12 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 		answer.Fields = entry.Policy.Explain(entry.Protocol.Family(), answer.Path)
 		answer.Layers = append([]policy.Layer{}, entry.Policy.Layers()...)
 		answer.Paths = append([]policy.Path{}, entry.Policy.Paths()...)
+		answer.Problems = []string{}
+		for _, p := range s.Controller.Status(r.Context()).Problems {
+			if p.Subject == render.ServiceSubject(entry.Name) && len(p.Sources) > 0 {
+				answer.Problems = append(answer.Problems, p.Message)
+			}
+		}
 		writeJSON(w, answer)
 		return
 	}

@@ -439,7 +439,11 @@ func leftOut(d *fakeDaemon) {
 	said := policytest.Settings("timeout.read", "9s", "sticky.cookie", "shop")
 	setPolicy(d, "shop", said)
 	ways := d.routing.Listeners[1].Ways
-	ways[0].Policy, ways[0].LeftOut = said.For("http", "1.22.1", func(string) bool { return false })
+	usable, problems := said.For("http", "1.22.1", func(string) bool { return false })
+	ways[0].Policy = usable
+	for _, p := range problems {
+		ways[0].LeftOut = append(ways[0].LeftOut, p.Message)
+	}
 }
 
 // allOut takes all instances of stock out of the rotation.

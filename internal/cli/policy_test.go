@@ -17,6 +17,7 @@ import (
 	"lbctl/internal/kv"
 	"lbctl/internal/policy"
 	"lbctl/internal/policy/policytest"
+	"lbctl/internal/render"
 )
 
 // operator runs commands about policies against a Consul of its own.
@@ -216,6 +217,11 @@ func TestPolicyGetEffective(t *testing.T) {
 	document := policytest.Layer(policy.LevelService, "lb/service/shop", "timeout.read", "5s")
 	require.NoError(t, document.Document.SetAt("/api", "timeout.send", "9s"))
 	d.entries[1].Policy = policy.Resolve(policytest.Layer(policy.LevelDefault, "lb/default", "timeout.read", "1s", "timeout.send", "2s"), document)
+	d.status.Problems = []render.Problem{
+		{Subject: "service shop", Message: "its own"},
+		{Subject: "service shop", Message: "metadata: sticky.ttl 1h: it has no effect without sticky.cookie", Sources: []string{"metadata"}},
+		{Subject: "service hello_server", Message: "another one's", Sources: []string{"metadata"}},
+	}
 	environ := []string{"LBCTL_RUN_DIR=" + d.start(t)}
 	lbctl := func(args ...string) result {
 		return command(t.Context(), Terminal{}, environ, append([]string{"policy", "get", "--effective"}, args...)...)
@@ -224,7 +230,7 @@ func TestPolicyGetEffective(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"shop", "--all"}, []string{"check +tcp +built in", "timeout.read +5s +lb/service/shop", "timeout.send +2s +lb/default", "These paths have settings of their own, which --path shows:", "  /api"}},
+		{[]string{"shop", "--all"}, []string{"check +tcp +built in", "timeout.read +5s +lb/service/shop", "timeout.send +2s +lb/default", "These paths have settings of their own, which --path shows:", "  /api\n\nProblems\n  metadata: sticky.ttl 1h: it has no effect without sticky.cookie\n\\z"}},
 		{[]string{"shop"}, []string{"FIELD +VALUE +FROM\ntimeout.read +5s +lb/service/shop\ntimeout.send +2s +lb/default\n\nAll other fields are as built in; --all shows them."}},
 		{[]string{"hello_server"}, []string{"All fields are as built in; --all shows them."}},
 		{[]string{"shop", "--path", "/api/v2"}, []string{"timeout.read +5s +lb/service/shop", "timeout.send +9s +lb/service/shop for /api"}},

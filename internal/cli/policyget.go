@@ -188,13 +188,19 @@ func writeEffective(opts *policyGetOptions, effective admin.ServicePolicy) error
 			return err
 		}
 	}
-	if len(effective.Paths) == 0 || effective.Path != "" {
-		return nil
+	text := ""
+	if len(effective.Paths) > 0 && effective.Path == "" {
+		text += "\nThese paths have settings of their own, which --path shows:\n"
+		for _, path := range effective.Paths {
+			text += "  " + string(path) + "\n"
+		}
 	}
-	text := "\nThese paths have settings of their own, which --path shows:"
-	for _, path := range effective.Paths {
-		text += "\n  " + string(path)
+	if len(effective.Problems) > 0 {
+		text += "\n" + opts.Terminal.paint(bold, "Problems") + "\n"
+		for _, problem := range effective.Problems {
+			text += "  " + opts.Terminal.wrap(problem, 2) + "\n"
+		}
 	}
-	_, err := fmt.Fprintln(opts.Out, text)
+	_, err := io.WriteString(opts.Out, text)
 	return err
 }

@@ -99,7 +99,10 @@ func TestPolicyWaitTells(t *testing.T) {
 			shop(d).State, shop(d).Reason = endpoints.Quarantined, "nginx refuses its block"
 		}, exitProblem, "nginx does not have the newest policy of shop: nginx refuses its block\n"},
 		"what has no effect": {[]string{"set", "shop", "check=tcp"}, func(d *fakeDaemon) {
-			d.status.Problems = []render.Problem{{Subject: "service shop", Message: "lb/service/shop: check tcp: it has no effect"}, {Subject: "service shop", Message: "lb/default: another problem"}}
+			d.status.Problems = []render.Problem{
+				{Subject: "service shop", Message: "lb/service/shop: check tcp: it has no effect", Sources: []string{"lb/service/shop"}},
+				{Subject: "service shop", Message: "lb/default: another problem", Sources: []string{"lb/default"}},
+			}
 		}, exitOK, "\nlb/service/shop: check tcp: it has no effect\ndone: nginx serves the policies\n"},
 		"that the time is over": {[]string{"set", "shop", "check=grpc"}, nil, exitProblem, "waited 1ms until nginx serves the policies, and gave up"},
 	} {

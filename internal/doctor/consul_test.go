@@ -173,8 +173,8 @@ func TestPolicies(t *testing.T) {
 	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb/service/cart", Value: []byte(`{}`)}, nil)
 	require.NoError(t, err)
 	s.Daemon.Status = &controller.Status{Problems: []render.Problem{
-		{Subject: "service cart", Message: "lb/service/cart: redirect.path /x: it has no effect on grpc services"},
-		{Subject: "service cart", Message: "lb/default: check tcp: it has no effect"},
+		{Subject: "service cart", Message: "lb/service/cart: redirect.path /x: it has no effect on grpc services", Sources: []string{"lb/service/cart"}},
+		{Subject: "service cart", Message: "lb/default: check tcp: it has no effect", Sources: []string{"lb/default"}},
 	}}
 	report = Examine(t.Context(), s)
 	fires(t, report, "policies", Warning, "policy lb/service/cart: redirect.path /x: it has no effect on grpc services")

@@ -28,13 +28,6 @@ func (c CORS) AnyOriginAllowed() bool { return slices.Contains(c.AllowOrigins, A
 // is allowed.
 func (c CORS) Credentials() bool { return c.AllowCredentials == On && !c.AnyOriginAllowed() }
 
-func (c CORS) contradictions() []string {
-	if c.AllowCredentials == On && c.AnyOriginAllowed() {
-		return []string{`cors.allow-credentials on: it has no effect with cors.allow-origins "*", want the origins by name`}
-	}
-	return nil
-}
-
 // maxOrigin is the longest origin for which nginx's table has room.
 const maxOrigin = 90
 

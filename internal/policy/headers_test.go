@@ -66,6 +66,4 @@ func TestCompressionAndCORS(t *testing.T) {
 	}
 	contradicting := Resolve(layer(t, SourceMetadata, `{"cors.allow-credentials": true, "paths": {"/a": {"cors.allow-origins": "*"}}}`))
 	assert.False(t, contradicting.At("/a").CORS.Credentials())
-	_, problems := contradicting.For(HTTP, "1.30.6", func(string) bool { return true })
-	assert.Equal(t, []string{`for /a: cors.allow-credentials on: it has no effect with cors.allow-origins "*", want the origins by name`}, problems)
 }

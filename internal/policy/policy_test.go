@@ -217,18 +217,19 @@ func TestWhatHasNoEffectIsLeftOut(t *testing.T) {
 		layer(t, "lb/service/db", `{"timeout.send": "2s", "timeout.read": "3s", "paths": {"/a": {"timeout.read": "4s"}}}`),
 	)
 	all := func(string) bool { return true }
-	usable, problems := s.For(TCP, "1.30.6", all)
+	usable, found := s.For(TCP, "1.30.6", all)
 	assert.Equal(t, Policy{Timeout: Timeout{Read: 3e9}}, *usable.General())
 	assert.Empty(t, usable.Paths())
 	assert.Equal(t, []string{
 		"lb/service/db: timeout.send 2s: it has no effect on tcp services",
 		"lb/service/db: timeout.read 4s for /a: it has no effect on tcp services",
-	}, problems)
-	_, problems = Resolve(layer(t, "lb/service/x", `{"paths": {"/a/b/c": {"timeout.read": "4s"}}}`)).For(GRPC, "1.30.6", all)
-	assert.Equal(t, []string{`lb/service/x: timeout.read 4s for /a/b/c: it has no effect: paths of gRPC are "/package.Service" or "/package.Service/Method"`}, problems)
-	usable, problems = s.For(HTTP, "1.30.6", all)
+	}, messages(found))
+	assert.Equal(t, []string{"lb/service/db"}, found[0].Sources)
+	_, found = Resolve(layer(t, "lb/service/x", `{"paths": {"/a/b/c": {"timeout.read": "4s"}}}`)).For(GRPC, "1.30.6", all)
+	assert.Equal(t, []string{`lb/service/x: timeout.read 4s for /a/b/c: it has no effect: paths of gRPC are "/package.Service" or "/package.Service/Method"`}, messages(found))
+	usable, found = s.For(HTTP, "1.30.6", all)
 	assert.True(t, usable.Equal(s))
-	assert.Empty(t, problems)
+	assert.Empty(t, found)
 }
 
 func TestChanges(t *testing.T) {

@@ -27,13 +27,6 @@ func (r Redirect) IsZero() bool {
 	return r.Scheme == "" && r.Host == "" && r.Path == "" && r.ReplacePrefix == ""
 }
 
-func (r Redirect) contradictions() []string {
-	if r.Path != "" && r.ReplacePrefix != "" {
-		return []string{"redirect.replace-prefix: it has no effect with redirect.path, want one of them"}
-	}
-	return nil
-}
-
 // PathRewrite changes the path that instances see.
 type PathRewrite struct {
 	// ReplacePrefix takes the place of the path for which it is said, or of the route's path if

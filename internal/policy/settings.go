@@ -84,21 +84,36 @@ func compareWidth(a, b Path) int {
 }
 
 // origin is the text of a value and where it comes from.
-type origin struct{ text, source string }
+type origin struct {
+	text, source string
+	level        Level
+	path         Path // for which it is said; "" is the whole service
+}
+
+// set reports whether there is a value, other than that of a switch that is off.
+func (o origin) set() bool { return o.text != "" && o.text != BuiltIn && o.text != string(Off) }
+
+// where returns the source, with the path if there is one.
+func (o origin) where() string {
+	if o.path == "" {
+		return o.source
+	}
+	return o.source + " for " + string(o.path)
+}
 
 // values returns the merged values for a path, by field.
 func (s *resolved) values(path Path) map[string]origin {
 	merged := map[string]origin{}
-	add := func(source string, texts map[string]string) {
+	add := func(l Layer, path Path, texts map[string]string) {
 		for name, text := range texts {
 			if before, ok := merged[name]; ok && byName[name].kind == formPairs && text != BuiltIn && before.text != BuiltIn {
 				text = mergePairs(before.text, text)
 			}
-			merged[name] = origin{text, source}
+			merged[name] = origin{text, l.Source, l.Level, path}
 		}
 	}
 	for _, l := range s.layers {
-		add(l.Source, l.Document.fields)
+		add(l, "", l.Document.fields)
 	}
 	if path == "" {
 		return merged
@@ -108,7 +123,7 @@ func (s *resolved) values(path Path) map[string]origin {
 			continue
 		}
 		for _, l := range s.layers {
-			add(l.Source+" for "+string(wider), l.Document.paths[wider])
+			add(l, wider, l.Document.paths[wider])
 		}
 	}
 	return merged
@@ -235,7 +250,7 @@ func (s Settings) Explain(family string, path Path) []Explained {
 		}
 		e := Explained{Field: f, Name: f.Name, Value: f.Default[family], Source: SourceBuiltIn}
 		if v, ok := values[f.Name]; ok {
-			e.Source = v.source
+			e.Source = v.where()
 			if v.text != BuiltIn {
 				e.Value = v.text
 			}
@@ -243,6 +258,21 @@ func (s Settings) Explain(family string, path Path) []Explained {
 		all = append(all, e)
 	}
 	return all
+}
+
+// says reports whether any layer says what a field is, for the service or for a path.
+func (s Settings) says(name string) bool {
+	return slices.ContainsFunc(s.Layers(), func(l Layer) bool {
+		if l.Document.text("", name) != "" {
+			return true
+		}
+		for path := range l.Document.paths {
+			if l.Document.text(path, name) != "" {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // Says returns who says what about a field of the whole service, for people: "its lb-check says
@@ -288,7 +318,7 @@ func (s Settings) Layers() []Layer {
 // For returns the settings without the fields that have no effect on services of a family, or
 // that this nginx can't apply. problems names those that the service or its own document sets.
 // atLeast reports whether the version of nginx is at least the given one.
-func (s Settings) For(family string, nginxVersion string, atLeast func(version string) bool) (usable Settings, problems []string) {
+func (s Settings) For(family string, nginxVersion string, atLeast func(version string) bool) (usable Settings, problems []Problem) {
 	if s.said == nil {
 		return s, nil
 	}
@@ -302,27 +332,13 @@ func (s Settings) For(family string, nginxVersion string, atLeast func(version s
 			}
 			// The default is for the services of all families.
 			if v.Field.For(family) || l.Level != LevelDefault {
-				problems = append(problems, fmt.Sprintf("%s: %s: %s", l.Source, v, why))
+				problems = append(problems, Problem{[]string{l.Source}, fmt.Sprintf("%s: %s: %s", l.Source, v, why)})
 			}
 			_, _ = l.Document.UnsetAt(string(v.Path), v.Field.Name) // a value of the document
 		}
 	}
 	usable = Resolve(layers...)
-	general := usable.General().contradictions()
-	problems = append(problems, general...)
-	for _, path := range usable.Paths() {
-		for _, problem := range usable.At(path).contradictions() {
-			if !slices.Contains(general, problem) {
-				problems = append(problems, "for "+string(path)+": "+problem)
-			}
-		}
-	}
-	return usable, problems
-}
-
-// contradictions names the values that have no effect beside others.
-func (p *Policy) contradictions() []string {
-	return slices.Concat(p.CORS.contradictions(), p.Redirect.contradictions(), p.TLS.contradictions())
+	return usable, append(problems, usable.broken()...)
 }
 
 // unusable returns why a value has no effect, "" if it has one.

@@ -11,20 +11,6 @@ type TLS struct {
 	CertificateKey string // file with the key of Certificate
 }
 
-func (t TLS) contradictions() []string {
-	var all []string
-	if t.Verify == On && t.ServerName == "" {
-		all = append(all, "tls.verify on: it has no effect without tls.server-name, because Consul has addresses, and certificates are for names")
-	}
-	if t.Verify == On && t.CA == "" {
-		all = append(all, "tls.verify on: it has no effect without tls.ca, the file of the authorities")
-	}
-	if (t.Certificate == "") != (t.CertificateKey == "") {
-		all = append(all, "tls.certificate and tls.certificate-key: one has no effect without the other")
-	}
-	return all
-}
-
 // Verified reports whether nginx verifies the certificates of instances.
 func (t TLS) Verified() bool { return t.Verify == On && t.ServerName != "" && t.CA != "" }
 

@@ -302,7 +302,7 @@ type claim struct {
 }
 
 func (b *builder) problem(service, format string, args ...any) {
-	b.problems = append(b.problems, Problem{Subject: serviceSubject(service), Message: fmt.Sprintf(format, args...)})
+	b.problems = append(b.problems, Problem{Subject: ServiceSubject(service), Message: fmt.Sprintf(format, args...)})
 }
 
 // take gives a service a port that it claims, unless another service has it. The
@@ -325,7 +325,7 @@ func (b *builder) route(e endpoints.Entry) {
 		return
 	}
 	if e.Policy.General().Outlier.On() && b.settings.AccessLogDir == "" {
-		b.problem(e.Name, "its circuit breaker (outlier.consecutive-errors, outlier.error-rate) does nothing, because nginx has no access log: "+
+		b.policyProblem(e.Name, e.Policy, "", []string{"outlier.consecutive-errors", "outlier.error-rate"}, "its circuit breaker (outlier.consecutive-errors, outlier.error-rate) does nothing, because nginx has no access log: "+
 			"give lbctl a directory on a tmpfs with --access-log-dir")
 	}
 	p := routed{service: e.Name, spec: e.Spec, tlsFiles: b.tlsFiles(e)}

@@ -108,6 +108,6 @@ func testAllowCredentials(t *testing.T, binary nginxtest.Binary) {
 	c, err := offline(Options{Settings: testSettings(binary.Version)}, parseAll(any), testNames())
 	assert.NoError(t, err)
 	if assert.Len(t, c.Problems, 1) {
-		assert.Equal(t, `cors.allow-credentials on: it has no effect with cors.allow-origins "*", want the origins by name`, c.Problems[0].Message)
+		assert.Equal(t, `metadata: cors.allow-credentials on: it has no effect with cors.allow-origins ["*"], want the origins by name`, c.Problems[0].Message)
 	}
 }

@@ -62,13 +62,10 @@ func (c Catalog) MirrorShares() []Share {
 func (b *builder) mirrors(r routed) map[string]string {
 	var all map[string]string
 	settings := r.spec.Policy
-	policies := []*policy.Policy{settings.General()}
-	for _, path := range settings.Paths() {
-		policies = append(policies, settings.At(path))
-	}
+	field := []string{"mirror.service"}
 	seen := map[string]bool{}
-	for _, p := range policies {
-		name := p.Mirror.Service
+	for _, path := range append([]policy.Path{""}, settings.Paths()...) {
+		name := settings.At(path).Mirror.Service
 		if name == "" || seen[name] {
 			continue
 		}
@@ -76,11 +73,11 @@ func (b *builder) mirrors(r routed) map[string]string {
 		n := slices.IndexFunc(b.routed, func(o routed) bool { return o.service == name })
 		switch {
 		case name == r.service:
-			b.problem(r.service, "mirror.service %q: it is the service itself, want another one", name)
+			b.policyProblem(r.service, settings, path, field, "mirror.service %q: it is the service itself, want another one", name)
 		case n < 0:
-			b.problem(r.service, "mirror.service %q: there is no HTTP or gRPC service of that name with a route", name)
+			b.policyProblem(r.service, settings, path, field, "mirror.service %q: there is no HTTP or gRPC service of that name with a route", name)
 		case b.routed[n].spec.Protocol.Family() != r.spec.Protocol.Family():
-			b.problem(r.service, "mirror.service %q: its protocol is %s, want one like %s", name, b.routed[n].spec.Protocol, r.spec.Protocol)
+			b.policyProblem(r.service, settings, path, field, "mirror.service %q: its protocol is %s, want one like %s", name, b.routed[n].spec.Protocol, r.spec.Protocol)
 		case b.routed[n].upstream != "":
 			if all == nil {
 				all = map[string]string{}

@@ -142,10 +142,10 @@ func TestMirrorsThatCannotBe(t *testing.T) {
 	}
 	const whole = `service calls: metadata: mirror.service calls: it has no effect on a whole gRPC service: want it in paths, for single unary methods, "/package.Service/Method"`
 	for name, want := range map[string]string{
-		"web":   `service web: mirror.service "web": it is the service itself, want another one`,
-		"webb":  `service web: mirror.service "webb": there is no HTTP or gRPC service of that name with a route`,
-		"calls": `service web: mirror.service "calls": its protocol is grpc, want one like http`,
-		"db":    `service web: mirror.service "db": there is no HTTP or gRPC service of that name with a route`,
+		"web":   `service web: metadata: mirror.service "web": it is the service itself, want another one`,
+		"webb":  `service web: metadata: mirror.service "webb": there is no HTTP or gRPC service of that name with a route`,
+		"calls": `service web: metadata: mirror.service "calls": its protocol is grpc, want one like http`,
+		"db":    `service web: metadata: mirror.service "db": there is no HTTP or gRPC service of that name with a route`,
 	} {
 		assert.Contains(t, problems("lb-mirror-service", name), want)
 		assert.Contains(t, problems("lb-mirror-service", name), whole)

@@ -1,6 +1,8 @@
 package render
 
 import (
+	"fmt"
+
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
 	"lbctl/internal/policy"
@@ -11,7 +13,15 @@ type usablePolicy struct {
 	said     policy.Settings
 	family   string
 	usable   policy.Settings
-	problems []string
+	problems []policy.Problem
+}
+
+// messages returns the messages of the problems.
+func (u usablePolicy) messages() (all []string) {
+	for _, p := range u.problems {
+		all = append(all, p.Message)
+	}
+	return all
 }
 
 // policy returns the usable policy of a service, and reports what is left out.
@@ -29,8 +39,18 @@ func (b *builder) policy(e endpoints.Entry) policy.Settings {
 		})
 	}
 	b.policies[e.Name] = u
-	for _, problem := range u.problems {
-		b.problem(e.Name, "%s", problem)
+	for _, p := range u.problems {
+		b.problems = append(b.problems, Problem{Subject: ServiceSubject(e.Name), Message: p.Message, Sources: p.Sources})
 	}
 	return u.usable
+}
+
+// policyProblem reports a problem of the values that fields have for the requests of a path; ""
+// is the whole service.
+func (b *builder) policyProblem(service string, said policy.Settings, path policy.Path, fields []string, format string, args ...any) {
+	p := Problem{Subject: ServiceSubject(service), Message: fmt.Sprintf(format, args...), Sources: said.Sources(path, fields...)}
+	if len(p.Sources) > 0 {
+		p.Message = p.Sources[0] + ": " + p.Message
+	}
+	b.problems = append(b.problems, p)
 }

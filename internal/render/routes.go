@@ -14,7 +14,7 @@ func (b *builder) listenersWith(tcp []TCPService) []routing.Listener {
 	for _, l := range b.open {
 		ways := append([]routing.Way{}, b.routesAt[l.Name]...)
 		for n := range ways { // what is left out can change although the routes do not
-			ways[n].LeftOut = b.policies[ways[n].Service].problems
+			ways[n].LeftOut = b.policies[ways[n].Service].messages()
 		}
 		all = append(all, routing.Listener{Name: l.Name, Protocol: l.Protocol, Addresses: l.Listen, Redirect: l.Redirect, Ways: ways})
 	}

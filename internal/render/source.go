@@ -616,18 +616,18 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 		reason := ""
 		if e.Expired || slices.Contains([]endpoints.State{endpoints.Panic, endpoints.Held, endpoints.Quarantined}, e.State) {
 			reason = string(e.State) + ": " + e.Reason
-			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: reason})
+			problems = append(problems, Problem{Subject: ServiceSubject(e.Name), Message: reason})
 		}
 		if e.AllInMaintenance() && !e.Expired {
 			which := "its only instance is"
 			if n := len(e.Instances); n > 1 {
 				which = fmt.Sprintf("all %d are", n)
 			}
-			problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: "no instance gets traffic, because " + which + " in maintenance"})
+			problems = append(problems, Problem{Subject: ServiceSubject(e.Name), Message: "no instance gets traffic, because " + which + " in maintenance"})
 		}
 		for _, message := range e.Problems {
 			if !strings.Contains(reason, message) { // otherwise the reason says it already
-				problems = append(problems, Problem{Subject: serviceSubject(e.Name), Message: message})
+				problems = append(problems, Problem{Subject: ServiceSubject(e.Name), Message: message})
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,15 @@ type Problem struct {
 	Message string `json:"message"`
 	// Since is when it was first seen.
 	Since time.Time `json:"since"`
+	// Sources says who says the values of a service's policy that it is about: keys of the
+	// operator's documents, or policy.SourceMetadata.
+	Sources []string `json:"sources,omitempty"`
 }
+
+// of is what a Problem is about, without its time.
+type of struct{ subject, message string }
+
+func (p Problem) of() of { return of{p.Subject, p.Message} }
 
 // CredentialsSubject is the Subject of files with credentials for Consul that can't be used.
 // The former credentials are used, so the configuration is as good as without the problem.
@@ -42,10 +51,10 @@ func PolicyProblems(problems []Problem, key string) (messages []string) {
 	others := map[string]int{}
 	first := map[string]string{}
 	for _, p := range problems {
-		message, ok := strings.CutPrefix(p.Message, key+": ")
-		if !ok {
+		if !slices.Contains(p.Sources, key) {
 			continue
 		}
+		message := strings.TrimPrefix(p.Message, key+": ")
 		if _, known := first[message]; known {
 			others[message]++
 			continue
@@ -61,8 +70,8 @@ func PolicyProblems(problems []Problem, key string) (messages []string) {
 	return messages
 }
 
-// serviceSubject returns the Subject for a service. It quotes an invalid name.
-func serviceSubject(name string) string {
+// ServiceSubject returns the Subject for a service. It quotes an invalid name.
+func ServiceSubject(name string) string {
 	if metadata.ValidName(name) {
 		return "service " + name
 	}
@@ -74,11 +83,14 @@ func problemsOf(list []consul.Problem) []Problem {
 	problems := make([]Problem, len(list))
 	for n, p := range list {
 		problems[n] = Problem{Subject: "consul", Message: p.Message, Since: p.Since}
+		if p.Key != "" {
+			problems[n].Sources = []string{p.Key}
+		}
 		switch {
 		case p.Key != "" && p.Service == "":
 			problems[n].Subject = PolicySubject + " " + strconv.Quote(p.Key)
 		case p.Service != "":
-			problems[n].Subject = serviceSubject(p.Service)
+			problems[n].Subject = ServiceSubject(p.Service)
 		case p.Credentials:
 			problems[n].Subject = CredentialsSubject
 		}
@@ -105,21 +117,18 @@ type ledger struct{ problems []Problem }
 
 // set replaces the list, and returns the problems that were not in it.
 func (l *ledger) set(now time.Time, problems []Problem) (added []Problem) {
-	seen := make(map[Problem]time.Time, len(l.problems))
+	seen := make(map[of]time.Time, len(l.problems))
 	for _, p := range l.problems {
-		since := p.Since
-		p.Since = time.Time{}
-		seen[p] = since
+		seen[p.of()] = p.Since
 	}
 	var dated []Problem
-	listed := make(map[Problem]bool, len(problems))
+	listed := make(map[of]bool, len(problems))
 	for _, p := range problems {
-		p.Since = time.Time{}
-		if listed[p] {
+		if listed[p.of()] {
 			continue
 		}
-		listed[p] = true
-		since, old := seen[p]
+		listed[p.of()] = true
+		since, old := seen[p.of()]
 		if !old {
 			since = now
 		}

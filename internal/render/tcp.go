@@ -65,13 +65,13 @@ func (b *builder) sharedTCP(e endpoints.Entry, c *Catalog) {
 	}
 	p := e.Policy.General()
 	if p.Timeout.Connect != 0 || p.Timeout.Read != 0 {
-		b.problem(e.Name, "its policy has timeouts, which a service that shares its port can't have: the built-in ones are used")
+		b.policyProblem(e.Name, e.Policy, "", []string{"timeout.connect", "timeout.read"}, "its timeouts have no effect on a service that shares its port: the built-in ones are used")
 	}
 	if p.Retry.Tries != 0 || p.Retry.Timeout != 0 {
-		b.problem(e.Name, "its policy has retries, which a service that shares its port can't have: the built-in ones are used")
+		b.policyProblem(e.Name, e.Policy, "", []string{"retry.tries", "retry.timeout"}, "its retries have no effect on a service that shares its port: the built-in ones are used")
 	}
 	if len(u.ConnLimits()) > 0 {
-		b.problem(e.Name, "its policy limits connections, which a service that shares its port can't have: they are not limited")
+		b.policyProblem(e.Name, e.Policy, "", []string{"limit.address.conns", "limit.service.conns"}, "its limits of connections have no effect on a service that shares its port")
 	}
 	n := slices.IndexFunc(c.SharedTCP, func(p SharedPort) bool { return p.Port == e.Port })
 	if n < 0 {

@@ -3,9 +3,12 @@ package render
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"strings"
 
 	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // TLSFiles are the files of a policy's tls fields, as nginx reads them.
@@ -46,6 +49,9 @@ func named(e endpoints.Entry) (n certificates.Named) {
 // nobody. Without good content nginx gets the operator's own file, and judges it: it refuses a
 // broken one, and then the service keeps its last good settings.
 func (b *builder) tlsFiles(e endpoints.Entry) (f TLSFiles) {
+	if !e.Protocol.TLS() {
+		b.tlsUnused(e)
+	}
 	n := named(e)
 	set := b.settings.Certificates
 	if f.CA = n.CA; f.CA != "" {
@@ -55,7 +61,7 @@ func (b *builder) tlsFiles(e endpoints.Entry) (f TLSFiles) {
 			b.files[f.CA] = ca.PEM
 		}
 		if ca.Problem != "" {
-			b.problem(e.Name, "tls.ca %q: %s", n.CA, ca.Problem)
+			b.policyProblem(e.Name, e.Policy, "", []string{"tls.ca"}, "tls.ca %q: %s", n.CA, ca.Problem)
 		}
 	}
 	if n.Pair == (certificates.PairPaths{}) {
@@ -70,7 +76,7 @@ func (b *builder) tlsFiles(e endpoints.Entry) (f TLSFiles) {
 		}
 	}
 	if pair.Problem != "" {
-		b.problem(e.Name, "tls.certificate %q with tls.certificate-key %q: %s", n.Pair.Certificate, n.Pair.Key, pair.Problem)
+		b.policyProblem(e.Name, e.Policy, "", []string{"tls.certificate", "tls.certificate-key"}, "tls.certificate %q with tls.certificate-key %q: %s", n.Pair.Certificate, n.Pair.Key, pair.Problem)
 	}
 	return f
 }
@@ -79,4 +85,24 @@ func (b *builder) tlsFiles(e endpoints.Entry) (f TLSFiles) {
 func namedAuthoritiesFile(path string) string {
 	sum := sha256.Sum256([]byte(path))
 	return "instance-ca/" + hex.EncodeToString(sum[:8]) + ".pem"
+}
+
+// tlsUnused reports the tls fields of a service whose instances don't speak TLS. The operator's
+// default is for all services.
+func (b *builder) tlsUnused(e endpoints.Entry) {
+	for _, l := range e.Policy.Layers() {
+		var names []string
+		for _, v := range l.Document.Values() {
+			if strings.HasPrefix(v.Field.Name, "tls.") {
+				names = append(names, v.Field.Name)
+			}
+		}
+		if len(names) > 0 && l.Level != policy.LevelDefault {
+			b.problems = append(b.problems, Problem{
+				Subject: ServiceSubject(e.Name),
+				Message: fmt.Sprintf("%s: %s: no effect on instances with the protocol %s, want %ss", l.Source, strings.Join(names, ", "), e.Protocol, e.Protocol),
+				Sources: []string{l.Source},
+			})
+		}
+	}
 }
