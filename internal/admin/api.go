@@ -8,6 +8,7 @@ import (
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginx"
+	"lbctl/internal/policy"
 )
 
 // DefaultPort is the default TCP port of the API, and DefaultAddress its default
@@ -34,9 +35,12 @@ type Service struct {
 	InRotation int       `json:"in_rotation"` // instances that get traffic, held ones included
 	Registered int       `json:"registered"`  // instances Consul knows
 	// LackingGeneration is the pinned generation if it doesn't have the service; 0 otherwise.
-	LackingGeneration int        `json:"lacking_generation,omitempty"`
-	Problems          []string   `json:"problems"`
-	Instances         []Instance `json:"instances"`
+	LackingGeneration int `json:"lacking_generation,omitempty"`
+	// Maintenance says which requests nginx answers itself, because the policy says that the
+	// service is in maintenance; nil if none. Its instances stay in rotation.
+	Maintenance *policy.Closure `json:"maintenance,omitempty"`
+	Problems    []string        `json:"problems"`
+	Instances   []Instance      `json:"instances"`
 }
 
 // An Instance is one server of a service.

@@ -43,6 +43,9 @@ func unpinned(entry endpoints.Entry) Service {
 		Problems:   append([]string{}, entry.Problems...),
 		Instances:  []Instance{},
 	}
+	if entry.Served() {
+		service.Maintenance = entry.Policy.Closure(entry.Protocol.Family())
+	}
 	if output := entry.FailingCheck(); output != "" && entry.State == endpoints.Panic {
 		service.Reason += "; " + output
 	}

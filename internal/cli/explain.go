@@ -124,7 +124,7 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 	}
 	if len(e.Instances) > 0 {
 		fmt.Fprintln(opts.Out)
-		if err := writeInstances(&servicesOptions{Out: opts.Out, Terminal: opts.Terminal, Now: opts.Now}, e.Instances); err != nil {
+		if err := writeInstances(&servicesOptions{Out: opts.Out, Terminal: opts.Terminal, Now: opts.Now}, e.Instances, false); err != nil {
 			return err
 		}
 	}

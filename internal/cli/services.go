@@ -26,6 +26,8 @@ and http_server in Consul. Its state is:
   not in generation N
                    generation N is pinned and does not have the service, so nginx
                    sends it no requests
+  maintenance      the policy has maintenance.enabled, so nginx itself answers all
+                   requests
   stale            Consul can't be reached or has no leader; nginx serves Consul's
                    last answer
   last-known-good  Consul does not answer for this service; nginx serves Consul's
@@ -131,6 +133,9 @@ func writeProblems(opts *servicesOptions, services ...admin.Service) error {
 		if service.Reason != "" {
 			lines = append(lines, service.Name+": "+service.Reason)
 		}
+		if service.Maintenance != nil {
+			lines = append(lines, service.Name+": "+service.Maintenance.String())
+		}
 		for _, problem := range service.Problems {
 			if strings.Contains(service.Reason, problem) {
 				continue
@@ -155,7 +160,7 @@ func printInstance(opts *servicesOptions, service admin.Service) error {
 		return err
 	}
 	return printResult(opts.Out, opts.Output, instance, func() error {
-		return writeInstances(opts, []admin.Instance{instance})
+		return writeInstances(opts, []admin.Instance{instance}, service.Maintenance.All())
 	})
 }
 
@@ -199,7 +204,7 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	}
 	fmt.Fprintf(opts.Out, "%s: %s; %s in rotation; %s\n\n",
 		opts.Terminal.paint(cyan, service.Name), summary, instancesCell(service).text, shown)
-	if err := writeInstances(opts, service.Instances); err != nil {
+	if err := writeInstances(opts, service.Instances, service.Maintenance.All()); err != nil {
 		return err
 	}
 	if service.State == endpoints.Held && service.LackingGeneration == 0 {
@@ -208,7 +213,9 @@ func writeService(opts *servicesOptions, service admin.Service) error {
 	return writeProblems(opts, service)
 }
 
-func writeInstances(opts *servicesOptions, instances []admin.Instance) error {
+// writeInstances prints a table of instances. If their service is closed, because of
+// maintenance.enabled, they get no traffic although they are in rotation.
+func writeInstances(opts *servicesOptions, instances []admin.Instance, closed bool) error {
 	t := &table{header: []string{"INSTANCE", "NODE", "ADDRESS", "STATUS", "WEIGHT", "VERSION", "TRAFFIC"}, prose: true}
 	for _, instance := range instances {
 		t.add(
@@ -218,14 +225,16 @@ func writeInstances(opts *servicesOptions, instances []admin.Instance) error {
 			cell{string(instance.Status), statusStyle(instance.Status)},
 			text(fmt.Sprint(instance.Weight)),
 			text(instance.Version),
-			trafficCell(instance, opts.Now()),
+			trafficCell(instance, closed, opts.Now()),
 		)
 	}
 	return t.write(opts.Out, opts.Terminal)
 }
 
-func trafficCell(instance admin.Instance, now time.Time) cell {
+func trafficCell(instance admin.Instance, closed bool, now time.Time) cell {
 	switch {
+	case closed && instance.InRotation:
+		return cell{"no: the service is in maintenance", yellow}
 	case instance.Held && instance.InRotation:
 		return cell{"held: " + instance.Reason, yellow}
 	case instance.InRotation && instance.Reason != "":
@@ -293,14 +302,16 @@ func unrouted(service admin.Service) bool {
 }
 
 // stateCell returns the state of a service. A service that gets no traffic, because it has no
-// route or because the pinned generation does not have it, is not shown as fresh, because that
-// would be misleading.
+// route, because the pinned generation does not have it or because its policy says that it is in
+// maintenance, is not shown as fresh: that would be misleading.
 func stateCell(service admin.Service) cell {
 	switch {
 	case service.LackingGeneration != 0:
 		return cell{fmt.Sprintf("not in generation %d", service.LackingGeneration), red}
 	case service.State == endpoints.Fresh && unrouted(service):
 		return cell{"no route", red}
+	case service.State == endpoints.Fresh && service.Maintenance.All():
+		return cell{"maintenance", yellow}
 	}
 	return cell{string(service.State), serviceStyle(service.State)}
 }
@@ -308,7 +319,7 @@ func stateCell(service admin.Service) cell {
 // stateAge returns how long the service has been in the state of stateCell; "" if that is
 // unknown.
 func stateAge(service admin.Service, now time.Time) string {
-	if service.LackingGeneration != 0 || service.State == endpoints.Fresh && unrouted(service) {
+	if service.LackingGeneration != 0 || service.State == endpoints.Fresh && (unrouted(service) || service.Maintenance.All()) {
 		return "" // Since is of State
 	}
 	return age(now.Sub(service.Since)) + " ago"

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -13,6 +15,77 @@ type Maintenance struct {
 	RetryAfter Duration // of whole seconds
 	Message    string   // one line of text
 	Body       string   // a page in HTML
+}
+
+// A Closure says which requests of a service nginx answers itself, because the service is in
+// maintenance.
+type Closure struct {
+	// Whole is true if it is for all requests, but for those of the paths in Except.
+	Whole  bool   `json:"whole"`
+	Paths  []Path `json:"paths,omitempty"`
+	Except []Path `json:"except,omitempty"`
+	// By is who says so: the Sources of the layers.
+	By []string `json:"by"`
+}
+
+// Closure returns which requests of a service in a family nginx answers itself; nil if none.
+func (s Settings) Closure(family string) *Closure {
+	if !s.says("maintenance.enabled") { // the common case costs little
+		return nil
+	}
+	s, _ = s.For(family, "", func(string) bool { return true })
+	if s.said == nil {
+		return nil
+	}
+	c := Closure{Whole: s.General().Maintenance.Enabled == On}
+	add := func(path Path) {
+		for _, source := range s.Sources(path, "maintenance.enabled") {
+			if !slices.Contains(c.By, source) {
+				c.By = append(c.By, source)
+			}
+		}
+	}
+	if c.Whole {
+		add("")
+	}
+	for _, path := range s.Paths() {
+		switch enabled := s.At(path).Maintenance.Enabled == On; {
+		case enabled && s.PathOf("maintenance.enabled", path) == path:
+			add(path)
+			if !c.Whole {
+				c.Paths = append(c.Paths, path)
+			}
+		case !enabled && c.Whole && s.PathOf("maintenance.enabled", path) == path:
+			c.Except = append(c.Except, path)
+		}
+	}
+	if len(c.By) == 0 {
+		return nil
+	}
+	return &c
+}
+
+// All reports whether nginx answers all requests itself.
+func (c *Closure) All() bool { return c != nil && c.Whole && len(c.Except) == 0 }
+
+// String says it for people.
+func (c Closure) String() string {
+	which := "its requests"
+	if len(c.Except) > 0 {
+		which += ", but for those of " + joinPaths(c.Except)
+	}
+	if !c.Whole {
+		which = "its requests for " + joinPaths(c.Paths)
+	}
+	return fmt.Sprintf("nginx itself answers %s, because of maintenance.enabled in %s", which, strings.Join(c.By, " and "))
+}
+
+func joinPaths(paths []Path) string {
+	var texts []string
+	for _, path := range paths {
+		texts = append(texts, string(path))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // maxBody bounds a page. nginx sends it from a file.

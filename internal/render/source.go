@@ -625,6 +625,9 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 			}
 			problems = append(problems, Problem{Subject: ServiceSubject(e.Name), Message: "no instance gets traffic, because " + which + " in maintenance"})
 		}
+		if closed := e.Policy.Closure(e.Protocol.Family()); closed != nil && e.Served() {
+			problems = append(problems, Problem{Subject: ServiceSubject(e.Name), Message: "maintenance: " + closed.String()})
+		}
 		for _, message := range e.Problems {
 			if !strings.Contains(reason, message) { // otherwise the reason says it already
 				problems = append(problems, Problem{Subject: ServiceSubject(e.Name), Message: message})
