@@ -143,7 +143,10 @@ func (p *policies) of(s endpoints.Service) policy.Settings {
 	case said.Document.IsZero() && own.Document.IsZero():
 		return p.all
 	case p.all.IsZero() && own.Document.IsZero():
-		return s.Policy.Replace(said) // without the operator's documents that a remembered one has
+		if len(s.Policy.Layers()) == 1 {
+			return s.Policy // says nothing else
+		}
+		return policy.Resolve(said) // without the operator's documents that there were before
 	}
 	return policy.Resolve(p.documents[p.prefix+defaultKey].layer, said, own)
 }
