@@ -53,6 +53,7 @@ func TestWhichServicesAreBalanced(t *testing.T) {
 
 		{"a mistyped key", []change{consultest.Tags("http_server"), consultest.Meta("lb-paht", "/x")}, "not OK", `instance "x-1": unknown key "lb-paht", did you mean lb-path?`},
 		{"a mistyped key without a value", []change{consultest.Tags("http_server"), consultest.Meta("lb-paht", "")}, "not OK", `unknown key "lb-paht", did you mean lb-path?`},
+		{"the key of an operator's field", []change{consultest.Tags("http_server"), consultest.Meta("lb-auth-keys", "on")}, "not OK", `instance "x-1": key "lb-auth-keys": only the operator can set auth.keys, in Consul's KV`},
 		{"a mistyped key beside good ones", []change{consultest.Meta("lb-protocol", "http", "lb-path", "/x", "lb-hots", "a.test")}, "not OK", `unknown key "lb-hots", did you mean lb-host?`},
 		{"a mistyped key alone", []change{consultest.Meta("lb-protocl", "http")}, "not OK", `instance "x-1": unknown key "lb-protocl", did you mean lb-protocol?`},
 		{"a key in capitals", []change{consultest.Tags("http_server"), consultest.Meta("LB-HOST", "x")}, "not OK", `unknown key "LB-HOST", did you mean lb-host?`},

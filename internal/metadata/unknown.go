@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/policy"
 	"lbctl/internal/printable"
 	"lbctl/internal/spelling"
 )
@@ -20,6 +21,10 @@ func Mistakes(tags []string, meta map[string]string) []string {
 	var lines []string
 	for _, key := range slices.Sorted(maps.Keys(meta)) {
 		if !isUnknown(key) {
+			continue
+		}
+		if field := operatorsField(key); field != "" {
+			lines = append(lines, fmt.Sprintf("key %q: only the operator can set %s, in Consul's KV", key, field))
 			continue
 		}
 		if meant := mistyped(key); meant != "" {
@@ -39,6 +44,17 @@ func Mistakes(tags []string, meta map[string]string) []string {
 // isUnknown reports whether a key is meant for lbctl, but unknown to it.
 func isUnknown(key string) bool {
 	return !slices.Contains(keys, key) && (strings.HasPrefix(key, prefix) || mistyped(key) != "")
+}
+
+// operatorsField returns the field that a key would have if the service could set it; "" if there
+// is none.
+func operatorsField(key string) string {
+	for _, f := range policy.Fields() {
+		if f.Operator && key == prefix+strings.ReplaceAll(f.Name, ".", "-") {
+			return f.Name
+		}
+	}
+	return ""
 }
 
 // mistyped returns the known key that is similar to this one, "" if there is none. Keys that
