@@ -197,6 +197,25 @@ func TestPrecedence(t *testing.T) {
 	assert.Equal(t, "tcp from built in", explained["check"])
 }
 
+// TestPairsNameAllTheirLayers: a value that layers make together names those that have a part.
+func TestPairsNameAllTheirLayers(t *testing.T) {
+	of := func(path Path, layers ...Layer) string {
+		for _, e := range Resolve(layers...).Explain(HTTP, path) {
+			if e.Name == "headers.request.set" {
+				return e.Value + " from " + e.Source
+			}
+		}
+		return ""
+	}
+	byDefault := layer(t, "lb/default", `{"headers.request.set": {"X-A": "1", "X-B": "1"}}`)
+	said := layer(t, SourceMetadata, `{"headers.request.set": {"X-A": "2"}, "paths": {"/p": {"headers.request.set": {"X-C": "2"}}}}`)
+	assert.Equal(t, `{"X-A":"2","X-B":"1"} from lb/default, metadata`, of("", byDefault, said))
+	assert.Equal(t, `{"X-A":"2","X-B":"1","X-C":"2"} from lb/default, metadata, metadata for /p`, of("/p", byDefault, said))
+	assert.Equal(t, `{"X-A":"3","X-B":"3"} from lb/service/web`,
+		of("", byDefault, layer(t, "lb/service/web", `{"headers.request.set": {"X-A": "3", "X-B": "3"}}`)), "nothing is left of the default's")
+	assert.Equal(t, `{"X-A":"2"} from metadata`, of("", layer(t, "lb/default", `{"headers.request.set": "default"}`), said))
+}
+
 func TestSettingsAreStored(t *testing.T) {
 	s := Resolve(layer(t, "lb/default", `{"timeout.read": "1s"}`), layer(t, SourceMetadata, `{"paths": {"/a": {"timeout.read": "20s"}}}`))
 	b, err := s.MarshalJSON()

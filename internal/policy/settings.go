@@ -88,17 +88,23 @@ type origin struct {
 	text, source string
 	level        Level
 	path         Path // for which it is said; "" is the whole service
+	// with names the weaker layers that say some of the pairs, "lb/default, metadata".
+	with string
 }
 
 // set reports whether there is a value, other than that of a switch that is off.
 func (o origin) set() bool { return o.text != "" && o.text != BuiltIn && o.text != string(Off) }
 
-// where returns the source, with the path if there is one.
+// where returns the source, with the path if there is one, behind those of its other pairs.
 func (o origin) where() string {
-	if o.path == "" {
-		return o.source
+	where := o.source
+	if o.path != "" {
+		where += " for " + string(o.path)
 	}
-	return o.source + " for " + string(o.path)
+	if o.with != "" {
+		return o.with + ", " + where
+	}
+	return where
 }
 
 // values returns the merged values for a path, by field.
@@ -106,10 +112,13 @@ func (s *resolved) values(path Path) map[string]origin {
 	merged := map[string]origin{}
 	add := func(l Layer, path Path, texts map[string]string) {
 		for name, text := range texts {
+			now := origin{text: text, source: l.Source, level: l.Level, path: path}
 			if before, ok := merged[name]; ok && byName[name].kind == formPairs && text != BuiltIn && before.text != BuiltIn {
-				text = mergePairs(before.text, text)
+				if now.text = mergePairs(before.text, text); now.text != text {
+					now.with = before.where()
+				}
 			}
-			merged[name] = origin{text, l.Source, l.Level, path}
+			merged[name] = now
 		}
 	}
 	for _, l := range s.layers {
@@ -230,10 +239,12 @@ func (s Settings) Owner(p *Policy, fields ...string) Path {
 
 // Explained is one field of a service's policy, and where it comes from.
 type Explained struct {
-	Field  Field  `json:"-"`
-	Name   string `json:"field"`
-	Value  string `json:"value"`  // empty: nothing is set, and the field has no default
-	Source string `json:"source"` // a Layer's Source, with " for PATH" if it is said for a path
+	Field Field  `json:"-"`
+	Name  string `json:"field"`
+	Value string `json:"value"` // empty: nothing is set, and the field has no default
+	// Source is a Layer's Source, with " for PATH" if it is said for a path. Before it are those of
+	// other pairs of the value, each with ", ".
+	Source string `json:"source"`
 }
 
 // Explain returns all fields that services of a family can have, with their values for the
