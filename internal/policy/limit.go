@@ -135,7 +135,7 @@ var limitFields = []Field{
 		docBurst, unit("requests"), perPath),
 
 	field("limit.body", func(p *Policy) *Size { return &p.Limit.Body }, sizes(1, 1<<40), "10m",
-		"The maximum size of a request's body. A larger one gets a 413. For gRPC it is the size of all messages of a call that the client sends, each with 5 bytes more, so it also ends a long stream; a larger call gets RESOURCE_EXHAUSTED.",
+		"The maximum size of a request's body. A larger one gets a 413. For gRPC it is the size of all messages of a call that the client sends, each with 5 bytes more, so it also ends a long stream; a larger call gets RESOURCE_EXHAUSTED, or INTERNAL if its answer has begun.",
 		unit("bytes"), perPath),
 }
 
