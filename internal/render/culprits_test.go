@@ -125,7 +125,7 @@ func TestATemplateThatFailsForSomeServices(t *testing.T) {
 		s := source(t, "")
 		s.NginxAccepted(s.says(t, versioned("a", "bad"), versioned("b", "1")).Entries)
 		s.set = maps.Clone(s.set) // as when the directory is read again
-		s.set["http.d/own.conf.ctmpl"] = failsForBad
+		s.set["http.d/own.conf.ctmpl"] = newContents(failsForBad)
 		s.says(t, versioned("a", "bad"), versioned("b", "2"))
 		assert.Equal(t, "template http.d/own.conf.ctmpl", s.Status().Problems[0].Subject)
 		assert.Equal(t, endpoints.Fresh, s.table.Entries()[0].State)

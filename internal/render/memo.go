@@ -35,7 +35,7 @@ type reads struct {
 // they query Consul themselves, or have used a part of the catalog that has changed.
 func (m *memo) fits(set templateSet, c Catalog) bool {
 	return m.set != nil && len(m.rendering.needs) == 0 && len(m.rendering.problems) == 0 &&
-		!m.catalog.reads.servers && !m.catalog.reads.services && maps.Equal(m.set, set) &&
+		!m.catalog.reads.servers && !m.catalog.reads.services && m.set.equal(set) &&
 		m.catalog.networks == c.networks &&
 		sameFrontend(m.catalog.GRPC, c.GRPC) && sameFrontend(m.catalog.HTTP, c.HTTP) &&
 		reflect.DeepEqual(m.catalog.TLS, c.TLS) && m.catalog.Clients == c.Clients && maps.EqualFunc(m.catalog.files, c.files, bytes.Equal) &&

@@ -37,35 +37,80 @@ type partialStart struct {
 	line int // of the joined text
 }
 
-// withPartials returns the template with the name and the partials it may use. It leaves
-// out a partial that defines a block that the template itself defines.
+// withPartials returns the template with the name and the partials it uses. It leaves out a
+// partial that defines a block that the template itself defines.
 func (s templateSet) withPartials(name string) joined {
-	all := joined{text: s[name]}
-	if all.text == "" {
+	own := s[name]
+	all := joined{text: own.text}
+	if own.text == "" {
 		return all
 	}
-	own := defined(all.text)
+	used := s.used(own)
 	for _, partial := range s.partials() {
-		text := s[partial]
-		if slices.ContainsFunc(defined(text), func(name string) bool { return slices.Contains(own, name) }) {
+		if !used[partial] {
 			continue
 		}
+		c := s[partial]
 		all.text += partialSeparator
 		all.starts = append(all.starts, partialStart{partial, 1 + strings.Count(all.text, "\n")})
-		all.text += text
-		between, _ := textBetween(text) // loadTemplates has checked for errors
-		all.between += between
+		all.text += c.text
+		all.between += c.between
 	}
 	return all
 }
 
-var definition = regexp.MustCompile(`\{\{-?\s*(?:define|block)\s+"([^"]*)"`)
+// used returns the names of the partials that a template uses, also by other partials. Most
+// templates use few of them, and consul-template parses all that it gets each time.
+func (s templateSet) used(own *contents) map[string]bool {
+	partials := s.partials()
+	used := map[string]bool{}
+	var add func(c *contents)
+	add = func(c *contents) {
+		for _, name := range partials {
+			p := s[name]
+			if used[name] || overlap(p.defines, own.defines) || !c.usesAny && !overlap(p.defines, c.uses) {
+				continue
+			}
+			used[name] = true
+			add(p)
+		}
+	}
+	add(own)
+	return used
+}
 
-// defined returns the names of the blocks that a template defines.
-func defined(text string) []string {
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(name string) bool { return slices.Contains(b, name) })
+}
+
+// contents is the text of a template, with what others need to know of it.
+type contents struct {
+	text    string
+	defines []string // the names of its blocks
+	uses    []string // the names of the blocks that it writes
+	usesAny bool     // it computes names of blocks
+	between string   // white space between its blocks, if it is a partial
+}
+
+func newContents(text string) *contents {
+	return &contents{
+		text:    text,
+		defines: blockNames(definition, text),
+		uses:    blockNames(use, text),
+		usesAny: strings.Contains(text, "executeTemplate"),
+	}
+}
+
+var (
+	definition = regexp.MustCompile(`\{\{-?\s*(?:define|block)\s+(?:"([^"]*)"|\x60([^\x60]*)\x60)`)
+	use        = regexp.MustCompile(`\{\{-?\s*(?:template|block)\s+(?:"([^"]*)"|\x60([^\x60]*)\x60)`)
+)
+
+// blockNames returns the names of blocks in the actions that match the pattern.
+func blockNames(pattern *regexp.Regexp, text string) []string {
 	var names []string
-	for _, match := range definition.FindAllStringSubmatch(text, -1) {
-		names = append(names, match[1])
+	for _, match := range pattern.FindAllStringSubmatch(text, -1) {
+		names = append(names, match[1]+match[2])
 	}
 	return names
 }

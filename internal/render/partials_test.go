@@ -55,6 +55,22 @@ func TestPartials(t *testing.T) {
 			files: map[string]string{"out.ctmpl": "1\n2\n{{template \"a\" 5}}", "partials/more.ctmpl": "{{define \"a\"}}\n{{.Foo}}{{end}}"},
 			err:   `template out.ctmpl: partials/more.ctmpl line 2: executing "a" at <.Foo>: can't evaluate field Foo in type int`,
 		},
+		{
+			name: "a block that another partial uses",
+			files: map[string]string{"out.ctmpl": "{{- template `a` 5}}", "partials/a.ctmpl": `{{define "a"}}a{{template "z" .}}{{end}}`,
+				"partials/z.ctmpl": "\n{{define \"y\"}}{{end}}{{define `z`}}z{{.}}{{end}}"},
+			want: "az5",
+		},
+		{
+			name:  "a block whose name is computed",
+			files: map[string]string{"out.ctmpl": `{{executeTemplate (print "cho" "sen") 5}}`, "partials/a.ctmpl": `{{define "chosen"}}a{{.}}{{end}}`},
+			want:  "a5",
+		},
+		{
+			name:  "a block that nothing defines",
+			files: map[string]string{"out.ctmpl": `{{template "nowhere"}}`},
+			err:   `template out.ctmpl: line 1: at <{{template "nowhere"}}>: template "nowhere" not defined`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -70,5 +86,33 @@ func TestPartials(t *testing.T) {
 			assert.Equal(t, c.want, string(got.Files["out"]))
 			assert.NotContains(t, got.Files, "partials/upstream")
 		})
+	}
+}
+
+// consul-template parses a template with all its partials each time that it executes it.
+func TestATemplateGetsThePartialsThatItUses(t *testing.T) {
+	set := templateSet{}
+	for name, text := range map[string]string{
+		"x.ctmpl":          `{{template "a"}}`,
+		"y.ctmpl":          `{{define "b"}}{{end}}{{template "a"}}{{template "b"}}`,
+		"z.ctmpl":          `{{executeTemplate "a"}}`,
+		"none.ctmpl":       "x",
+		"partials/a.ctmpl": `{{define "a"}}{{block "b" .}}{{end}}{{end}}`,
+		"partials/c.ctmpl": `{{define "c"}}{{end}}`,
+		"partials/d.ctmpl": `{{define "d"}}{{template "a"}}{{end}}`,
+	} {
+		set[name] = newContents(text)
+	}
+	for name, want := range map[string][]string{
+		"x.ctmpl":    {"partials/a.ctmpl"},
+		"y.ctmpl":    nil, // its own b is in the way
+		"z.ctmpl":    {"partials/a.ctmpl", "partials/c.ctmpl", "partials/d.ctmpl"},
+		"none.ctmpl": nil,
+	} {
+		var got []string
+		for _, start := range set.withPartials(name).starts {
+			got = append(got, start.name)
+		}
+		assert.Equal(t, want, got, name)
 	}
 }

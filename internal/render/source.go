@@ -641,7 +641,7 @@ func serviceProblems(entries []endpoints.Entry) []Problem {
 func (s *Source) readTemplates(ctx context.Context, sets chan<- templateSet) error {
 	last := s.set
 	return poll(ctx, s, "templates", templatesInterval, s.loadTemplates, func(set templateSet) error {
-		if maps.Equal(set, last) {
+		if set.equal(last) {
 			return nil
 		}
 		s.logger.Info("templates changed", "directory", s.opts.TemplatesDir)

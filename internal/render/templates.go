@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"lbctl/internal/disk"
 	"lbctl/internal/nginx"
@@ -24,8 +25,13 @@ const (
 	maxTemplate = 4 << 20
 )
 
-// templateSet has the contents of the templates in use, by slash path with suffix.
-type templateSet map[string]string
+// templateSet has the templates in use, by slash path with suffix.
+type templateSet map[string]*contents
+
+// equal reports whether both sets have the same texts.
+func (s templateSet) equal(other templateSet) bool {
+	return maps.EqualFunc(s, other, func(a, b *contents) bool { return a.text == b.text })
+}
 
 // names returns the names of the templates that render to a file, in the order of
 // rendering.
@@ -38,13 +44,23 @@ func (s templateSet) partials() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(name string) bool { return !isPartial(name) })
 }
 
-// loadTemplates reads the embedded templates, then those in dir, which replace embedded
-// ones by name or are added. An empty dir means no directory.
-func loadTemplates(dir string) (templateSet, error) {
+// embedded returns the embedded templates.
+var embedded = sync.OnceValues(func() (templateSet, error) {
 	set := templateSet{}
 	if err := set.add(templates.FS, templates.FS.ReadFile); err != nil {
 		return nil, fmt.Errorf("read the embedded templates: %w", err)
 	}
+	return set, nil
+})
+
+// loadTemplates returns the embedded templates with those in dir, which replace embedded
+// ones by name or are added. An empty dir means no directory.
+func loadTemplates(dir string) (templateSet, error) {
+	set, err := embedded()
+	if err != nil {
+		return nil, err
+	}
+	set = maps.Clone(set)
 	if dir == "" {
 		return set, nil
 	}
@@ -87,12 +103,13 @@ func (s templateSet) add(from fs.FS, read func(name string) ([]byte, error)) err
 		if err != nil {
 			return err
 		}
+		c := newContents(string(content))
 		if isPartial(name) {
-			if _, err := textBetween(string(content)); err != nil {
+			if c.between, err = textBetween(c.text); err != nil {
 				return fmt.Errorf("template %s: %w", name, err)
 			}
 		}
-		s[name] = string(content)
+		s[name] = c
 		return nil
 	})
 }

@@ -122,7 +122,7 @@ func TestQueriesOfATemplateThatFails(t *testing.T) {
 	}, literalQueries(text))
 	assert.Empty(t, literalQueries("{{if"))
 
-	r := execute(templateSet{"x.ctmpl": `{{index (key "a" | parseJSON) "b" "c"}}{{key "d"}}`}, functions(Catalog{}, Settings{}), template.NewBrain())
+	r := execute(templateSet{"x.ctmpl": newContents(`{{index (key "a" | parseJSON) "b" "c"}}{{key "d"}}`)}, functions(Catalog{}, Settings{}), template.NewBrain())
 	require.Len(t, r.problems, 1)
 	assert.ElementsMatch(t, []string{"kv.block(a)", "kv.block(d)"}, r.missing)
 	assert.Len(t, r.needs, 2)
@@ -135,7 +135,7 @@ func TestAPanicIsAProblem(t *testing.T) {
 	require.NoError(t, err)
 	d.EnableBlocking()
 	brain.Remember(d, 5)
-	r := execute(templateSet{"x.ctmpl": `{{key "x"}}`}, functions(Catalog{}, Settings{}), brain)
+	r := execute(templateSet{"x.ctmpl": newContents(`{{key "x"}}`)}, functions(Catalog{}, Settings{}), brain)
 	require.Len(t, r.problems, 1)
 	assert.Equal(t, "template x.ctmpl", r.problems[0].Subject)
 	assert.False(t, strings.Contains(r.problems[0].Message, "\n"))
@@ -155,7 +155,7 @@ func TestTheManualsExampleWorks(t *testing.T) {
 	brain.Remember(key, "intra.test")
 	brain.Remember(service, []*dependency.HealthService{{ID: "one", Address: "10.0.0.1", Port: 80}, {ID: "two;", Address: "10.0.0.2", Port: 80}})
 	settings := testSettings("1.30.6")
-	r := execute(templateSet{"x.ctmpl": example}, functions(Catalog{}, settings), brain)
+	r := execute(templateSet{"x.ctmpl": newContents(example)}, functions(Catalog{}, settings), brain)
 	require.Empty(t, r.problems)
 	require.Empty(t, r.missing)
 	assert.Equal(t, `server {
