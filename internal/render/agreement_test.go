@@ -40,13 +40,28 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	const routeSets, requests = 15, 130 // in all 1,950 for each version of nginx
+	const routeSets, requests = 15, 70 // in all 1,050 for each version of nginx, or more: see enough
+	// enough reports whether every outcome has been compared; some are rare.
+	enough := func(outcomes map[string]int) bool {
+		for _, kind := range []string{"service", "nobody", "refused"} {
+			if outcomes[kind] <= 50 {
+				return false
+			}
+		}
+		for _, status := range []string{"204", "redirect", "400", "401", "403", "503"} { // of nginx, because of a policy
+			if outcomes[status] == 0 {
+				return false
+			}
+		}
+		return true
+	}
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		t.Logf("-routing.seed=%d", seed)
 		generate := generator{rand.New(rand.NewPCG(seed, 0))}
 		ports := namedServers(t)
 		outcomes := map[string]int{}
-		for range routeSets {
+		for set := 0; set < routeSets || !enough(outcomes); set++ {
+			require.Less(t, set, 10*routeSets, "-routing.seed=%d: outcomes are missing: %v", seed, outcomes)
 			services, keeper := generate.services(ports), keeperOf(t, generate.rules())
 			b, listeners := startServices(t, binary, services, keeper)
 			atLeast := func(version string) bool {
@@ -86,12 +101,6 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 			}
 		}
 		t.Log(outcomes)
-		for _, kind := range []string{"service", "nobody", "refused"} {
-			assert.Greater(t, outcomes[kind], 50, "requests with the outcome %q", kind)
-		}
-		for _, status := range []string{"204", "redirect", "400", "401", "403", "503"} {
-			assert.Positive(t, outcomes[status], "answers of nginx, %s, because of a policy", status)
-		}
 	})
 }
 

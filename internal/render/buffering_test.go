@@ -105,10 +105,12 @@ func testResponseBuffering(t *testing.T, binary nginxtest.Binary) {
 	})
 	b := startBalancer(t, binary, nil, one("web", web, tags("http_server"), meta(
 		"lb-buffering-response-memory", "64m", "lb-paths", `{"/on": {"buffering.response": "on"}, "/little": {"buffering.response": "on", "buffering.response-memory": "default"}}`)))
+	var connection *net.TCPConn // of the last request
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err == nil {
-			err = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+			connection = conn.(*net.TCPConn)
+			err = connection.SetReadBuffer(64 << 10)
 		}
 		return conn, err
 	}}}
@@ -122,6 +124,8 @@ func testResponseBuffering(t *testing.T, binary nginxtest.Binary) {
 			finished = happens(done)
 			assert.False(t, finished, "%s: the instance waits for the client", path)
 		}
+		// Reading it all through a small buffer takes a long time.
+		require.NoError(t, connection.SetReadBuffer(4<<20))
 		n, err := io.Copy(io.Discard, response.Body)
 		response.Body.Close()
 		require.NoError(t, err)
