@@ -148,8 +148,7 @@ func (s *Store) List(ctx context.Context, begin string) ([]Document, error) {
 	return documents, err
 }
 
-// pairs returns all keys that begin with a text. Consul leaves out those that the token can't
-// read, so that is an error.
+// pairs returns all keys that begin with a text. That the token can't read all of them is an error.
 func (s *Store) pairs(ctx context.Context, begin string) (api.KVPairs, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -157,15 +156,16 @@ func (s *Store) pairs(ctx context.Context, begin string) (api.KVPairs, error) {
 	if err != nil {
 		return nil, s.explain("list", begin, err)
 	}
-	return pairs, s.complete(ctx, begin, meta)
+	return pairs, s.complete(ctx, begin, len(pairs), meta)
 }
 
-// complete returns an error if an answer about all keys that begin with a text leaves some out.
-func (s *Store) complete(ctx context.Context, begin string, meta *api.QueryMeta) error {
+// complete returns an error if an answer with n of the keys that begin with a text may leave some
+// out. Consul says so only if there are such keys, and not to clients without a token. But it
+// refuses a single key, also if there is no such key.
+func (s *Store) complete(ctx context.Context, begin string, n int, meta *api.QueryMeta) error {
 	hidden := meta.ResultsFilteredByACLs
-	if !hidden && s.client.Config().Token == "" {
-		// Consul doesn't say so to clients without a token, but it refuses a single key.
-		_, _, err := s.client.API().KV().Get(begin+"default", consistent(ctx))
+	if !hidden && (n == 0 || s.client.Config().Token == "") {
+		_, _, err := s.client.API().KV().Get(begin, consistent(ctx))
 		if hidden = consulclient.IsRefusal(err); !hidden && err != nil {
 			return s.explain("list", begin, err)
 		}
@@ -198,7 +198,7 @@ func (s *Store) keysAt(ctx context.Context, begin string) (keys []string, index 
 	if err != nil {
 		return nil, 0, s.explain("list", begin, err)
 	}
-	return keys, meta.LastIndex, s.complete(ctx, begin, meta)
+	return keys, meta.LastIndex, s.complete(ctx, begin, len(keys), meta)
 }
 
 // consistent has the leader answer after it has made sure that it still leads.

@@ -317,6 +317,23 @@ func TestTokens(t *testing.T) {
 	assert.ErrorContains(t, err, "refuses the token")
 }
 
+// TestNoDocumentsAndNoRight: where there are no documents, Consul does not say that the token could
+// not read them.
+func TestNoDocumentsAndNoRight(t *testing.T) {
+	consul := consultest.Start(t, consultest.ACL())
+	const want = `the token wants the rule key_prefix "lb-access/" { policy = "read" }`
+	s := open(t, consul, consul.NewToken(`key_prefix "lb/" { policy = "read" }`))
+	_, err := s.List(t.Context(), "access/networks/")
+	assert.ErrorContains(t, err, want)
+	_, err = s.Index(t.Context(), "access/networks/")
+	assert.ErrorContains(t, err, want)
+	for _, begin := range []string{"", "service/"} {
+		documents, err := s.List(t.Context(), begin)
+		assert.NoError(t, err, "it may read them")
+		assert.Empty(t, documents)
+	}
+}
+
 func TestConsulAway(t *testing.T) {
 	consul := consultest.Start(t)
 	s := open(t, consul, "")

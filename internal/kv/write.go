@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 type Change struct {
 	Kind string // "set", "edit", "apply", "delete" ...: what the operator did
 	Why  string // the operator's reason, may be empty
+	// Journal is the name of the journal that gets a record of the write; "" for none. What is
+	// what the record says besides.
+	Journal string
+	What    json.RawMessage
 }
 
 // Edit is one document's part of a write.
@@ -36,7 +41,7 @@ type Edit struct {
 	// Value is the new document, in JSON; nil deletes it.
 	Value []byte
 	// Unrecorded keeps the document out of the history. It is for documents that themselves
-	// say who changed them, when and why.
+	// say who changed them, when and why, or that a journal tells about.
 	Unrecorded bool
 }
 
@@ -61,7 +66,15 @@ func (s *Store) Write(ctx context.Context, change Change, edits ...Edit) error {
 func (s *Store) write(ctx context.Context, change Change, edits []Edit) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
 	defer cancel()
-	var who *Who
+	var who Who
+	recorded := change.Journal != "" || slices.ContainsFunc(edits, func(e Edit) bool { return !e.Unrecorded })
+	if recorded {
+		var err error
+		if who, err = s.who(ctx); err != nil {
+			return err
+		}
+	}
+	when := time.Now().UTC().Truncate(time.Millisecond)
 	var ops api.TxnOps
 	for _, edit := range edits {
 		if err := check(edit); err != nil {
@@ -71,14 +84,14 @@ func (s *Store) write(ctx context.Context, change Change, edits []Edit) error {
 		if edit.Unrecorded {
 			continue
 		}
-		if who == nil {
-			found, err := s.who(ctx)
-			if err != nil {
-				return err
-			}
-			who = &found
+		entry, err := s.record(ctx, edit, Entry{Who: who, When: when, Kind: change.Kind, Why: change.Why})
+		if err != nil {
+			return err
 		}
-		record, err := s.record(ctx, edit, Entry{Who: *who, When: time.Now().UTC().Truncate(time.Millisecond), Kind: change.Kind, Why: change.Why})
+		ops = append(ops, entry...)
+	}
+	if change.Journal != "" {
+		record, err := s.enter(ctx, change.Journal, Record{Who: who, When: when, Kind: change.Kind, Why: change.Why, What: change.What})
 		if err != nil {
 			return err
 		}
