@@ -17,10 +17,10 @@ const AuthSocket = "auth.sock"
 type Auth struct {
 	// Location is the internal location that asks. Each virtual host needs it.
 	Location string
-	Kinds    string // of keys that lbctl accepts, separated by spaces; empty: another service decides
-	Service  string // that decides; empty: lbctl does
-	Upstream string // of that service; empty if it has none, so that nobody may pass
-	Path     string // that it is asked with
+	Kinds    string    // of keys that lbctl accepts, separated by spaces; empty: another service decides
+	Service  string    // that decides; empty: lbctl does
+	To       *Location // one of that service, which says how nginx asks it; nil if it has no instance, so that nobody may pass
+	Path     string    // that it is asked with
 }
 
 // Auth returns how nginx asks about the requests of a location; nil if they need not prove
@@ -35,11 +35,8 @@ func (c Catalog) Auth(l Location) *Auth {
 		if a.Path == "" {
 			a.Path, _ = policy.Default(policy.HTTP, "auth.external-path") // the field has one
 		}
-		for _, u := range c.HTTP.Upstreams {
-			if u.Service == a.Service {
-				a.Upstream = u.Name
-				a.Location = fmt.Sprintf("/../(auth:%s:%s)", u.Name, a.Path)
-			}
+		if a.To = c.HTTP.locationOf(a.Service); a.To != nil {
+			a.Location = fmt.Sprintf("/../(auth:%s:%s)", a.To.Upstream, a.Path)
 		}
 		return a
 	}
@@ -53,6 +50,20 @@ func (c Catalog) Auth(l Location) *Auth {
 	}
 	a.Kinds = strings.Join(kinds, " ")
 	return a
+}
+
+// locationOf returns a location of a service that has instances; nil if there is none.
+func (f Frontend) locationOf(service string) *Location {
+	for _, h := range f.Hosts {
+		for _, all := range [][]Location{h.Locations, h.Named} {
+			for n := range all {
+				if all[n].Service == service && all[n].Upstream != "" {
+					return &all[n]
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // Auths returns how nginx asks about the requests of a virtual host: one for each internal

@@ -2,6 +2,7 @@ package render
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"maps"
 	"net/http"
@@ -220,31 +221,48 @@ func TestAuthentication(t *testing.T) {
 // TestExternalAuthentication has a service of one's own decide.
 func TestExternalAuthentication(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		authz := httpServer(t, "authz", func(http.Handler) *httptest.Server {
-			return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path != "/check" || r.Method != http.MethodGet || r.Header.Get("X-Lb-User") != "" {
-					w.WriteHeader(http.StatusTeapot)
-					return
-				}
-				switch r.Header.Get("Cookie") {
-				case "session=good":
-					w.Header().Set("X-Lb-User", r.Header.Get("X-Original-Method")+" "+r.Header.Get("X-Original-URI"))
-				case "session=bad":
-					w.WriteHeader(http.StatusForbidden)
-				case "session=broken":
-					w.WriteHeader(http.StatusInternalServerError)
-				default:
-					w.Header().Set("WWW-Authenticate", "Session")
-					w.WriteHeader(http.StatusUnauthorized)
-				}
-			}))
+		decides := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("If-None-Match") != "" || r.Header.Get("Range") != "" {
+				w.WriteHeader(http.StatusNotModified) // as for an answer of its own
+				return
+			}
+			if r.URL.Path != "/check" || r.Method != http.MethodGet || r.Header.Get("X-Lb-User") != "" {
+				w.WriteHeader(http.StatusTeapot)
+				return
+			}
+			switch r.Header.Get("Cookie") {
+			case "session=good":
+				w.Header().Set("X-Lb-User", r.Header.Get("X-Original-Method")+" "+r.Header.Get("X-Original-URI"))
+			case "session=bad":
+				w.WriteHeader(http.StatusForbidden)
+			case "session=broken":
+				w.WriteHeader(http.StatusInternalServerError)
+			default:
+				w.Header().Set("WWW-Authenticate", "Session")
+				w.WriteHeader(http.StatusUnauthorized)
+			}
+		})
+		authz := httpServer(t, "authz", func(http.Handler) *httptest.Server { return httptest.NewServer(decides) })
+		var sni string
+		secure := httpServer(t, "secure", func(http.Handler) *httptest.Server {
+			server := httptest.NewUnstartedServer(decides)
+			server.TLS = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				sni = hello.ServerName
+				return nil, nil
+			}}
+			server.StartTLS()
+			return server
 		})
 		b := startBalancerWithServices(t, binary, func(*Options) {}, nil, operated(t,
 			map[string]string{
 				"web":      `{"auth.external": "authz", "auth.external-path": "/check", "auth.keys": true}`,
 				"orphan":   `{"auth.external": "nobody"}`,
 				"web-grpc": `{"auth.external": "authz", "auth.external-path": "/check"}`,
+				"safe":     `{"auth.external": "secure", "auth.external-path": "/check"}`,
+				"secure":   `{"tls.server-name": "authz.test"}`,
 			},
+			registration("safe", "safe-1", "127.0.0.1", echoUser(t, "safe"), meta("lb-protocol", "http", "lb-path", "/safe")),
+			registration("secure", "secure-1", "127.0.0.1", secure, meta("lb-protocol", "https", "lb-host", "secure.internal")),
 			registration("authz", "authz-1", "127.0.0.1", authz, meta("lb-protocol", "http", "lb-host", "authz.internal")),
 			registration("web", "web-1", "127.0.0.1", echoUser(t, "web"), tags("http_server")),
 			registration("orphan", "orphan-1", "127.0.0.1", echoUser(t, "orphan"), meta("lb-protocol", "http", "lb-path", "/orphan")),
@@ -255,6 +273,8 @@ func TestExternalAuthentication(t *testing.T) {
 				r.Header.Set("Cookie", "session="+value)
 				r.Header.Set("X-Lb-User", "root")
 				r.Header.Set("X-Original-URI", "/forged")
+				r.Header.Set("If-None-Match", `"the instance's"`)
+				r.Header.Set("Range", "bytes=0-1")
 			}
 		}
 		for value, want := range map[string]struct {
@@ -273,7 +293,12 @@ func TestExternalAuthentication(t *testing.T) {
 				assert.Equal(t, "Session", response.Header.Get("WWW-Authenticate"))
 			}
 		}
-		response, body := get(t, http.DefaultClient, "http://"+b.http+"/orphan", cookie("good"))
+		response, body := get(t, http.DefaultClient, "http://"+b.http+"/safe", cookie("good"))
+		assert.Equal(t, 200, response.StatusCode)
+		assert.Equal(t, `safe for ["GET /safe"]`, body)
+		assert.Equal(t, "authz.test", sni, "nginx asks by TLS, as the policy of the service says")
+
+		response, body = get(t, http.DefaultClient, "http://"+b.http+"/orphan", cookie("good"))
 		assert.Equal(t, 503, response.StatusCode)
 		assert.Equal(t, "no instance of nobody is in rotation\n", body)
 
