@@ -3,7 +3,9 @@ package controller
 import (
 	"fmt"
 	"strings"
+	"time"
 
+	"lbctl/internal/access"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/policy"
 )
@@ -82,10 +84,12 @@ func policyChange(old, now policy.Settings) string {
 // summaryCache keeps the last results of count and changes. The loop needs them in every
 // iteration, and with a thousand services they take long to compute.
 type summaryCache struct {
-	counted             []endpoints.Entry
-	services, instances int
-	before, after       []endpoints.Entry
-	text                string
+	counted                 []endpoints.Entry
+	services, instances     int
+	before, after           []endpoints.Entry
+	text                    string
+	rulesBefore, rulesAfter *access.Networks
+	ruleText                string
 }
 
 func (c *summaryCache) count(entries []endpoints.Entry) (services, instances int) {
@@ -101,6 +105,14 @@ func (c *summaryCache) changes(before, after []endpoints.Entry) string {
 		c.before, c.after, c.text = before, after, changes(before, after)
 	}
 	return c.text
+}
+
+// rules describes how the rules about networks differ, "" if they don't.
+func (c *summaryCache) rules(before, after *access.Networks) string {
+	if c.rulesBefore != before || c.rulesAfter != after {
+		c.rulesBefore, c.rulesAfter, c.ruleText = before, after, after.Differences(before, time.Now())
+	}
+	return c.ruleText
 }
 
 // identical reports whether two slices share the same memory.

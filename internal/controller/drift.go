@@ -225,9 +225,9 @@ func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, files
 		if l.files != nil { // update may have set them meanwhile
 			files = l.files
 		}
-		listeners := l.listeners
+		networks, listeners := l.networks, l.listeners
 		l.become(g, files, l.entries)
-		l.listeners = listeners
+		l.networks, l.listeners = networks, listeners
 		l.drifted = nil
 		l.record(history.Event{Kind: history.Drift, Generation: g.Number, From: before, Reason: drift}, began)
 		return

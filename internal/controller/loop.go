@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"lbctl/internal/access"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/history"
 	"lbctl/internal/nginx"
@@ -32,6 +33,7 @@ type loop struct {
 	policyIndex, accessIndex uint64
 	files                    map[string][]byte  // the right content of current's files; nil: not known
 	entries                  []endpoints.Entry  // the entries that current was made from; nil: not known
+	networks                 *access.Networks   // the rules about networks that current was made with, if entries are known
 	listeners                []routing.Listener // of current; nil: not known
 	// delivered has the entries whose servers endpoints got last. At first they are those
 	// of the snapshot, which an earlier lbctl delivered; nil: there is none.
@@ -302,7 +304,7 @@ func (l *loop) update(cfg render.Configuration) {
 	}
 	l.setServers()
 	if cfg.Hash == l.current.Hash {
-		l.files, l.entries, l.listeners = cfg.Files, cfg.Entries, cfg.Listeners
+		l.files, l.entries, l.networks, l.listeners = cfg.Files, cfg.Entries, cfg.Networks, cfg.Listeners
 		l.source.NginxAccepted(cfg.Entries)
 		if l.job.hash == "" {
 			l.settle.reset()
@@ -373,7 +375,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	if err == nil {
 		left := departures(l.entries, cfg.Entries)
 		l.become(g, cfg.Files, cfg.Entries)
-		l.listeners = cfg.Listeners
+		l.networks, l.listeners = cfg.Networks, cfg.Listeners
 		l.policyIndex, l.accessIndex = cfg.PolicyIndex, cfg.AccessIndex
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
@@ -395,7 +397,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 	}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
 		// Nothing is wrong with the configuration: nginx reads it when it starts.
-		l.files, l.entries, l.listeners = cfg.Files, cfg.Entries, cfg.Listeners
+		l.files, l.entries, l.networks, l.listeners = cfg.Files, cfg.Entries, cfg.Networks, cfg.Listeners
 		l.failure = nil
 		if l.down == nil {
 			l.down = &failure{since: now}
@@ -442,8 +444,8 @@ func (f *failure) delay(now time.Time, opts Options) {
 // become makes g the current generation. files is nil if they can't be read, and entries
 // is nil if the entries that g was made from are not known.
 func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []endpoints.Entry) {
-	l.current, l.files, l.entries, l.listeners = g, files, entries, nil
-	l.policyIndex = 0
+	l.current, l.files, l.entries, l.networks, l.listeners = g, files, entries, nil, nil
+	l.policyIndex, l.accessIndex = 0, 0
 	l.since = time.Now()
 	l.checks.epoch++
 	l.checks.next = time.Now()
@@ -474,7 +476,15 @@ func (l *loop) change() string {
 		return fmt.Sprintf("%s, %s; before: %s, %s", plural(services, "service"), plural(instances, "instance"),
 			plural(l.current.Services, "service"), plural(l.current.Instances, "instance"))
 	}
-	return l.summaries.changes(l.entries, l.latest.Entries)
+	text := l.summaries.changes(l.entries, l.latest.Entries)
+	switch rules := l.summaries.rules(l.networks, l.latest.Networks); {
+	case rules == "":
+		return text
+	case text == noChange:
+		return rules
+	default:
+		return text + ", " + rules
+	}
 }
 
 // record adds an event to the history and logs it. Its time is now; its duration is the

@@ -55,7 +55,7 @@ func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why st
 	}
 	bisection := newBisection(c.Entries, suspects)
 	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
-		files, why := s.attempt(c.set, c.certificates, entries, c.networks, c.crowded)
+		files, why := s.attempt(c.set, c.certificates, entries, c.Networks, c.crowded)
 		if why != "" {
 			return nil, why, nil
 		}

@@ -109,11 +109,12 @@ type Configuration struct {
 	PolicyIndex uint64
 	// AccessIndex is the same of the documents about access.
 	AccessIndex uint64
+	// Networks has the rules about networks that it was made with; nil if there are none.
+	Networks *access.Networks
 
 	set          templateSet // the templates that it was made with
 	certificates certificates.Set
-	networks     *access.Networks // the denied networks that it was made with
-	crowded      map[string]bool  // services that have too many servers for a DNS answer
+	crowded      map[string]bool // services that have too many servers for a DNS answer
 }
 
 // Source delivers a Configuration whenever Consul or a template changes.
@@ -495,7 +496,7 @@ func (s *Source) render(ctx context.Context) error {
 	c := r.configuration(entries, s.services.problems)
 	c.set, c.certificates, c.PolicyIndex = s.set, s.certificates, s.consul.PolicyIndex()
 	c.AccessIndex = s.accessIndex
-	c.networks = s.memo.networks
+	c.Networks = s.memo.networks
 	s.mu.Unlock()
 
 	switch {
