@@ -12,26 +12,26 @@ import (
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/access"
-	"lbctl/internal/kv"
 	"lbctl/internal/printable"
 )
 
-const accessHelp = `Show who may use which service, by network. 'lbctl deny' and 'lbctl allow' change it.`
+const accessHelp = `Show who may use which service, by network, and who changed rules and keys. 'lbctl deny',
+'lbctl allow' and 'lbctl key' change them.`
 
 type accessOptions struct {
 	Out      io.Writer
 	Terminal Terminal
 	Now      func() time.Time
 
+	Store    *storeAddress
 	Output   string
-	Prefix   string
 	Services nameList
 	Address  netip.Addr
 }
 
 func newAccessCmd(f *factory) *cobra.Command {
-	return newGroupCmd("access", "Show which networks are denied, and what that means for an address", accessHelp,
-		newAccessListCmd(f), newAccessCheckCmd(f))
+	return newGroupCmd("access", "Show which networks are denied, and who changed that", accessHelp,
+		newAccessListCmd(f), newAccessCheckCmd(f), newAccessHistoryCmd(f))
 }
 
 func newAccessListCmd(f *factory) *cobra.Command {
@@ -45,7 +45,7 @@ func newAccessListCmd(f *factory) *cobra.Command {
 	outputFlag(flags, &opts.Output)
 	define(flags, &opts.Services, "service", "", "NAMES", "only the rules that hold for these services", nil, parseServices())
 	flags.completeWith("service", completeServiceList)
-	kvPrefixFlag(flags, &opts.Prefix)
+	opts.Store = storeFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runAccessList(cmd.Context(), opts) }
 	return cmd
 }
@@ -64,7 +64,7 @@ of the services denies it.`,
 	outputFlag(flags, &opts.Output)
 	define(flags, &opts.Services, "service", "", "NAMES", "for these services", nil, parseServices())
 	flags.completeWith("service", completeServiceList)
-	kvPrefixFlag(flags, &opts.Prefix)
+	opts.Store = storeFlags(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			opts.Address, _ = netip.ParseAddr(args[0])
@@ -79,7 +79,7 @@ of the services denies it.`,
 
 // rules returns the rules in Consul.
 func (opts *accessOptions) rules(ctx context.Context) ([]access.Rule, error) {
-	store, err := kv.Open(nil, opts.Prefix)
+	store, err := opts.Store.open()
 	if err != nil {
 		return nil, err
 	}

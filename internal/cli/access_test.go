@@ -106,6 +106,44 @@ func TestMistakesInNetworks(t *testing.T) {
 	assert.Contains(t, got.err, "this would deny everybody every service: name services with --service")
 }
 
+func TestAccessHistory(t *testing.T) {
+	consul, do := inConsul(t)
+	assert.Equal(t, "No command has changed rules or keys yet.\n", do("access history").out)
+	for _, line := range []string{
+		"deny 203.0.113.0/24 --for 1h -m scan",
+		"deny 203.0.113.0/24 -m again",
+		"allow 203.0.113.0/24 -m mistake",
+		"allow 203.0.113.0/24", // changes nothing
+		"allow 10.0.0.0/8 --service admin --only",
+		"key create shop --services cart,web --for 2160h",
+		"key revoke shop -m leaked",
+	} {
+		require.Equal(t, 0, do(line).code, line)
+	}
+	got := do("access history")
+	found := regexp.MustCompile(`(?m)^.* ago  \S+  +`).ReplaceAllString(got.out, "")
+	assert.Equal(t, `key revoke    key shop is revoked: leaked
+key create    key shop is good for cart, web, until 2027-02-19 09:16:30
+allow --only  0.0.0.0/0 is denied for admin, 10.0.0.0/8 is allowed for admin, ::/0 is denied for admin
+allow         203.0.113.0/24 is no longer denied for every service: mistake
+deny          203.0.113.0/24 is denied for every service: again
+deny          203.0.113.0/24 is denied for every service, until 10:16:30: scan
+`, found[strings.Index(found, "\n")+1:])
+	assert.Equal(t, "4 more: --limit 6 shows all\n", do("access history --limit 2").err)
+	var entries []accessEntry
+	require.NoError(t, json.Unmarshal([]byte(do("access history -o json").out), &entries))
+	require.Len(t, entries, 6)
+	assert.Equal(t, "leaked", entries[0].Why)
+	assert.Equal(t, "key revoke", entries[0].Command)
+	assert.Equal(t, []string{"cart", "web"}, entries[0].Key.Services)
+	assert.Equal(t, []int{0, 1}, []int{entries[3].Added, entries[3].Removed})
+	pairs, _, err := consul.Client().KV().List("lb-history/", nil)
+	require.NoError(t, err)
+	for _, p := range pairs {
+		assert.NotContains(t, string(p.Value), "sha256", "the history has no hash of a key")
+	}
+}
+
 // TestManyNetworks denies 100,000 networks from a file, changes one of them, and lets all in again.
 func TestManyNetworks(t *testing.T) {
 	consul, do := inConsul(t)
@@ -134,6 +172,7 @@ func TestManyNetworks(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))
 	assert.Len(t, rules, n-1)
 	require.Equal(t, 0, do("allow -f "+file).code)
+	assert.Contains(t, do("access history --limit 1").out, "11.0.4.0/24 is no longer denied for every service, and 99995 more")
 	assert.Equal(t, "No network is denied.\n", do("access list").out)
 }
 
@@ -147,6 +186,7 @@ func TestOperatorsAtOnceLoseNoRule(t *testing.T) {
 			for k := range each {
 				got := do(fmt.Sprintf("deny 203.0.113.7 --service s%d-%d", n, k))
 				assert.Equal(t, 0, got.code, got.err)
+				assert.Equal(t, fmt.Sprintf("203.0.113.7 is denied for s%d-%d.\n", n, k), got.out, "not also what others did meanwhile")
 			}
 		})
 	}
@@ -164,6 +204,14 @@ func TestTokensForAccess(t *testing.T) {
 	assert.Contains(t, got.err, `the token wants the rule key_prefix "lb-access/" { policy = "write" }`)
 	assert.Equal(t, "No network is denied.\n", do("access list").out)
 	t.Setenv("CONSUL_HTTP_TOKEN", consul.NewToken(`key_prefix "lb-access/" { policy = "write" }`))
+	assert.Contains(t, do("deny 203.0.113.7").err, `the token wants the rule key_prefix "lb-history/" { policy = "write" }`)
+	for _, line := range []string{"access list", "access check 203.0.113.7", "key list", "policy list"} {
+		t.Setenv("CONSUL_HTTP_TOKEN", consul.NewToken(`service_prefix "" { policy = "read" }`))
+		got := do(line)
+		assert.Equal(t, exitFailure, got.code, "%s: there may be some that the token can't read", line)
+		assert.Contains(t, got.err, `{ policy = "read" }`, line)
+	}
+	t.Setenv("CONSUL_HTTP_TOKEN", consul.NewToken(`key_prefix "lb-access/" { policy = "write" } key_prefix "lb-history/" { policy = "write" }`))
 	require.Equal(t, 0, do("deny 203.0.113.7").code)
 	var rules []shownRule
 	require.NoError(t, json.Unmarshal([]byte(do("access list -o json").out), &rules))

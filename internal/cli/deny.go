@@ -46,11 +46,12 @@ type networksOptions struct {
 	Services nameList
 	For      time.Duration
 	Why      string
+	Deny     bool // the command is deny, and not allow
 	Only     bool
 }
 
 func newDenyCmd(f *factory) *cobra.Command {
-	opts := &networksOptions{Out: f.out, Err: f.err, In: os.Stdin, Now: f.now}
+	opts := &networksOptions{Out: f.out, Err: f.err, In: os.Stdin, Now: f.now, Deny: true}
 	cmd := &cobra.Command{
 		Use:   "deny NETWORK...",
 		Short: "Deny networks the use of all services, or of some",
@@ -192,7 +193,7 @@ func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix
 	if err != nil {
 		return err
 	}
-	before, after, err := changeRules(ctx, store, opts.Now(), func(rules []access.Rule) []access.Rule {
+	before, after, err := changeRules(ctx, store, opts.Now(), kv.Change{Kind: opts.kind(), Why: opts.Why}, func(rules []access.Rule) []access.Rule {
 		for _, w := range writes {
 			rules = by(rules, networks, w)
 		}
@@ -201,7 +202,7 @@ func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix
 	if err != nil {
 		return err
 	}
-	result := changedRules{Removed: missing(before, after, opts.Now()), Added: missing(after, before, opts.Now())}
+	result := differences(before, after, opts.Now())
 	if len(opts.Services) == 0 {
 		for _, r := range access.OfServices(after, networks) {
 			result.StillDenied = append(result.StillDenied, showRule(r))
@@ -213,6 +214,23 @@ func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix
 		return err
 	}
 	return opts.Wait.rules(ctx, store)
+}
+
+// kind names the command in the journal.
+func (opts *networksOptions) kind() string {
+	switch {
+	case opts.Deny:
+		return "deny"
+	case opts.Only:
+		return "allow --only"
+	default:
+		return "allow"
+	}
+}
+
+// differences returns what a change of the rules adds and removes.
+func differences(before, after []access.Rule, now time.Time) changedRules {
+	return changedRules{Removed: missing(before, after, now), Added: missing(after, before, now)}
 }
 
 // withoutRules returns the services except those that only lost rules: such a service may be
@@ -232,9 +250,10 @@ func (c changedRules) withoutRules(services []string) (left []string) {
 // maxConflicts is how often changeRules begins again because others write too.
 const maxConflicts = 20
 
-// changeRules writes what change makes of the rules in Consul. Rules of others that come
-// meanwhile stay: it then begins again.
-func changeRules(ctx context.Context, store *kv.Store, now time.Time, change func([]access.Rule) []access.Rule) (before, after []access.Rule, err error) {
+// changeRules writes what change makes of the rules in Consul, and records it as a command in the
+// journal. Rules of others that come meanwhile stay: it then begins again.
+func changeRules(ctx context.Context, store *kv.Store, now time.Time, command kv.Change, change func([]access.Rule) []access.Rule) (before, after []access.Rule, err error) {
+	command.Journal = accessJournal
 	for range maxConflicts {
 		documents, err := store.List(ctx, access.NetworksNames)
 		if err != nil {
@@ -244,7 +263,7 @@ func changeRules(ctx context.Context, store *kv.Store, now time.Time, change fun
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w; mend it, or delete it with 'consul kv delete'", err)
 		}
-		if before == nil {
+		if command.Journal != "" { // nothing is written yet, so what others have written is no part of the change
 			before = slices.Clone(rules)
 		}
 		after = change(rules)
@@ -255,7 +274,10 @@ func changeRules(ctx context.Context, store *kv.Store, now time.Time, change fun
 		if err != nil {
 			return nil, nil, err
 		}
-		err = writeEdits(ctx, store, edits)
+		if command.What, err = journalNetworks(differences(before, after, now)); err != nil {
+			return nil, nil, err
+		}
+		err = writeEdits(ctx, store, &command, edits)
 		var conflict *kv.ConflictError
 		if !errors.As(err, &conflict) {
 			return before, after, err
@@ -267,17 +289,19 @@ func changeRules(ctx context.Context, store *kv.Store, now time.Time, change fun
 // writeSize is how many bytes one transaction may have, with room for what Consul adds.
 const writeSize = 300 << 10
 
-// writeEdits writes documents, as many at once as Consul takes.
-func writeEdits(ctx context.Context, store *kv.Store, edits []kv.Edit) error {
+// writeEdits writes documents, as many at once as Consul takes. The journal gets its record with the
+// first of them, so that it tells of a command that fails later, too.
+func writeEdits(ctx context.Context, store *kv.Store, command *kv.Change, edits []kv.Edit) error {
 	for len(edits) > 0 {
 		n, size := 0, 0
 		for n < len(edits) && n < kv.MaxEdits && (n == 0 || size+len(edits[n].Value) <= writeSize) {
 			size += len(edits[n].Value)
 			n++
 		}
-		if err := store.Write(ctx, kv.Change{}, edits[:n]...); err != nil {
+		if err := store.Write(ctx, *command, edits[:n]...); err != nil {
 			return err
 		}
+		command.Journal = ""
 		edits = edits[n:]
 	}
 	return nil
@@ -336,15 +360,11 @@ const maxShown = 20
 
 func (c changedRules) print(w io.Writer, now time.Time, networks []netip.Prefix) error {
 	var lines []string
-	added := map[string]bool{}
 	for _, r := range c.Added {
-		added[r.Network+" "+r.Service] = true
 		lines = append(lines, fmt.Sprintf("%s is %s%s.", r.Network, r.Access, r.rest(now)))
 	}
-	for _, r := range c.Removed {
-		if !added[r.Network+" "+r.Service] {
-			lines = append(lines, fmt.Sprintf("%s is no longer %s%s.", r.Network, r.Access, r.forWhom()))
-		}
+	for _, r := range c.gone() {
+		lines = append(lines, fmt.Sprintf("%s is no longer %s%s.", r.Network, r.Access, r.forWhom()))
 	}
 	if len(lines) == 0 {
 		lines = []string{"Nothing changes: the networks are not denied."}
@@ -358,6 +378,16 @@ func (c changedRules) print(w io.Writer, now time.Time, networks []netip.Prefix)
 	}
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err
+}
+
+// gone returns the removed rules that no added one replaces.
+func (c changedRules) gone() []shownRule {
+	type place struct{ network, service string }
+	added := map[place]bool{}
+	for _, r := range c.Added {
+		added[place{r.Network, r.Service}] = true
+	}
+	return slices.DeleteFunc(slices.Clone(c.Removed), func(r shownRule) bool { return added[place{r.Network, r.Service}] })
 }
 
 func (r shownRule) forWhom() string {

@@ -156,7 +156,7 @@ func runKeyCreate(ctx context.Context, opts *keyOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := store.Write(ctx, kv.Change{Kind: "create", Why: opts.Why}, kv.Edit{Before: before, Value: value}); err != nil {
+	if err := writeKey(ctx, store, "key create", opts.Why, &key, kv.Edit{Before: before, Value: value}); err != nil {
 		return err
 	}
 	opts.Store.warnOfUnknown(ctx, opts.Err, opts.Services, "the key")
@@ -176,6 +176,17 @@ func runKeyCreate(ctx context.Context, opts *keyOptions) error {
 		return err
 	}
 	return opts.Wait.keys(ctx, store)
+}
+
+// writeKey writes or deletes a key's document, and records that in the journal. The documents' own
+// history would keep the hash of a key that is revoked.
+func writeKey(ctx context.Context, store *kv.Store, kind, why string, key *access.Key, edit kv.Edit) error {
+	what, err := journalKey(key)
+	if err != nil {
+		return err
+	}
+	edit.Unrecorded = true
+	return store.Write(ctx, kv.Change{Kind: kind, Why: why, Journal: accessJournal, What: what}, edit)
 }
 
 func forServices(services []string) string {
@@ -306,7 +317,11 @@ func runKeyRevoke(ctx context.Context, opts *keyOptions) error {
 	if !before.Exists() {
 		return fmt.Errorf("revoke key %q: there is no such key, see 'lbctl key list'", opts.Name)
 	}
-	if err := store.Write(ctx, kv.Change{Kind: "revoke", Why: opts.Why}, kv.Edit{Before: before}); err != nil {
+	key, err := access.ReadKey(before)
+	if err != nil { // a broken document can be removed, too
+		key = &access.Key{Name: opts.Name}
+	}
+	if err := writeKey(ctx, store, "key revoke", opts.Why, key, kv.Edit{Before: before}); err != nil {
 		return err
 	}
 	err = printResult(opts.Out, opts.Output, revokedKey{opts.Name}, func() error {

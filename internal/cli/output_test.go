@@ -57,6 +57,7 @@ var results = []string{
 	"lbctl allow 192.0.2.0/24",
 	"lbctl access list",
 	"lbctl access check 198.51.100.7",
+	"lbctl access history",
 	"lbctl key create key-of-FORMAT",
 	"lbctl key list",
 	"lbctl key revoke key-of-FORMAT",
