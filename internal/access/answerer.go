@@ -103,26 +103,53 @@ func (a *Answerer) Run(ctx context.Context, listener net.Listener) error {
 	return ctx.Err()
 }
 
-// ServeHTTP answers one question.
+// ServeHTTP answers one question of nginx.
 func (a *Answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	service, kinds := r.Header.Get(headerService), strings.Fields(r.Header.Get(headerKinds))
+	q := Question{
+		Service: r.Header.Get(headerService), Kinds: strings.Fields(r.Header.Get(headerKinds)),
+		Authorization: r.Header.Get("Authorization"), APIKey: r.Header.Get("X-API-Key"),
+	}
+	answer := a.Answer(r.Context(), q)
+	switch answer.Status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", challenge(q.Kinds, q.Service))
+	case http.StatusNoContent:
+		w.Header().Set(headerUser, answer.Key)
+	}
+	w.WriteHeader(answer.Status)
+}
+
+// Question is the question whether a request may pass.
+type Question struct {
+	Service               string
+	Kinds                 []string // of keys that the service's policy accepts
+	Authorization, APIKey string   // the request's headers Authorization and X-API-Key
+}
+
+// Answer is the answer to a Question.
+type Answer struct {
+	Status int    // of HTTP, see Answerer
+	Key    string // the name of the request's key, also if that is over or not good for the service
+}
+
+// Answer answers a question.
+func (a *Answerer) Answer(ctx context.Context, q Question) Answer {
 	keys, known := a.keeper.current()
 	if !known {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		return
+		return Answer{Status: http.StatusServiceUnavailable}
 	}
-	key, err := a.find(r, keys, kinds)
+	key, err := a.find(ctx, q, keys)
 	switch {
 	case err != nil:
-		w.WriteHeader(http.StatusServiceUnavailable)
-	case key == nil || key.over(a.now()):
-		w.Header().Set("WWW-Authenticate", challenge(kinds, service))
-		w.WriteHeader(http.StatusUnauthorized)
-	case !key.goodFor(service):
-		w.WriteHeader(http.StatusForbidden)
+		return Answer{Status: http.StatusServiceUnavailable}
+	case key == nil:
+		return Answer{Status: http.StatusUnauthorized}
+	case key.over(a.now()):
+		return Answer{http.StatusUnauthorized, key.Name}
+	case !key.goodFor(q.Service):
+		return Answer{http.StatusForbidden, key.Name}
 	default:
-		w.Header().Set(headerUser, key.Name)
-		w.WriteHeader(http.StatusNoContent)
+		return Answer{http.StatusNoContent, key.Name}
 	}
 }
 
@@ -137,10 +164,10 @@ func challenge(kinds []string, service string) string {
 
 // find returns the key of a request; nil if it has none that is right. The error says that a
 // password could not be checked now.
-func (a *Answerer) find(r *http.Request, keys *keys, kinds []string) (*Key, error) {
-	if slices.Contains(kinds, APIKey) {
-		text := r.Header.Get("X-API-Key")
-		if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); text == "" && ok && strings.EqualFold(scheme, "Bearer") {
+func (a *Answerer) find(ctx context.Context, q Question, keys *keys) (*Key, error) {
+	if slices.Contains(q.Kinds, APIKey) {
+		text := q.APIKey
+		if scheme, token, ok := strings.Cut(q.Authorization, " "); text == "" && ok && strings.EqualFold(scheme, "Bearer") {
 			text = strings.TrimSpace(token)
 		}
 		// The map is searched by the hash: how long that takes says nothing about keys.
@@ -148,15 +175,16 @@ func (a *Answerer) find(r *http.Request, keys *keys, kinds []string) (*Key, erro
 			return key, nil
 		}
 	}
-	name, text, ok := r.BasicAuth()
-	if !ok || !slices.Contains(kinds, Basic) {
+	header := http.Request{Header: http.Header{"Authorization": {q.Authorization}}}
+	name, text, ok := header.BasicAuth()
+	if !ok || !slices.Contains(q.Kinds, Basic) {
 		return nil, nil
 	}
 	key := keys.byName[name]
 	if key == nil {
 		return nil, nil
 	}
-	good, err := a.check(r.Context(), key, text)
+	good, err := a.check(ctx, key, text)
 	if !good {
 		key = nil
 	}

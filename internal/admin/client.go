@@ -208,6 +208,7 @@ func decode[T any](c *Client, body []byte, path string, err error) (T, error) {
 		return answer, err
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
+		path, _, _ = strings.Cut(path, "?")
 		return answer, fmt.Errorf("%s: not an answer of lbctl: %w", path, err)
 	}
 	if !c.printable {
@@ -269,6 +270,7 @@ func (r remote) ask(ctx context.Context, method, path string, body []byte) ([]by
 		return nil, connectErrorOf(ctx, err)
 	}
 	defer response.Body.Close()
+	path, _, _ = strings.Cut(path, "?") // messages don't repeat the query, because it can have a key
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s%s: %w", r.address, path, err)
@@ -291,6 +293,10 @@ func (r remote) ask(ctx context.Context, method, path string, body []byte) ([]by
 func connectErrorOf(ctx context.Context, err error) error {
 	var timeout net.Error
 	var op *net.OpError
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err // without the URL, because that can have a key
+	}
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return context.Canceled

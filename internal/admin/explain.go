@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"lbctl/internal/access"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/policy"
 	"lbctl/internal/routing"
@@ -51,6 +53,9 @@ type Explanation struct {
 		Addresses []string           `json:"addresses"`
 	} `json:"listener"`
 	routing.Decision
+	// Key is the name of the key or password with which the request passes; empty if it needs none,
+	// and if lbctl does not know.
+	Key string `json:"key,omitempty"`
 	// Service, Upstream, Policy and Instances are those of the way that the request takes. They
 	// are empty if it takes none.
 	Service  string             `json:"service,omitempty"`
@@ -66,7 +71,7 @@ type Explanation struct {
 
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	e, err := s.explanation(Request{URL: query.Get("url"), Method: query.Get("method"), Headers: query["header"], From: query.Get("from")})
+	e, err := s.explanation(r.Context(), Request{URL: query.Get("url"), Method: query.Get("method"), Headers: query["header"], From: query.Get("from")})
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err)
 		return
@@ -74,7 +79,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, e)
 }
 
-func (s *Server) explanation(r Request) (Explanation, error) {
+func (s *Server) explanation(ctx context.Context, r Request) (Explanation, error) {
 	target, err := parseTarget(r.URL)
 	if err != nil {
 		return Explanation{}, err
@@ -117,6 +122,9 @@ func (s *Server) explanation(r Request) (Explanation, error) {
 			e.Refused = &routing.Refusal{Status: http.StatusServiceUnavailable, Reason: "nobody can let the request pass, because the service " + decides + " of auth.external has no instance in rotation"}
 		}
 	}
+	if e.Refused == nil && e.Upstream != "" {
+		s.authenticate(ctx, &e, listener, request, now.Reading)
+	}
 	if s.Denies != nil {
 		e.Denied = s.Denies(from.Unmap(), e.Service)
 	}
@@ -131,8 +139,41 @@ func (s *Server) explanation(r Request) (Explanation, error) {
 		e.Result = ResultService
 		return e, nil
 	}
-	e.Wanted = ""
+	e.Wanted, e.Key = "", ""
 	return e, nil
+}
+
+// authenticate says whether the key or the password of a request lets it pass, if lbctl checks that.
+func (s *Server) authenticate(ctx context.Context, e *Explanation, l routing.Listener, r routing.Request, reading routing.Reading) {
+	auth := l.PolicyAt(*e.Taken, e.Path).Auth
+	if s.Authenticates == nil || !auth.Wanted() || auth.External != "" {
+		return
+	}
+	q := access.Question{Service: e.Service}
+	var unknown []string
+	if auth.Keys == policy.On {
+		q.Kinds, unknown = append(q.Kinds, access.APIKey), append(unknown, "key")
+	}
+	if auth.Basic == policy.On {
+		q.Kinds, unknown = append(q.Kinds, access.Basic), append(unknown, "name and password")
+	}
+	q.Authorization, q.APIKey = l.Credentials(r, reading)
+	answer := s.Authenticates(ctx, q)
+	refuse := func(format string, args ...any) {
+		e.Refused = &routing.Refusal{Status: answer.Status, Reason: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case answer.Status == http.StatusNoContent:
+		e.Wanted, e.Key = "", answer.Key
+	case answer.Status == http.StatusForbidden:
+		refuse("the key %s is not good for %s", answer.Key, e.Service)
+	case answer.Status == http.StatusUnauthorized && answer.Key != "":
+		refuse("the time of the key %s is over", answer.Key)
+	case answer.Status == http.StatusUnauthorized:
+		refuse("lbctl knows no such %s", strings.Join(unknown, ", and no such "))
+	default: // Wanted says what the request needs
+		e.Note = strings.TrimSpace(e.Note + " lbctl can't say now whether its key is good.")
+	}
 }
 
 func indexOf(entries []endpoints.Entry, service string) int {
@@ -148,7 +189,7 @@ var answers = map[string]struct{ noRoute, noInstance, denied string }{
 // refusal is what a client gets of a refused request.
 func refusal(family string, r routing.Refusal) string {
 	code := fmt.Sprint(r.Status)
-	if name, ok := map[int]string{400: "INTERNAL", 401: "UNAUTHENTICATED", 405: "UNIMPLEMENTED", 415: "UNIMPLEMENTED", 503: "UNAVAILABLE"}[r.Status]; ok && family == "grpc" {
+	if name, ok := map[int]string{400: "INTERNAL", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 405: "UNIMPLEMENTED", 415: "UNIMPLEMENTED", 503: "UNAVAILABLE"}[r.Status]; ok && family == "grpc" {
 		code = name
 	}
 	return code + ": " + r.Reason

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lbctl/internal/access"
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/history"
@@ -58,6 +59,8 @@ type Server struct {
 	// Denies says why clients at an address can't use a service; "" if they can. The zero address
 	// stands for all that have no rule of their own. Default: all can.
 	Denies func(address netip.Addr, service string) string
+	// Authenticates says whether a request has a good key, as nginx is told. Default: not known.
+	Authenticates func(context.Context, access.Question) access.Answer
 	// AllowedHosts are host names that the API accepts over TCP, besides "localhost"
 	// and the machine's own: "lb.example.com", "*.example.org" for all names below it,
 	// "*" for any; default none. It always accepts IP addresses.

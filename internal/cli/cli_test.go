@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/access"
 	"lbctl/internal/admin"
 	"lbctl/internal/certificates"
 	"lbctl/internal/consul"
@@ -264,6 +265,16 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 			return "0.0.0.0/0 is denied for " + service + " by alice@ops-1"
 		}
 		return ""
+	}
+	server.Authenticates = func(_ context.Context, q access.Question) access.Answer {
+		return map[string]access.Answer{
+			"lbk_good":  {Status: 204, Key: "partner"},
+			"lbk_over":  {Status: 401, Key: "partner"},
+			"lbk_other": {Status: 403, Key: "partner"},
+			"lbk_busy":  {Status: 503},
+			"":          {Status: 401},
+			"lbk_wrong": {Status: 401},
+		}[q.APIKey]
 	}
 	go func() { done <- server.Run(ctx, listener) }()
 	t.Cleanup(func() {
@@ -544,7 +555,11 @@ func TestCommands(t *testing.T) {
 		{golden: "explain-prefix", line: "lbctl explain http://example.com/%61pi/x", change: byOperator("shop", "path.replace-prefix", "/")},
 		{golden: "explain-maintenance", line: "lbctl explain grpc://localhost/protos.Ping/SayHello", change: byOperator("hello_server", "maintenance.enabled", "on")},
 		{golden: "explain-no-key", line: "lbctl explain grpc://localhost/protos.Ping/SayHello", change: byOperator("hello_server", "auth.keys", "on", "auth.basic", "on")},
-		{golden: "explain-key", line: "lbctl explain grpc://localhost/protos.Ping/SayHello -H x-api-key:lbk_x", change: byOperator("hello_server", "auth.keys", "on")},
+		{golden: "explain-key-good", line: "lbctl explain grpc://localhost/protos.Ping/SayHello -H x-api-key:lbk_good", change: byOperator("hello_server", "auth.keys", "on")},
+		{golden: "explain-key-wrong", line: "lbctl explain grpc://localhost/protos.Ping/SayHello -H x-api-key:lbk_wrong", change: byOperator("hello_server", "auth.keys", "on", "auth.basic", "on")},
+		{golden: "explain-key-over", line: "lbctl explain http://example.com/api/x -H X-API-Key:lbk_over", change: byOperator("shop", "auth.keys", "on")},
+		{golden: "explain-key-of-others", line: "lbctl explain grpc://localhost/protos.Ping/SayHello -H x-api-key:lbk_other", change: byOperator("hello_server", "auth.keys", "on")},
+		{golden: "explain-key-unknown", line: "lbctl explain grpc://localhost/protos.Ping/SayHello -H x-api-key:lbk_busy", change: byOperator("hello_server", "auth.keys", "on")},
 		{golden: "explain-external", line: "lbctl explain http://example.com/api/x", change: byOperator("shop", "auth.external", "users")},
 		{golden: "explain-external-gone", line: "lbctl explain http://example.com/api/x", change: byOperator("shop", "auth.external", "authz")},
 		{golden: "explain-left-out", line: "lbctl explain http://example.com/api/x", change: leftOut},
@@ -612,6 +627,12 @@ func TestCommands(t *testing.T) {
 		{golden: "complete-instances", line: "lbctl __complete services users "},
 		{golden: "complete-instances-of-two-nodes", line: "lbctl __complete services shop ", change: twoNodes},
 		{golden: "complete-output", line: "lbctl __complete history -o "},
+		{golden: "complete-urls", line: "lbctl __complete explain "},
+		{golden: "complete-url-again", line: "lbctl __complete explain http://localhost/ "},
+		{golden: "complete-files", line: "lbctl __complete deny -f "},
+		{golden: "complete-directories", line: "lbctl __complete render --templates "},
+		{golden: "complete-no-files", line: "lbctl __complete status "},
+		{golden: "complete-no-files-for-flags", line: "lbctl __complete deny --for "},
 		{golden: "complete-generations", line: "lbctl __complete rollback "},
 		{golden: "run-mistakes", line: "lbctl run --workers=none --admin 9119 --settle-min 3s",
 			environ: []string{"LBCTL_GRPC_LISTEN=localhost:5000", "LBCTL_LOG_LEVEL=loud"}},

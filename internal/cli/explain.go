@@ -20,6 +20,7 @@ may get it. No request is sent.
 
 URL is grpc://HOST/package.Service/Method, or has the scheme grpcs, http or https. Its
 port is that of a listener; without one, it is the first listener for the scheme.
+A key or password in a header is checked as nginx has it checked.
 
 Exit code 3: no instance would get the request.`
 
@@ -57,7 +58,9 @@ func newExplainCmd(f *factory) *cobra.Command {
 	define(flags, &opts.Request.Method, "method", "", "METHOD", "the HTTP method (default GET; a gRPC call is a POST)", "", parseText)
 	define(flags, &opts.Request.From, "from", "", "ADDRESS", "the address of the client: may it use the service?", "", parseText)
 	outputFlag(flags, &opts.Output)
-	opts.Client = daemonFlags(flags, &opts.Output).client
+	at := daemonFlags(flags, &opts.Output)
+	opts.Client = at.client
+	cmd.ValidArgsFunction = completeURLs(at)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return &usageError{command: cmd.CommandPath(), mistakes: []error{fmt.Errorf("no URL is given, want one such as grpc://localhost/protos.Ping/SayHello")}}
@@ -137,6 +140,8 @@ func summary(e admin.Explanation) string {
 	switch {
 	case e.Result == admin.ResultService && e.Wanted != "":
 		return fmt.Sprintf("%s is for %s, %s", request, e.Service, e.Wanted)
+	case e.Result == admin.ResultService && e.Key != "":
+		return fmt.Sprintf("%s is for %s: its key %s is good", request, e.Service, e.Key)
 	case e.Result == admin.ResultService:
 		return fmt.Sprintf("%s is for %s", request, e.Service)
 	case e.Result == admin.ResultNoInstance:

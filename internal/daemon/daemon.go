@@ -145,6 +145,7 @@ type parts struct {
 	sharedUser bool   // nginx's workers run as lbctl's user
 	workers    int    // user id of nginx's workers; -1: lbctl's own
 	keeper     *access.Keeper
+	answerer   *access.Answerer // tells nginx whether requests may pass
 }
 
 // limits returns what nginx can't do and why, for the log.
@@ -190,6 +191,7 @@ func newParts(cfg Config) (*parts, error) {
 	if p.keeper, err = openAccess(cfg); err != nil {
 		return nil, err
 	}
+	p.answerer = access.NewAnswerer(p.keeper)
 	cfg.Probe.Logger = cfg.Logger
 	p.source, err = render.New(render.Options{
 		Settings:     settings,
@@ -273,7 +275,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	group.Go(func() error { return p.source.Run(ctx) })
 	group.Go(func() error { return reloadOn(ctx, hangups, p.source, p.loop.Reread, cfg.Logger) })
 	group.Go(func() error { return p.loop.Run(ctx) })
-	group.Go(func() error { return access.NewAnswerer(p.keeper).Run(ctx, answers) })
+	group.Go(func() error { return p.answerer.Run(ctx, answers) })
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })
 	}
@@ -284,7 +286,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	group.Go(func() error {
 		api := &admin.Server{
 			Controller: p.loop, Services: p.table, Generations: p.server, Catalog: p.source,
-			Denies: p.denies, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
+			Denies: p.denies, Authenticates: p.answerer.Answer, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
 		}
 		return api.Run(ctx, listeners...)
 	})

@@ -144,13 +144,19 @@ func (l Listener) keys(w Way, path string, a policy.Auth) (kinds []string) {
 
 // proves reports whether a request has a key or a password of a wanted kind, right or wrong.
 func (l Listener) proves(r Request, a policy.Auth, reading Reading) bool {
-	key, _ := l.header(r, "x-api-key", reading)
-	authorization, _ := l.header(r, "authorization", reading)
+	authorization, key := l.Credentials(r, reading)
 	scheme, token, _ := strings.Cut(authorization, " ")
 	token = strings.TrimSpace(token)
 	bearer := strings.EqualFold(scheme, "Bearer") && token != ""
 	basic := strings.EqualFold(scheme, "Basic") && token != ""
 	return a.Keys == policy.On && (key != "" || bearer) || a.Basic == policy.On && basic
+}
+
+// Credentials returns the headers Authorization and X-API-Key of a request, as nginx passes them on.
+func (l Listener) Credentials(r Request, reading Reading) (authorization, key string) {
+	authorization, _ = l.header(r, "authorization", reading)
+	key, _ = l.header(r, "x-api-key", reading)
+	return authorization, key
 }
 
 // condition says what must be so, besides, for an instance to get a request that takes a way;
