@@ -21,7 +21,7 @@ func TestFlagCompletion(t *testing.T) {
 		{[]string{"policy", "schema", ""}, nothing},
 		{[]string{"deny", "--file", ""}, files},
 		{[]string{"deny", ""}, nothing},
-		{[]string{"explain", ""}, nothing},
+		{[]string{"history", ""}, nothing},
 		{[]string{"certificate", "create", "--out", ""}, dirs},
 		{[]string{"run", "--templates", ""}, dirs},
 		{[]string{"run", "--nginx", ""}, files},

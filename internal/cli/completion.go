@@ -12,8 +12,9 @@ import (
 	"lbctl/internal/admin"
 )
 
-const completionHelp = `Print a script that completes lbctl's commands, flags, generations, services, instances
-and policies. The script asks the daemon that the command line names, or for policies Consul.
+const completionHelp = `Print a script that completes lbctl's commands, flags, generations, services, instances,
+policies, denied networks and keys. The script asks the daemon that the command line
+names, or for what is in Consul's KV store Consul.
 
   bash        lbctl completion bash > /etc/bash_completion.d/lbctl (with the package bash-completion)
   zsh         lbctl completion zsh > "${fpath[1]}/_lbctl"

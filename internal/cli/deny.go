@@ -83,6 +83,7 @@ func newAllowCmd(f *factory) *cobra.Command {
 	}
 	flags := networksFlags(f, cmd, opts)
 	cmd.Flags().BoolVar(&opts.Only, "only", false, "deny everybody else the services of --service")
+	cmd.ValidArgsFunction = opts.completeDenied
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		networks, err := opts.parse(flags, args)
 		if err != nil {

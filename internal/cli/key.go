@@ -292,9 +292,13 @@ func completeKeys(at *storeAddress) cobra.CompletionFunc {
 		documents, err := store.List(ctx, access.KeysNames)
 		var names []cobra.Completion
 		for _, d := range documents {
+			about := "can't be read"
 			if key, err := access.ReadKey(d); err == nil {
-				names = append(names, cobra.CompletionWithDesc(key.Name, printable.Line("for "+forServices(key.Services))))
+				if about = "for " + forServices(key.Services); key.Why != "" {
+					about += ": " + key.Why
+				}
 			}
+			names = append(names, cobra.CompletionWithDesc(strings.TrimPrefix(d.Name, access.KeysNames), printable.Line(about)))
 		}
 		return names, err
 	})
