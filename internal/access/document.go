@@ -131,30 +131,39 @@ func comparePrefix(a, b netip.Prefix) int {
 }
 
 // ReadRules returns the rules in the documents of List(ctx, "access/networks/"), sorted, without
-// those that are over. A broken document is an error.
-func ReadRules(documents []kv.Document, now time.Time) ([]Rule, error) {
-	var all []Rule
+// those that are over, and the mistakes in broken documents.
+func ReadRules(documents []kv.Document, now time.Time) (all []Rule, broken []Problem) {
 	for _, d := range documents {
 		rules, err := parseRules(d.Name, d.Value)
 		if err != nil {
-			return nil, fmt.Errorf("document %q in Consul: %w", d.Name, err)
+			broken = append(broken, Problem{d.Name, err.Error()})
+			continue
 		}
 		all = append(all, slices.DeleteFunc(rules, func(r Rule) bool { return r.Over(now) })...)
 	}
 	slices.SortFunc(all, compareRules)
-	return all, nil
+	return all, broken
 }
 
 // Edits returns the edits that replace the rules in the documents by others. Documents that stay
-// the same are left alone.
-func Edits(documents []kv.Document, rules []Rule) ([]kv.Edit, error) {
+// the same are left alone, and broken ones too: it is an error if one of the rules belongs into
+// them, a Problem.
+func Edits(documents []kv.Document, rules []Rule, broken []Problem) ([]kv.Edit, error) {
 	wanted := map[string][]Rule{}
 	for _, r := range rules {
 		name := shardOf(r.Network)
 		wanted[name] = append(wanted[name], r)
 	}
+	for _, p := range broken {
+		if wanted[p.Document] != nil {
+			return nil, p
+		}
+	}
 	before := map[string]kv.Document{}
 	for _, d := range documents {
+		if slices.ContainsFunc(broken, func(p Problem) bool { return p.Document == d.Name }) {
+			continue
+		}
 		before[d.Name] = d
 		if wanted[d.Name] == nil {
 			wanted[d.Name] = []Rule{}

@@ -32,6 +32,8 @@ type Problem struct {
 	Message  string
 }
 
+func (p Problem) Error() string { return fmt.Sprintf("document %q: %s", p.Document, p.Message) }
+
 // Keeper has the last good content of each document about access. Denials and keys stay in
 // force while Consul is away, over restarts too, and while a document is broken. Any goroutine
 // may use it.
@@ -167,7 +169,7 @@ func (now *kept) parse(d kv.Document) (err error) {
 	case strings.HasPrefix(d.Name, NetworksNames):
 		now.rules, err = parseRules(d.Name, d.Value)
 	case strings.HasPrefix(d.Name, KeysNames):
-		now.key, err = parseKey(d)
+		now.key, err = ReadKey(d)
 	default:
 		err = fmt.Errorf("lbctl does not know such a document, want one below %q or %q", NetworksNames, KeysNames)
 	}

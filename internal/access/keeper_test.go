@@ -16,7 +16,7 @@ import (
 // stored returns the documents of rules and of a key.
 func stored(t *testing.T, rules []Rule) []kv.Document {
 	t.Helper()
-	edits, err := Edits(nil, rules)
+	edits, err := Edits(nil, rules, nil)
 	require.NoError(t, err)
 	var documents []kv.Document
 	for n, e := range edits {

@@ -99,16 +99,8 @@ func (k *Key) Document() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// ReadKey reads a key's document.
+// ReadKey reads a key's document, strictly.
 func ReadKey(d kv.Document) (*Key, error) {
-	k, err := parseKey(d)
-	if err != nil {
-		return nil, fmt.Errorf("document %q in Consul: %w", d.Name, err)
-	}
-	return k, nil
-}
-
-func parseKey(d kv.Document) (*Key, error) {
 	var s storedKey
 	if err := kv.Decode(d.Value, &s); err != nil {
 		return nil, err
@@ -133,7 +125,10 @@ func parseKey(d kv.Document) (*Key, error) {
 	default:
 		errs = append(errs, fmt.Errorf("kind %q, want %q or %q", k.Kind, APIKey, Basic))
 	}
-	return k, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // sum returns the SHA-256 of an API key.

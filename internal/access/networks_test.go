@@ -186,7 +186,7 @@ func TestWhatNginxGetsAgreesWithDecide(t *testing.T) {
 func TestDocumentsOfRules(t *testing.T) {
 	rules := Deny(nil, networks(t, "203.0.113.0/24 2001:db8::1"), Write{By: "me@host", At: noon, Why: "<scan>", Until: noon.Add(time.Hour)})
 	rules = Deny(rules, networks(t, "203.0.113.0/24"), Write{By: "me@host", At: noon, Service: "cart"})
-	edits, err := Edits(nil, rules)
+	edits, err := Edits(nil, rules, nil)
 	require.NoError(t, err)
 	require.Len(t, edits, 2)
 	var stored []kv.Document
@@ -194,23 +194,23 @@ func TestDocumentsOfRules(t *testing.T) {
 		assert.Zero(t, e.Before.Index)
 		stored = append(stored, kv.Document{Name: e.Before.Name, Value: e.Value, Index: uint64(n + 1)})
 	}
-	read, err := ReadRules(stored, noon)
-	require.NoError(t, err)
+	read, broken := ReadRules(stored, noon)
+	require.Empty(t, broken)
 	assert.Equal(t, rules, read)
 	assert.Equal(t, `{"writes":[{"until":"2026-11-27T13:00:00Z","by":"me@host","at":"2026-11-27T12:00:00Z","why":"<scan>"},`+
 		`{"service":"cart","by":"me@host","at":"2026-11-27T12:00:00Z"}],"networks":{"203.0.113.0/24":[0,1]}}`+"\n", string(documentWith(stored, "203.0.113.0/24").Value))
 
-	edits, err = Edits(stored, rules)
+	edits, err = Edits(stored, rules, nil)
 	require.NoError(t, err)
 	assert.Empty(t, edits, "nothing changes")
-	edits, err = Edits(stored, Allow(rules, networks(t, "2001:db8::1"), Write{}))
+	edits, err = Edits(stored, Allow(rules, networks(t, "2001:db8::1"), Write{}), nil)
 	require.NoError(t, err)
 	require.Len(t, edits, 1)
 	assert.Nil(t, edits[0].Value, "a document without rules is deleted")
 	assert.NotZero(t, edits[0].Before.Index)
 
-	read, err = ReadRules(stored, noon.Add(time.Hour))
-	require.NoError(t, err)
+	read, broken = ReadRules(stored, noon.Add(time.Hour))
+	require.Empty(t, broken)
 	assert.Equal(t, "deny 203.0.113.0/24 cart", show(read), "rules that are over are left out")
 }
 
@@ -236,10 +236,34 @@ func TestBrokenDocumentsOfRules(t *testing.T) {
 		`{"writes": [], "networks": {}} x`: "text after its end",
 		`[`:                                "no valid JSON",
 	} {
-		_, err := ReadRules([]kv.Document{{Name: name, Value: []byte(value)}}, noon)
-		assert.ErrorContains(t, err, want, value)
-		assert.ErrorContains(t, err, name)
+		rules, broken := ReadRules([]kv.Document{{Name: name, Value: []byte(value)}}, noon)
+		assert.Empty(t, rules, value)
+		require.Len(t, broken, 1, value)
+		assert.Contains(t, broken[0].Message, want, value)
+		assert.Equal(t, name, broken[0].Document)
 	}
+}
+
+// TestRulesBesideABrokenDocument: one broken document must not keep an operator from denying networks
+// whose rules are in others.
+func TestRulesBesideABrokenDocument(t *testing.T) {
+	edits, err := Edits(nil, Deny(nil, networks(t, "203.0.113.7 203.0.113.8"), Write{By: "me", At: noon}), nil)
+	require.NoError(t, err)
+	require.Len(t, edits, 2)
+	var documents []kv.Document
+	for _, e := range edits {
+		documents = append(documents, kv.Document{Name: e.Before.Name, Value: e.Value, Index: 1})
+	}
+	documents[0].Value = []byte("garbage")
+	rules, broken := ReadRules(documents, noon)
+	require.Len(t, rules, 1)
+	require.Len(t, broken, 1)
+	edits, err = Edits(documents, Allow(rules, []netip.Prefix{rules[0].Network}, Write{}), broken)
+	require.NoError(t, err)
+	require.Len(t, edits, 1, "the broken document stays")
+	assert.Equal(t, documents[1].Name, edits[0].Before.Name)
+	_, err = Edits(documents, Deny(nil, networks(t, "203.0.113.7 203.0.113.8"), Write{}), broken)
+	assert.ErrorContains(t, err, documents[0].Name)
 }
 
 func BenchmarkCompile(b *testing.B) {
@@ -260,7 +284,7 @@ func many(t testing.TB, n int) []Rule {
 }
 
 func BenchmarkManyDocuments(b *testing.B) {
-	edits, err := Edits(nil, many(b, 100_000))
+	edits, err := Edits(nil, many(b, 100_000), nil)
 	require.NoError(b, err)
 	size, largest := 0, 0
 	var documents []kv.Document
@@ -271,8 +295,7 @@ func BenchmarkManyDocuments(b *testing.B) {
 	b.ReportMetric(float64(size), "bytes")
 	b.ReportMetric(float64(largest), "largest")
 	for b.Loop() {
-		rules, err := ReadRules(documents, noon)
-		require.NoError(b, err)
+		rules, _ := ReadRules(documents, noon)
 		require.Len(b, rules, 100_000)
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lbctl/internal/access"
+	"lbctl/internal/kv"
 	"lbctl/internal/printable"
 )
 
@@ -77,21 +79,33 @@ of the services denies it.`,
 	return cmd
 }
 
-// rules returns the rules in Consul.
-func (opts *accessOptions) rules(ctx context.Context) ([]access.Rule, error) {
+// rules returns the rules in Consul. broken is the mistakes in documents that can't be read: the
+// result lacks their rules.
+func (opts *accessOptions) rules(ctx context.Context) (rules []access.Rule, broken, err error) {
 	store, err := opts.Store.open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	documents, err := store.List(ctx, access.NetworksNames)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return access.ReadRules(documents, opts.Now())
+	rules, problems := access.ReadRules(documents, opts.Now())
+	var all []error
+	for _, p := range problems {
+		all = append(all, brokenRules(store, p))
+	}
+	return rules, errors.Join(all...), nil
+}
+
+// brokenRules says which key has rules that can't be read, why, and how to mend that.
+func brokenRules(store *kv.Store, p access.Problem) error {
+	key := store.Key(p.Document)
+	return fmt.Errorf("key %q in Consul can't be read: %s: mend it, or delete it with 'consul kv delete %s'", key, p.Message, key)
 }
 
 func runAccessList(ctx context.Context, opts *accessOptions) error {
-	rules, err := opts.rules(ctx)
+	rules, broken, err := opts.rules(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,8 +115,8 @@ func runAccessList(ctx context.Context, opts *accessOptions) error {
 			shown = append(shown, showRule(r))
 		}
 	}
-	return printResult(opts.Out, opts.Output, shown, func() error {
-		if len(shown) == 0 {
+	err = printResult(opts.Out, opts.Output, shown, func() error {
+		if len(shown) == 0 && broken == nil {
 			_, err := fmt.Fprintln(opts.Out, "No network is denied.")
 			return err
 		}
@@ -119,6 +133,7 @@ func runAccessList(ctx context.Context, opts *accessOptions) error {
 		}
 		return t.write(opts.Out, opts.Terminal)
 	})
+	return errors.Join(broken, err)
 }
 
 // checkedAddress is the document of access check.
@@ -130,7 +145,7 @@ type checkedAddress struct {
 }
 
 func runAccessCheck(ctx context.Context, opts *accessOptions) error {
-	rules, err := opts.rules(ctx)
+	rules, broken, err := opts.rules(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,10 +179,10 @@ func runAccessCheck(ctx context.Context, opts *accessOptions) error {
 		}
 		return nil
 	})
-	if err == nil && denied {
+	if err == nil && denied && broken == nil {
 		return errProblemFound
 	}
-	return err
+	return errors.Join(broken, err)
 }
 
 // sentence says what is checked. others are the services with rules of their own about the

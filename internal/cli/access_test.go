@@ -78,10 +78,23 @@ func TestDenyAndAllow(t *testing.T) {
 
 	_, err = consul.Client().KV().Put(&api.KVPair{Key: "lb-access/networks/00", Value: []byte(`{"networks": {"x": []}}`)}, nil)
 	require.NoError(t, err)
+	const broken = `key "lb-access/networks/00" in Consul can't be read: network "x": want an address or a network, such as 203.0.113.7, 203.0.113.0/24 or 2001:db8::/32: mend it, or delete it with 'consul kv delete lb-access/networks/00'` + "\n"
 	got := do("deny 203.0.113.0/24")
+	assert.Equal(t, 0, got.code, "the rules of other networks can be changed")
+	assert.Equal(t, "warning: its rules stay as they are: "+broken, got.err)
+	got = do("access list")
 	assert.Equal(t, 1, got.code)
-	assert.Contains(t, got.err, `document "access/networks/00" in Consul: network "x": want an address or a network`)
-	assert.Contains(t, got.err, "consul kv delete")
+	assert.Contains(t, got.out, "203.0.113.0/24", "the others are listed")
+	assert.Equal(t, "lbctl: "+broken, got.err)
+	got = do("access check 203.0.113.1")
+	assert.Equal(t, 1, got.code, "a rule that can't be read may say otherwise")
+	assert.Contains(t, got.out, "203.0.113.1 is denied for every service")
+	assert.Equal(t, "lbctl: "+broken, got.err)
+	_, err = consul.Client().KV().Put(&api.KVPair{Key: pairs[0].Key, Value: []byte("garbage")}, nil)
+	require.NoError(t, err)
+	got = do("deny 203.0.113.9 2001:db8::1")
+	assert.Equal(t, 1, got.code)
+	assert.Contains(t, got.err, fmt.Sprintf("key %q in Consul can't be read", pairs[0].Key), "a rule belongs into it")
 }
 
 func TestMistakesInNetworks(t *testing.T) {
@@ -253,7 +266,7 @@ func TestKeys(t *testing.T) {
 	got = do("key list")
 	assert.Equal(t, 1, got.code)
 	assert.Contains(t, got.out, "alice", "the others are listed")
-	assert.Contains(t, got.err, `document "access/key/bad" in Consul: kind "", want "key" or "basic"`)
+	assert.Contains(t, got.err, `key "lb-access/key/bad" in Consul can't be read: kind "", want "key" or "basic": 'lbctl key revoke bad' deletes it`)
 	assert.Equal(t, 0, do("key revoke bad").code)
 
 	for line, want := range map[string]string{

@@ -15,6 +15,7 @@ import (
 
 	"lbctl/internal/access"
 	"lbctl/internal/kv"
+	"lbctl/internal/printable"
 )
 
 const denyHelp = `Deny networks the use of every service, or of the services that --service names.
@@ -194,7 +195,7 @@ func (opts *networksOptions) change(ctx context.Context, networks []netip.Prefix
 	if err != nil {
 		return err
 	}
-	before, after, err := changeRules(ctx, store, opts.Now(), kv.Change{Kind: opts.kind(), Why: opts.Why}, func(rules []access.Rule) []access.Rule {
+	before, after, err := changeRules(ctx, store, opts.Err, opts.Now(), kv.Change{Kind: opts.kind(), Why: opts.Why}, func(rules []access.Rule) []access.Rule {
 		for _, w := range writes {
 			rules = by(rules, networks, w)
 		}
@@ -252,18 +253,16 @@ func (c changedRules) withoutRules(services []string) (left []string) {
 const maxConflicts = 20
 
 // changeRules writes what change makes of the rules in Consul, and records it as a command in the
-// journal. Rules of others that come meanwhile stay: it then begins again.
-func changeRules(ctx context.Context, store *kv.Store, now time.Time, command kv.Change, change func([]access.Rule) []access.Rule) (before, after []access.Rule, err error) {
+// journal. Rules of others that come meanwhile stay: it then begins again. warnings gets the documents
+// that can't be read, whose rules it can't change.
+func changeRules(ctx context.Context, store *kv.Store, warnings io.Writer, now time.Time, command kv.Change, change func([]access.Rule) []access.Rule) (before, after []access.Rule, err error) {
 	command.Journal = accessJournal
 	for range maxConflicts {
 		documents, err := store.List(ctx, access.NetworksNames)
 		if err != nil {
 			return nil, nil, err
 		}
-		rules, err := access.ReadRules(documents, now)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w; mend it, or delete it with 'consul kv delete'", err)
-		}
+		rules, broken := access.ReadRules(documents, now)
 		if command.Journal != "" { // nothing is written yet, so what others have written is no part of the change
 			before = slices.Clone(rules)
 		}
@@ -271,7 +270,11 @@ func changeRules(ctx context.Context, store *kv.Store, now time.Time, command kv
 		if len(after) > access.MaxRules {
 			return nil, nil, fmt.Errorf("there would be %d rules about networks, want at most %d", len(after), access.MaxRules)
 		}
-		edits, err := access.Edits(documents, after)
+		edits, err := access.Edits(documents, after, broken)
+		var belongs access.Problem
+		if errors.As(err, &belongs) {
+			err = brokenRules(store, belongs)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -281,6 +284,9 @@ func changeRules(ctx context.Context, store *kv.Store, now time.Time, command kv
 		err = writeEdits(ctx, store, &command, edits)
 		var conflict *kv.ConflictError
 		if !errors.As(err, &conflict) {
+			for _, p := range broken {
+				fmt.Fprintf(warnings, "warning: its rules stay as they are: %s\n", printable.Line(brokenRules(store, p).Error()))
+			}
 			return before, after, err
 		}
 	}

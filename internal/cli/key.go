@@ -242,7 +242,8 @@ func runKeyList(ctx context.Context, opts *keyOptions) error {
 	for _, d := range documents {
 		key, err := access.ReadKey(d)
 		if err != nil {
-			broken = append(broken, err)
+			name := strings.TrimPrefix(d.Name, access.KeysNames)
+			broken = append(broken, fmt.Errorf("key %q in Consul can't be read: %w: 'lbctl key revoke %s' deletes it", store.Key(d.Name), err, name))
 			continue
 		}
 		keys = append(keys, showKey(*key))

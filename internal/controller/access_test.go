@@ -21,7 +21,7 @@ func (r *rig) rules(networks ...string) *access.Networks {
 		require.NoError(r, err)
 		rules = access.Deny(rules, parsed, access.Write{By: "alice@ops-1", At: bubbleEpoch, Why: "port scan"})
 	}
-	edits, err := access.Edits(nil, rules)
+	edits, err := access.Edits(nil, rules, nil)
 	require.NoError(r, err)
 	var documents []kv.Document
 	for _, e := range edits {

@@ -106,7 +106,7 @@ func (s *Source) followAccess() {
 	s.access.Observe(named)
 	var problems []Problem
 	for _, p := range s.access.Problems() {
-		problems = append(problems, Problem{Subject: "access", Message: "document " + p.Document + " in Consul: " + p.Message})
+		problems = append(problems, Problem{Subject: "access", Message: "key " + s.opts.AccessKeys + strings.TrimPrefix(p.Document, kv.AccessNames) + " in Consul: " + p.Message})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

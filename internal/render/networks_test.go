@@ -31,7 +31,7 @@ import (
 // keeperOf returns a keeper with rules, by their documents.
 func keeperOf(t testing.TB, rules []access.Rule) *access.Keeper {
 	t.Helper()
-	edits, err := access.Edits(nil, rules)
+	edits, err := access.Edits(nil, rules, nil)
 	require.NoError(t, err)
 	var documents []kv.Document
 	for n, e := range edits {
