@@ -45,3 +45,18 @@ func TestManual(t *testing.T) {
 	}
 	walk(root)
 }
+
+// TestManualOfTheAPI checks that docs/cli.md has every path of the daemon's API.
+func TestManualOfTheAPI(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cli.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("../admin/server.go")
+	require.NoError(t, err)
+	paths := regexp.MustCompile(`HandleFunc\("([A-Z]+) (/[^"]*)"`).FindAllSubmatch(source, -1)
+	require.NotEmpty(t, paths)
+	for _, p := range paths {
+		path := regexp.QuoteMeta(strings.NewReplacer("{name}", "NAME", "{number}", "N").Replace(string(p[2])))
+		row := regexp.MustCompile("(?m)^\\| `" + string(p[1]) + " [^|]*" + path + "[`?]")
+		assert.True(t, row.Match(text), "%s %s", p[1], p[2])
+	}
+}
