@@ -13,6 +13,7 @@ import (
 	grpcmetadata "google.golang.org/grpc/metadata"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"lbctl/internal/access"
 	"lbctl/internal/nginxtest"
 )
 
@@ -93,4 +94,23 @@ func testMaintenanceBody(t *testing.T, binary nginxtest.Binary) {
 	response, body := get(t, http.DefaultClient, "http://"+b.http+"/text")
 	assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
 	assert.Equal(t, "web is in maintenance\n", body)
+}
+
+// TestAPageOfMaintenanceHidesNoOtherPage has a service with a page of its own, of which nginx
+// refuses a request for another reason.
+func TestAPageOfMaintenanceHidesNoOtherPage(t *testing.T) {
+	keeper := keeperOf(t, access.Deny(nil, networks("127.0.0.1"), access.Write{Service: "web"}))
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		page := meta("lb-maintenance-enabled", "on", "lb-maintenance-body", "<p>soon")
+		b := startBalancerOf(t, binary, func(opts *Options) { opts.Access = keeper }, nil,
+			registration("web", "web-1", "127.0.0.1", 1, tags("http_server"), page),
+			registration("shop", "shop-1", "127.0.0.1", 1, meta("lb-protocol", "http", "lb-path", "/shop"), page),
+		)
+		response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
+		assert.Equal(t, http.StatusForbidden, response.StatusCode)
+		assert.Equal(t, "not allowed\n", body)
+		response, body = get(t, http.DefaultClient, "http://"+b.http+"/shop")
+		assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
+		assert.Equal(t, "<p>soon", body)
+	})
 }
