@@ -79,6 +79,26 @@ func (c Catalog) Auths(h Host) []Auth {
 	return all
 }
 
+// externals reports the services of auth.external that can't be asked, so that nobody may pass.
+func (b *builder) externals(r routed) {
+	settings, field := r.spec.Policy, []string{"auth.external"}
+	seen := map[policy.ServiceName]bool{}
+	for _, path := range append([]policy.Path{""}, settings.Paths()...) {
+		name := settings.At(path).Auth.External
+		if name == "" || seen[name] {
+			continue
+		}
+		seen[name] = true
+		n := slices.IndexFunc(b.routed, func(o routed) bool { return o.service == string(name) })
+		switch {
+		case n < 0:
+			b.policyProblem(r.service, settings, path, field, "auth.external %q: there is no HTTP service of that name with a route, so nobody may pass", name)
+		case b.routed[n].spec.Protocol.Family() != policy.HTTP:
+			b.policyProblem(r.service, settings, path, field, "auth.external %q: its protocol is %s, want http or https, so nobody may pass", name, b.routed[n].spec.Protocol)
+		}
+	}
+}
+
 // HasAuth reports whether any request must prove who sends it.
 func (c Catalog) HasAuth() bool {
 	for _, f := range []Frontend{c.GRPC, c.HTTP} {

@@ -26,6 +26,7 @@ import (
 	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 	"lbctl/internal/policy"
+	"lbctl/internal/policy/policytest"
 )
 
 func init() {
@@ -310,4 +311,36 @@ func TestExternalAuthentication(t *testing.T) {
 			cancel()
 		}
 	})
+}
+
+func TestExternalServicesThatCannotBeAsked(t *testing.T) {
+	for name, want := range map[string]string{
+		"nobody": `auth.external "nobody": there is no HTTP service of that name with a route, so nobody may pass`,
+		"calls":  `auth.external "calls": its protocol is grpc, want http or https, so nobody may pass`,
+		"authz":  "",
+	} {
+		said := policytest.Layer(policy.LevelService, "lb/service/web", "auth.external", name)
+		require.NoError(t, said.Document.SetAt("/admin", "auth.external", name))
+		services := parseAll(
+			one("web", 80, tags("http_server")),
+			one("calls", 80, tags("grpc_server")),
+			one("authz", 80, meta("lb-protocol", "http", "lb-host", "authz.internal")),
+		)
+		for n := range services {
+			if services[n].Name == "web" {
+				services[n].Policy = policy.Resolve(said)
+			}
+		}
+		c, err := offline(Options{Settings: testSettings("1.30.6")}, services, testNames())
+		require.NoError(t, err)
+		var problems []string
+		for _, p := range c.Problems {
+			problems = append(problems, p.Subject+": "+p.Message)
+		}
+		if want == "" {
+			assert.Empty(t, problems, name)
+		} else {
+			assert.Equal(t, []string{"service web: lb/service/web: " + want}, problems, name)
+		}
+	}
 }

@@ -224,6 +224,7 @@ func newCatalog(entries []endpoints.Entry, settings Settings, resolve addresses,
 	maps.Copy(c.files, b.files)
 	for n := range b.routed {
 		b.routed[n].mirrors = b.mirrors(b.routed[n])
+		b.externals(b.routed[n])
 	}
 	if before != nil && !before.conflict && b.sameEntrances(before) && slices.EqualFunc(b.routed, before.routed, sameRouted) {
 		b.hosts, b.routesAt = before.hosts, before.routesAt
