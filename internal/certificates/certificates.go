@@ -43,6 +43,15 @@ type Clients struct {
 	Authorities []byte
 }
 
+// FileName is the name of the file in the directory that has the authorities.
+func (c Clients) FileName() string {
+	extension := clientsExtension
+	if c.Optional {
+		extension = optionalClientsExtension
+	}
+	return cmp.Or(c.Host, DefaultName) + extension
+}
+
 // HostCertificate says which certificate a host name has.
 type HostCertificate struct {
 	Host string // "example.com", "*.example.com"

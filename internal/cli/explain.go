@@ -98,6 +98,9 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 			fmt.Fprintf(&out, "%-*s  %s\n", width, name, opts.Terminal.wrap(text, width+2))
 		}
 	}
+	if e.Certificate != "" {
+		fact("Client", "needs a certificate "+e.Certificate+"; without one nginx refuses the request")
+	}
 	fact("Listener", listenerText(e.Listener.Name, e.Listener.Addresses))
 	if e.Refused == nil || e.Path != "" {
 		fact("Host", orNothing(e.Host))
@@ -137,6 +140,9 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 // summary says in one line what becomes of the request.
 func summary(e admin.Explanation) string {
 	request := e.Method + " " + e.Path
+	if e.Certificate != "" {
+		request += " with a client certificate"
+	}
 	switch {
 	case e.Result == admin.ResultService && e.Wanted != "":
 		return fmt.Sprintf("%s is for %s, %s", request, e.Service, e.Wanted)

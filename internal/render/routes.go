@@ -11,12 +11,16 @@ import (
 // them. TCP services come last, each with a listener of its own.
 func (b *builder) listenersWith(tcp []TCPService) []routing.Listener {
 	all := []routing.Listener{}
+	clients := map[string]routing.Clients{}
+	for _, c := range b.settings.Certificates.Clients {
+		clients[c.Host] = routing.Clients{Optional: c.Optional, File: c.FileName(), Broken: len(c.Authorities) == 0}
+	}
 	for _, l := range b.open {
 		ways := append([]routing.Way{}, b.routesAt[l.Name]...)
 		for n := range ways { // what is left out can change although the routes do not
 			ways[n].LeftOut = b.policies[ways[n].Service].messages()
 		}
-		all = append(all, routing.Listener{Name: l.Name, Protocol: l.Protocol, Addresses: l.Listen, Redirect: l.Redirect, Ways: ways})
+		all = append(all, routing.Listener{Name: l.Name, Protocol: l.Protocol, Addresses: l.Listen, Redirect: l.Redirect, Clients: clients, Ways: ways})
 	}
 	for _, t := range tcp {
 		all = append(all, routing.Listener{

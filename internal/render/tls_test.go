@@ -31,6 +31,7 @@ import (
 	"lbctl/internal/certificates/certificatestest"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/nginxtest"
+	"lbctl/internal/routing"
 )
 
 const days = 24 * time.Hour
@@ -44,6 +45,15 @@ type secured struct {
 	set          certificates.Set
 	process      *nginxtest.Process
 	conf, runDir string
+	listeners    []routing.Listener
+}
+
+// decide says what becomes of a GET or of a call to a listener, if package routing is right.
+func (b *secured) decide(t *testing.T, listener, host string) routing.Decision {
+	t.Helper()
+	n := slices.IndexFunc(b.listeners, func(l routing.Listener) bool { return l.Name == listener })
+	require.GreaterOrEqual(t, n, 0, listener)
+	return b.listeners[n].Decide(routing.Request{Method: http.MethodGet, Host: host, Target: "/any.Service/Method"}, routing.Reading{})
 }
 
 // startSecured starts a balancer with the certificates that put writes into its directory.
@@ -78,7 +88,7 @@ func startSecured(t *testing.T, binary nginxtest.Binary, put func(dir string), c
 	settings.Certificates = b.set
 	c, err := offline(Options{Settings: settings}, parseAll(registrations...), testNames())
 	require.NoError(t, err)
-	b.conf = write(t, runDir, c)
+	b.conf, b.listeners = write(t, runDir, c), c.Listeners
 	b.process = nginxtest.Start(t, binary, b.conf, runDir)
 	return b
 }
@@ -321,6 +331,17 @@ func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault b
 			}
 			response, body := get(t, b.client(t, b.https, config), "https://"+c.host+"/", spoof)
 			assert.Equal(t, c.status, response.StatusCode, "%s", body)
+			for _, listener := range []string{ListenerHTTPS, ListenerGRPCS} {
+				d := b.decide(t, listener, c.host)
+				switch {
+				case len(config.Certificates) == 0:
+					assert.Equal(t, c.status != 200, d.Refused != nil || d.Certificate != "", "%+v", d)
+				case c.status == 200:
+					assert.Nil(t, d.Refused)
+				case c.host == "broken.test":
+					assert.NotNil(t, d.Refused)
+				}
+			}
 			assert.Equal(t, c.subject, response.Header.Get("Seen-X-Client-Cert-Subject"))
 			var header grpcmetadata.MD
 			_, err := call(t, b.dialTLS(t, c.host, config), "/any.Service/Method", grpc.Header(&header))
@@ -339,9 +360,19 @@ func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault b
 			response, _ := get(t, b.client(t, b.http, nil), "http://"+host+"/", spoof)
 			assert.Equal(t, want, response.StatusCode, host)
 			assert.Empty(t, response.Header.Get("Seen-X-Client-Cert-Subject"))
+			d := b.decide(t, ListenerHTTP, host)
+			assert.Empty(t, d.Certificate, "no client can show one")
+			if want == 200 {
+				assert.Nil(t, d.Refused, host)
+			} else if assert.NotNil(t, d.Refused, host) {
+				assert.Equal(t, want, d.Refused.Status)
+			}
 		}
 		_, err := call(t, b.dial(t, "staff.test"), "/any.Service/Method")
 		assert.Equal(t, codes.Unauthenticated, grpcstatus.Code(err), "%v", err)
+		if d := b.decide(t, ListenerGRPC, "staff.test"); assert.NotNil(t, d.Refused) {
+			assert.Equal(t, http.StatusUnauthorized, d.Refused.Status, "explain says UNAUTHENTICATED")
+		}
 	})
 	t.Run("another host over the same connection", func(t *testing.T) {
 		for _, c := range []struct {

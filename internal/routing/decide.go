@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -16,6 +17,8 @@ type Listener struct {
 	Addresses []string           `json:"addresses"`
 	// Redirect is the port of HTTPS that every request is redirected to; 0: no redirect.
 	Redirect int `json:"redirect,omitempty"`
+	// Clients says which certificates the clients of hosts need: "" is all hosts without an entry.
+	Clients map[string]Clients `json:"-"`
 	// Ways has the routes, and a service's place as the default as an empty route, in the order
 	// of Compare.
 	Ways []Way `json:"routes"`
@@ -23,6 +26,13 @@ type Listener struct {
 
 // family is that of the protocols of the listener's services.
 func (l Listener) family() string { return l.Protocol.Family() }
+
+// Clients says which certificates the clients of a host need.
+type Clients struct {
+	Optional bool   // a client may have none
+	File     string // the name of the file with their authorities
+	Broken   bool   // the file has no authority, so nobody is let in
+}
 
 // Way is a route to a service.
 type Way struct {
@@ -62,6 +72,8 @@ type Decision struct {
 	// Refused: nginx answers the request itself. If Taken is set too, because of the policy of its
 	// service.
 	Refused *Refusal `json:"refused,omitempty"`
+	// Certificate says which certificate the client must have; "" if it needs none.
+	Certificate string `json:"certificate,omitempty"`
 	// Wanted says what the request must prove, with a right key or to another service, before an
 	// instance gets it; "" if there is nothing.
 	Wanted string `json:"wanted,omitempty"`
@@ -88,6 +100,9 @@ func (l Listener) Decide(r Request, reading Reading) Decision {
 		return d
 	}
 	hosts := Hosts(d.Host)
+	if d.Certificate, d.Refused = l.certificate(hosts); d.Refused != nil {
+		return d
+	}
 	if l.redirects(hosts, d.Path) {
 		d.Refused = &Refusal{301, "nginx redirects to the path with a slash at its end: a gRPC call names a method"}
 		return d
@@ -112,6 +127,31 @@ func (l Listener) Decide(r Request, reading Reading) Decision {
 		d.Wanted = l.condition(*d.Taken, d.Path)
 	}
 	return d
+}
+
+// certificate says which certificate the clients of a host need, given the names that match it.
+// nginx refuses them all if they can't show one.
+func (l Listener) certificate(hosts []string) (wanted string, refused *Refusal) {
+	for _, host := range hosts {
+		c, ok := l.Clients[host]
+		if !ok {
+			continue
+		}
+		status := http.StatusForbidden
+		if l.family() == "grpc" {
+			status = http.StatusUnauthorized // what gRPC calls UNAUTHENTICATED
+		}
+		switch {
+		case c.Optional:
+			return "", nil
+		case !l.Protocol.TLS():
+			return "", &Refusal{status, fmt.Sprintf("the host wants a client certificate (%s), and this listener has no TLS", c.File)}
+		case c.Broken:
+			return "", &Refusal{status, fmt.Sprintf("the host wants a client certificate, and %s has no usable authority", c.File)}
+		}
+		return "of one of the authorities in " + c.File, nil
+	}
+	return "", nil
 }
 
 // redirects reports whether nginx redirects a path to the same one with a slash. It does that
