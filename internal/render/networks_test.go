@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strconv"
 	"testing"
 	"time"
@@ -93,6 +94,9 @@ func TestDeniedNetworks(t *testing.T) {
 			registration("open-tcp", "open-tcp-1", "127.0.0.1", echo, meta("lb-protocol", "tcp", "lb-port", fmt.Sprint(port))),
 			registration("private-tcp", "private-tcp-1", "127.0.0.1", echo, meta("lb-protocol", "tcp", "lb-port", fmt.Sprint(privatePort))),
 		)
+		log, err := os.ReadFile(b.errorLog)
+		require.NoError(t, err)
+		assert.NotContains(t, string(log), "duplicate network")
 		for _, source := range sources {
 			address := netip.MustParseAddr(source)
 			web, rpc := b.http, b.grpc
