@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lbctl/internal/lbtest"
-	"lbctl/internal/nginxtest"
 )
 
 // TestAgainst compares this lbctl with another one, OLD, the path of the program built from an
@@ -40,7 +39,7 @@ func TestAgainst(t *testing.T) {
 		" The ratio of calls a second is the median of the pairs' ratios, with what it may be at a confidence of 95 %%; that of processor time is of the sums.",
 		rounds, span, throughputCallers, instances, slice)
 	start := func(program string) balancer {
-		return justNginx{startLbctl(t, s, freeFronts(func() int { return nginxtest.FreePort(t) }), lbtest.Options{Lbctl: program})}
+		return justNginx{startLbctl(t, s, fronts{}, lbtest.Options{Lbctl: program})}
 	}
 	systems := []*system{{name: "the other commit, against itself", balancer: start(old)}, {name: "this commit", balancer: start("")}}
 	for _, system := range systems {

@@ -37,7 +37,7 @@ const (
 	frontCount
 )
 
-// fronts are a balancer's addresses, by front.
+// fronts are a balancer's addresses, by front; empty where it has none.
 type fronts [frontCount]string
 
 func freeFronts(freePort func() int) fronts {

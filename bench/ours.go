@@ -55,7 +55,8 @@ func startOurs(t *testing.T, s *site, args []string) *own {
 	}, args...)})
 }
 
-// startLbctl runs lbctl and its nginx. at has the addresses of the listeners for TLS.
+// startLbctl runs lbctl and its nginx. at has the addresses of the listeners for TLS, if there
+// are any.
 func startLbctl(t *testing.T, s *site, at fronts, opts lbtest.Options) *own {
 	t.Helper()
 	opts.Consul, opts.Nginx = s.lbs.Addr, s.nginx
