@@ -39,7 +39,7 @@ func newPolicyEditCmd(f *factory) *cobra.Command {
 		Long: `Edit a policy as YAML with $VISUAL, $EDITOR or vi. If what you save has mistakes, the
 editor opens again with the mistakes at the top. A file that you leave unchanged writes
 nothing. What you typed is never lost: if it can't be written, it stays in the file that
-the message names.`,
+the message names. Without a terminal the editor opens three times at most.`,
 		Example: `  lbctl policy edit cart -m "as agreed"`,
 		Args:    exactly(1, "the name of a policy"),
 	}
@@ -83,7 +83,7 @@ func runPolicyEdit(ctx context.Context, opts *policyEditOptions) error {
 	}
 	file.Close()
 	session := editSession{opts: opts, path: file.Name()}
-	said, changed, err := session.run(editHead(ctx, opts, store)+body, broken)
+	said, changed, err := session.run(ctx, editHead(ctx, opts, store)+body, broken)
 	if err != nil {
 		return err
 	}
@@ -111,6 +111,10 @@ type editSession struct {
 	path string
 }
 
+// blindTries is how often the editor opens without a terminal. A script as the editor would make
+// mistakes for ever.
+const blindTries = 3
+
 // mistakeMark begins the lines at the top of the file that say what is wrong.
 const mistakeMark = "#! "
 
@@ -125,8 +129,8 @@ func (s *editSession) kept(err error) string {
 
 // run has the operator edit the text, and returns what the new one says. changed is false if the
 // operator does not want to write. After an error, what was typed is in the file.
-func (s *editSession) run(text string, mistakes error) (said policy.Document, changed bool, err error) {
-	for {
+func (s *editSession) run(ctx context.Context, text string, mistakes error) (said policy.Document, changed bool, err error) {
+	for tries := 1; ; tries++ {
 		if err := os.WriteFile(s.path, []byte(mistakesText(mistakes)+text), 0o600); err != nil {
 			return said, false, err
 		}
@@ -156,6 +160,9 @@ func (s *editSession) run(text string, mistakes error) (said policy.Document, ch
 		said, mistakes = s.parse(edited)
 		if mistakes == nil {
 			return said, true, nil
+		}
+		if s.opts.Terminal == (Terminal{}) && (tries == blindTries || ctx.Err() != nil) {
+			return said, false, fmt.Errorf("nothing was written, because %s has mistakes:\n%w", s.path, mistakes)
 		}
 		text = edited
 	}

@@ -131,6 +131,11 @@ esac`)
 	text, err := os.ReadFile(left[0])
 	require.NoError(t, err)
 	assert.Contains(t, string(text), "chek: grpc")
+
+	got, before, _ = o.edit("cart", `echo "chek$n: grpc" >>$f`)
+	assert.Equal(t, exitFailure, got.code)
+	assert.Len(t, before, blindTries, "a script as the editor does not make mistakes for ever")
+	assert.Contains(t, got.err, `unknown field "chek3"`)
 }
 
 func lineOf(lines []string, text string) string {
