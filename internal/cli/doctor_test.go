@@ -107,7 +107,7 @@ func TestDoctor(t *testing.T) {
 
 	// Without the daemon, the flags and variables of the command count.
 	balancer.KillLbctl()
-	report, code = doctorOf(t, append(bare, "LBCTL_WORKRES=2"), "--state-dir", balancer.StateDir, "--nginx", all[0].Path, "--grpc-listen", balancer.GRPC, "--http-listen", balancer.HTTP)
+	report, code = doctorOf(t, append(bare, "LBCTL_WORKRES=2"), "--state-dir", balancer.StateDir, "--nginx", all[0].Path, "--grpc-listen", balancer.GRPC, "--http-listen", balancer.HTTP, "--dns-listen", balancer.DNS(), "--admin", "none")
 	assert.Equal(t, exitProblem, code)
 	assert.Equal(t, doctor.Warning, stateOf(t, report, "daemon"))
 	assert.Equal(t, doctor.Warning, stateOf(t, report, "variables"))
