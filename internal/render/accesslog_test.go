@@ -80,12 +80,13 @@ func (l *logged) wait(t *testing.T, n int) map[string]int {
 // The deadlines of calls to methods that hang: the client's own, and one that only the server
 // keeps.
 const (
-	shortDeadline   = 300 * time.Millisecond
+	shortDeadline   = time.Second
 	serversDeadline = 100 * time.Millisecond
 )
 
-// moody is a gRPC server whose methods fail as their names say.
-func moody(t *testing.T) (port int) {
+// moody is a gRPC server whose methods fail as their names say. hanging gets a value when a call
+// to Hang has come, if there is room.
+func moody(t *testing.T, hanging chan<- struct{}) (port int) {
 	t.Helper()
 	answer := func(_ any, stream grpc.ServerStream) error {
 		method, _ := grpc.MethodFromServerStream(stream)
@@ -99,6 +100,10 @@ func moody(t *testing.T) (port int) {
 		case "/m.M/NotFound":
 			return grpcstatus.Error(codes.NotFound, "who?")
 		case "/m.M/Hang":
+			select {
+			case hanging <- struct{}{}:
+			default:
+			}
 			<-stream.Context().Done()
 			return stream.Context().Err()
 		}
@@ -125,15 +130,19 @@ func moody(t *testing.T) (port int) {
 func TestAccessLog(t *testing.T) {
 	const on = "lb-outlier-consecutive-errors"
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		impatient, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
 		web := handler(t, func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case "/503":
 				w.WriteHeader(http.StatusServiceUnavailable)
 			case "/hang":
+				giveUp()
 				<-r.Context().Done()
 			}
 		})
-		calls, dead, dead2, silent := moody(t), refusing(t), refusing(t), mute(t)
+		hanging := make(chan struct{}, 1)
+		calls, dead, dead2, silent := moody(t, hanging), refusing(t), refusing(t), mute(t)
 		dir := nginxtest.MemoryDir(t)
 		log := startLog(t, dir, map[int]string{web: "WEB", calls: "CALLS", dead: "DEAD", dead2: "DEAD", silent: "SILENT"})
 		b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir = dir }, nil,
@@ -149,8 +158,6 @@ func TestAccessLog(t *testing.T) {
 			one("dead-calls", dead, meta("lb-protocol", "grpc", "lb-path", "/dead.D", on, "5")),
 			one("quiet-calls", calls, meta("lb-protocol", "grpc", "lb-path", "/quiet.Q")),
 		)
-		impatient, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
 		for _, path := range []string{"/", "/503", "/quiet", "/dead", "/quiet-dead", "/silent"} {
 			get(t, http.DefaultClient, "http://"+b.http+path)
 		}
@@ -160,7 +167,7 @@ func TestAccessLog(t *testing.T) {
 		request, err := http.NewRequestWithContext(impatient, http.MethodGet, "http://"+b.http+"/hang", nil)
 		require.NoError(t, err)
 		_, err = http.DefaultClient.Do(request)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, context.Canceled)
 
 		conn := b.dial(t, "localhost")
 		for method, want := range map[string]codes.Code{
@@ -170,14 +177,24 @@ func TestAccessLog(t *testing.T) {
 			_, err := call(t, conn, method)
 			assert.Equal(t, want, grpcstatus.Code(err), "%s: %v", method, err)
 		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-hanging
+			cancel()
+		}()
+		err = conn.Invoke(ctx, "/m.M/Hang", &protos.PingMessage{}, &protos.PingMessage{})
+		require.Equal(t, codes.Canceled, grpcstatus.Code(err))
+		ctx, cancel = context.WithCancel(t.Context())
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/m.M/HangLater")
+		require.NoError(t, err)
+		require.NoError(t, stream.SendMsg(&protos.PingMessage{}))
+		require.NoError(t, stream.CloseSend())
+		require.NoError(t, stream.RecvMsg(&protos.PingMessage{}))
+		cancel()
+		require.Equal(t, codes.Canceled, grpcstatus.Code(stream.RecvMsg(&protos.PingMessage{})))
 		for _, method := range []string{"/m.M/Hang", "/m.M/HangLater"} {
-			ctx, cancel := context.WithCancel(t.Context())
-			time.AfterFunc(300*time.Millisecond, cancel)
-			err := conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{})
-			require.Equal(t, codes.Canceled, grpcstatus.Code(err))
-			ctx, cancel = context.WithTimeout(t.Context(), shortDeadline)
-			err = conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{})
-			require.Error(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), shortDeadline)
+			require.Error(t, conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{}))
 			cancel()
 		}
 		// A client that waits for longer than it says: the server breaks the call off.
