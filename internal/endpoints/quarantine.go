@@ -50,6 +50,8 @@ type quarantine struct {
 	free     func(address string) bool // reports whether the address is free to listen on
 	accepted map[string]accepted       // by service
 	refused  map[string]*refusal       // by service
+	// refusedDefault is the refused version of the operator's policy for all services; nil: none.
+	refusedDefault *refusedDefault
 }
 
 // accepted is the last state of a service that nginx accepted.
@@ -110,13 +112,16 @@ func pause(least, most time.Duration, times int) time.Duration {
 	return min(least<<min(times-1, 16), most)
 }
 
-// RetryRefused makes the next observation try all refused services again. Call it when
-// the templates or nginx have changed.
+// RetryRefused makes the next observation try all refused services again, and the next call of
+// DefaultPolicy the refused policy. Call it when the templates or nginx have changed.
 func (t *Table) RetryRefused() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, f := range t.quarantine.refused {
 		f.other, f.same = time.Time{}, time.Time{}
+	}
+	if r := t.quarantine.refusedDefault; r != nil {
+		r.again = time.Time{}
 	}
 }
 
@@ -126,6 +131,10 @@ func (t *Table) NginxAccepted(entries []Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	q := &t.quarantine
+	if q.acceptedTrial(entries) {
+		notify(t.changed)
+		notify(t.unsaved)
+	}
 	for _, e := range entries {
 		if t.records[e.Name] == nil || e.Refused {
 			continue
@@ -218,13 +227,16 @@ func (q *quarantine) mayTry(now time.Time, f *refusal, service Service) bool {
 	return true
 }
 
-// nextTrial returns when the next refused service may be tried; zero for never.
+// nextTrial returns when the next refused service or policy may be tried; zero for never.
 func (q *quarantine) nextTrial() time.Time {
 	var next time.Time
 	for _, f := range q.refused {
 		if !f.trying && (next.IsZero() || f.next.Before(next)) {
 			next = f.next
 		}
+	}
+	if q.refusedDefault != nil {
+		next = earlier(next, q.refusedDefault.next)
 	}
 	return next
 }

@@ -26,10 +26,12 @@ const (
 // snapshot is the file's content: the state of a Table.
 type snapshot struct {
 	snapshotDates
-	Version  int               `json:"version"`
-	Filtered bool              `json:"filtered,omitempty"`
-	Owners   map[claim]string  `json:"owners,omitempty"`
-	Services []snapshotService `json:"services"`
+	Version  int              `json:"version"`
+	Filtered bool             `json:"filtered,omitempty"`
+	Owners   map[claim]string `json:"owners,omitempty"`
+	// RefusedDefault is the version of the operator's policy for all services that nginx refuses.
+	RefusedDefault *RefusedPolicy    `json:"refused_default,omitempty"`
+	Services       []snapshotService `json:"services"`
 }
 
 // snapshotDates has the times whose change alone is no reason to write a snapshot.
@@ -80,6 +82,10 @@ func (t *Table) snapshot() snapshot {
 		Filtered:      t.confirmation.trust.Filtered,
 		Owners:        maps.Clone(t.claims.owners),
 		Services:      make([]snapshotService, 0, len(t.records)),
+	}
+	if r := t.quarantine.refusedDefault; r != nil {
+		refused := r.RefusedPolicy
+		s.RefusedDefault = &refused
 	}
 	for _, name := range t.names() {
 		r := t.records[name]
@@ -212,6 +218,9 @@ func (t *Table) restore(now time.Time, s snapshot) {
 	// whether answers are still filtered.
 	t.confirmation.trust.Filtered = s.Filtered
 	t.claims.owners = s.Owners
+	if r := s.RefusedDefault; r != nil {
+		t.quarantine.refusedDefault = &refusedDefault{RefusedPolicy: *r, times: 1, again: now.Add(retrySame)}
+	}
 	for _, ss := range s.Services {
 		r := &record{
 			instances:  ss.Instances,
