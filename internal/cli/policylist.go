@@ -45,7 +45,8 @@ func newPolicyListCmd(f *factory) *cobra.Command {
 		Short: "List the policies, and what is wrong with them",
 		Long: `List the policies: how many fields they set, who wrote them last, and what is wrong
 with them. A policy that can't be read keeps its service's last good one in force. If the
-daemon answers, values that have no effect are there too.`,
+daemon answers, values that have no effect are there too, and why nginx refuses the policy
+"default".`,
 		Args: atMost(0, ""),
 	}
 	flags := newFlags(f, cmd)

@@ -20,9 +20,9 @@ import (
 const servingPolicies = "nginx serves the policies"
 
 // wait waits until nginx serves the policies of edits that are written, and tells what the daemon
-// says about them. It is a problem if their services are quarantined then: nginx does not have
-// their newest policies. Those in before already were, for another reason than a change of the
-// policy "default".
+// says about them. It is a problem if their services are quarantined then, or if the policy
+// "default" is refused: nginx does not have the newest policies. Services in before already were in
+// quarantine, for another reason than a change of the policy "default".
 func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policyEdit, before map[string]bool) error {
 	index, err := newestIndex(ctx, store, edits)
 	if err != nil {
@@ -48,8 +48,14 @@ func (w *policyWriter) wait(ctx context.Context, store *kv.Store, edits []policy
 	served := false
 	for _, e := range edits {
 		key := store.Key(e.Before.Name)
+		kept := render.PolicyKept(status.Problems, key)
+		if kept != "" {
+			refused = append(refused, key+": "+kept)
+		}
 		for _, problem := range render.PolicyProblems(status.Problems, key) {
-			fmt.Fprintln(w.Err, printable.Line(key+": "+problem))
+			if problem != kept {
+				fmt.Fprintln(w.Err, printable.Line(key+": "+problem))
+			}
 		}
 		service := policyfile.Service(e.Before.Name)
 		if service == "" {

@@ -98,6 +98,9 @@ func TestPolicyWaitTells(t *testing.T) {
 		"which services a default harms": {[]string{"set", "default", "check=none"}, func(d *fakeDaemon) {
 			shop(d).State, shop(d).Reason = endpoints.Quarantined, "nginx refuses its block"
 		}, exitProblem, "nginx does not have the newest policy of shop: nginx refuses its block\n"},
+		"that nginx refuses a default": {[]string{"set", "default", "check=tcp"}, func(d *fakeDaemon) {
+			d.status.Problems = []render.Problem{{Subject: `policy "lb/default"`, Message: "lb/default: it is refused: nginx -t: no"}}
+		}, exitProblem, "nginx does not have the newest policy of lb/default: it is refused: nginx -t: no\n"},
 		"what has no effect": {[]string{"set", "shop", "check=tcp"}, func(d *fakeDaemon) {
 			d.status.Problems = []render.Problem{
 				{Subject: "service shop", Message: "lb/service/shop: check tcp: it has no effect", Sources: []string{"lb/service/shop"}},

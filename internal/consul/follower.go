@@ -34,7 +34,7 @@ type Options struct {
 	// Consul is how to reach Consul. By default the environment variables of Consul's own
 	// commands apply, such as CONSUL_HTTP_ADDR.
 	Consul *api.Config
-	// Table remembers services. It is only asked.
+	// Table remembers services, and which version of a policy nginx refused. It is only asked.
 	Table *endpoints.Table
 	// Reserved has the ports and addresses of the balancer itself, which no service can
 	// have.

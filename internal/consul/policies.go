@@ -2,7 +2,9 @@ package consul
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"lbctl/internal/endpoints"
 	"lbctl/internal/metadata"
@@ -19,15 +21,17 @@ type policies struct {
 	index     uint64                      // Consul's, of the answer
 	documents map[string]operatorDocument // by key
 	problems  []Problem
+	refused   []Problem // that nginx refuses the document for all services; at most one
 	// all has the settings of a service that says nothing and has no document.
 	all policy.Settings
 }
 
 // operatorDocument is a document in the KV store.
 type operatorDocument struct {
-	index   uint64 // Consul's ModifyIndex of the newest version
-	layer   policy.Layer
-	problem string // why the newest version does not count; empty if it does
+	index   uint64          // Consul's ModifyIndex of the newest version
+	newest  policy.Document // that version, if it can be read
+	layer   policy.Layer    // with the version that counts
+	problem string          // why the newest version can't be read; empty if it can
 }
 
 // defaultKey has the document for all services, and serviceKeys begins the keys of the
@@ -88,9 +92,13 @@ func (p *policies) update(found documents) (changed map[string]bool, all bool) {
 			note(key)
 		}
 	}
-	p.all = policy.Resolve(p.documents[p.prefix+defaultKey].layer)
+	p.all = policy.Resolve(p.documents[p.defaultKey()].layer)
+	p.reconsiderDefault(time.Now())
 	return changed, all
 }
+
+// defaultKey returns the key of the document for all services.
+func (p *policies) defaultKey() string { return p.prefix + defaultKey }
 
 // parse reads a document. If it is invalid, the last good version counts: the one before, or
 // the one that the table remembers.
@@ -98,18 +106,23 @@ func (p *policies) parse(d Document, layer policy.Layer, service string, before 
 	document, err := policy.ParseDocument(d.Value)
 	if err == nil {
 		layer.Document = document
-		return operatorDocument{index: d.Index, layer: layer}
+		return operatorDocument{index: d.Index, newest: document, layer: layer}
 	}
 	if before.index == 0 {
 		layer.Document = p.remembered(layer.Level, service)
 	} else {
 		layer.Document = before.layer.Document
 	}
-	kept := "its last good version is kept"
-	if layer.Document.IsZero() {
-		kept = "it is left out, because there is no earlier good version"
+	problem := fmt.Sprintf("%s: %s; %s", d.Key, strings.ReplaceAll(err.Error(), "\n", "; "), kept(layer.Document))
+	return operatorDocument{index: d.Index, layer: layer, problem: problem}
+}
+
+// kept says what counts instead of a document's newest version.
+func kept(document policy.Document) string {
+	if document.IsZero() {
+		return "it is left out, because there is no earlier good version"
 	}
-	return operatorDocument{d.Index, layer, fmt.Sprintf("%s: %s; %s", d.Key, strings.ReplaceAll(err.Error(), "\n", "; "), kept)}
+	return "its last good version is kept"
 }
 
 // remembered returns the document of a level that the table knows: from the snapshot, before
@@ -148,14 +161,19 @@ func (p *policies) of(s endpoints.Service) policy.Settings {
 		}
 		return policy.Resolve(said) // without the operator's documents that there were before
 	}
-	return policy.Resolve(p.documents[p.prefix+defaultKey].layer, said, own)
+	return policy.Resolve(p.documents[p.defaultKey()].layer, said, own)
 }
 
 // takePolicies takes Consul's answer about the operator's documents.
 func (f *Follower) takePolicies(found documents) {
 	changed, all := f.policies.update(found)
+	f.setPolicies(func(service string) bool { return all || changed[service] })
+}
+
+// setPolicies gives the services of Consul's answers their settings, where they may have changed.
+func (f *Follower) setPolicies(mayChange func(service string) bool) {
 	for n := range f.services {
-		if s := &f.services[n]; s.answered && (all || changed[s.name]) {
+		if s := &f.services[n]; s.answered && mayChange(s.name) {
 			f.setPolicy(s)
 		}
 	}
@@ -182,7 +200,9 @@ func (f *Follower) PoliciesKnown() bool {
 }
 
 // PolicyProblems returns the problems of the operator's documents.
-func (f *Follower) PolicyProblems() []Problem { return f.policies.problems }
+func (f *Follower) PolicyProblems() []Problem {
+	return slices.Concat(f.policies.problems, f.policies.refused)
+}
 
 // PolicyIndex returns Consul's index of the newest answer about the operator's documents: every
 // write with a lower or the same index is in it. It is 0 before there is an answer.

@@ -17,7 +17,9 @@ func TestLayersComeAndGo(t *testing.T) {
 	said, err := policy.ParseDocument([]byte(`{"check": "none"}`))
 	require.NoError(t, err)
 	const metadata, byDefault, byService = 1, 2, 4
-	f := Follower{policies: policies{prefix: "lb/", answered: true}}
+	table, err := endpoints.Open("", endpoints.Options{})
+	require.NoError(t, err)
+	f := Follower{policies: policies{prefix: "lb/", answered: true, table: table}}
 	s := &followed{name: "web", answered: true, service: endpoints.Service{Name: "web", OK: true, Spec: endpoints.Spec{Protocol: endpoints.HTTP}}}
 	f.services = []followed{*s}
 	s = &f.services[0]

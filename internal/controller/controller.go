@@ -30,9 +30,9 @@ type Source interface {
 	Status() render.Status
 	// NginxAccepted is called with the entries that nginx serves now.
 	NginxAccepted(entries []endpoints.Entry)
-	// QuarantineCulprits finds the services that made nginx reject a configuration; Updates then
-	// delivers one without their changes. test is nil if nginx -t passed and the reload
-	// failed. QuarantineCulprits returns when ctx is done, at the latest.
+	// QuarantineCulprits finds the services or the policy that made nginx reject a
+	// configuration; Updates then delivers one without their changes. test is nil if nginx -t
+	// passed and the reload failed. QuarantineCulprits returns when ctx is done, at the latest.
 	QuarantineCulprits(ctx context.Context, cfg render.Configuration, why string, test render.Test) render.Culprits
 }
 

@@ -10,8 +10,8 @@ import (
 	"lbctl/internal/render"
 )
 
-// findCulprits asks the source which services made nginx reject a configuration. It runs
-// outside the loop's goroutine. If nginx -t refused the configuration, the source can
+// findCulprits asks the source which services or which policy made nginx reject a configuration.
+// It runs outside the loop's goroutine. If nginx -t refused the configuration, the source can
 // repeat the test; if the reload failed, it has only nginx's message.
 func findCulprits(ctx context.Context, source Source, server Server, cfg render.Configuration, refusal error) render.Culprits {
 	why := strings.TrimPrefix(refusal.Error(), nginx.ErrRejected.Error()+": ")
@@ -36,10 +36,16 @@ func testBy(server Server) render.Test {
 	}
 }
 
-// serviceList names services in a sentence: "service api", "services api, web".
-func serviceList(services []string) string {
-	if len(services) == 1 {
-		return "service " + services[0]
+// culpritList names the culprits in a sentence: "service api", "services api, web", "policy
+// lb/default". It is "" if there are none.
+func culpritList(c render.Culprits) string {
+	switch {
+	case c.Policy != "":
+		return "policy " + c.Policy
+	case len(c.Services) == 0:
+		return ""
+	case len(c.Services) == 1:
+		return "service " + c.Services[0]
 	}
-	return "services " + strings.Join(services, ", ")
+	return "services " + strings.Join(c.Services, ", ")
 }

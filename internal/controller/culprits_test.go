@@ -63,6 +63,23 @@ func TestAFaultOfOneServiceDoesNotAffectOthers(t *testing.T) {
 	})
 }
 
+func TestAPolicyThatNginxRefusesIsNamed(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.say("good", entry("api", 1))
+		refuseBad(r, fmt.Errorf("%w: nginx -t: no such thing in own.conf:3", nginx.ErrRejected))
+		r.source.refused = func(render.Configuration, string, render.Test) render.Culprits {
+			return render.Culprits{Policy: "lb/default"}
+		}
+		r.wait(time.Minute)
+		r.say("bad", entry("api", 2))
+		s := r.status()
+		assert.Equal(t, "nginx refused it for policy lb/default, whose change is being removed", s.Pending.Reason)
+		assert.Equal(t, Pending, s.State)
+		assert.Empty(t, s.Problems)
+		assert.Equal(t, "policy lb/default: configuration refused: nginx -t: no such thing in own.conf:3", r.c.History()[0].Reason)
+	})
+}
+
 func TestRejectedConfigurationsQuarantineCulprits(t *testing.T) {
 	tests := []struct {
 		name   string

@@ -85,9 +85,9 @@ type failure struct {
 	since    time.Time
 	attempts int
 	next     time.Time
-	// culprits has the services that caused it. The source will deliver a configuration
+	// culprits names what caused it, see culpritList. The source will deliver a configuration
 	// without their changes, so other services are not affected.
-	culprits []string
+	culprits string
 }
 
 // load makes a loop with the state that an earlier process left on disk.
@@ -362,7 +362,7 @@ func (l *loop) apply(now time.Time) {
 type applyResult struct {
 	generation nginx.Generation
 	err        error
-	culprits   render.Culprits // the services that caused err
+	culprits   render.Culprits // what caused err
 	stored     stored          // the generation on disk after err
 }
 
@@ -392,8 +392,9 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.governor.undo()
 	}
 	event := history.Event{Kind: kindOf(err), Generation: l.current.Number, From: before, Reason: err.Error(), Change: note.Change}
-	if len(culprits.Services) > 0 {
-		event.Reason = serviceList(culprits.Services) + ": " + event.Reason
+	blamed := culpritList(culprits)
+	if blamed != "" {
+		event.Reason = blamed + ": " + event.Reason
 	}
 	if errors.Is(err, nginx.ErrNotRunning) && l.current.Hash == cfg.Hash {
 		// Nothing is wrong with the configuration: nginx reads it when it starts.
@@ -411,10 +412,10 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		again = &failure{hash: cfg.Hash, since: now}
 	}
 	known := again.err != nil && kindOf(again.err) == event.Kind
-	if len(culprits.Services) > 0 {
+	if blamed != "" {
 		known = culprits.Again
 	}
-	again.err, again.culprits = err, culprits.Services
+	again.err, again.culprits = err, blamed
 	again.delay(now, l.opts)
 	l.last = &LastApply{At: began, TookSeconds: now.Sub(began).Seconds(), Generation: l.current.Number, Outcome: event.Kind}
 	if l.latest.Hash == cfg.Hash {

@@ -168,8 +168,8 @@ func (l *loop) publish() {
 		}
 	}
 	v.policies.ServedIndex, v.accessServed = l.policyIndex, l.accessIndex
-	if l.failure != nil && len(l.failure.culprits) > 0 {
-		v.failure = nil // only these services are affected; their changes are being removed
+	if l.failure != nil && l.failure.culprits != "" {
+		v.failure = nil // nothing else is affected; their changes are being removed
 	}
 	if l.entries != nil {
 		v.services, v.instances = l.summaries.count(l.entries)
@@ -204,8 +204,8 @@ func (l *loop) pendingChange() *PendingChange {
 		p.Reason = fmt.Sprintf("generation %d is pinned", l.pin.Generation)
 	case earliest.After(due) && time.Now().Before(earliest):
 		p.Reason = fmt.Sprintf("%s still busy; the next reload is at %s", are(l.governor.old, "old worker"), earliest.Format(time.TimeOnly))
-	case l.failure != nil && len(l.failure.culprits) > 0:
-		p.Reason = fmt.Sprintf("%s for %s, whose change is being removed", verdict(l.failure.err), serviceList(l.failure.culprits))
+	case l.failure != nil && l.failure.culprits != "":
+		p.Reason = fmt.Sprintf("%s for %s, whose change is being removed", verdict(l.failure.err), l.failure.culprits)
 	case l.failure != nil:
 		p.Reason = fmt.Sprintf("%s; next attempt at %s", verdict(l.failure.err), l.failure.next.Format(time.TimeOnly))
 	default:

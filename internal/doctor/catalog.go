@@ -103,7 +103,7 @@ func checkPolicies(ctx context.Context, e *examination) []Finding {
 		if len(problems) == 0 {
 			continue
 		}
-		f := warning(fmt.Sprintf("policy %s: %s", d.Key, strings.Join(problems, "; ")), "policies that can be read, of services in Consul, with values that have an effect")
+		f := warning(fmt.Sprintf("policy %s: %s", d.Key, strings.Join(problems, "; ")), "policies that can be read and that nginx accepts, of services in Consul, with values that have an effect")
 		f = mend(f, mendPolicy(name, d.Key))
 		if nearest := spelling.Nearest(policyfile.Service(name), services); nearest != "" && !slices.Contains(services, policyfile.Service(name)) {
 			f[0].Wanted = fmt.Sprintf("a policy of a service in Consul, such as %q", nearest)

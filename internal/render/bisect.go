@@ -13,17 +13,21 @@ import (
 // culprit is a service that makes the configuration fail.
 type culprit struct{ service, why string }
 
+// An attempt makes and tests a configuration of entries; why is why it fails, "" if it passes. err
+// means that it could not be tested.
+type attempt func(entries []endpoints.Entry) (files map[string][]byte, why string, err error)
+
+// A namer returns the name that a reason is about, if it is about a single one.
+type namer func(why string, files map[string][]byte, names []string) (string, bool)
+
 // bisection finds the suspects that make a configuration fail, one after the other: the
 // one that nginx's reason names, or else one found by trying halves.
 type bisection struct {
 	entries []endpoints.Entry
 	accused map[string]bool // all suspects
 	left    []string        // suspects that are neither found nor cleared
-	// try makes and tests a configuration of entries; why is why it fails, "" if it passes.
-	try func(entries []endpoints.Entry) (files map[string][]byte, why string, err error)
-	// named returns the name that a reason is about, if it is about a single one. If it is
-	// nil, only bisection is used.
-	named func(why string, files map[string][]byte, names []string) (string, bool)
+	try     attempt
+	named   namer // if it is nil, only bisection is used
 
 	tries int
 	based bool // the configuration without any suspect passes

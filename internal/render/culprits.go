@@ -11,6 +11,7 @@ import (
 
 	"lbctl/internal/access"
 	"lbctl/internal/certificates"
+	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 )
 
@@ -30,14 +31,19 @@ type Culprits struct {
 	// Services has the culprits, sorted. It is empty if the cause lies elsewhere or was
 	// not found; then nothing was changed.
 	Services []string
+	// Policy is the key of the operator's policy for all services, "lb/default", if its newest
+	// version is the culprit. Then no service is.
+	Policy string
 	// Again is true when each of them was refused before, for the same data.
 	Again bool
 }
 
 // QuarantineCulprits finds the services that made nginx reject a configuration, and
-// quarantines them: Updates then delivers a configuration without their changes. why is
-// nginx's reason. test is nil if nginx -t does not find the fault, as when a reload
-// failed: then only a port already in use can be traced to its service.
+// quarantines them: Updates then delivers a configuration without their changes. If the
+// newest version of the operator's policy for all services is at fault, the version before
+// counts, and no service is quarantined. why is nginx's reason. test is nil if nginx -t does not
+// find the fault, as when a reload failed: then only a port already in use can be traced to its
+// service.
 //
 // Only services that changed since nginx last accepted them can be the cause. If the
 // configuration fails without them too, the cause is a template, or outside of lbctl.
@@ -53,8 +59,7 @@ func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why st
 		found := []culprit{{name, bindFailed.FindString(why)}}
 		return s.refuse(suspects, append(found, s.otherTakenPorts(name, c.Entries, suspects)...))
 	}
-	bisection := newBisection(c.Entries, suspects)
-	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
+	try := func(entries []endpoints.Entry) (map[string][]byte, string, error) {
 		files, why := s.attempt(c.set, c.certificates, entries, c.Networks, c.crowded)
 		if why != "" {
 			return nil, why, nil
@@ -62,26 +67,42 @@ func (s *Source) QuarantineCulprits(ctx context.Context, c Configuration, why st
 		why, err := test(ctx, files)
 		return files, why, errors.Join(err, ctx.Err())
 	}
-	bisection.named = func(why string, files map[string][]byte, names []string) (string, bool) {
+	named := func(why string, files map[string][]byte, names []string) (string, bool) {
 		if name, ok := s.listener(why, suspects); ok && slices.Contains(names, name) {
 			return name, true
 		}
 		return namedAt(why, files, names)
 	}
-	return s.quarantine(c.Entries, suspects, bisection.run(c.Files, why))
+	return s.search(failed{c.Entries, c.Files, why}, c.defaultPolicy, suspects, try, named)
 }
 
-// failedFor finds the services with which a template fails, and quarantines them. It
-// returns true if there are any: the next pass is made without their changes.
+// failedFor finds the services with which a template fails, or the operator's policy for all
+// services, and quarantines them. It returns true if there are any: the next pass is made without
+// their changes.
 func (s *Source) failedFor(entries []endpoints.Entry, problems []Problem) bool {
-	suspects := s.table.Suspects(entries)
-	bisection := newBisection(entries, suspects)
-	bisection.try = func(entries []endpoints.Entry) (map[string][]byte, string, error) {
+	try := func(entries []endpoints.Entry) (map[string][]byte, string, error) {
 		files, why := s.attempt(s.set, s.certificates, entries, s.memo.networks, s.memo.crowded)
 		return files, why, nil
 	}
-	found := s.quarantine(entries, suspects, bisection.run(nil, problemsError(problems).Error()))
-	return len(found.Services) > 0
+	f := failed{entries, nil, problemsError(problems).Error()}
+	found := s.search(f, s.consul.DefaultPolicy(), s.table.Suspects(entries), try, nil)
+	return found.Policy != "" || len(found.Services) > 0
+}
+
+// search finds the culprits of a configuration that fails, and quarantines them.
+func (s *Source) search(f failed, newest consul.DefaultPolicy, suspects []endpoints.Suspect, try attempt, named namer) Culprits {
+	trial := defaultTrial{newest, s.table.AcceptedDefaultPolicy(), suspects, try}
+	refusal, f, err := trial.run(f)
+	switch {
+	case err != nil:
+		return Culprits{}
+	case refusal != "":
+		first := s.table.RefuseDefaultPolicy(time.Now(), newest.Index, refusal)
+		return Culprits{Policy: newest.Layer.Source, Again: !first}
+	}
+	bisection := newBisection(f.entries, suspects)
+	bisection.try, bisection.named = try, named
+	return s.quarantine(f.entries, suspects, bisection.run(f.files, f.why))
 }
 
 // attempt executes the templates for a part of the entries; why is the error of a template,

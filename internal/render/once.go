@@ -15,8 +15,9 @@ import (
 
 // Once makes one configuration from the services that are in Consul now. It waits for
 // Consul until ctx is done; the error then says what it waited for. If a template fails
-// for less than half of the services, these are left out and reported among the problems.
-// Any other failure of a template is returned as an error at once.
+// for less than half of the services, or with the operator's policy for all services, these
+// are left out and reported among the problems. Any other failure of a template is returned as
+// an error at once.
 func Once(ctx context.Context, opts Options) (Configuration, error) {
 	s, err := New(opts)
 	if err != nil {

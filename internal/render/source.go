@@ -112,9 +112,10 @@ type Configuration struct {
 	// Networks has the rules about networks that it was made with; nil if there are none.
 	Networks *access.Networks
 
-	set          templateSet // the templates that it was made with
-	certificates certificates.Set
-	crowded      map[string]bool // services that have too many servers for a DNS answer
+	set           templateSet // the templates that it was made with
+	defaultPolicy consul.DefaultPolicy
+	certificates  certificates.Set
+	crowded       map[string]bool // services that have too many servers for a DNS answer
 }
 
 // Source delivers a Configuration whenever Consul or a template changes.
@@ -382,6 +383,7 @@ func (s *Source) nextDeadline() time.Time {
 // follow starts to watch the services that are in Consul's catalog.
 func (s *Source) follow() {
 	s.consul.Follow()
+	s.consul.ReconsiderDefaultPolicy()
 	problems, policies := problemsOf(s.consul.NotBalanced()), problemsOf(s.consul.PolicyProblems())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -496,7 +498,7 @@ func (s *Source) render(ctx context.Context) error {
 	c := r.configuration(entries, s.services.problems)
 	c.set, c.certificates, c.PolicyIndex = s.set, s.certificates, s.consul.PolicyIndex()
 	c.AccessIndex = s.accessIndex
-	c.Networks = s.memo.networks
+	c.Networks, c.defaultPolicy = s.memo.networks, s.consul.DefaultPolicy()
 	s.mu.Unlock()
 
 	switch {

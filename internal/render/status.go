@@ -70,6 +70,20 @@ func PolicyProblems(problems []Problem, key string) (messages []string) {
 	return messages
 }
 
+// PolicyKept returns why the newest version of a document of the operator's that is not about one
+// service does not count: "it is refused: ...; its last good version is kept". It is "" if it
+// counts.
+func PolicyKept(problems []Problem, key string) string {
+	for _, p := range problems {
+		if p.Subject == policySubject(key) {
+			return strings.TrimPrefix(p.Message, key+": ")
+		}
+	}
+	return ""
+}
+
+func policySubject(key string) string { return PolicySubject + " " + strconv.Quote(key) }
+
 // ServiceSubject returns the Subject for a service. It quotes an invalid name.
 func ServiceSubject(name string) string {
 	if metadata.ValidName(name) {
@@ -88,7 +102,7 @@ func problemsOf(list []consul.Problem) []Problem {
 		}
 		switch {
 		case p.Key != "" && p.Service == "":
-			problems[n].Subject = PolicySubject + " " + strconv.Quote(p.Key)
+			problems[n].Subject = policySubject(p.Key)
 		case p.Service != "":
 			problems[n].Subject = ServiceSubject(p.Service)
 		case p.Credentials:
