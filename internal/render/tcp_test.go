@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -98,6 +99,46 @@ func TestTLSOverTCP(t *testing.T) {
 			})
 		}
 	})
+}
+
+// When an instance has ended a connection whose TLS nginx ends, the client is told so in TLS: it
+// can tell that from a connection that was cut.
+func TestTheEndOfATCPConnectionIsToldInTLS(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		requireStream(t, binary)
+		ca := certificatestest.NewAuthority(t, "ca")
+		port := strconv.Itoa(nginxtest.FreePort(t))
+		startSecured(t, binary, func(dir string) { ca.Issue(t, 100*days, "cache.test").Write(t, dir, "cache") }, nil,
+			entry("cache", greeter(t, "cache", nil), meta("lb-port", port, "lb-tls", "terminate")))
+		// Package tls takes both ends for the same, so look at the bytes. Only TLS 1.2 shows the type
+		// of each record.
+		plain := dialTCP(t, net.JoinHostPort("127.0.0.1", port))
+		var read bytes.Buffer
+		conn := tls.Client(recorded{plain, &read}, &tls.Config{ServerName: "cache.test", RootCAs: ca.Pool(), MaxVersion: tls.VersionTLS12})
+		fmt.Fprint(conn, "hello")
+		answer, err := io.ReadAll(conn)
+		require.NoError(t, err)
+		assert.Equal(t, "cache heard hello", string(answer))
+		const header, alert = 5, 21
+		var last byte
+		for rest := read.Bytes(); len(rest) >= header; {
+			last = rest[0]
+			rest = rest[min(len(rest), header+int(rest[3])<<8+int(rest[4])):]
+		}
+		assert.Equal(t, byte(alert), last, "the type of the last record")
+	})
+}
+
+// recorded keeps what is read from a connection.
+type recorded struct {
+	net.Conn
+	read *bytes.Buffer
+}
+
+func (r recorded) Read(into []byte) (int, error) {
+	n, err := r.Conn.Read(into)
+	r.read.Write(into[:n])
+	return n, err
 }
 
 // expectTCP expects that a TCP service answers clients, without a certificate only if none is

@@ -351,8 +351,8 @@ func testClientCertificates(t *testing.T, binary nginxtest.Binary, withDefault b
 				return
 			}
 			assert.Equal(t, codes.Unauthenticated, grpcstatus.Code(err), "%v", err)
-			assert.Equal(t, "lbctl: this host wants a client certificate from one of its authorities", grpcstatus.Convert(err).Message())
-			assert.Equal(t, "this host wants a client certificate from one of its authorities\n", body)
+			assert.Equal(t, "lbctl: this host wants a valid client certificate from one of its authorities", grpcstatus.Convert(err).Message())
+			assert.Equal(t, "this host wants a valid client certificate from one of its authorities\n", body)
 		})
 	}
 	t.Run("without TLS", func(t *testing.T) {
