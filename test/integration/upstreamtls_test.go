@@ -55,10 +55,8 @@ func secureInstance(t *testing.T, clients *certificatestest.Authority) (port int
 	server.TLS = &tls.Config{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate.Load(), nil },
 		ClientAuth:     tls.RequireAndVerifyClientCert, ClientCAs: clients.Pool(),
-		// Each request has a handshake of its own.
-		SessionTicketsDisabled: true,
 	}
-	server.Config.SetKeepAlivesEnabled(false)
+	server.Config.SetKeepAlivesEnabled(false) // each request has a connection of its own
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().(*net.TCPAddr).Port, certificate
