@@ -251,6 +251,19 @@ func TestWhatHasNoEffectIsLeftOut(t *testing.T) {
 	assert.Empty(t, found)
 }
 
+func TestWithout(t *testing.T) {
+	s := Resolve(
+		layer(t, "lb/default", `{"timeout.read": "1s", "retry.tries": 2}`),
+		layer(t, "lb/service/db", `{"timeout.read": "2s", "min-instances": 3}`),
+	)
+	usable, problems := s.Without([]string{"timeout.read", "retry.tries"}, "there is none")
+	assert.Equal(t, Policy{MinInstances: 3}, *usable.General())
+	assert.Equal(t, []Problem{{[]string{"lb/service/db"}, "lb/service/db: timeout.read 2s: there is none"}}, problems, "the default is for other services too")
+	usable, problems = Settings{}.Without([]string{"timeout.read"}, "there is none")
+	assert.True(t, usable.IsZero())
+	assert.Empty(t, problems)
+}
+
 func TestChanges(t *testing.T) {
 	of := func(text string) Settings { return Resolve(layer(t, "lb/service/x", text)) }
 	assert.Equal(t, []string{"check", "timeout.read"}, of(`{"timeout.read": "1s", "check": "none"}`).Changes(of(`{"timeout.read": "2s"}`)))

@@ -333,23 +333,45 @@ func (s Settings) For(family string, nginxVersion string, atLeast func(version s
 	if s.said == nil {
 		return s, nil
 	}
+	usable, problems = s.without(func(l Layer, v Value) (why string, told bool) {
+		// The default is for the services of all families.
+		return v.unusable(family, nginxVersion, atLeast), v.Field.For(family) || l.Level != LevelDefault
+	})
+	return usable, append(problems, usable.broken()...)
+}
+
+// Without returns the settings without some fields, because of why. problems names those that the
+// service or its own document sets.
+func (s Settings) Without(fields []string, why string) (usable Settings, problems []Problem) {
+	if s.said == nil {
+		return s, nil
+	}
+	return s.without(func(l Layer, v Value) (string, bool) {
+		if !slices.Contains(fields, v.Field.Name) {
+			return "", false
+		}
+		return why, l.Level != LevelDefault
+	})
+}
+
+// without returns the settings without the values that unusable gives a reason for. problems names
+// those that are to be told.
+func (s Settings) without(unusable func(Layer, Value) (why string, told bool)) (usable Settings, problems []Problem) {
 	layers := slices.Clone(s.said.layers)
 	for n := range layers {
 		l := &layers[n]
 		for _, v := range l.Document.Values() {
-			why := v.unusable(family, nginxVersion, atLeast)
+			why, told := unusable(*l, v)
 			if why == "" {
 				continue
 			}
-			// The default is for the services of all families.
-			if v.Field.For(family) || l.Level != LevelDefault {
+			if told {
 				problems = append(problems, Problem{[]string{l.Source}, fmt.Sprintf("%s: %s: %s", l.Source, v, why)})
 			}
 			_, _ = l.Document.UnsetAt(string(v.Path), v.Field.Name) // a value of the document
 		}
 	}
-	usable = Resolve(layers...)
-	return usable, append(problems, usable.broken()...)
+	return Resolve(layers...), problems
 }
 
 // unusable returns why a value has no effect, "" if it has one.

@@ -11,7 +11,7 @@ import (
 // usablePolicy is the policy of a service without what nginx or its protocol can't have.
 type usablePolicy struct {
 	said     policy.Settings
-	family   string
+	protocol endpoints.Protocol
 	usable   policy.Settings
 	problems []policy.Problem
 }
@@ -31,12 +31,16 @@ func (b *builder) policy(e endpoints.Entry) policy.Settings {
 	}
 	family := e.Protocol.Family()
 	u, ok := b.policiesBefore[e.Name]
-	if !ok || u.family != family || !u.said.Equal(e.Policy) {
-		u = usablePolicy{said: e.Policy, family: family}
+	if !ok || u.protocol != e.Protocol || !u.said.Equal(e.Policy) {
+		u = usablePolicy{said: e.Policy, protocol: e.Protocol}
 		u.usable, u.problems = e.Policy.For(family, b.settings.NginxVersion, func(version string) bool {
 			enough, err := nginx.AtLeast(b.settings.NginxVersion, version)
 			return err == nil && enough
 		})
+		if family != policy.TCP && !e.Protocol.TLS() {
+			usable, problems := u.usable.Without(tlsFields, fmt.Sprintf("it has no effect on a service with the protocol %s, want %ss", e.Protocol, e.Protocol))
+			u.usable, u.problems = usable, append(u.problems, problems...)
+		}
 	}
 	b.policies[e.Name] = u
 	for _, p := range u.problems {

@@ -11,6 +11,9 @@ import (
 	"lbctl/internal/policy"
 )
 
+// tlsFields are the fields of policies about TLS with instances.
+var tlsFields = []string{"tls.verify", "tls.server-name", "tls.ca", "tls.certificate", "tls.certificate-key"}
+
 // TLSFiles are the files of a policy's tls fields, as nginx reads them.
 type TLSFiles struct {
 	CA string // empty: there is none

@@ -189,3 +189,19 @@ func TestFilesOfUpstreamTLS(t *testing.T) {
 		assert.True(t, found, "%q in %q", bad.want, problems)
 	}
 }
+
+func TestUpstreamTLSHasNoEffectWithoutTLS(t *testing.T) {
+	services := byOperator(map[string][]string{"plain": {"tls.server-name", "a"}, "calls": {"tls.certificate", "/a.pem", "tls.certificate-key", "/a.key"}},
+		one("plain", 80, meta("lb-protocol", "http")), one("calls", 81, meta("lb-protocol", "grpc")))
+	c, err := offline(Options{Settings: testSettings("1.30.6"), Certificates: namedStore(t)}, services, testNames())
+	require.NoError(t, err)
+	var problems []string
+	for _, p := range c.Problems {
+		problems = append(problems, p.Subject+": "+p.Message)
+	}
+	assert.Equal(t, []string{
+		"service calls: lb/service/calls: tls.certificate /a.pem: it has no effect on a service with the protocol grpc, want grpcs",
+		"service calls: lb/service/calls: tls.certificate-key /a.key: it has no effect on a service with the protocol grpc, want grpcs",
+		"service plain: lb/service/plain: tls.server-name a: it has no effect on a service with the protocol http, want https",
+	}, problems)
+}
