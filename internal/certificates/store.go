@@ -76,6 +76,7 @@ func Open(opts Options) (*Store, error) {
 		if p.err == nil {
 			p.value.File = s.copyOf(name)
 			s.pairs[name] = p.value
+			s.away["pair "+name] = time.Time{} // it may have been given up: nginx's copy outlives it
 		}
 	}
 	for host, c := range kept.clients {
@@ -186,8 +187,11 @@ func (s *Store) readDirectory(now time.Time, set *Set) {
 			delete(s.away, "pair "+name)
 		}
 	}
-	if err == nil {
-		s.dropClients(found, now)
+	// A directory without certificates may be one that lost its file system: that must let nobody in.
+	if err == nil && len(found.pairs) > 0 {
+		if err := s.dropClients(found, now); err != nil {
+			set.problem("", "old copies can't be removed: %v", err)
+		}
 	}
 	for _, file := range slices.Sorted(maps.Keys(found.ignored)) {
 		set.problem("", "file %q is not used: %v", file, found.ignored[file])
@@ -263,16 +267,31 @@ func (c Certificate) stays() string {
 	return fmt.Sprintf("the former certificate, which is valid until %s, stays in use", c.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
 }
 
-// dropClients gives up authorities whose files are away.
-func (s *Store) dropClients(found contents, now time.Time) {
-	for host := range s.clients {
-		if _, ok := found.clients[host]; !ok && s.gone("clients "+host, now) {
-			delete(s.clients, host)
+// dropClients gives up authorities whose files are away. It removes their copies, which nginx does
+// not read, so that a later Store does not take them for the last good ones.
+func (s *Store) dropClients(found contents, now time.Time) error {
+	var errs []error
+	for host, c := range s.clients {
+		if _, ok := found.clients[host]; ok || !s.gone("clients "+host, now) {
+			continue
+		}
+		delete(s.clients, host)
+		if !s.opts.ReadOnly {
+			errs = append(errs, remove(filepath.Join(s.opts.Copies, clientsFile(host, c.Optional))))
 		}
 	}
 	for host := range found.clients {
 		delete(s.away, "clients "+host)
 	}
+	return errors.Join(errs...)
+}
+
+// remove removes a file, if it is there.
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // takeClients makes authorities of the directory the current ones of their host. Without usable
@@ -308,7 +327,7 @@ func clientsFile(host string, optional bool) string {
 
 func (s *Store) copyClients(c Clients) error {
 	other := filepath.Join(s.opts.Copies, clientsFile(c.Host, !c.Optional))
-	if err := os.Remove(other); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := remove(other); err != nil {
 		return err
 	}
 	return disk.ReplaceSecret(filepath.Join(s.opts.Copies, clientsFile(c.Host, c.Optional)), s.opts.Group, c.Authorities)

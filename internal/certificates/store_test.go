@@ -268,6 +268,8 @@ func TestARemovedCertificateIsGivenUp(t *testing.T) {
 	assert.Len(t, set.Certificates, 1)
 	assert.Empty(t, messages(set))
 	assert.FileExists(t, filepath.Join(s.copies, "b.pem"), "nginx may still read it")
+	s.reopen()
+	assert.Len(t, s.Read(now.Add(2*time.Minute+7*time.Second)).Certificates, 1, "a restart does not bring it back")
 	s.Read(now.Add(2 * time.Hour))
 	assert.NoFileExists(t, filepath.Join(s.copies, "b.pem"))
 
@@ -282,6 +284,34 @@ func TestARemovedCertificateIsGivenUp(t *testing.T) {
 	assert.Contains(t, messages(set)[0], "can't be read")
 	s.reopen()
 	assert.Len(t, s.Read(now.Add(5*time.Hour)).Certificates, 1)
+}
+
+func TestRemovedClientAuthorities(t *testing.T) {
+	s := open(t)
+	ca := certificatestest.NewAuthority(t, "test")
+	ca.Issue(t, long, "a.test").Write(t, s.dir, "a")
+	file := filepath.Join(s.dir, "default.client-ca-optional.pem")
+	require.NoError(t, os.WriteFile(file, ca.PEM, 0o600))
+	now := time.Now()
+	require.NotNil(t, s.Read(now).ClientsOf("a.test"))
+
+	require.NoError(t, os.Remove(file))
+	assert.NotNil(t, s.Read(now).ClientsOf("a.test"), "it may be on its way back")
+	s.reopen()
+	assert.NotNil(t, s.Read(now).ClientsOf("a.test"), "also over a restart")
+	set := s.Read(now.Add(6 * time.Second))
+	assert.Nil(t, set.ClientsOf("a.test"))
+	assert.Empty(t, set.Problems)
+	s.reopen()
+	assert.Nil(t, s.Read(now.Add(7*time.Second)).ClientsOf("a.test"), "a restart does not bring it back")
+
+	require.NoError(t, os.WriteFile(file, ca.PEM, 0o600))
+	require.NotNil(t, s.Read(now).ClientsOf("a.test"))
+	for _, name := range []string{file, filepath.Join(s.dir, "a.crt"), filepath.Join(s.dir, "a.key")} {
+		require.NoError(t, os.Remove(name))
+	}
+	s.Read(now)
+	assert.NotNil(t, s.Read(now.Add(time.Hour)).ClientsOf("a.test"), "a directory that has lost everything lets nobody in")
 }
 
 func TestClientAuthorities(t *testing.T) {
