@@ -33,5 +33,5 @@ var Checks = []Check{
 
 	{"services", "services are served as Consul says", "correct the metadata that the service registers", false, checkServices},
 	{"reachable", "this machine reaches the instances that pass their checks", "open the firewall to these addresses, have the server listen on all addresses, or register the address that others reach", false, checkReachable},
-	{"policies", "each policy can be read, is for a service in Consul, and each of its values has an effect", "'lbctl policy edit NAME', 'lbctl policy delete NAME', or register the service", false, checkPolicies},
+	{"policies", "each policy can be read, is for a service in Consul, and has values that all have an effect; nginx accepts the policy `default`", "'lbctl policy edit NAME', 'lbctl policy delete NAME', or register the service", false, checkPolicies},
 }
