@@ -118,14 +118,16 @@ next_steps() {
 	cat <<-EOF
 
 		The cluster serves. Next:
-		  go run grpc_client/main.go -port=${grpc##*:}                one call, and who answered
-		  go run grpc_client/main.go -port=${grpcs##*:} -tls -ca=.run/certificates/localhost.crt   the same over TLS
-		  make scale N=5                                       five servers (${compose[*]} up -d --scale hello_server=5)
-		  bin/lbctl status                                     what nginx serves (bin/lbctl --help for more)
-		  ${compose[*]} exec load-balancer lbctl services     the same tool, in the container
-		  http://localhost:${http##*:}/                               HTTP services (README.md, "Your own services")
-		  http://localhost:${ui##*:}/ui/dc1/services                Consul's UI
-		  make down                                            stop it; make clean deletes its data too
+		  one call, and who answered  go run grpc_client/main.go -port=${grpc##*:}
+		  the same over TLS           go run ./grpc_client -addr=localhost:${grpcs##*:} -tls -ca=.run/certificates/localhost.crt
+		  five servers                make scale N=5
+		  what nginx serves           bin/lbctl status
+		  what a call gets, and why   bin/lbctl explain grpc://localhost/protos.Ping/SayHello
+		  how a service is balanced   bin/lbctl policy set hello_server timeout.read=5s
+		  go back to an earlier state ${compose[*]} exec load-balancer lbctl rollback
+		  HTTP services               http://localhost:${http##*:}/ (README.md, "Your own services")
+		  Consul's UI                 http://localhost:${ui##*:}/ui/dc1/services
+		  stop it                     make down; make clean deletes its data too
 	EOF
 }
 

@@ -227,14 +227,16 @@ next_steps() {
 	cat <<-EOF
 
 		The cluster serves. Next:
-		  go run grpc_client/main.go -port=${grpc##*:}       one call, and who answered
-		  go run grpc_client/main.go -port=${grpcs##*:} -tls -ca=${dir#"$root"/}/certificates/localhost.crt   the same over TLS
-		  make scale N=5                              five servers
-		  bin/lbctl status                            what nginx serves (bin/lbctl --help for more)
-		  bin/lbctl resume --run-dir ${dir#"$root"/}/lbctl/run   rollback, resume and accept need this directory
-		  http://localhost:${http##*:}/                      HTTP services (README.md, "Your own services")
-		  http://localhost:8500/ui/dc1/services       Consul's UI
-		  make down                                   stop it; make clean deletes its data too
+		  one call, and who answered  go run grpc_client/main.go -port=${grpc##*:}
+		  the same over TLS           go run ./grpc_client -addr=localhost:${grpcs##*:} -tls -ca=${dir#"$root"/}/certificates/localhost.crt
+		  five servers                make scale N=5
+		  what nginx serves           bin/lbctl status
+		  what a call gets, and why   bin/lbctl explain grpc://localhost/protos.Ping/SayHello
+		  how a service is balanced   bin/lbctl policy set hello_server timeout.read=5s
+		  go back to an earlier state bin/lbctl rollback --run-dir ${dir#"$root"/}/lbctl/run
+		  HTTP services               http://localhost:${http##*:}/ (README.md, "Your own services")
+		  Consul's UI                 http://localhost:8500/ui/dc1/services
+		  stop it                     make down; make clean deletes its data too
 
 		Logs are in $dir/logs.
 	EOF
