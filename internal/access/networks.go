@@ -223,3 +223,17 @@ func (n *Networks) DecideForAll(service string) (r Rule, found bool) {
 	four, _, denied := Decide(all, netip.IPv4Unspecified(), service)
 	return four, six && denied
 }
+
+// Denials returns how many rules deny networks the use of a service.
+func (n *Networks) Denials(service string) int {
+	if n == nil {
+		return 0
+	}
+	count := 0
+	for _, r := range n.rules {
+		if !r.Allow && (r.Service == "" || r.Service == service) {
+			count++
+		}
+	}
+	return count
+}

@@ -320,3 +320,16 @@ func TestDecideForAll(t *testing.T) {
 		assert.Equal(t, c.want, got, name)
 	}
 }
+
+func TestDenials(t *testing.T) {
+	one := networks(t, "203.0.113.0/24")
+	rules := Deny(nil, one, Write{})
+	rules = Deny(rules, networks(t, "198.51.100.0/24"), Write{Service: "cart"})
+	rules = Allow(rules, networks(t, "203.0.113.7"), Write{})
+	rules = Only(rules, one, Write{Service: "admin"})
+	n := compile(rules, noon)
+	assert.Equal(t, 1, n.Denials("shop"), "the exception is no denial")
+	assert.Equal(t, 2, n.Denials("cart"))
+	assert.Equal(t, 1+len(All), n.Denials("admin"))
+	assert.Zero(t, (*Networks)(nil).Denials("shop"))
+}

@@ -44,8 +44,10 @@ const (
 type Explanation struct {
 	Result string `json:"result"` // ResultService and so on
 	// Answer is what the client gets from nginx itself; empty with ResultService.
-	Answer   string `json:"answer,omitempty"`
-	Denied   string `json:"denied,omitempty"` // why the client's address can't use Service
+	Answer string `json:"answer,omitempty"`
+	Denied string `json:"denied,omitempty"` // why the client's address can't use Service
+	// Denials is how many rules deny networks the use of Service, if the request names no client.
+	Denials  int    `json:"denials,omitempty"`
 	Method   string `json:"method"`
 	Listener struct {
 		Name      string             `json:"name"`
@@ -69,14 +71,20 @@ type Explanation struct {
 	Note string `json:"note,omitempty"`
 }
 
+// errNoListener says that the URL is fine, but nginx has nothing that takes it.
+var errNoListener = errors.New("there is no listener")
+
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	e, err := s.explanation(r.Context(), Request{URL: query.Get("url"), Method: query.Get("method"), Headers: query["header"], From: query.Get("from")})
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoListener):
+		writeError(w, http.StatusNotFound, err)
+	case err != nil:
 		writeError(w, http.StatusBadRequest, err)
-		return
+	default:
+		writeJSON(w, e)
 	}
-	writeJSON(w, e)
 }
 
 func (s *Server) explanation(ctx context.Context, r Request) (Explanation, error) {
@@ -127,6 +135,9 @@ func (s *Server) explanation(ctx context.Context, r Request) (Explanation, error
 	}
 	if s.Denies != nil {
 		e.Denied = s.Denies(from.Unmap(), e.Service)
+	}
+	if s.Denials != nil && r.From == "" && e.Denied == "" {
+		e.Denials = s.Denials(e.Service)
 	}
 	switch {
 	case e.Denied != "":
@@ -276,10 +287,10 @@ func (t target) listener(all []routing.Listener) (routing.Listener, error) {
 	}
 	switch {
 	case len(all) == 0:
-		return routing.Listener{}, errors.New("lbctl has no configuration yet")
+		return routing.Listener{}, fmt.Errorf("%w: lbctl has no configuration yet", errNoListener)
 	case len(fitting) == 0:
-		return routing.Listener{}, fmt.Errorf("there is no listener for %s: 'lbctl routes' lists them", t.protocol)
+		return routing.Listener{}, fmt.Errorf("%w for %s: 'lbctl routes' lists them", errNoListener, t.protocol)
 	default:
-		return routing.Listener{}, fmt.Errorf("there is no listener for %s on port %s; there is %s", t.protocol, t.port, strings.Join(fitting, ", and "))
+		return routing.Listener{}, fmt.Errorf("%w for %s on port %s; there is %s", errNoListener, t.protocol, t.port, strings.Join(fitting, ", and "))
 	}
 }

@@ -67,5 +67,5 @@ func TestListenersOfURLs(t *testing.T) {
 	target, err := parseTarget("http://a/")
 	require.NoError(t, err)
 	_, err = target.listener(nil)
-	assert.EqualError(t, err, "lbctl has no configuration yet")
+	assert.EqualError(t, err, "there is no listener: lbctl has no configuration yet")
 }

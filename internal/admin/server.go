@@ -61,6 +61,8 @@ type Server struct {
 	Denies func(address netip.Addr, service string) string
 	// Authenticates says whether a request has a good key, as nginx is told. Default: not known.
 	Authenticates func(context.Context, access.Question) access.Answer
+	// Denials returns how many rules deny networks the use of a service. Default: 0.
+	Denials func(service string) int
 	// AllowedHosts are host names that the API accepts over TCP, besides "localhost"
 	// and the machine's own: "lb.example.com", "*.example.org" for all names below it,
 	// "*" for any; default none. It always accepts IP addresses.

@@ -276,6 +276,12 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 			"lbk_wrong": {Status: 401},
 		}[q.APIKey]
 	}
+	server.Denials = func(service string) int {
+		if service == "users" {
+			return 2
+		}
+		return 0
+	}
 	go func() { done <- server.Run(ctx, listener) }()
 	t.Cleanup(func() {
 		cancel()

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -32,6 +34,7 @@ type explainOptions struct {
 	Terminal Terminal
 	Now      func() time.Time
 	Client   func() (*admin.Client, error)
+	Command  string // the name of the command, for mistakes
 
 	Output  string
 	Request admin.Request
@@ -65,7 +68,7 @@ func newExplainCmd(f *factory) *cobra.Command {
 		if len(args) == 0 {
 			return &usageError{command: cmd.CommandPath(), mistakes: []error{fmt.Errorf("no URL is given, want one such as grpc://localhost/protos.Ping/SayHello")}}
 		}
-		opts.Request.URL = args[0]
+		opts.Command, opts.Request.URL = cmd.CommandPath(), args[0]
 		return runExplain(cmd.Context(), opts)
 	}
 	return cmd
@@ -77,6 +80,9 @@ func runExplain(ctx context.Context, opts *explainOptions) error {
 		return err
 	}
 	e, err := client.Explain(ctx, opts.Request)
+	if refused := (*admin.Error)(nil); errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+		return &usageError{command: opts.Command, mistakes: []error{err}}
+	}
 	if err != nil {
 		return err
 	}
@@ -123,6 +129,9 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 			name = ""
 		}
 		fact(name, line)
+	}
+	if e.Denials > 0 {
+		fact("Access", plural(e.Denials, "denied network")+", see 'lbctl access list'; --from ADDRESS says whether a client is denied")
 	}
 	fact("Note", e.Note)
 	if _, err := io.WriteString(opts.Out, out.String()); err != nil {

@@ -286,7 +286,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	group.Go(func() error {
 		api := &admin.Server{
 			Controller: p.loop, Services: p.table, Generations: p.server, Catalog: p.source,
-			Denies: p.denies, Authenticates: p.answerer.Answer, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
+			Denies: p.denies, Denials: p.denials, Authenticates: p.answerer.Answer, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
 		}
 		return api.Run(ctx, listeners...)
 	})
@@ -319,6 +319,9 @@ func (p *parts) denies(address netip.Addr, service string) string {
 	}
 	return why
 }
+
+// denials returns how many rules deny networks the use of a service.
+func (p *parts) denials(service string) int { return p.keeper.Networks(time.Now()).Denials(service) }
 
 // listen opens the API's listeners. It must run before the first goroutine, because
 // it changes the umask of the process to set the mode of the socket.
