@@ -256,7 +256,7 @@ func statusText(terminal Terminal, now time.Time, status controller.Status) stri
 	row("Consul", consulText(status.Consul, now))
 	row("Endpoints", endpointsText(status.Endpoints, status.State == controller.Serving))
 	row("Services", fmt.Sprintf("%d, with %s in rotation", status.Services, plural(status.Instances, "instance")))
-	row("Certificates", certificatesText(status.Certificates, now))
+	row("TLS", certificatesText(status.Certificates, now))
 	if pending := status.Pending; pending != nil {
 		row("Pending", pendingText(pending, now))
 	}
@@ -355,11 +355,11 @@ func certificatesText(all []certificates.Certificate, now time.Time) string {
 	}
 	switch {
 	case left <= 0:
-		return fmt.Sprintf("%d; %s has expired", len(all), first.Name)
+		return fmt.Sprintf("%s; %s has expired", plural(len(all), "certificate"), first.Name)
 	case len(all) == 1:
-		return fmt.Sprintf("1; %s expires in %s", first.Name, in)
+		return fmt.Sprintf("1 certificate; %s expires in %s", first.Name, in)
 	default:
-		return fmt.Sprintf("%d; the first to expire is %s, in %s", len(all), first.Name, in)
+		return fmt.Sprintf("%d certificates; the first to expire is %s, in %s", len(all), first.Name, in)
 	}
 }
 
