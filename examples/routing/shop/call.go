@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"lbctl/examples/routing/shop/shoppb"
 )
@@ -21,6 +22,14 @@ func call(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("shop call", flag.ExitOnError)
 	addr := flags.String("addr", "localhost:5000", "address of the load balancer")
 	ca := flags.String("ca", "", "file with the certificate to trust; none means a call without TLS")
+	flags.Func("H", "`\"name: value\"` to send as metadata, such as an API key; may be given several times", func(given string) error {
+		name, value, ok := strings.Cut(given, ":")
+		if !ok {
+			return errors.New(`want "name: value"`)
+		}
+		ctx = metadata.AppendToOutgoingContext(ctx, strings.TrimSpace(name), strings.TrimSpace(value))
+		return nil
+	})
 	_ = flags.Parse(args) // it ends the process on a mistake
 	transport := insecure.NewCredentials()
 	if *ca != "" {
