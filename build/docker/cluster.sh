@@ -69,6 +69,24 @@ foreign() {
 	done
 }
 
+# alone ends the script if other containers are on the cluster's network, such as those of README.md's
+# "Your own services": compose can't remove the network under them, and they leave Consul's catalog
+# only while there is a Consul.
+alone() {
+	local id project networks guests=
+	id=$("${compose[@]}" ps -aq 2>/dev/null | head -n 1)
+	[ -n "$id" ] || return 0
+	project=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project"}}' "$id")
+	networks=$(docker network ls -q --filter "label=com.docker.compose.project=$project")
+	[ -n "$networks" ] || return 0
+	# shellcheck disable=SC2086 # a list of ids
+	for id in $(docker network inspect -f '{{range $id, $_ := .Containers}}{{$id}} {{end}}' $networks); do
+		[ "$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project"}}' "$id")" = "$project" ] ||
+			guests+=" $(docker inspect -f '{{slice .Name 1}}' "$id")"
+	done
+	[ -z "$guests" ] || die "other containers are on the cluster's network, stop them first: docker stop -t 30$guests"
+}
+
 # quiet removes compose's progress lines, of either version.
 quiet() {
 	tr -d '\r' | grep -vE '^$|\.\.\. *$|is up-to-date$| not found\.$| (Creating|Created|Starting|Running|Waiting|Healthy|Stopping|Stopped|Removing)$' || true
@@ -154,6 +172,7 @@ logs() { "${compose[@]}" logs -f --tail=100; }
 down() {
 	ours
 	every_file
+	alone
 	"${compose[@]}" down --remove-orphans 2>&1 | quiet
 	say "stopped; the data of Consul and the generations stay in volumes (make clean deletes them)"
 }
@@ -169,6 +188,7 @@ every_file() {
 clean() {
 	ours
 	every_file
+	alone
 	local out label="label=lbctl.checkout=$root" untagged
 	out=$("${compose[@]}" down --remove-orphans --volumes --rmi local 2>&1) || die "compose cannot remove everything: $out"
 	rm -rf .run/certificates
