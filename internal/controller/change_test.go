@@ -6,6 +6,8 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"lbctl/internal/endpoints"
+	"lbctl/internal/nginx"
+	"lbctl/internal/render"
 )
 
 func TestChanges(t *testing.T) {
@@ -53,4 +55,14 @@ func TestChanges(t *testing.T) {
 			assert.Equal(t, tt.want, changes(tt.before, tt.after))
 		})
 	}
+}
+
+// After a rollback the entries of the generation are not known, only how many there were.
+func TestChangeFromAGenerationOnDisk(t *testing.T) {
+	l := &loop{latest: &render.Configuration{Entries: []endpoints.Entry{entry("hello", 2)}}}
+	assert.Equal(t, "1 service, 2 instances", l.change())
+	l.current = nginx.Generation{Number: 1, Note: nginx.Note{Services: 1, Instances: 1}}
+	assert.Equal(t, "1 service, 2 instances; before: 1 service, 1 instance", l.change())
+	l.current.Instances = 2
+	assert.Equal(t, noChange, l.change())
 }

@@ -471,11 +471,14 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 func (l *loop) change() string {
 	if l.entries == nil {
 		services, instances := l.summaries.count(l.latest.Entries)
-		if l.current.Number == 0 {
-			return fmt.Sprintf("%s, %s", plural(services, "service"), plural(instances, "instance"))
+		now := fmt.Sprintf("%s, %s", plural(services, "service"), plural(instances, "instance"))
+		switch {
+		case l.current.Number == 0:
+			return now
+		case services == l.current.Services && instances == l.current.Instances:
+			return noChange // as far as the numbers tell
 		}
-		return fmt.Sprintf("%s, %s; before: %s, %s", plural(services, "service"), plural(instances, "instance"),
-			plural(l.current.Services, "service"), plural(l.current.Instances, "instance"))
+		return fmt.Sprintf("%s; before: %s, %s", now, plural(l.current.Services, "service"), plural(l.current.Instances, "instance"))
 	}
 	text := l.summaries.changes(l.entries, l.latest.Entries)
 	switch rules := l.summaries.rules(l.networks, l.latest.Networks); {
