@@ -42,7 +42,7 @@ func TestProblemsNameTheirLayer(t *testing.T) {
 		`lb/service/web: mirror.service "nobody": there is no HTTP or gRPC service of that name with a route`:                                                                                         {"lb/service/web"},
 		`metadata: cors.allow-credentials on: it has no effect with cors.allow-origins ["*"] of lb/service/web, want the origins by name`:                                                             {"metadata", "lb/service/web"},
 		"lb/service/web: tls.verify on: it has no effect without tls.ca, the file of the authorities":                                                                                                 {"lb/service/web"},
-		"metadata: tls.server-name: no effect on instances with the protocol http, want https":                                                                                                        {"metadata"},
-		"lb/service/web: tls.verify: no effect on instances with the protocol http, want https":                                                                                                       {"lb/service/web"},
+		"metadata: tls.server-name a: it has no effect on a service with the protocol http, want https":                                                                                               {"metadata"},
+		"lb/service/web: tls.verify on: it has no effect on a service with the protocol http, want https":                                                                                             {"lb/service/web"},
 	}, sources)
 }
