@@ -89,9 +89,9 @@ func (b *builder) externals(r routed) {
 			continue
 		}
 		seen[name] = true
-		n := slices.IndexFunc(b.routed, func(o routed) bool { return o.service == string(name) })
+		n, found := b.routedIndex(string(name))
 		switch {
-		case n < 0:
+		case !found:
 			b.policyProblem(r.service, settings, path, field, "auth.external %q: there is no HTTP service of that name with a route, so nobody may pass", name)
 		case b.routed[n].spec.Protocol.Family() != policy.HTTP:
 			b.policyProblem(r.service, settings, path, field, "auth.external %q: its protocol is %s, want http or https, so nobody may pass", name, b.routed[n].spec.Protocol)

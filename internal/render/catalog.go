@@ -259,6 +259,7 @@ type builder struct {
 	earlier   map[string]Upstream      // by service: all earlier upstreams
 	upstreams map[string]Upstream      // by service
 	routed    []routed                 // services that have routes, in order
+	routedAt  map[string]int           // their indexes by name, see routedIndex
 	open      []Listener               // the listeners that exist
 	hosts     map[string][]Host        // by family
 	routesAt  map[string][]routing.Way // by listener, in order
@@ -275,6 +276,18 @@ type builder struct {
 
 	crowdedBefore  map[string]bool
 	policiesBefore map[string]usablePolicy
+}
+
+// routedIndex returns the index in routed of a service, once all of them are there.
+func (b *builder) routedIndex(service string) (n int, found bool) {
+	if b.routedAt == nil {
+		b.routedAt = make(map[string]int, len(b.routed))
+		for n, r := range b.routed {
+			b.routedAt[r.service] = n
+		}
+	}
+	n, found = b.routedAt[service]
+	return n, found
 }
 
 // routed is a service with routes. Its fields decide its hosts and locations.

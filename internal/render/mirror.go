@@ -70,11 +70,11 @@ func (b *builder) mirrors(r routed) map[string]string {
 			continue
 		}
 		seen[name] = true
-		n := slices.IndexFunc(b.routed, func(o routed) bool { return o.service == name })
+		n, found := b.routedIndex(name)
 		switch {
 		case name == r.service:
 			b.policyProblem(r.service, settings, path, field, "mirror.service %q: it is the service itself, want another one", name)
-		case n < 0:
+		case !found:
 			b.policyProblem(r.service, settings, path, field, "mirror.service %q: there is no HTTP or gRPC service of that name with a route", name)
 		case b.routed[n].spec.Protocol.Family() != r.spec.Protocol.Family():
 			b.policyProblem(r.service, settings, path, field, "mirror.service %q: its protocol is %s, want one like %s", name, b.routed[n].spec.Protocol, r.spec.Protocol)
