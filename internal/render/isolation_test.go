@@ -307,13 +307,16 @@ func testMaxConns(t *testing.T, binary nginxtest.Binary) {
 	response, body := get(t, http.DefaultClient, "http://"+b.http+"/")
 	assert.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
 	assert.Equal(t, "all instances of web are busy\n", body)
+	assert.Equal(t, "1", response.Header.Get("Retry-After"))
 
 	conn := b.dial(t, "localhost")
 	go conn.Invoke(t.Context(), "/any.Service/Method", &protos.PingMessage{}, &protos.PingMessage{})
 	<-began
-	_, err := call(t, conn, "/any.Service/Method")
+	var trailer grpcmetadata.MD
+	_, err := call(t, conn, "/any.Service/Method", grpc.Trailer(&trailer))
 	assert.Equal(t, codes.ResourceExhausted, grpcstatus.Code(err), "%v", err)
 	assert.Equal(t, "lbctl: all instances of calls are busy", grpcstatus.Convert(err).Message())
+	assert.Equal(t, []string{"1000"}, trailer.Get("grpc-retry-pushback-ms"))
 }
 
 // With nginx's marks on, an instance may be out because of a mark or of lb-max-conns. nginx
