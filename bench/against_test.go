@@ -26,12 +26,7 @@ func TestAgainst(t *testing.T) {
 	require.NoError(t, err, "OLD")
 	s := newSite(t)
 	rounds, span := number(t, "ROUNDS", 12), duration(t, "SPAN", time.Second)
-	grpc := &fleet{site: s, name: grpcService, start: startGRPC}
-	web := &fleet{site: s, name: httpService, start: startHTTP}
-	for range instances {
-		grpc.add(t)
-		web.add(t)
-	}
+	grpc, web := newFleets(t, s)
 
 	r := newReport(t, "against", "What the newest commits cost a call")
 	r.paragraph("%d pairs of %s for each row and kind of call, in which %d callers call without pause, as in [throughput](throughput.md); %d instances of each service."+

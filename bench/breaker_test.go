@@ -26,12 +26,7 @@ func (n justNginx) processes() []int { return []int{n.Nginx().PID()} }
 func TestBreaker(t *testing.T) {
 	s := newSite(t)
 	rounds, span := number(t, "ROUNDS", 12), duration(t, "SPAN", time.Second)
-	grpc := &fleet{site: s, name: grpcService, start: startGRPC}
-	web := &fleet{site: s, name: httpService, start: startHTTP}
-	for range instances {
-		grpc.add(t)
-		web.add(t)
-	}
+	grpc, web := newFleets(t, s)
 	const prefix = "breaker"
 	store, err := kv.Open(&api.Config{Address: s.lbs.Addr}, prefix)
 	require.NoError(t, err)

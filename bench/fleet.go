@@ -65,6 +65,18 @@ func (f *fleet) disband(t *testing.T) {
 	}
 }
 
+// newFleets starts the instances of both services.
+func newFleets(t *testing.T, s *site) (grpc, web *fleet) {
+	t.Helper()
+	grpc = &fleet{site: s, name: grpcService, start: startGRPC}
+	web = &fleet{site: s, name: httpService, start: startHTTP}
+	for range instances {
+		grpc.add(t)
+		web.add(t)
+	}
+	return grpc, web
+}
+
 // upstream is nginx's configuration of the running instances.
 func (f *fleet) upstream(keepalive int, zone bool) string {
 	var servers []string

@@ -39,12 +39,7 @@ const (
 func TestThroughput(t *testing.T) {
 	s := newSite(t)
 	rounds, span := number(t, "ROUNDS", 5), duration(t, "SPAN", 500*time.Millisecond)
-	grpc := &fleet{site: s, name: grpcService, start: startGRPC}
-	web := &fleet{site: s, name: httpService, start: startHTTP}
-	for range instances {
-		grpc.add(t)
-		web.add(t)
-	}
+	grpc, web := newFleets(t, s)
 	r := newReport(t, "throughput", "Calls a second, and what one costs")
 	r.paragraph("%d rounds of %s for each system and kind of call, in which %d callers call without pause; the gRPC ones share"+
 		" %d connections, the HTTP ones have one each. %d instances of each service. Callers and instances run on the same cores"+
