@@ -55,6 +55,7 @@ type monitor struct {
 	turn    int
 	suspect string            // the service whose answer was filtered first
 	behind  map[string]behind // the queries that were behind at the last check
+	away    time.Time         // since when Consul does not answer or has no leader; zero if it does and has
 
 	mu            sync.Mutex
 	status        Status
@@ -97,7 +98,9 @@ func (m *monitor) check(ctx context.Context) {
 	_ = m.credentials.reload(ctx) // reload logs its error, and problems returns it
 	found := m.ask(ctx)
 	if strings.Contains(found.LastError, noServers) && m.rejoin(ctx) {
-		found = m.askAfterRejoin(ctx)
+		if found = m.askAfterRejoin(ctx); found.LastError == "" {
+			m.queries.renewAll() // the running ones hang on the connections that the agent had
+		}
 	}
 	if ctx.Err() != nil {
 		return
@@ -154,6 +157,16 @@ func (m *monitor) note(found Status) {
 	}
 	m.status = found
 	m.mu.Unlock()
+	// The reason may change meanwhile: first no answer, then no leader.
+	switch {
+	case found.LastError != "" && m.away.IsZero():
+		m.away = now
+	case found.LastError == "" && !m.away.IsZero():
+		if now.Sub(m.away) >= longOutage {
+			m.queries.renewAll()
+		}
+		m.away = time.Time{}
+	}
 	switch {
 	case !changed:
 	case found.Refused:
@@ -162,9 +175,6 @@ func (m *monitor) note(found Status) {
 		m.logger.Warn("Consul is away", "address", found.Address, "reason", found.LastError)
 	case !old.Since.IsZero():
 		m.logger.Info("Consul is back", "address", found.Address, "leader", found.Leader)
-		if now.Sub(old.Since) >= longOutage {
-			m.queries.renewAll()
-		}
 	}
 }
 

@@ -5,8 +5,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/assert"
@@ -71,6 +74,33 @@ func TestAnAgentThatLostItsServersRejoins(t *testing.T) {
 			assert.Equal(t, tt.joined, joined)
 			assert.Equal(t, tt.leader, status.Leader)
 			assert.Equal(t, tt.trouble, status.LastError)
+			assert.Equal(t, tt.allowed, !m.queries.renewedAt.IsZero(), "the running queries hang on the connections that the agent had")
+		})
+	}
+}
+
+// TestALongOutageSendsAllQueriesAgain: queries hang on dead connections, whatever the reasons
+// that the agent gives meanwhile.
+func TestALongOutageSendsAllQueriesAgain(t *testing.T) {
+	good := Status{Reachable: true, Leader: "10.0.0.1:8300"}
+	silent, noLeader := Status{LastError: "no answer"}, Status{Reachable: true, LastError: "Consul has no leader"}
+	for name, c := range map[string]struct {
+		outage []Status // one a second
+		want   bool
+	}{
+		"long, for two reasons": {[]Status{silent, silent, silent, noLeader, noLeader, noLeader}, true},
+		"long, for one":         {slices.Repeat([]Status{noLeader}, 6), true},
+		"short":                 {[]Status{silent, silent, noLeader}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &monitor{queries: &queries{}, logger: slog.New(slog.DiscardHandler)}
+				for _, status := range slices.Concat([]Status{good}, c.outage, []Status{good}) {
+					m.note(status)
+					time.Sleep(time.Second)
+				}
+				assert.Equal(t, c.want, m.queries.renewal)
+			})
 		})
 	}
 }
