@@ -18,9 +18,11 @@ import (
 )
 
 // resynced bounds the time from the end of a partition until all changes are served:
-// two seconds until lbctl makes its agent join its servers again, one second until nginx
-// asks, and some seconds for a loaded machine.
-const resynced = 5 * time.Second
+// two seconds until lbctl makes its agent join its servers again, ten in which the agent may
+// still use a connection from before (yamux's ConnectionWriteTimeout; only the kernel knows when
+// it sends anew), one second until nginx asks, and some seconds for a loaded machine. Most
+// partitions heal within three.
+const resynced = 16 * time.Second
 
 // cutOff cuts the load balancer's container off from Consul's servers and agents. Callers
 // still reach the balancer, and the balancer reaches the instances.
