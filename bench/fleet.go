@@ -65,6 +65,9 @@ func (f *fleet) disband(t *testing.T) {
 	}
 }
 
+// instances is the number of instances of each service that newFleets starts.
+const instances = 3
+
 // newFleets starts the instances of both services.
 func newFleets(t *testing.T, s *site) (grpc, web *fleet) {
 	t.Helper()

@@ -21,7 +21,6 @@ import (
 const (
 	throughputCallers = 64
 	grpcConnections   = 8 // shared by the gRPC callers
-	instances         = 3 // of each service
 
 	// warmUp is the time until connections are open and caches are warm.
 	warmUp = 150 * time.Millisecond
