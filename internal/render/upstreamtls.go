@@ -3,12 +3,9 @@ package render
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"strings"
 
 	"lbctl/internal/certificates"
 	"lbctl/internal/endpoints"
-	"lbctl/internal/policy"
 )
 
 // tlsFields are the fields of policies about TLS with instances.
@@ -52,9 +49,6 @@ func named(e endpoints.Entry) (n certificates.Named) {
 // nobody. Without good content nginx gets the operator's own file, and judges it: it refuses a
 // broken one, and then the service keeps its last good settings.
 func (b *builder) tlsFiles(e endpoints.Entry) (f TLSFiles) {
-	if !e.Protocol.TLS() {
-		b.tlsUnused(e)
-	}
 	n := named(e)
 	set := b.settings.Certificates
 	if f.CA = n.CA; f.CA != "" {
@@ -88,24 +82,4 @@ func (b *builder) tlsFiles(e endpoints.Entry) (f TLSFiles) {
 func namedAuthoritiesFile(path string) string {
 	sum := sha256.Sum256([]byte(path))
 	return "instance-ca/" + hex.EncodeToString(sum[:8]) + ".pem"
-}
-
-// tlsUnused reports the tls fields of a service whose instances don't speak TLS. The operator's
-// default is for all services.
-func (b *builder) tlsUnused(e endpoints.Entry) {
-	for _, l := range e.Policy.Layers() {
-		var names []string
-		for _, v := range l.Document.Values() {
-			if strings.HasPrefix(v.Field.Name, "tls.") {
-				names = append(names, v.Field.Name)
-			}
-		}
-		if len(names) > 0 && l.Level != policy.LevelDefault {
-			b.problems = append(b.problems, Problem{
-				Subject: ServiceSubject(e.Name),
-				Message: fmt.Sprintf("%s: %s: no effect on instances with the protocol %s, want %ss", l.Source, strings.Join(names, ", "), e.Protocol, e.Protocol),
-				Sources: []string{l.Source},
-			})
-		}
-	}
 }
