@@ -96,10 +96,7 @@ func TestDocumentsAreFollowed(t *testing.T) {
 func TestKeysThatACLsHideAreKept(t *testing.T) {
 	consul := consultest.Start(t, consultest.ACL())
 	client := consul.Client()
-	put := func(value string) {
-		_, err := client.KV().Put(&api.KVPair{Key: "lb-access/deny/00", Value: []byte(value)}, nil)
-		require.NoError(t, err)
-	}
+	put := func(value string) { putDenial(t, client, value) }
 	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lb", Rules: `key_prefix "lb" { policy = "read" } service_prefix "" { policy = "read" }`}, nil)
 	require.NoError(t, err)
 	token, _, err := client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
@@ -113,19 +110,7 @@ func TestKeysThatACLsHideAreKept(t *testing.T) {
 	_, _, err = client.ACL().PolicyUpdate(policy, nil)
 	require.NoError(t, err)
 	put("1 once more") // ends the running query, which may have the rights that it began with
-	consultest.Eventually(t, patience, func() (bool, string) {
-		put("1")
-		select {
-		case view := <-f.Answers():
-			f.Receive(view)
-		default:
-		}
-		_, _, refused := f.Documents("lb-access/")
-		return refused != nil, "the keys are not refused"
-	})
-	documents, known, _ := f.Documents("lb-access/")
-	assert.True(t, known)
-	assert.Len(t, documents, 1, "the last answer stays")
+	waitRefused(t, f, func() { put("1") })
 	put("2")
 	const want = `the token can't read all keys below "lb-access/": it wants the rule key_prefix "lb-access/" { policy = "read" }`
 	_, _, refused := f.Documents("lb-access/")
@@ -145,10 +130,7 @@ func TestKeysThatACLsHideAreKept(t *testing.T) {
 func TestKeysThatACLsHideFromTheAnonymous(t *testing.T) {
 	consul := consultest.Start(t, consultest.ACL())
 	client := consul.Client()
-	put := func(value string) {
-		_, err := client.KV().Put(&api.KVPair{Key: "lb-access/deny/00", Value: []byte(value)}, nil)
-		require.NoError(t, err)
-	}
+	put := func(value string) { putDenial(t, client, value) }
 	policy, _, err := client.ACL().PolicyCreate(&api.ACLPolicy{Name: "lb", Rules: `key_prefix "lb" { policy = "read" } service_prefix "" { policy = "read" }`}, nil)
 	require.NoError(t, err)
 	_, _, err = client.ACL().TokenUpdate(&api.ACLToken{AccessorID: anonymousToken, Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
@@ -160,8 +142,21 @@ func TestKeysThatACLsHideFromTheAnonymous(t *testing.T) {
 	policy.Rules = `service_prefix "" { policy = "read" }`
 	_, _, err = client.ACL().PolicyUpdate(policy, nil)
 	require.NoError(t, err)
+	waitRefused(t, f, func() { put("2") })
+}
+
+func putDenial(t *testing.T, client *api.Client, value string) {
+	t.Helper()
+	_, err := client.KV().Put(&api.KVPair{Key: "lb-access/deny/00", Value: []byte(value)}, nil)
+	require.NoError(t, err)
+}
+
+// waitRefused waits until the keys about access are refused, and checks that the last answer about
+// them stays. write ends the running query.
+func waitRefused(t *testing.T, f *Follower, write func()) {
+	t.Helper()
 	consultest.Eventually(t, patience, func() (bool, string) {
-		put("2") // ends the running query
+		write()
 		select {
 		case view := <-f.Answers():
 			f.Receive(view)
