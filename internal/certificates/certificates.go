@@ -45,11 +45,14 @@ type Clients struct {
 
 // FileName is the name of the file in the directory that has the authorities.
 func (c Clients) FileName() string {
-	extension := clientsExtension
-	if c.Optional {
-		extension = optionalClientsExtension
+	return hostName(c.Host) + extensionOfClients(c.Optional)
+}
+
+func extensionOfClients(optional bool) string {
+	if optional {
+		return optionalClientsExtension
 	}
-	return cmp.Or(c.Host, DefaultName) + extension
+	return clientsExtension
 }
 
 // HostCertificate says which certificate a host name has.

@@ -294,20 +294,21 @@ func (s *Store) writeCopy(file string, content []byte) error {
 	return disk.ReplaceSecret(filepath.Join(s.opts.Copies, file), s.opts.Group, content)
 }
 
-// usesNamed reports whether a file in the directory of copies belongs to a file that a policy
-// names. named is false if it can't be one.
-func (s *Store) usesNamed(file string) (uses, named bool) {
-	switch filepath.Ext(file) {
-	case namedAuthoritiesExtension:
-		for path := range s.namedCAs {
-			uses = uses || file == namedFile(namedAuthoritiesExtension, path)
-		}
-	case namedPairExtension:
-		for paths := range s.namedPairs {
-			uses = uses || file == namedFile(namedPairExtension, paths.Certificate, paths.Key)
-		}
-	default:
-		return false, false
+// namedCopies are the files in the directory of copies that belong to files that policies name.
+func (s *Store) namedCopies() map[string]bool {
+	copies := make(map[string]bool, len(s.namedCAs)+len(s.namedPairs))
+	for path := range s.namedCAs {
+		copies[namedFile(namedAuthoritiesExtension, path)] = true
 	}
-	return uses, true
+	for paths := range s.namedPairs {
+		copies[namedFile(namedPairExtension, paths.Certificate, paths.Key)] = true
+	}
+	return copies
+}
+
+// isNamedCopy reports whether a file in the directory of copies is, or was, of a file that a
+// policy names.
+func isNamedCopy(file string) bool {
+	extension := filepath.Ext(file)
+	return extension == namedAuthoritiesExtension || extension == namedPairExtension
 }

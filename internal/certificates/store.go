@@ -277,7 +277,7 @@ func (s *Store) dropClients(found contents, now time.Time) error {
 		}
 		delete(s.clients, host)
 		if !s.opts.ReadOnly {
-			errs = append(errs, remove(filepath.Join(s.opts.Copies, clientsFile(host, c.Optional))))
+			errs = append(errs, remove(filepath.Join(s.opts.Copies, c.FileName())))
 		}
 	}
 	for host := range found.clients {
@@ -318,19 +318,12 @@ func (s *Store) takeClients(host string, c found[Clients]) error {
 	return nil
 }
 
-func clientsFile(host string, optional bool) string {
-	if optional {
-		return hostName(host) + optionalClientsExtension
-	}
-	return hostName(host) + clientsExtension
-}
-
 func (s *Store) copyClients(c Clients) error {
-	other := filepath.Join(s.opts.Copies, clientsFile(c.Host, !c.Optional))
-	if err := remove(other); err != nil {
+	other := Clients{Host: c.Host, Optional: !c.Optional}
+	if err := remove(filepath.Join(s.opts.Copies, other.FileName())); err != nil {
 		return err
 	}
-	return disk.ReplaceSecret(filepath.Join(s.opts.Copies, clientsFile(c.Host, c.Optional)), s.opts.Group, c.Authorities)
+	return disk.ReplaceSecret(filepath.Join(s.opts.Copies, c.FileName()), s.opts.Group, c.Authorities)
 }
 
 // clean removes copies that have had no certificate for some time.
@@ -339,11 +332,12 @@ func (s *Store) clean(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	inUse := s.namedCopies()
 	var errs []error
 	for _, entry := range entries {
 		file := entry.Name()
-		uses, named := s.usesNamed(file)
-		if uses || !named && s.uses(file) {
+		named := isNamedCopy(file)
+		if inUse[file] || !named && s.uses(file) {
 			delete(s.cleaned, file)
 			continue
 		}
@@ -367,7 +361,7 @@ func (s *Store) clean(now time.Time) error {
 // uses reports whether a file in the directory of copies belongs to the set.
 func (s *Store) uses(file string) bool {
 	for _, optional := range []bool{false, true} {
-		host, ok := strings.CutSuffix(file, strings.TrimPrefix(clientsFile("", optional), DefaultName))
+		host, ok := strings.CutSuffix(file, extensionOfClients(optional))
 		if !ok {
 			continue
 		}
