@@ -16,7 +16,7 @@ const FormatName = "lbctl"
 
 // version is the first field of each line. It must change with fields: after an upgrade, a
 // reader finds lines of the former format.
-const version = "1"
+const version = "2"
 
 // field is one field of a line: the text for nginx's log_format, and how its value becomes a
 // part of a Record.
@@ -25,19 +25,33 @@ type field struct {
 	parse func(r *Record, value []byte) (ok bool)
 }
 
-// fields are the fields of a line, in order.
+// fields are the fields of a line, in order. The variables that begin with $lb_ are those of
+// templates/partials/accesslog.ctmpl and templates/nginx.conf.ctmpl.
 var fields = [...]field{
 	{version, func(_ *Record, v []byte) bool { return string(v) == version }},
 	{"$msec", parseTime},
 	{"$request_time", func(r *Record, v []byte) (ok bool) { r.Took, ok = parseSeconds(v); return ok }},
-	{"$lb_service", func(r *Record, v []byte) bool { r.Service = v; return true }},
+	{"$lb_service", text(func(r *Record) *[]byte { return &r.Service })},
+	{"$lb_route", text(func(r *Record) *[]byte { return &r.Route })},
+	{"$request_method", text(func(r *Record) *[]byte { return &r.Method })},
+	{"$lb_log_host", text(func(r *Record) *[]byte { return &r.Host })},
+	{"$lb_log_path", text(func(r *Record) *[]byte { return &r.Path })},
 	{"$status", func(r *Record, v []byte) bool { return parseStatus(&r.Status, v) }},
+	{"$lb_own_error", func(r *Record, v []byte) bool { return isNone(v) || parseStatus(&r.OwnError, v) }},
+	{"$sent_http_grpc_status", parseGRPCStatus},    // of an answer without a message, and of nginx's own
+	{"$sent_trailer_grpc_status", parseGRPCStatus}, // of all others
 	{"$http_grpc_timeout", parseTimeout},
+	{"$request_completion", func(r *Record, v []byte) bool { r.Completed = string(v) == "OK"; return true }},
+	{"$request_length", func(r *Record, v []byte) (ok bool) { r.RequestBytes, ok = number(v); return ok }},
+	{"$bytes_sent", func(r *Record, v []byte) (ok bool) { r.ResponseBytes, ok = number(v); return ok }},
+	{"$remote_addr", text(func(r *Record) *[]byte { return &r.Client })},
+	{"$lb_request_id", text(func(r *Record) *[]byte { return &r.RequestID })},
+	{"$lb_trace", text(func(r *Record) *[]byte { return &r.Trace })},
 	{"$upstream_addr", parseAddresses},
 	{"$upstream_status", parseStatuses},
-	{"$upstream_header_time", parseAnswered},
-	{"$upstream_http_grpc_status", parseGRPCStatus},    // of an answer without a message
-	{"$upstream_trailer_grpc_status", parseGRPCStatus}, // of all others
+	{"$upstream_connect_time", parseTimes(func(t *Try) *time.Duration { return &t.Connect })},
+	{"$upstream_header_time", parseTimes(func(t *Try) *time.Duration { return &t.Header })},
+	{"$upstream_response_time", parseTimes(func(t *Try) *time.Duration { return &t.Took })},
 }
 
 // Format returns the format as nginx's directive log_format wants it. nginx escapes a tab and
@@ -51,19 +65,36 @@ func Format() string {
 }
 
 // Record is what a line says of a request. The Reader uses the memory of its slices again for
-// the next line.
+// the next line. A text is empty if nginx has none.
 type Record struct {
 	Time    time.Time     // when the request ended
 	Took    time.Duration // from its first byte on
 	Service []byte        // its name; empty: the request reached no service
-	Status  int           // that the client got; 499: it did not wait for the answer
-	// GRPCStatus is the grpc-status of the last try, -1 if there was none: it is not gRPC, or
+	Route   []byte        // the route that it took, as endpoints.Route.String returns it
+	Method  []byte
+	Host    []byte // empty if it is longer than 255 bytes
+	Path    []byte // without the query, which never reaches the log; at most 512 bytes
+	Status  int    // that the client got; 499: it did not wait for the answer
+	// OwnError is the status of nginx's own error answer, also where a gRPC client got status 200
+	// with a grpc-status; 0: the answer is an instance's, or no error.
+	OwnError int
+	// GRPCStatus is the grpc-status that the client got, -1 if there was none: it is not gRPC, or
 	// the call was broken off.
 	GRPCStatus int
 	// Timeout is the time that a gRPC client gave the call; 0: none, or it is not gRPC.
-	Timeout time.Duration
-	Tries   []Try // in order; none: nginx answered itself
+	Timeout   time.Duration
+	Completed bool // nginx sent the whole answer
+	// RequestBytes and ResponseBytes are those of headers and bodies that the client sent and got.
+	RequestBytes, ResponseBytes int64
+	Client                      []byte // its address without port; see Internal
+	RequestID                   []byte // that the client sent or nginx made
+	// Trace has the ids of the trace: "TRACE PARENT SPAN SAMPLED"; empty without tracing.
+	Trace []byte
+	Tries []Try // in order; none: nginx answered itself
 }
+
+// Internal reports whether lbctl itself asked nginx, over a unix socket.
+func (r *Record) Internal() bool { return string(r.Client) == "unix:" }
 
 // Try is one attempt to have a request answered by an instance.
 type Try struct {
@@ -74,9 +105,15 @@ type Try struct {
 	// Status is the HTTP status of the answer. Without an answer it is nginx's own: 502 if the
 	// instance could not be reached or broke off, 504 if it took too long, 0 if the client did
 	// not wait.
-	Status   int
-	Answered bool // the headers of an answer came
+	Status int
+	// Connect, Header and Took are the times from the beginning of the try until nginx was
+	// connected, until it had the headers of the answer, and until the try ended; -1 if that did
+	// not happen.
+	Connect, Header, Took time.Duration
 }
+
+// Answered reports whether the headers of an answer came.
+func (t *Try) Answered() bool { return t.Header >= 0 }
 
 // deadlineSlack is how much before a client's deadline a call may end because of it: nginx's
 // times are milliseconds of its own clock, which it reads once for many events.
@@ -87,8 +124,38 @@ const deadlineSlack = 5 * time.Millisecond
 // the call off without an answer.
 func (r *Record) Expired() bool { return r.Timeout > 0 && r.Took >= r.Timeout-deadlineSlack }
 
-// none is what nginx writes for a variable without a value.
-const none = "-"
+// isNone reports whether nginx wrote that a variable has no value.
+func isNone(v []byte) bool { return len(v) == 0 || len(v) == 1 && v[0] == '-' }
+
+// text is the field of a text. nginx has escaped all but printable ASCII in it.
+func text(of func(*Record) *[]byte) func(*Record, []byte) bool {
+	return func(r *Record, v []byte) bool {
+		if !isNone(v) {
+			*of(r) = unescape(v)
+		}
+		return true
+	}
+}
+
+// unescape replaces each \xHH of nginx's escaping by its byte, in place.
+func unescape(v []byte) []byte {
+	from := bytes.IndexByte(v, '\\')
+	if from < 0 {
+		return v
+	}
+	to := v[:from]
+	for ; from < len(v); from++ {
+		c := v[from]
+		if c == '\\' && from+3 < len(v) && v[from+1] == 'x' {
+			if n, err := strconv.ParseUint(string(v[from+2:from+4]), 16, 8); err == nil {
+				c = byte(n)
+				from += 3
+			}
+		}
+		to = append(to, c)
+	}
+	return to
+}
 
 // parse fills the record from a line without its line feed. It reports whether the line is
 // complete and valid.
@@ -107,6 +174,9 @@ func (r *Record) parse(line []byte) bool {
 			return false
 		}
 		line = line[min(end+1, len(line)):]
+	}
+	if r.OwnError == 0 && len(r.Tries) == 0 && r.Status >= 400 {
+		r.OwnError = r.Status // of a page of the operator's
 	}
 	return true
 }
@@ -179,35 +249,41 @@ func number(v []byte) (int64, bool) {
 
 // parseAddresses makes the tries; the fields after it fill them.
 func parseAddresses(r *Record, v []byte) bool {
-	if string(v) == none {
+	if isNone(v) {
 		return true
 	}
 	for len(v) > 0 {
 		var address []byte
 		address, v = cutTry(v)
-		r.Tries = append(r.Tries, Try{Address: address})
+		r.Tries = append(r.Tries, Try{Address: address, Connect: -1, Header: -1, Took: -1})
 	}
 	return true
 }
 
 func parseStatuses(r *Record, v []byte) bool {
 	return eachTry(r, v, func(t *Try, status []byte) bool {
-		return string(status) == none || parseStatus(&t.Status, status)
+		return isNone(status) || parseStatus(&t.Status, status)
 	})
 }
 
-func parseAnswered(r *Record, v []byte) bool {
-	return eachTry(r, v, func(t *Try, seconds []byte) bool {
-		t.Answered = string(seconds) != none
-		return true
-	})
+// parseTimes parses a time of each try.
+func parseTimes(of func(*Try) *time.Duration) func(*Record, []byte) bool {
+	return func(r *Record, v []byte) bool {
+		return eachTry(r, v, func(t *Try, seconds []byte) (ok bool) {
+			if isNone(seconds) {
+				return true
+			}
+			*of(t), ok = parseSeconds(seconds)
+			return ok
+		})
+	}
 }
 
 // eachTry calls parse for each try with its part of a value. It returns false if the value
 // has not one part for each.
 func eachTry(r *Record, v []byte, parse func(t *Try, part []byte) bool) bool {
 	if len(r.Tries) == 0 {
-		return string(v) == none
+		return isNone(v)
 	}
 	for n := range r.Tries {
 		var part []byte
@@ -236,13 +312,17 @@ func cutTry(v []byte) (part, rest []byte) {
 // String returns the record for people and tests.
 func (r *Record) String() string {
 	var b strings.Builder
-	b.WriteString(string(r.Service) + " " + strconv.Itoa(r.Status) + " grpc " + strconv.Itoa(r.GRPCStatus))
+	b.WriteString(string(r.Service) + " " + strconv.Itoa(r.Status))
+	if r.OwnError > 0 {
+		b.WriteString(" own " + strconv.Itoa(r.OwnError))
+	}
+	b.WriteString(" grpc " + strconv.Itoa(r.GRPCStatus))
 	if r.Expired() {
 		b.WriteString(" expired")
 	}
 	for _, t := range r.Tries {
 		b.WriteString(" " + string(t.Address) + "=" + strconv.Itoa(t.Status))
-		if !t.Answered {
+		if !t.Answered() {
 			b.WriteString(" unanswered")
 		}
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// DefaultSize is the default of Options.Size: some 300,000 requests, a minute at 5,000 a
+	// DefaultSize is the default of Options.Size: some 200,000 requests, 40 seconds at 5,000 a
 	// second.
 	DefaultSize = 48 << 20
 

@@ -67,7 +67,9 @@ type Server struct {
 	// and the machine's own: "lb.example.com", "*.example.org" for all names below it,
 	// "*" for any; default none. It always accepts IP addresses.
 	AllowedHosts []string
-	Logger       *slog.Logger
+	// Handlers are further ones, by a pattern of http.ServeMux: "GET /metrics". Default none.
+	Handlers map[string]http.Handler
+	Logger   *slog.Logger
 }
 
 // Limits for clients: times, and sizes in bytes.
@@ -172,6 +174,9 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/accept", s.accept)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeLine(w, http.StatusOK, "lbctl runs") })
 	mux.HandleFunc("GET /readyz", s.ready)
+	for pattern, handler := range s.Handlers {
+		mux.Handle(pattern, handler)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

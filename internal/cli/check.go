@@ -70,6 +70,7 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 			return err
 		}
 		settings.AccessLogDir = runDir // nginx -t makes the file
+		settings.LogRequests = opts.Nginx.AccessLog != daemon.AccessLogOff
 		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Certificates: shown, Logger: discardLogger()}
 		var results []checkResult
 		failed := 0

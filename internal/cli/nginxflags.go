@@ -33,8 +33,11 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"open files per worker (default the hard limit, at most 1048576)", 0, parseNumber(64, 1<<20))
 	define(flags, &n.User, "nginx-user", "LBCTL_NGINX_USER", "NAME",
 		"user of nginx's workers if lbctl runs as root (default nginx, www-data or nobody)", "", parseUser)
+	choose(flags, &n.AccessLog, "access-log", "LBCTL_ACCESS_LOG", "on|off",
+		"have nginx log each request for lbctl, in memory; off: only requests to services with a circuit breaker",
+		daemon.AccessLogOn, daemon.AccessLogOn, daemon.AccessLogOff)
 	define(flags, &n.AccessLogDir, "access-log-dir", "LBCTL_ACCESS_LOG_DIR", kindDir,
-		"directory on a tmpfs where nginx logs requests for the circuit breaker; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
+		"directory on a tmpfs where nginx logs requests for lbctl; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
 	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",
 		"concurrent requests, gRPC calls or TCP connections per client address (default no limit)", 0, parseNumber(0, 65535))
 	define(flags, &n.Marks.MaxFails, "max-fails", "LBCTL_MAX_FAILS", "N",

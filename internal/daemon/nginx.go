@@ -28,6 +28,12 @@ const (
 	AffinityAuto = "auto"
 )
 
+// The values of NginxConfig.AccessLog.
+const (
+	AccessLogOn  = "on"
+	AccessLogOff = "off" // only requests to services with a circuit breaker are logged
+)
+
 // NginxConfig has the settings of nginx. The daemon uses it, and so do the commands that
 // render a configuration without the daemon.
 type NginxConfig struct {
@@ -46,6 +52,8 @@ type NginxConfig struct {
 	Workers     int    // worker processes; default render.DefaultWorkers
 	CPUAffinity string // AffinityAuto or AffinityOff; default AffinityOff
 	OpenFiles   int    // open files per worker; default the hard limit
+	// AccessLog is AccessLogOn or AccessLogOff; default AccessLogOn.
+	AccessLog string
 	// AccessLogDir is the directory of nginx's access log, on a tmpfs; default the run directory
 	// if that is on one, or else none.
 	AccessLogDir string
@@ -155,6 +163,7 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 	if settings.AccessLogDir == "" && accesslog.InMemory(runDir) == nil {
 		settings.AccessLogDir = runDir
 	}
+	settings.LogRequests = settings.AccessLogDir != "" && n.AccessLog != AccessLogOff
 	if n.CPUAffinity == AffinityAuto {
 		settings.WorkerCPUAffinity = AffinityAuto
 	}

@@ -18,6 +18,10 @@ type Build struct {
 	// StreamModule is the file to load for stream{}: "" if stream is built in,
 	// NoStream if this nginx can load none.
 	StreamModule string
+
+	// CountsConnections: it can say how many connections and requests it has
+	// (Instance.Connections).
+	CountsConnections bool
 }
 
 func readBuild(binary, runDir string) (Build, error) {
@@ -29,8 +33,9 @@ func readBuild(binary, runDir string) (Build, error) {
 	if err != nil {
 		return Build{}, fmt.Errorf("run %s -V: %w", binary, err)
 	}
+	build := Build{Version: version, CountsConnections: stubStatusInside.MatchString(string(out))}
 	if stream {
-		return Build{Version: version}, nil
+		return build, nil
 	}
 	dirs := []string{modules}
 	if resolved, err := filepath.EvalSymlinks(binary); err == nil {
@@ -40,17 +45,20 @@ func readBuild(binary, runDir string) (Build, error) {
 	for _, dir := range dirs {
 		module := filepath.Join(dir, "ngx_stream_module.so")
 		if loads(binary, module, runDir) {
-			return Build{Version: version, StreamModule: module}, nil
+			build.StreamModule = module
+			return build, nil
 		}
 	}
-	return Build{Version: version, StreamModule: NoStream}, nil
+	build.StreamModule = NoStream
+	return build, nil
 }
 
 var (
-	versionLine  = regexp.MustCompile(`nginx version: \S+/(\d+\.\d+\.\d+)`)
-	streamInside = regexp.MustCompile(`\s--with-stream(\s|$)`)
-	modulesPath  = regexp.MustCompile(`\s--modules-path=(\S+)`)
-	prefixPath   = regexp.MustCompile(`\s--prefix=(\S+)`)
+	versionLine      = regexp.MustCompile(`nginx version: \S+/(\d+\.\d+\.\d+)`)
+	streamInside     = regexp.MustCompile(`\s--with-stream(\s|$)`)
+	stubStatusInside = regexp.MustCompile(`\s--with-http_stub_status_module(\s|$)`)
+	modulesPath      = regexp.MustCompile(`\s--modules-path=(\S+)`)
+	prefixPath       = regexp.MustCompile(`\s--prefix=(\S+)`)
 )
 
 // parseBuild reads the output of nginx -V: the version, whether stream is built

@@ -128,22 +128,26 @@ func (i *Instance) Marked(number int) bool {
 	return err == nil && bytes.Equal(found, i.generationConf(number, i.socketPath()))
 }
 
-// generationConf is a server that answers generation n on a unix socket.
+// generationConf is a server that answers generation n on a unix socket. It has the access log of
+// the configuration, because Connections counts its requests too.
 func (i *Instance) generationConf(n int, socket string) []byte {
 	listen, _ := Quote("unix:" + socket) // cannot fail: New has checked both paths
 	marker, _ := Quote(BootstrapPattern(BootstrapDir(i.opts.StateDir), markerFile))
+	connections := ""
+	if i.build.CountsConnections {
+		connections = "\n    location = /connections { stub_status; }"
+	}
 	return fmt.Appendf(nil, `# Written by lbctl: how nginx tells which generation it serves.
 server {
     listen %s;
-    access_log off;
     log_not_found off;
     keepalive_timeout 0; # a kept connection would stay with an old worker
     default_type text/plain;
     location = /generation { return 200 "%d\n"; }
-    include %s;
+    include %s;%s
     location / { return 404 "not here\n"; }
 }
-`, listen, n, marker)
+`, listen, n, marker, connections)
 }
 
 func withFile(files map[string][]byte, name string, content []byte) map[string][]byte {

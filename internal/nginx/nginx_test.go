@@ -97,6 +97,43 @@ func TestBuild(t *testing.T) {
 	})
 }
 
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		e := newEnv(t, binary)
+		_, err := e.Connections(t.Context())
+		require.ErrorIs(t, err, ErrNotRunning)
+		e.apply1(t)
+		e.start(t)
+		e.requireServing(t, 1, "one")
+		before, err := e.Connections(t.Context())
+		require.NoError(t, err)
+		const more = 5
+		for range more {
+			_, err := e.Serving(t.Context())
+			require.NoError(t, err)
+		}
+		after, err := e.Connections(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, before.Requests+more+1, after.Requests)
+		assert.Equal(t, before.Accepted+more+1, after.Accepted)
+		assert.Equal(t, after.Accepted, after.Handled)
+		assert.Equal(t, int64(1), after.Writing, "the question")
+		assert.Zero(t, after.Reading+after.Waiting)
+		assert.Equal(t, int64(1), after.Active)
+	})
+}
+
+func TestParseConnections(t *testing.T) {
+	t.Parallel()
+	got, err := parseConnections("Active connections: 291 \nserver accepts handled requests\n 16630948 16630947 31070465 \nReading: 6 Writing: 179 Waiting: 106 \n")
+	require.NoError(t, err)
+	assert.Equal(t, Connections{Active: 291, Reading: 6, Writing: 179, Waiting: 106, Accepted: 16630948, Handled: 16630947, Requests: 31070465}, got)
+	_, err = parseConnections("<html>")
+	require.ErrorContains(t, err, `read nginx's stub_status: `)
+	require.ErrorContains(t, err, `got "<html>"`)
+}
+
 func TestProcesses(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {

@@ -24,7 +24,7 @@ var errorNames = map[int]string{2: "UNKNOWN", 13: "INTERNAL", 14: "UNAVAILABLE",
 // judge returns what the nth try of a request says about its instance, and for a failure why, in
 // a few words.
 func judge(r *accesslog.Record, n int, grpc bool) (v verdict, why string) {
-	try := r.Tries[n]
+	try := &r.Tries[n]
 	if grpc && n == len(r.Tries)-1 && r.Expired() {
 		return unknown, "" // a client that gives little time must not eject instances
 	}
@@ -32,14 +32,14 @@ func judge(r *accesslog.Record, n int, grpc bool) (v verdict, why string) {
 	case try.Status == 0:
 		return unknown, ""
 	case try.Status >= 500 && try.Status != 501:
-		if try.Answered {
+		if try.Answered() {
 			return failure, strconv.Itoa(try.Status)
 		}
 		if try.Status == 504 {
 			return failure, "no answer in time"
 		}
 		return failure, "no answer"
-	case !try.Answered:
+	case !try.Answered():
 		return unknown, ""
 	case grpc && try.Status == 200 && r.GRPCStatus < 0:
 		return unknown, "" // the call has no end: the client has left, or the instance has broken it off

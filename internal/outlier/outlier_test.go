@@ -73,7 +73,9 @@ func (b *bench) take(n int, grpc int, tries ...string) {
 			var t accesslog.Try
 			t.Address = []byte(address)
 			fmt.Sscan(status, &t.Status)
-			t.Answered = !strings.HasSuffix(status, "!") && t.Status > 0
+			if strings.HasSuffix(status, "!") || t.Status == 0 {
+				t.Header = -1
+			}
 			r.Tries = append(r.Tries, t)
 		}
 		b.detector.take(b.now, r)
@@ -350,7 +352,7 @@ func TestAnswersOfBeforeTheReturnDoNotCount(t *testing.T) {
 	before := b.now
 	b.pass(31 * time.Second)
 	require.Empty(t, b.out())
-	b.detector.take(b.now, &accesslog.Record{Time: before, Service: []byte("web"), Tries: []accesslog.Try{{Address: []byte("10.0.0.1:80"), Status: 503, Answered: true}}})
+	b.detector.take(b.now, &accesslog.Record{Time: before, Service: []byte("web"), Tries: []accesslog.Try{{Address: []byte("10.0.0.1:80"), Status: 503}}})
 	b.observe()
 	assert.Empty(t, b.out())
 }
@@ -373,7 +375,7 @@ func BenchmarkTake(b *testing.B) {
 	s.Instances = []endpoints.Instance{{ID: "web-1", Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1, Status: endpoints.Passing}}
 	table.Observe(noon, []endpoints.Service{s})
 	d.sweep(noon)
-	r := &accesslog.Record{Time: noon.Add(time.Hour), Service: []byte("web"), Status: 200, GRPCStatus: -1, Tries: []accesslog.Try{{Address: []byte("10.0.0.1:80"), Status: 200, Answered: true}}}
+	r := &accesslog.Record{Time: noon.Add(time.Hour), Service: []byte("web"), Status: 200, GRPCStatus: -1, Tries: []accesslog.Try{{Address: []byte("10.0.0.1:80"), Status: 200}}}
 	b.ReportAllocs()
 	for b.Loop() {
 		d.take(noon, r)

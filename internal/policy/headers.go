@@ -15,7 +15,7 @@ type Headers struct {
 	Security Switch
 }
 
-// HeaderChanges are the changes of one direction. Names are in the form "X-Request-Id". A name
+// HeaderChanges are the changes of one direction. Names are in the form "X-Team-Id". A name
 // in Remove goes first, so that Set and Add hold for it.
 type HeaderChanges struct {
 	Set    []Pair
@@ -30,7 +30,7 @@ var HeaderPlaceholders = []string{"{host}", "{remote-address}", "{request-id}", 
 const maxHeaders = 12
 
 const (
-	wantHeaderName  = `names of at most 46 letters, digits, "-" and "_", none that carries the protocol (Host, Connection, Content-Type, Content-Length, TE, Grpc-...) or that lbctl or nginx sets (X-Forwarded-..., X-Real-IP, Server, Date)`
+	wantHeaderName  = `names of at most 46 letters, digits, "-" and "_", none that carries the protocol (Host, Connection, Content-Type, Content-Length, TE, Grpc-...) or that lbctl or nginx sets (X-Forwarded-..., X-Real-IP, X-Request-Id, Server, Date)`
 	wantHeaderPairs = `up to 12 headers like "X-Team=shop", or a JSON object: ` + wantHeaderName + `; values of printable ASCII without "$" and with no other {placeholder} than {host}, {remote-address}, {request-id}, {scheme} and {service}`
 	wantHeaderNames = "up to 12 names of headers, separated by commas: " + wantHeaderName
 )
@@ -43,7 +43,7 @@ var (
 
 	reservedHeaders = []string{
 		"connection", "content-encoding", "content-length", "content-type", "date", "expect", "host", "http2-settings",
-		"keep-alive", "proxy-connection", "server", "te", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-lb-user", "x-real-ip",
+		"keep-alive", "proxy-connection", "server", "te", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-lb-user", "x-real-ip", "x-request-id",
 	}
 	reservedHeaderPrefixes = []string{"grpc-", "sec-websocket-", "x-accel-", "x-forwarded-"}
 )

@@ -39,6 +39,9 @@ func startLog(t *testing.T, dir string, names map[int]string) *logged {
 	var done sync.WaitGroup
 	done.Go(func() {
 		reader.Run(ctx, func(r *accesslog.Record) {
+			if r.Internal() {
+				return
+			}
 			text := r.String()
 			switch { // either side may have ended it, and the server in two ways
 			case r.Timeout == serversDeadline && r.Expired():
@@ -128,112 +131,124 @@ func moody(t *testing.T, hanging chan<- struct{}) (port int) {
 
 // What each kind of request looks like in the log.
 func TestAccessLog(t *testing.T) {
-	const on = "lb-outlier-consecutive-errors"
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		impatient, giveUp := context.WithCancel(t.Context())
-		defer giveUp()
-		web := handler(t, func(w http.ResponseWriter, r *http.Request) {
-			switch r.URL.Path {
-			case "/503":
-				w.WriteHeader(http.StatusServiceUnavailable)
-			case "/hang":
-				giveUp()
-				<-r.Context().Done()
-			}
-		})
-		hanging := make(chan struct{}, 1)
-		calls, dead, dead2, silent := moody(t, hanging), refusing(t), refusing(t), mute(t)
-		dir := nginxtest.MemoryDir(t)
-		log := startLog(t, dir, map[int]string{web: "WEB", calls: "CALLS", dead: "DEAD", dead2: "DEAD", silent: "SILENT"})
-		b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir = dir }, nil,
-			one("web", web, tags("http_server"), meta(on, "5")),
-			one("quiet", web, meta("lb-protocol", "http", "lb-path", "/quiet")),
-			one("dead", dead, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
-			one("dead", dead2, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
-			one("quiet-dead", dead, meta("lb-protocol", "http", "lb-path", "/quiet-dead")),
-			one("half", web, meta("lb-protocol", "http", "lb-path", "/half", on, "5")),
-			one("half", dead, meta("lb-protocol", "http", "lb-path", "/half", on, "5")),
-			one("silent", silent, meta("lb-protocol", "http", "lb-path", "/silent", on, "5", "lb-timeout-read", "200ms")),
-			one("calls", calls, tags("grpc_server"), meta(on, "5")),
-			one("dead-calls", dead, meta("lb-protocol", "grpc", "lb-path", "/dead.D", on, "5")),
-			one("quiet-calls", calls, meta("lb-protocol", "grpc", "lb-path", "/quiet.Q")),
-		)
-		for _, path := range []string{"/", "/503", "/quiet", "/dead", "/quiet-dead", "/silent"} {
-			get(t, http.DefaultClient, "http://"+b.http+path)
-		}
-		for range 4 { // nginx begins with each in turn
-			get(t, http.DefaultClient, "http://"+b.http+"/half")
-		}
-		request, err := http.NewRequestWithContext(impatient, http.MethodGet, "http://"+b.http+"/hang", nil)
-		require.NoError(t, err)
-		_, err = http.DefaultClient.Do(request)
-		require.ErrorIs(t, err, context.Canceled)
-
-		conn := b.dial(t, "localhost")
-		for method, want := range map[string]codes.Code{
-			"/m.M/OK": codes.OK, "/m.M/Unavailable": codes.Unavailable, "/m.M/NotFound": codes.NotFound, "/m.M/Later": codes.Internal,
-			"/dead.D/D": codes.Unavailable, "/quiet.Q/Unavailable": codes.OK,
-		} {
-			_, err := call(t, conn, method)
-			assert.Equal(t, want, grpcstatus.Code(err), "%s: %v", method, err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			<-hanging
-			cancel()
-		}()
-		err = conn.Invoke(ctx, "/m.M/Hang", &protos.PingMessage{}, &protos.PingMessage{})
-		require.Equal(t, codes.Canceled, grpcstatus.Code(err))
-		ctx, cancel = context.WithCancel(t.Context())
-		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/m.M/HangLater")
-		require.NoError(t, err)
-		require.NoError(t, stream.SendMsg(&protos.PingMessage{}))
-		require.NoError(t, stream.CloseSend())
-		require.NoError(t, stream.RecvMsg(&protos.PingMessage{}))
-		cancel()
-		require.Equal(t, codes.Canceled, grpcstatus.Code(stream.RecvMsg(&protos.PingMessage{})))
-		for _, method := range []string{"/m.M/Hang", "/m.M/HangLater"} {
-			ctx, cancel := context.WithTimeout(t.Context(), shortDeadline)
-			require.Error(t, conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{}))
-			cancel()
-		}
-		// A client that waits for longer than it says: the server breaks the call off.
-		request, err = http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.grpc+"/m.M/Hang", bytes.NewReader(make([]byte, 5)))
-		require.NoError(t, err)
-		request.Header.Set("Content-Type", "application/grpc")
-		request.Header.Set("Te", "trailers")
-		request.Header.Set("Grpc-Timeout", "100m")
-		h2c := &http.Transport{Protocols: new(http.Protocols)}
-		h2c.Protocols.SetUnencryptedHTTP2(true)
-		defer h2c.CloseIdleConnections()
-		response, err := h2c.RoundTrip(request)
-		require.NoError(t, err)
-		response.Body.Close()
-
-		want := map[string]int{
-			"web 200 grpc -1 WEB=200":                                  1,
-			"web 503 grpc -1 WEB=503":                                  1,
-			"web 499 grpc -1 WEB=0 unanswered":                         1,
-			"dead 502 grpc -1 DEAD=502 unanswered DEAD=502 unanswered": 1,
-			"silent 504 grpc -1 SILENT=504 unanswered":                 1,
-			"half 200 grpc -1 WEB=200":                                 2,
-			"half 200 grpc -1 DEAD=502 unanswered WEB=200":             2,
-			"calls 200 grpc 0 CALLS=200":                               1,
-			"calls 200 grpc 14 CALLS=200":                              1,
-			"calls 200 grpc 5 CALLS=200":                               1,
-			"calls 200 grpc 13 CALLS=200":                              1,
-			"dead-calls 200 grpc -1 DEAD=502 unanswered":               1,
-			"calls 499 grpc -1 CALLS=0 unanswered":                     1,
-			"calls 200 grpc -1 CALLS=200":                              1,
-			"calls late":                                               2,
-			"calls expired":                                            1,
-		}
-		total := 0
-		for _, n := range want {
-			total += n
-		}
-		assert.Equal(t, want, log.wait(t, total))
+		t.Run("of all requests", func(t *testing.T) { testAccessLog(t, binary, true) })
+		t.Run("of services with a circuit breaker", func(t *testing.T) { testAccessLog(t, binary, false) })
 	})
+}
+
+func testAccessLog(t *testing.T, binary nginxtest.Binary, all bool) {
+	const on = "lb-outlier-consecutive-errors"
+	impatient, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	web := handler(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/503":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case "/hang":
+			giveUp()
+			<-r.Context().Done()
+		}
+	})
+	hanging := make(chan struct{}, 1)
+	calls, dead, dead2, silent := moody(t, hanging), refusing(t), refusing(t), mute(t)
+	dir := nginxtest.MemoryDir(t)
+	log := startLog(t, dir, map[int]string{web: "WEB", calls: "CALLS", dead: "DEAD", dead2: "DEAD", silent: "SILENT"})
+	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests = dir, all }, nil,
+		one("web", web, tags("http_server"), meta(on, "5")),
+		one("quiet", web, meta("lb-protocol", "http", "lb-path", "/quiet")),
+		one("dead", dead, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
+		one("dead", dead2, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
+		one("quiet-dead", dead, meta("lb-protocol", "http", "lb-path", "/quiet-dead")),
+		one("half", web, meta("lb-protocol", "http", "lb-path", "/half", on, "5")),
+		one("half", dead, meta("lb-protocol", "http", "lb-path", "/half", on, "5")),
+		one("silent", silent, meta("lb-protocol", "http", "lb-path", "/silent", on, "5", "lb-timeout-read", "200ms")),
+		one("calls", calls, tags("grpc_server"), meta(on, "5")),
+		one("dead-calls", dead, meta("lb-protocol", "grpc", "lb-path", "/dead.D", on, "5")),
+		one("quiet-calls", calls, meta("lb-protocol", "grpc", "lb-path", "/quiet.Q")),
+	)
+	for _, path := range []string{"/", "/503", "/quiet", "/dead", "/quiet-dead", "/silent"} {
+		get(t, http.DefaultClient, "http://"+b.http+path)
+	}
+	for range 4 { // nginx begins with each in turn
+		get(t, http.DefaultClient, "http://"+b.http+"/half")
+	}
+	request, err := http.NewRequestWithContext(impatient, http.MethodGet, "http://"+b.http+"/hang", nil)
+	require.NoError(t, err)
+	_, err = http.DefaultClient.Do(request)
+	require.ErrorIs(t, err, context.Canceled)
+
+	conn := b.dial(t, "localhost")
+	for method, want := range map[string]codes.Code{
+		"/m.M/OK": codes.OK, "/m.M/Unavailable": codes.Unavailable, "/m.M/NotFound": codes.NotFound, "/m.M/Later": codes.Internal,
+		"/dead.D/D": codes.Unavailable, "/quiet.Q/Unavailable": codes.OK,
+	} {
+		_, err := call(t, conn, method)
+		assert.Equal(t, want, grpcstatus.Code(err), "%s: %v", method, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-hanging
+		cancel()
+	}()
+	err = conn.Invoke(ctx, "/m.M/Hang", &protos.PingMessage{}, &protos.PingMessage{})
+	require.Equal(t, codes.Canceled, grpcstatus.Code(err))
+	ctx, cancel = context.WithCancel(t.Context())
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, "/m.M/HangLater")
+	require.NoError(t, err)
+	require.NoError(t, stream.SendMsg(&protos.PingMessage{}))
+	require.NoError(t, stream.CloseSend())
+	require.NoError(t, stream.RecvMsg(&protos.PingMessage{}))
+	cancel()
+	require.Equal(t, codes.Canceled, grpcstatus.Code(stream.RecvMsg(&protos.PingMessage{})))
+	for _, method := range []string{"/m.M/Hang", "/m.M/HangLater"} {
+		ctx, cancel := context.WithTimeout(t.Context(), shortDeadline)
+		require.Error(t, conn.Invoke(ctx, method, &protos.PingMessage{}, &protos.PingMessage{}))
+		cancel()
+	}
+	// A client that waits for longer than it says: the server breaks the call off.
+	request, err = http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.grpc+"/m.M/Hang", bytes.NewReader(make([]byte, 5)))
+	require.NoError(t, err)
+	request.Header.Set("Content-Type", "application/grpc")
+	request.Header.Set("Te", "trailers")
+	request.Header.Set("Grpc-Timeout", "100m")
+	h2c := &http.Transport{Protocols: new(http.Protocols)}
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	defer h2c.CloseIdleConnections()
+	response, err := h2c.RoundTrip(request)
+	require.NoError(t, err)
+	response.Body.Close()
+
+	want := map[string]int{
+		"web 200 grpc -1 WEB=200":                                          1,
+		"web 503 grpc -1 WEB=503":                                          1,
+		"web 499 grpc -1 WEB=0 unanswered":                                 1,
+		"dead 502 own 502 grpc -1 DEAD=502 unanswered DEAD=502 unanswered": 1,
+		"silent 504 own 504 grpc -1 SILENT=504 unanswered":                 1,
+		"half 200 grpc -1 WEB=200":                                         2,
+		"half 200 grpc -1 DEAD=502 unanswered WEB=200":                     2,
+		"calls 200 grpc 0 CALLS=200":                                       1,
+		"calls 200 grpc 14 CALLS=200":                                      1,
+		"calls 200 grpc 5 CALLS=200":                                       1,
+		"calls 200 grpc 13 CALLS=200":                                      1,
+		"dead-calls 200 own 502 grpc 14 DEAD=502 unanswered":               1,
+		"calls 499 grpc -1 CALLS=0 unanswered":                             1,
+		"calls 200 grpc -1 CALLS=200":                                      1,
+		"calls late":                                                       2,
+		"calls expired":                                                    1,
+	}
+	if all {
+		maps.Copy(want, map[string]int{
+			"quiet 200 grpc -1 WEB=200":                          1,
+			"quiet-dead 502 own 502 grpc -1 DEAD=502 unanswered": 1,
+			"quiet-calls 200 grpc 0 CALLS=200":                   1,
+		})
+	}
+	total := 0
+	for _, n := range want {
+		total += n
+	}
+	assert.Equal(t, want, log.wait(t, total))
 }
 
 func TestACircuitBreakerWithoutAnAccessLogIsAProblem(t *testing.T) {

@@ -127,6 +127,7 @@ type Location struct {
 	Choices        []Choice // the first one that a request matches takes it
 	endpoints.Spec          // of the service
 	Service        string   // empty: no service has this path
+	Route          string   // that leads to the service, as endpoints.Route.String returns it
 	Upstream       string   // empty: the service has no instance that gets traffic
 	// Policy is the policy for the path, without what this nginx or its protocol can't have; nil
 	// if no service has the path.

@@ -161,6 +161,15 @@ var scenarios = []struct {
 		settings: func(s *Settings) { s.AccessLogDir = "/run/lbctl log" },
 	},
 	{
+		name: "access-log",
+		registrations: []*api.ServiceEntry{
+			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), meta("lb-outlier-consecutive-errors", "5")),
+			registration("web", "web-1", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/orders", "lb-method", "GET", "lb-headers-response-set", "X-Team=shop")),
+		},
+		settings: func(s *Settings) { s.AccessLogDir, s.LogRequests = "/run/lbctl log", true },
+		nginx:    []string{"1.22.1", "1.30.6"},
+	},
+	{
 		name: "policies-of-traffic",
 		registrations: []*api.ServiceEntry{
 			registration("web", "web-1", "10.0.1.1", 80, tags("http_server"), weights(5000, 1), meta(

@@ -20,7 +20,7 @@ type Header struct {
 	Missing string
 }
 
-// Variable is the end of the name of nginx's variables for the header: "x_request_id".
+// Variable is the end of the name of nginx's variables for the header: "x_team_id".
 func (h Header) Variable() string { return strings.ToLower(strings.ReplaceAll(h.Name, "-", "_")) }
 
 // RequestHeaders returns what the policy changes in the headers of requests.
@@ -117,7 +117,7 @@ func (f Frontend) each(visit func(Location)) {
 var placeholders = map[string]string{
 	"{host}":           "${lb_host}",
 	"{remote-address}": "${remote_addr}",
-	"{request-id}":     "${request_id}",
+	"{request-id}":     "${lb_request_id}",
 	"{scheme}":         "${lb_scheme}",
 	"{service}":        "${lb_service}",
 }

@@ -195,6 +195,7 @@ func (w ways) addPolicyPlaces(wider []string, places []routing.Place, add func(r
 // lead makes the location lead to the service of a route, with its policy for a place.
 func (l *Location) lead(w *way, p routing.Place) {
 	l.Spec, l.Service, l.Upstream = w.to.spec, w.to.service, w.to.upstream
+	l.Route = w.route.String()
 	l.routePath, l.policyPath = policy.Path(strings.TrimSuffix(w.route.Path, "/")), policyPath(p)
 	l.Policy = l.Spec.Policy.At(l.policyPath)
 	l.TLSFiles, l.mirrors = w.to.tlsFiles, w.to.mirrors

@@ -53,8 +53,11 @@ type Settings struct {
 	// AccessLogDir is the directory where nginx logs requests for lbctl, an absolute path on a
 	// tmpfs; empty: nginx logs none.
 	AccessLogDir string
-	User         string // user of the workers; empty without root, because nginx can't change it then
-	Group        string // group of the workers; empty for the group with the name of the user
+	// LogRequests has nginx log all requests, and not only those to services with a circuit
+	// breaker. It needs AccessLogDir.
+	LogRequests bool
+	User        string // user of the workers; empty without root, because nginx can't change it then
+	Group       string // group of the workers; empty for the group with the name of the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
 	// on a core of its own; empty leaves it to the kernel.
 	WorkerCPUAffinity string
