@@ -28,6 +28,7 @@ import (
 	"lbctl/internal/probe"
 	"lbctl/internal/render"
 	"lbctl/internal/resolver"
+	"lbctl/internal/traffic"
 )
 
 // DefaultStateDir is the default of Config.StateDir.
@@ -139,6 +140,9 @@ type parts struct {
 	loop     *controller.Controller
 	log      *accesslog.Reader // nil: nginx has no access log
 	outliers *outlier.Detector
+	traffic  *traffic.Counters
+	// readers get each line of the access log, in order.
+	readers []func(*accesslog.Record)
 
 	byReload   string // why nginx doesn't ask the resolver; "" if it does
 	fewWorkers string // why nginx has fewer workers than it could; "" if it doesn't
@@ -208,6 +212,8 @@ func newParts(cfg Config) (*parts, error) {
 		return nil, err
 	}
 	p.outliers = outlier.New(p.table, p.source.Addresses)
+	p.readers = append(p.readers, p.outliers.Take)
+	p.newTraffic()
 	if settings.AccessLogDir != "" {
 		p.log, err = accesslog.New(accesslog.Options{Dir: settings.AccessLogDir, Reopen: p.server.ReopenLogs, Logger: cfg.Logger})
 		if err != nil {
@@ -279,8 +285,9 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })
 	}
+	group.Go(func() error { return p.traffic.Run(ctx) })
 	if p.log != nil {
-		group.Go(func() error { return p.log.Run(ctx, p.outliers.Take) })
+		group.Go(func() error { return p.log.Run(ctx, p.take) })
 		group.Go(func() error { return p.outliers.Run(ctx) })
 	}
 	group.Go(func() error {

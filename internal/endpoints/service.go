@@ -75,6 +75,22 @@ func (i Instance) InRotation() bool { return i.Status == Passing || i.Status == 
 // HostPort returns the address to dial, with brackets around an IPv6 address.
 func (i Instance) HostPort() string { return net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) }
 
+// LoggedAddresses returns the instance's addresses and ports as nginx logs them. If its address is
+// a host name, which isName says, they are those of the IP addresses that resolve returns for it,
+// and can change.
+func (i Instance) LoggedAddresses(resolve func(host string) []string) (all []string, isName bool) {
+	port := strconv.Itoa(i.Port)
+	if ip, err := netip.ParseAddr(i.Address); err == nil {
+		return []string{net.JoinHostPort(ip.String(), port)}, false
+	}
+	for _, found := range resolve(i.Address) {
+		if ip, err := netip.ParseAddr(found); err == nil {
+			all = append(all, net.JoinHostPort(ip.String(), port))
+		}
+	}
+	return all, true
+}
+
 // Validate returns an error that names all invalid values of the instance.
 func (i Instance) Validate() error {
 	var errs []error

@@ -9,9 +9,6 @@ package outlier
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -199,7 +196,9 @@ func (d *Detector) follow(s *service, e *endpoints.Entry) {
 			i = &instance{key: k}
 		}
 		instances[k] = i
-		for _, address := range d.logged(s, of) {
+		logged, isName := of.LoggedAddresses(d.addresses)
+		s.hasNames = s.hasNames || isName
+		for _, address := range logged {
 			s.at[address] = append(s.at[address], i)
 		}
 	}
@@ -209,22 +208,6 @@ func (d *Detector) follow(s *service, e *endpoints.Entry) {
 		}
 	}
 	s.instances = instances
-}
-
-// logged returns an instance's addresses as nginx logs them.
-func (d *Detector) logged(s *service, of endpoints.Instance) []string {
-	port := strconv.Itoa(of.Port)
-	if ip, err := netip.ParseAddr(of.Address); err == nil {
-		return []string{net.JoinHostPort(ip.String(), port)}
-	}
-	s.hasNames = true
-	var all []string
-	for _, found := range d.addresses(of.Address) {
-		if ip, err := netip.ParseAddr(found); err == nil {
-			all = append(all, net.JoinHostPort(ip.String(), port))
-		}
-	}
-	return all
 }
 
 // endEjections readmits the instances whose time is over.

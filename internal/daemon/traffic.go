@@ -1,0 +1,19 @@
+package daemon
+
+import (
+	"lbctl/internal/accesslog"
+	"lbctl/internal/traffic"
+)
+
+// newTraffic makes the counters of requests.
+func (p *parts) newTraffic() {
+	p.traffic = traffic.New(traffic.Options{Table: p.table, Addresses: p.source.Addresses})
+	p.readers = append(p.readers, p.traffic.Take)
+}
+
+// take hands a line of the access log to all readers.
+func (p *parts) take(r *accesslog.Record) {
+	for _, read := range p.readers {
+		read(r)
+	}
+}
