@@ -72,11 +72,12 @@ type Record struct {
 	Service []byte        // its name; empty: the request reached no service
 	Route   []byte        // the route that it took, as endpoints.Route.String returns it
 	Method  []byte
-	Host    []byte // empty if it is longer than 255 bytes
-	Path    []byte // without the query, which never reaches the log; at most 512 bytes
+	Host    []byte // empty if it is longer than 255 bytes, or has a user
+	Path    []byte // up to the query or to the first parameter (";"), which never reach the log; at most 512 bytes
 	Status  int    // that the client got; 499: it did not wait for the answer
 	// OwnError is the status of nginx's own error answer, also where a gRPC client got status 200
-	// with a grpc-status; 0: the answer is an instance's, or no error.
+	// with a grpc-status; 496: the client showed no valid certificate, and got another status.
+	// 0: the answer is an instance's, or no error.
 	OwnError int
 	// GRPCStatus is the grpc-status that the client got, -1 if there was none: it is not gRPC, or
 	// the call was broken off.

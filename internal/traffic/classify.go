@@ -212,7 +212,7 @@ func refusal(r *accesslog.Record, inMaintenance bool) int {
 	switch r.OwnError {
 	case 403:
 		return 0
-	case 401, 421:
+	case 401, 421, 496:
 		return 1
 	case 429:
 		return 2
