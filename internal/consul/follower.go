@@ -78,6 +78,7 @@ type Follower struct {
 	services   []followed                       // by name
 	policies   policies
 	revision   uint64          // of the service with the newest answer
+	received   time.Time       // see Received
 	failing    map[string]bool // the queries that failed at the last LogFailing, by name
 }
 
@@ -174,6 +175,9 @@ func (f *Follower) Receive(view *watch.View) {
 	if q == nil || d != q {
 		return
 	}
+	if at := q.came(); f.received.IsZero() || at.Before(f.received) {
+		f.received = at
+	}
 	service, ok := view.Data().(endpoints.Service)
 	if !ok {
 		f.queries.brain.Remember(d, view.Data())
@@ -190,6 +194,14 @@ func (f *Follower) Receive(view *watch.View) {
 			f.setPolicy(&f.services[n])
 		}
 	}
+}
+
+// Received returns when the oldest of the answers came that Receive has stored since the last
+// call; zero if it has stored none.
+func (f *Follower) Received() time.Time {
+	at := f.received
+	f.received = time.Time{}
+	return at
 }
 
 // Follow makes the services in the catalog those that are queried.

@@ -151,7 +151,10 @@ func (m *monitor) note(found Status) {
 	m.mu.Lock()
 	old := m.status
 	changed := old.Since.IsZero() || old.Reachable != found.Reachable || old.Refused != found.Refused || (old.Leader == "") != (found.Leader == "")
-	found.Address, found.Since = old.Address, old.Since
+	found.Address, found.Since, found.Contact = old.Address, old.Since, old.Contact
+	if found.LastError == "" {
+		found.Contact = now
+	}
 	if changed {
 		found.Since = now
 	}

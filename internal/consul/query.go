@@ -52,6 +52,7 @@ type query struct {
 	mu            sync.Mutex
 	cancelRequest context.CancelCauseFunc // cancels the current request, if that is possible
 	index         uint64                  // of the last answer; 0 before the first
+	answeredAt    time.Time               // when the first answer with that index came
 	failures      int                     // in a row
 	since         time.Time
 	err           error
@@ -217,6 +218,9 @@ func (q *query) cancel(why error) {
 func (q *query) succeeded(index uint64) {
 	q.mu.Lock()
 	failing := q.failures >= failingAfter
+	if index != q.index || q.answeredAt.IsZero() {
+		q.answeredAt = time.Now()
+	}
 	q.index, q.failures, q.err = index, 0, nil
 	q.mu.Unlock()
 	if failing {
@@ -263,6 +267,13 @@ func (q *query) answered() (uint64, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.index, q.index > 0 && q.failures == 0
+}
+
+// came returns when the last answer came that was not the same as the one before.
+func (q *query) came() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.answeredAt
 }
 
 // failing returns the details of a failing query; false if it isn't failing.

@@ -14,6 +14,8 @@ type Status struct {
 	Refused bool `json:"refused,omitempty"`
 	// Since is when this status began.
 	Since time.Time `json:"since,omitzero"`
+	// Contact is when Consul, with a leader, last answered; zero before the first time.
+	Contact time.Time `json:"contact,omitzero"`
 	// LastError is the problem; empty if there is none.
 	LastError string `json:"last_error,omitempty"`
 }

@@ -132,6 +132,7 @@ type Controller struct {
 	history  *history.Log
 	restored []endpoints.Entry // of the source's snapshot
 	storePin func(*Pin) error  // writePin
+	counted  counted
 
 	mu   sync.Mutex
 	view view

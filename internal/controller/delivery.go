@@ -15,8 +15,9 @@ import (
 
 // Endpoints answers nginx's questions for the servers of its upstreams.
 type Endpoints interface {
-	// Set replaces the servers of all upstreams.
-	Set(map[string][]resolver.Target)
+	// Set replaces the servers of all upstreams. seen is when the answer of Consul came that they
+	// follow from; zero for none.
+	Set(upstreams map[string][]resolver.Target, seen time.Time)
 	// Unfetched returns the upstreams whose newest servers nginx may not use yet, with the
 	// time since when they have these servers.
 	Unfetched() map[string]time.Time
@@ -115,8 +116,9 @@ func newDelivery(e Endpoints, marks nginx.Marks) *delivery {
 // upstream without a service in cfg keeps its last servers: the service has left, and nginx
 // serves it until it has moved to the generation without it. If there are no last servers,
 // as after a rollback to a generation with a service that is gone, the upstream has none,
-// and nginx answers that no instance is in rotation.
-func (d *delivery) setServers(cfg *render.Configuration) bool {
+// and nginx answers that no instance is in rotation. seen is when the answer of Consul came from
+// which the servers follow; zero for none.
+func (d *delivery) setServers(cfg *render.Configuration, seen time.Time) bool {
 	if d.endpoints == nil {
 		return false
 	}
@@ -154,7 +156,7 @@ func (d *delivery) setServers(cfg *render.Configuration) bool {
 		return false
 	}
 	d.answers = all
-	d.endpoints.Set(all)
+	d.endpoints.Set(all, seen)
 	return true
 }
 
@@ -261,10 +263,11 @@ func (d *delivery) restarted(master nginx.Process, after time.Time) {
 	d.master = master
 }
 
-// setServers gives endpoints the latest servers, without a new generation.
-func (l *loop) setServers() {
+// setServers gives endpoints the latest servers, without a new generation. seen is when the answer
+// of Consul came from which they follow; zero for none.
+func (l *loop) setServers(seen time.Time) {
 	answers, before := l.delivery.answers, l.entries
-	if l.latest == nil || !l.delivery.setServers(l.latest) {
+	if l.latest == nil || !l.delivery.setServers(l.latest, seen) {
 		return
 	}
 	l.entries = l.delivery.withServers(l.entries, l.latest)
@@ -292,7 +295,7 @@ func (l *loop) prepare(g nginx.Generation, files map[string][]byte) func() {
 		return func() {}
 	}
 	d.coming = askedBy(g, files)
-	l.setServers()
+	l.setServers(time.Time{})
 	if d.answers == nil {
 		return func() {}
 	}
@@ -333,6 +336,7 @@ func (l *loop) checkFetched(now time.Time) {
 		unfetched := unfetched(d.endpoints, d.asked.upstreams, d.since)
 		if m := d.moving; !m.onlySteps() && !m.waits(unfetched) {
 			d.moving = &moving{since: now, upstreams: map[string]bool{}}
+			l.counted.succeed(now)
 			if change := changes(m.before, l.movedTo(m)); m.before != nil && change != noChange {
 				l.record(history.Event{Kind: history.Moved, Generation: l.current.Number, Change: change, Left: departures(m.before, l.movedTo(m))}, m.since)
 			}
@@ -360,6 +364,7 @@ func (l *loop) dropBootstrapServers(now time.Time, droppable []string) {
 	l.governor.reload(now)
 	l.work("nginx is being reloaded without its bootstrap servers, since it has fetched newer servers", func(ctx context.Context) func() {
 		err := l.server.Reload(ctx)
+		l.countReload(ReloadBootstrap, now, err)
 		return func() {
 			if err == nil {
 				l.delivery.bootstrap.read = nil

@@ -27,7 +27,8 @@ type fakeEndpoints struct {
 	unfetched map[string]time.Time
 	fetched   chan struct{}
 	restarted int
-	silent    bool // nginx doesn't ask
+	silent    bool      // nginx doesn't ask
+	seen      time.Time // of the last call of Set
 }
 
 func (f *fakeEndpoints) Asks(string) bool {
@@ -36,9 +37,10 @@ func (f *fakeEndpoints) Asks(string) bool {
 	return !f.silent
 }
 
-func (f *fakeEndpoints) Set(upstreams map[string][]resolver.Target) {
+func (f *fakeEndpoints) Set(upstreams map[string][]resolver.Target, seen time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.seen = seen
 	for name, targets := range upstreams {
 		if known, ok := f.upstreams[name]; !ok || !slices.Equal(known, targets) {
 			f.unfetched[name] = time.Now()
@@ -139,6 +141,7 @@ func (r *rig) servers(instances int) {
 		Files:     map[string][]byte{"nginx.conf": []byte("hello")},
 		Entries:   []endpoints.Entry{entry("hello", instances)},
 		Upstreams: map[string][]resolver.Target{name: targets},
+		Seen:      r.source.seen,
 	}
 	synctest.Wait()
 }

@@ -192,6 +192,7 @@ func (l *loop) repair(drift string, s checkResult, now time.Time) {
 		} else {
 			g, err = l.server.Activate(ctx, want)
 		}
+		l.countReload(ReloadDrift, now, err)
 		var waits error // nginx is not running; it reads the corrected files when it starts
 		if errors.Is(err, nginx.ErrNotRunning) && readCurrent(l.server).generation.Number == g.Number {
 			waits, err = err, nil
@@ -229,6 +230,7 @@ func (l *loop) repaired(drift string, began time.Time, g nginx.Generation, files
 		l.become(g, files, l.entries)
 		l.networks, l.listeners = networks, listeners
 		l.drifted = nil
+		l.counted.succeed(now)
 		l.record(history.Event{Kind: history.Drift, Generation: g.Number, From: before, Reason: drift}, began)
 		return
 	}

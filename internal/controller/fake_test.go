@@ -231,7 +231,8 @@ type fakeSource struct {
 	updates chan render.Configuration
 	mu      sync.Mutex
 	status  render.Status
-	took    []string // names of the services that nginx accepted last
+	took    []string  // names of the services that nginx accepted last
+	seen    time.Time // Seen of the configurations of rig.servers
 	// refused returns the culprits; nil means no culprits.
 	refused func(cfg render.Configuration, why string, test render.Test) render.Culprits
 }

@@ -25,7 +25,8 @@ type loop struct {
 	commands <-chan func(*loop)
 	storePin func(*Pin) error // writes the pin to disk; nil removes it
 	show     func(view)       // passes the state to Status
-	ctx      context.Context  // Run's
+	counted  *counted
+	ctx      context.Context // Run's
 
 	current nginx.Generation
 	since   time.Time // when nginx began to serve current
@@ -45,6 +46,8 @@ type loop struct {
 	delivery *delivery
 	settle   settle
 	governor governor
+
+	awaiting awaiting // what latest has of Consul and current lacks
 
 	failure *failure // latest could not be applied
 	drifted *failure // drift could not be corrected
@@ -111,6 +114,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		commands:  c.commands,
 		storePin:  c.storePin,
 		show:      c.setView,
+		counted:   &c.counted,
 		ctx:       ctx,
 		pin:       pin,
 		delivered: c.restored,
@@ -124,6 +128,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 	l.become(current, filesOf(l.server, current.Number), nil)
 	if !current.Served.IsZero() {
 		l.since = current.Served
+		l.counted.succeed(current.Served)
 	}
 	switch {
 	case pin == nil || pin.Generation == current.Number:
@@ -286,6 +291,7 @@ func (l *loop) update(cfg render.Configuration) {
 	if cfg.Entries == nil {
 		cfg.Entries = []endpoints.Entry{} // nil is "not known" here
 	}
+	l.await(cfg)
 	if l.latest == nil || l.latest.Hash != cfg.Hash {
 		if l.failure != nil {
 			l.failure = nil
@@ -302,13 +308,37 @@ func (l *loop) update(cfg render.Configuration) {
 	if cfg.Hash == l.current.Hash {
 		l.delivery.asked = askedIn(&cfg) // a generation of an older lbctl may lack its upstreams
 	}
-	l.setServers()
+	l.setServers(cfg.Seen)
 	if cfg.Hash == l.current.Hash {
 		l.files, l.entries, l.networks, l.listeners = cfg.Files, cfg.Entries, cfg.Networks, cfg.Listeners
 		l.source.NginxAccepted(cfg.Entries)
 		if l.job.hash == "" {
 			l.settle.reset()
 		}
+	}
+}
+
+// await notes what a new configuration has of Consul, and whether it replaces one that nginx
+// will never get.
+func (l *loop) await(cfg render.Configuration) {
+	l.counted.coalesce(cfg.Replaced)
+	if old := l.latest; old != nil && old.Hash != cfg.Hash && old.Hash != l.current.Hash && old.Hash != l.job.hash && l.failure == nil {
+		l.counted.coalesce(1)
+	}
+	switch {
+	case cfg.Hash == l.job.hash: // it is being applied already
+	case cfg.Hash == l.current.Hash && l.job.hash == "":
+		l.awaiting.take() // nginx serves it already
+	default:
+		l.awaiting.add(cfg.Seen)
+	}
+}
+
+// countReload counts a reload that began at a time and ended with err now, unless it did not
+// begin because lbctl ends. Any goroutine may call it.
+func (l *loop) countReload(reason ReloadReason, began time.Time, err error) {
+	if !l.canceled(err) {
+		l.counted.reload(reason, began, err)
 	}
 }
 
@@ -336,6 +366,11 @@ func (l *loop) apply(now time.Time) {
 	case l.current.Number == 0:
 		note.Reason = "the first configuration"
 	}
+	reason := ReloadChange
+	if l.failure != nil {
+		reason = ReloadRetry
+	}
+	seen := l.awaiting.take()
 	l.settle.start(now)
 	l.governor.reload(now)
 	l.job.hash = cfg.Hash
@@ -345,12 +380,18 @@ func (l *loop) apply(now time.Time) {
 			// If the file of one upstream can't be written, the other services don't wait
 			// for it: the loop writes it again, and reports the error.
 			if _, err := l.server.WriteBootstrapServers(servers); err != nil {
-				a := applyResult{err: err, stored: readCurrent(l.server)}
+				l.countReload(reason, now, err)
+				a := applyResult{err: err, stored: readCurrent(l.server), seen: seen}
 				return func() { l.finish(cfg, note, now, a) }
 			}
 		}
-		var a applyResult
-		if a.generation, a.err = l.server.Apply(ctx, cfg.Files, note); a.err != nil {
+		a := applyResult{seen: seen}
+		a.generation, a.err = l.server.Apply(ctx, cfg.Files, note)
+		l.countReload(reason, now, a.err)
+		if a.err == nil && !seen.IsZero() {
+			l.counted.convergence.Add(time.Since(seen))
+		}
+		if a.err != nil {
 			a.culprits = findCulprits(ctx, l.source, l.server, cfg, a.err)
 			a.stored = readCurrent(l.server)
 		}
@@ -364,6 +405,7 @@ type applyResult struct {
 	err        error
 	culprits   render.Culprits // what caused err
 	stored     stored          // the generation on disk after err
+	seen       time.Time       // when the oldest answer of Consul came that was to be applied
 }
 
 func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time, a applyResult) {
@@ -380,6 +422,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.entries = l.delivery.withServers(l.entries, l.latest) // latest may be newer than cfg
 		l.source.NginxAccepted(cfg.Entries)
 		l.failure, l.drifted, l.down = nil, nil, nil
+		l.counted.succeed(now)
 		l.record(history.Event{Kind: history.Applied, Generation: g.Number, From: before, Reason: note.Reason, Change: note.Change, Left: left}, began)
 		return
 	}
@@ -407,6 +450,7 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		l.record(event, began)
 		return
 	}
+	l.awaiting.add(a.seen) // nginx gets it with the next attempt
 	again := l.failure
 	if again == nil || again.hash != cfg.Hash {
 		again = &failure{hash: cfg.Hash, since: now}
@@ -463,7 +507,7 @@ func (l *loop) become(g nginx.Generation, files map[string][]byte, entries []end
 		d.move(moving{since: l.since, before: entries})
 	}
 	d.nextFetchCheck = time.Now().Add(fetchCheckEvery)
-	l.setServers()
+	l.setServers(time.Time{})
 	l.writeBootstrapLater()
 }
 

@@ -28,8 +28,8 @@ func TestTheWorkOfAChangeIsProportionalToTheServices(t *testing.T) {
 				}
 				d.asked = askedIn(cfg)
 				d.asked.known = known
-				d.setServers(cfg)
-				return testing.AllocsPerRun(3, func() { d.setServers(cfg) })
+				d.setServers(cfg, time.Time{})
+				return testing.AllocsPerRun(3, func() { d.setServers(cfg, time.Time{}) })
 			}
 			few, many := work(100), work(1000)
 			assert.Less(t, many, 20*max(few, 10), "ten times as many services, after %v allocations", few)

@@ -58,11 +58,14 @@ func (l *loop) moveBack(pin *Pin, target nginx.Generation, files map[string][]by
 	prepare := l.prepare(target, files)
 	l.work(fmt.Sprintf("nginx is being moved to generation %d", number), func(ctx context.Context) func() {
 		prepare()
+		began := time.Now()
 		g, err := l.server.Activate(ctx, number)
+		l.countReload(ReloadRollback, began, err)
 		if err == nil {
 			return func() {
 				l.become(g, files, nil)
 				l.drifted, l.down = nil, nil
+				l.counted.succeed(time.Now())
 				l.record(event, began)
 				reply(g, nil)
 			}
@@ -105,6 +108,7 @@ func (l *loop) resume(reply func(error)) {
 		return func() {
 			if err == nil {
 				l.pin = nil
+				l.awaiting.take() // the operator had it wait
 				l.settle.hurry()
 				l.record(history.Event{Kind: history.Resumed, Generation: l.current.Number, Reason: fmt.Sprintf("generation %d is no longer pinned", pinned)}, began)
 			}

@@ -18,6 +18,7 @@ func (l *loop) reloadSilent(now time.Time, unfetched map[string]time.Time) {
 	l.governor.reload(now)
 	l.work("nginx has stopped asking for its servers; lbctl is reloading it so that it asks again", func(ctx context.Context) func() {
 		err := l.server.Reload(ctx)
+		l.countReload(ReloadSilent, now, err)
 		return func() {
 			if err == nil {
 				l.opts.Logger.Warn("nginx did not ask for its servers, and was reloaded so that it does", "generation", l.current.Number, "upstreams", len(unfetched))

@@ -30,6 +30,9 @@ const (
 	Down     State = "down"     // nginx does not answer
 )
 
+// States returns all states.
+func States() []State { return []State{Starting, Serving, Pending, Degraded, Frozen, Down} }
+
 // Status describes the load balancer. `lbctl status -o json` prints it as JSON: fields may
 // be added to it, but never renamed.
 type Status struct {
@@ -133,8 +136,9 @@ type view struct {
 	bootstrapLeft   map[string]*failure // by service
 }
 
-// publish passes the state to Status.
+// publish passes the state to Status and Counts.
 func (l *loop) publish() {
+	l.counted.setFailing(l.failure != nil || l.drifted != nil)
 	v := view{
 		current:   l.current,
 		since:     l.since,

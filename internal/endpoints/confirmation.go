@@ -43,6 +43,22 @@ func (c *confirmation) note(now time.Time, records map[string]*record) {
 	}
 }
 
+// Ages returns how long ago Consul last confirmed each service, by name: 0 for a service that it
+// confirms now. A service of the snapshot that Consul has never confirmed is not among them.
+func (t *Table) Ages(now time.Time) map[string]time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ages := make(map[string]time.Duration, len(t.records))
+	for service, r := range t.records {
+		if t.confirmation.confirms(service, r) {
+			ages[service] = 0
+		} else if !r.confirmed.IsZero() {
+			ages[service] = now.Sub(r.confirmed)
+		}
+	}
+	return ages
+}
+
 // expiry returns when a service will have been unconfirmed for MaxStale; zero if it is
 // confirmed or there is no limit.
 func (c *confirmation) expiry(service string, r *record) time.Time {

@@ -67,6 +67,17 @@ func TestMaxStale(t *testing.T) {
 	})
 }
 
+func TestAges(t *testing.T) {
+	tb := table(t)
+	tb.Observe(noon, []Service{service("a", "a1"), service("b", "b1")})
+	now := noon.Add(time.Hour)
+	assert.Equal(t, map[string]time.Duration{"a": 0, "b": 0}, tb.Ages(now), "Consul confirms both, though nothing changes")
+	tb.SetTrust(now, Trust{NoLeader: true})
+	assert.Equal(t, map[string]time.Duration{"a": time.Minute, "b": time.Minute}, tb.Ages(now.Add(time.Minute)))
+	tb.SetTrust(now.Add(time.Minute), Trust{})
+	assert.Equal(t, map[string]time.Duration{"a": 0, "b": 0}, tb.Ages(now.Add(time.Minute)))
+}
+
 func TestTheAgeSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "endpoints.json")

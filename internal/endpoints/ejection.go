@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -67,8 +68,9 @@ func (f failing) index(by Ejector) int {
 
 // ejections has the instances that are ejected.
 type ejections struct {
-	share   float64                   // Options.MaxEjected
-	failing map[string]map[id]failing // by service
+	share   float64                    // Options.MaxEjected
+	failing map[string]map[id]failing  // by service
+	total   map[string]map[Ejector]int // see Table.Ejected
 }
 
 // Eject takes an instance at a host and port out of rotation, if enough others of its
@@ -88,11 +90,30 @@ func (t *Table) Eject(service, hostPort string, e Ejection) {
 	if t.ejections.failing[service] == nil {
 		t.ejections.failing[service] = map[id]failing{}
 	}
+	if t.ejections.total[service] == nil {
+		t.ejections.total[service] = map[Ejector]int{}
+	}
+	t.ejections.total[service][e.By]++
 	f.by = append(slices.Clone(f.by), e)
 	slices.SortFunc(f.by, precedence)
 	t.ejections.failing[service][k] = f
 	t.opts.Logger.Warn("instance ejected", "service", service, "instance", e.ID, "node", e.Node, "by", e.By, "reason", e.Reason)
 	notify(t.changed)
+}
+
+// Ejectors returns all parts of lbctl that eject instances.
+func Ejectors() []Ejector { return []Ejector{ByProbe, ByOutlier} }
+
+// Ejected returns how many ejections there were since lbctl started, by service, also those of
+// instances that still get traffic. A service that is gone is not among them.
+func (t *Table) Ejected() map[string]map[Ejector]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	total := make(map[string]map[Ejector]int, len(t.ejections.total))
+	for service, by := range t.ejections.total {
+		total[service] = maps.Clone(by)
+	}
+	return total
 }
 
 // precedence sorts ejections: an instance that can't be reached answers nothing, so it is the

@@ -50,6 +50,30 @@ func TestEjection(t *testing.T) {
 	}
 }
 
+func TestEjectionsAreCounted(t *testing.T) {
+	tb := table(t)
+	all := []Service{service("hello", "a", "b", "c"), service("web", "d", "e")}
+	tb.Observe(noon, all)
+	assert.Empty(t, tb.Ejected())
+	fail(tb, "a", "b")
+	fail(tb, "a") // still
+	tb.Eject("hello", "b.hello:7777", Ejection{Node: "node-b", ID: "b", By: ByOutlier, Since: noon})
+	want := map[string]map[Ejector]int{"hello": {ByProbe: 2, ByOutlier: 1}}
+	assert.Equal(t, want, tb.Ejected())
+	tb.Readmit("hello", "node-a", "a", ByProbe)
+	tb.Observe(noon.Add(time.Minute), all)
+	assert.Equal(t, want, tb.Ejected(), "it counts ejections, not instances that are ejected")
+	fail(tb, "a")
+	want["hello"][ByProbe] = 3
+	assert.Equal(t, want, tb.Ejected())
+	assert.ElementsMatch(t, []Ejector{ByProbe, ByOutlier}, Ejectors())
+
+	tb.Observe(noon.Add(2*time.Minute), all[1:])
+	tb.Accept("")
+	tb.Observe(noon.Add(3*time.Minute), all[1:])
+	assert.Empty(t, tb.Ejected(), "the service is gone")
+}
+
 func TestEntriesListEjections(t *testing.T) {
 	tb := table(t)
 	all := []Service{service("hello", "a", "b", "c")}

@@ -194,6 +194,9 @@ const (
 	Quarantined   State = "quarantined"     // its data is invalid or refused; the last good state, if any, is kept
 )
 
+// States returns all states of entries.
+func States() []State { return []State{Fresh, Stale, LastKnownGood, Panic, Held, Quarantined} }
+
 // Entry is a service as nginx is to serve it.
 type Entry struct {
 	Service

@@ -46,7 +46,7 @@ func newTable(path string, opts Options) *Table {
 		records:      map[string]*record{},
 		guard:        newGuard(opts),
 		confirmation: confirmation{maxStale: opts.MaxStale},
-		ejections:    ejections{share: opts.MaxEjected, failing: map[string]map[id]failing{}},
+		ejections:    ejections{share: opts.MaxEjected, failing: map[string]map[id]failing{}, total: map[string]map[Ejector]int{}},
 		ramps:        ramps{time: opts.SlowStart, services: map[string]ramping{}, suspects: map[string]map[id]bool{}},
 		quarantine:   newQuarantine(),
 		file:         snapshotFile{path: path, interval: opts.MaxStale / 10},
@@ -166,6 +166,7 @@ func (t *Table) forget(service string) {
 	delete(t.records, service)
 	t.sorted = nil
 	delete(t.ejections.failing, service)
+	delete(t.ejections.total, service)
 	delete(t.ramps.services, service)
 	delete(t.ramps.suspects, service)
 	t.quarantine.forget(service)

@@ -129,45 +129,6 @@ func (r *retirements) fill(old []Process, now time.Time) {
 	r.since = since
 }
 
-// privateMemory is the memory that a process shares with no other, in bytes; 0 if it
-// can't be read.
-func privateMemory(pid int) int64 {
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	if text, err := os.ReadFile(filepath.Join(dir, "smaps_rollup")); err == nil {
-		if bytes, ok := rollup(string(text)); ok {
-			return bytes
-		}
-	}
-	// smaps_rollup of another user's process needs the right to trace it; statm does
-	// not. resident-shared leaves out shared memory and files, but includes pages that
-	// the worker shares with the master since the fork.
-	text, err := os.ReadFile(filepath.Join(dir, "statm"))
-	if err != nil {
-		return 0
-	}
-	var size, resident, shared int64
-	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil {
-		return 0
-	}
-	return max(0, resident-shared) * int64(os.Getpagesize())
-}
-
-// rollup adds up the private pages in /proc/PID/smaps_rollup.
-func rollup(text string) (bytes int64, ok bool) {
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) != 3 || fields[2] != "kB" || fields[0] != "Private_Clean:" && fields[0] != "Private_Dirty:" {
-			continue
-		}
-		kilobytes, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			return 0, false
-		}
-		bytes, ok = bytes+kilobytes<<10, true
-	}
-	return bytes, ok
-}
-
 // workerTitle is the start of a worker's process title. The title of an old worker ends
 // with "is shutting down".
 const workerTitle = "nginx: worker process"

@@ -50,7 +50,7 @@ func TestPrivateMemory(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := rollup(tt.text)
+			got, ok := rollup(tt.text, "Private_Clean:", "Private_Dirty:")
 			assert.Equal(t, tt.want, got)
 			assert.Equal(t, tt.ok, ok)
 		})

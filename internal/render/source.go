@@ -109,6 +109,11 @@ type Configuration struct {
 	PolicyIndex uint64
 	// AccessIndex is the same of the documents about access.
 	AccessIndex uint64
+	// Seen is when the oldest answer of Consul came that the configuration has and that no
+	// earlier one had; zero if it differs from the earlier one for other reasons only.
+	Seen time.Time
+	// Replaced is how many configurations with other files nobody received before this one came.
+	Replaced int
 	// Networks has the rules about networks that it was made with; nil if there are none.
 	Networks *access.Networks
 
@@ -138,6 +143,7 @@ type Source struct {
 	certificates certificates.Set
 	unanswered   time.Time // when Consul first listed a service without answering for it
 	observed     bool      // the table has seen the catalog
+	seen         time.Time // when the oldest answer of Consul came that is in no configuration yet
 	started      time.Time // when Run was called
 	latest       Configuration
 	memo         memo
@@ -348,6 +354,7 @@ func (s *Source) loop(ctx context.Context, sets <-chan templateSet) error {
 				drained = true
 			}
 		}
+		s.seen = earlier(s.seen, s.consul.Received())
 		s.follow()
 		s.followAccess()
 		s.consul.LogFailing()
@@ -511,10 +518,34 @@ func (s *Source) render(ctx context.Context) error {
 	}
 	if !c.equal(s.latest) {
 		s.latest = c
-		latest(s.updates, c)
+		s.publish(c)
 		s.logger.Debug("templates rendered", "took", time.Since(began))
 	}
+	s.seen = time.Time{}
 	return nil
+}
+
+// publish delivers a configuration that has all answers of Consul so far. It replaces one that
+// nobody has received.
+func (s *Source) publish(c Configuration) {
+	c.Seen = s.seen
+	select {
+	case old := <-s.updates:
+		c.Seen = earlier(c.Seen, old.Seen)
+		if c.Replaced = old.Replaced; old.Hash != c.Hash {
+			c.Replaced++
+		}
+	default:
+	}
+	s.updates <- c // has room: nobody else sends
+}
+
+// earlier returns the earlier of two times; zero means none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // equal first compares the fields that change most often.

@@ -198,6 +198,38 @@ func TestInstancesComeAndGo(t *testing.T) {
 	r.awaitNoProblems()
 }
 
+func TestAConfigurationSaysWhenConsulAnswered(t *testing.T) {
+	consul := consultest.Start(t)
+	registerGRPC(t, consul, "hello_server", "one", listening(t))
+	r := run(t, consul)
+	r.await("at all", func(c Configuration) bool { return len(c.Entries) == 1 })
+	r.awaitNoProblems()
+
+	began := time.Now()
+	port := listening(t)
+	registerGRPC(t, consul, "hello_server", "two", port)
+	c := r.awaitServer(server(port))
+	assert.False(t, c.Seen.Before(began), "seen %s before the change", began.Sub(c.Seen))
+	assert.False(t, c.Seen.After(time.Now()))
+
+	r.table.Eject("hello_server", server(port), endpoints.Ejection{Node: c.Entries[0].Instances[0].Node, ID: "two", By: endpoints.ByProbe})
+	c = r.await("without the ejected one", func(c Configuration) bool { return !hasServer(c, server(port)) })
+	assert.Zero(t, c.Seen, "Consul said nothing")
+}
+
+func TestAConfigurationThatNobodyReceivedIsReplaced(t *testing.T) {
+	s := &Source{updates: make(chan Configuration, 1)}
+	first, second := time.Now(), time.Now().Add(time.Second)
+	s.seen = first
+	s.publish(Configuration{Hash: "a"})
+	s.seen = second
+	s.publish(Configuration{Hash: "a", PolicyIndex: 1}) // the same files
+	s.seen = time.Time{}
+	s.publish(Configuration{Hash: "b"})
+	got := <-s.updates
+	assert.Equal(t, Configuration{Hash: "b", Seen: first, Replaced: 1}, got)
+}
+
 func TestAServiceWithAnInvalidNameIsOnlyAProblem(t *testing.T) {
 	consul := consultest.Start(t)
 	r := run(t, consul)

@@ -64,6 +64,7 @@ func (s *Server) asked(c client, id uint16, name string) {
 		default: // it has fired already
 		}
 	}
+	s.countFetched(u, now)
 	if answer && u.version > 0 {
 		s.answer(u, a)
 	}

@@ -91,7 +91,7 @@ func inBubble(t *testing.T, test func(t *testing.T, r *Server)) {
 
 func TestFetchedMeansFetchedByAllAskers(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		set := time.Now()
 		assert.Equal(t, map[string]time.Time{"grpc-a": set}, r.Unfetched(), "nginx has not asked")
 		quick, slow := newWorker(r, 1), newWorker(r, 2)
@@ -112,7 +112,7 @@ func TestFetchedMeansFetchedByAllAskers(t *testing.T) {
 		}
 
 		time.Sleep(2 * time.Second)
-		r.Set(map[string][]Target{"grpc-a": targets(1, 2)})
+		r.Set(map[string][]Target{"grpc-a": targets(1, 2)}, time.Time{})
 		synctest.Wait()
 		require.Len(t, quick.answers(), 2, "a parked question is answered when the servers change")
 		assert.Len(t, quick.answers()[1].Answer, 2)
@@ -127,7 +127,7 @@ func TestFetchedMeansFetchedByAllAskers(t *testing.T) {
 
 func TestAQuestionIsParkedForMinutes(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
@@ -139,7 +139,7 @@ func TestAQuestionIsParkedForMinutes(t *testing.T) {
 
 		w.ask("grpc-a")
 		w.park("grpc-a", time.Minute)
-		r.Set(map[string][]Target{"grpc-a": targets(1, 2)})
+		r.Set(map[string][]Target{"grpc-a": targets(1, 2)}, time.Time{})
 		synctest.Wait()
 		assert.Len(t, w.answers(), 3, "a change is sent at once")
 		assert.Equal(t, w.id, w.answers()[2].Id)
@@ -148,7 +148,7 @@ func TestAQuestionIsParkedForMinutes(t *testing.T) {
 
 func TestALostAnswerIsSentAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.copy("grpc-a")
@@ -164,7 +164,7 @@ func TestALostAnswerIsSentAgain(t *testing.T) {
 
 func TestNginxWithAShorterTimeoutIsAnsweredSooner(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
@@ -178,7 +178,7 @@ func TestNginxWithAShorterTimeoutIsAnsweredSooner(t *testing.T) {
 
 func TestQuestionsOfTooManySocketsAreNotParked(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		for port := range uint16(maxAskers) {
 			newWorker(r, 1+port).ask("grpc-a")
 		}
@@ -199,7 +199,7 @@ func TestQuestionsForUnknownUpstreamsAreParkedAndBounded(t *testing.T) {
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		assert.False(t, w.park("grpc-a", 2*parkFor))
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		synctest.Wait()
 		assert.Len(t, w.answers(), 1)
 
@@ -216,11 +216,11 @@ func TestQuestionsForUnknownUpstreamsAreParkedAndBounded(t *testing.T) {
 
 func TestRemovedUpstreamsGetNoAnswer(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
-		r.Set(map[string][]Target{})
+		r.Set(map[string][]Target{}, time.Time{})
 		synctest.Wait()
 		w.copy("grpc-a")
 		assert.Len(t, w.answers(), 1, "after an error nginx would wait for an hour")
@@ -231,7 +231,7 @@ func TestRemovedUpstreamsGetNoAnswer(t *testing.T) {
 
 func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		old, fresh := newWorker(r, 1), newWorker(r, 2)
 		old.ask("grpc-a")
 		old.ask("grpc-a")
@@ -259,7 +259,7 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 		fresh.ask("grpc-a")
 		assert.Empty(t, unfetched(r))
 
-		r.Set(map[string][]Target{"grpc-a": targets(2)})
+		r.Set(map[string][]Target{"grpc-a": targets(2)}, time.Time{})
 		synctest.Wait()
 		assert.Len(t, old.answers(), 2, "an old worker that still has calls gets new servers")
 		fresh.ask("grpc-a")
@@ -269,7 +269,7 @@ func TestAfterAReloadOnlyNewWorkersCount(t *testing.T) {
 
 func TestKnownUpstreams(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)})
+		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)}, time.Time{})
 		w := newWorker(r, 1)
 		assert.False(t, r.Known("grpc-a"), "it has not asked")
 		w.ask("grpc-a")
@@ -296,7 +296,7 @@ func TestKnownUpstreams(t *testing.T) {
 // first.
 func TestARestartedNginxThatHasAsked(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)})
+		r.Set(map[string][]Target{"grpc-a": targets(1), "grpc-b": targets(2)}, time.Time{})
 		killed, started := newWorker(r, 1), newWorker(r, 2)
 		for _, upstream := range []string{"grpc-a", "grpc-b"} {
 			killed.ask(upstream)
@@ -320,7 +320,7 @@ func TestARestartedNginxThatHasAsked(t *testing.T) {
 // that nginx has to fetch them begins with the restart.
 func TestARestartedNginxIsGivenTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *Server) {
-		r.Set(map[string][]Target{"grpc-a": targets(1)})
+		r.Set(map[string][]Target{"grpc-a": targets(1)}, time.Time{})
 		w := newWorker(r, 1)
 		w.ask("grpc-a")
 		w.ask("grpc-a")
@@ -332,7 +332,7 @@ func TestARestartedNginxIsGivenTime(t *testing.T) {
 		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Unfetched())
 		time.Sleep(time.Second)
 		assert.Equal(t, map[string]time.Time{"grpc-a": restarted}, r.Unfetched())
-		r.Set(map[string][]Target{"grpc-a": targets(2)})
+		r.Set(map[string][]Target{"grpc-a": targets(2)}, time.Time{})
 		assert.Equal(t, map[string]time.Time{"grpc-a": time.Now()}, r.Unfetched(), "the servers changed after the restart")
 	})
 }

@@ -29,7 +29,7 @@ func overTCP(message []byte) []byte {
 // connection before they can be answered.
 func TestNoConnectionEndsTheServer(t *testing.T) {
 	s, address := startServer(t)
-	s.Set(map[string][]Target{"grpc-a": targets(7001)})
+	s.Set(map[string][]Target{"grpc-a": targets(7001)}, time.Time{})
 	for range 20 {
 		conn, err := net.Dial("tcp", address)
 		require.NoError(t, err)
@@ -88,7 +88,7 @@ func flood(t *testing.T, address string, n int) {
 // Server has room for, while nginx must ask over TCP.
 func TestNginxAsksBesideManyConnections(t *testing.T) {
 	s, address := startServer(t)
-	s.Set(map[string][]Target{"http-a": targets(1)})
+	s.Set(map[string][]Target{"http-a": targets(1)}, time.Time{})
 	startNginx(t, address, "http-a")
 	fetched := func() bool { return len(s.Unfetched()) == 0 }
 	require.Eventually(t, fetched, 20*time.Second, 5*time.Millisecond)
@@ -96,7 +96,7 @@ func TestNginxAsksBesideManyConnections(t *testing.T) {
 	flood(t, address, maxConnections+100)
 	for n := range 3 {
 		set := time.Now()
-		s.Set(map[string][]Target{"http-a": many(1350+n, false)})
+		s.Set(map[string][]Target{"http-a": many(1350+n, false)}, time.Time{})
 		require.Eventually(t, fetched, 60*time.Second, 5*time.Millisecond)
 		took := time.Since(set)
 		t.Logf("change %d: certainly fetched after %s", n, took.Round(time.Millisecond))
@@ -227,7 +227,7 @@ func FuzzServe(f *testing.F) {
 		f.Add(b)
 	}
 	s := New(nil)
-	s.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": many(1000, false)})
+	s.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": many(1000, false)}, time.Time{})
 	f.Fuzz(func(t *testing.T, message []byte) {
 		for _, tcp := range []bool{false, true} {
 			answered := make(chan []byte, 1)

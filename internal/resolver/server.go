@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"lbctl/internal/measure"
 )
 
 // DefaultListen is the default address of a Server.
@@ -61,6 +63,7 @@ type Server struct {
 	questions pace // of the questions that nginx asks because of an answer
 	turns     turns
 	logging   logging
+	delays    measure.Durations // see Convergence
 
 	mu        sync.Mutex
 	upstreams map[string]*upstream // by SRV name
@@ -89,8 +92,9 @@ func New(logger *slog.Logger) *Server {
 
 // Set replaces the servers of all upstreams. Upstreams that are missing become unknown. The
 // targets of an upstream must have different addresses and must fit (see Fits). The caller
-// must not change them any more.
-func (s *Server) Set(upstreams map[string][]Target) {
+// must not change them any more. seen is when lbctl got the answer of Consul that they follow
+// from, for Convergence; zero if they follow from something else.
+func (s *Server) Set(upstreams map[string][]Target, seen time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -108,6 +112,7 @@ func (s *Server) Set(upstreams map[string][]Target) {
 			s.names[name] = u
 		}
 		u.set(targets, now)
+		u.await(seen, now)
 		s.answerParked(u, now)
 	}
 	if len(s.names) == len(upstreams) {

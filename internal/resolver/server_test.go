@@ -76,7 +76,7 @@ func ask(t *testing.T, conn *dns.Conn, m *dns.Msg) *dns.Msg {
 
 func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 	r, address := startServer(t)
-	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)})
+	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002)}, time.Time{})
 	conn := askFrom(t, address)
 	assert.Len(t, ask(t, conn, srv("grpc-a")).Answer, 1, "the first question is answered")
 	assert.Len(t, r.Unfetched(), 2)
@@ -87,13 +87,13 @@ func TestServerParksQuestionsUntilThereIsNews(t *testing.T) {
 		answered <- m
 	}()
 	require.Eventually(t, func() bool { return len(r.Unfetched()) == 1 }, 10*time.Second, time.Millisecond, "the next question shows that the answer was fetched")
-	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002, 7003)})
+	r.Set(map[string][]Target{"grpc-a": targets(7001), "grpc-b": targets(7002, 7003)}, time.Time{})
 	select {
 	case m := <-answered:
 		t.Fatalf("answered without news: %v", m)
 	default:
 	}
-	r.Set(map[string][]Target{"grpc-a": targets(7001, 7004), "grpc-b": targets(7002, 7003)})
+	r.Set(map[string][]Target{"grpc-a": targets(7001, 7004), "grpc-b": targets(7002, 7003)}, time.Time{})
 	m := <-answered
 	require.NotNil(t, m)
 	require.Len(t, m.Answer, 2)
@@ -107,7 +107,7 @@ func TestServerNeverAnswersWithoutServers(t *testing.T) {
 	r, address := startServer(t)
 	conn := askFrom(t, address)
 	assert.Equal(t, dns.RcodeRefused, ask(t, conn, new(dns.Msg).SetQuestion("example.com.", dns.TypeA)).Rcode, "a name outside of our zone")
-	r.Set(map[string][]Target{"grpc-a": nil})
+	r.Set(map[string][]Target{"grpc-a": nil}, time.Time{})
 	m := ask(t, conn, srv("grpc-a"))
 	require.Len(t, m.Answer, 1, "an upstream without servers has the sentinel")
 	assert.Zero(t, m.Answer[0].(*dns.SRV).Port)
@@ -122,7 +122,7 @@ func TestServerTruncatesAndAnswersAllOverTCP(t *testing.T) {
 	for n := range 1000 {
 		ports = append(ports, 10000+n)
 	}
-	r.Set(map[string][]Target{"grpc-a": targets(ports...)})
+	r.Set(map[string][]Target{"grpc-a": targets(ports...)}, time.Time{})
 	m := ask(t, askFrom(t, address), srv("grpc-a"))
 	assert.True(t, m.Truncated)
 	assert.Empty(t, m.Answer)
@@ -209,7 +209,7 @@ func named(t *testing.T, name string) int {
 func TestNginxFetchesServers(t *testing.T) {
 	r, address := startServer(t)
 	one, two := named(t, "one"), named(t, "two")
-	r.Set(map[string][]Target{"http-a": targets(one)})
+	r.Set(map[string][]Target{"http-a": targets(one)}, time.Time{})
 	listens, _ := startNginx(t, address, "http-a")
 	listen := listens["http-a"]
 	answers := func(want string) func() bool {
@@ -223,18 +223,18 @@ func TestNginxFetchesServers(t *testing.T) {
 		name string
 	}{{two, "two"}, {one, "one"}, {two, "two"}} {
 		set := time.Now()
-		r.Set(map[string][]Target{"http-a": targets(want.port)})
+		r.Set(map[string][]Target{"http-a": targets(want.port)}, time.Time{})
 		require.Eventually(t, answers(want.name), 20*time.Second, 2*time.Millisecond)
 		t.Logf("change %d: served after %s", n, time.Since(set).Round(time.Millisecond))
 		require.Eventually(t, fetched, 20*time.Second, 5*time.Millisecond)
 		t.Logf("change %d: certainly fetched after %s", n, time.Since(set).Round(time.Millisecond))
 	}
-	r.Set(map[string][]Target{"http-a": nil})
+	r.Set(map[string][]Target{"http-a": nil}, time.Time{})
 	require.Eventually(t, func() bool {
 		status, _, upstream := get(t, listen)
 		return status == http.StatusBadGateway && upstream == Sentinel
 	}, 20*time.Second, 5*time.Millisecond, "nginx uses the sentinel")
-	r.Set(map[string][]Target{"http-a": targets(one)})
+	r.Set(map[string][]Target{"http-a": targets(one)}, time.Time{})
 	require.Eventually(t, answers("one"), 20*time.Second, 5*time.Millisecond)
 }
 
@@ -258,7 +258,7 @@ func TestNginxFetchesAThousandUpstreams(t *testing.T) {
 		upstreams["http-0999"] = append(upstreams["http-0999"], Target{netip.AddrPortFrom(addr, 1), 1})
 	}
 	upstreams["http-0999"] = append(upstreams["http-0999"], targets(one)...)
-	r.Set(upstreams)
+	r.Set(upstreams, time.Time{})
 	began := time.Now()
 	startNginx(t, address, names...)
 	require.Eventually(t, func() bool { return len(r.Unfetched()) == 0 }, 60*time.Second, 50*time.Millisecond)
@@ -287,7 +287,7 @@ func parkedAt(s *Server) bool {
 func TestOldWorkersLeaveWhileTheirQuestionsAreParked(t *testing.T) {
 	s, address := startServer(t)
 	one := named(t, "one")
-	s.Set(map[string][]Target{"http-a": targets(one), "http-b": targets(one)})
+	s.Set(map[string][]Target{"http-a": targets(one), "http-b": targets(one)}, time.Time{})
 	_, nginx := startNginx(t, address, "http-a", "http-b")
 	for range 2 {
 		require.Eventually(t, func() bool { return parkedAt(s) }, 20*time.Second, 5*time.Millisecond)
@@ -311,7 +311,7 @@ func TestNginxAsksTheNextServer(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
 	first, stop := startServerAt(t, address)
 	one, two := named(t, "one"), named(t, "two")
-	first.Set(map[string][]Target{"http-a": targets(one)})
+	first.Set(map[string][]Target{"http-a": targets(one)}, time.Time{})
 	listens, _ := startNginx(t, address, "http-a")
 	require.Eventually(t, func() bool { return parkedAt(first) }, 20*time.Second, 5*time.Millisecond)
 	stop()
@@ -327,7 +327,7 @@ func TestNginxAsksTheNextServer(t *testing.T) {
 	_, body, _ := get(t, listens["http-a"])
 	assert.Equal(t, "one", body, "nginx keeps its servers while the next one knows nothing")
 	began = time.Now()
-	next.Set(map[string][]Target{"http-a": targets(two)})
+	next.Set(map[string][]Target{"http-a": targets(two)}, time.Time{})
 	require.Eventually(t, func() bool { _, body, _ := get(t, listens["http-a"]); return body == "two" }, 30*time.Second, 2*time.Millisecond)
 	t.Logf("served after %s", time.Since(began).Round(time.Millisecond))
 	require.Eventually(t, func() bool { return len(next.Unfetched()) == 0 }, 20*time.Second, 5*time.Millisecond)

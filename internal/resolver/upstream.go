@@ -16,6 +16,7 @@ type upstream struct {
 	whole   bool      // answer has all targets
 	since   time.Time // when targets changed, or when a reload made nginx fetch them again
 	askers  map[netip.AddrPort]*asker
+	awaited []awaited // versions that nginx has not certainly fetched, the oldest first
 }
 
 func newUpstream(query string) *upstream {
@@ -79,9 +80,10 @@ type asker struct {
 	patience  time.Duration // how long its questions are parked
 	sent      int           // the version in the answer to its question; 0: not answered
 	sentAt    time.Time
-	answering bool // its answer waits for its turn
-	fetched   int  // the newest version it has certainly fetched
-	old       bool // it was there before the last reload
+	answering bool      // its answer waits for its turn
+	fetched   int       // the newest version it has certainly fetched
+	usedAt    time.Time // when it had fetched it
+	old       bool      // it was there before the last reload
 }
 
 func (a *asker) alive(now time.Time) bool { return now.Sub(a.heard) <= aliveFor }
@@ -93,7 +95,7 @@ func (a *asker) ask(id uint16, version int, now time.Time) bool {
 		switch {
 		case a.sent != 0:
 			// The next question shows that nginx has fetched the answer to the last one.
-			a.fetched = a.sent
+			a.fetched, a.usedAt = a.sent, a.used(now)
 		case a.parked() && !a.heard.IsZero():
 			// nginx has given up the last question: an operator's own template has a
 			// shorter resolver_timeout.
