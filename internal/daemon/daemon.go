@@ -294,6 +294,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 		api := &admin.Server{
 			Controller: p.loop, Services: p.table, Generations: p.server, Catalog: p.source,
 			Denies: p.denies, Denials: p.denials, Authenticates: p.answerer.Answer, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
+			Handlers: p.handlers(cfg),
 		}
 		return api.Run(ctx, listeners...)
 	})
