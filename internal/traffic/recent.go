@@ -15,13 +15,26 @@ const (
 	instanceSteps = 60 / recentSeconds
 )
 
+// StepDuration is the time of a Point.
+const StepDuration = recentSeconds * time.Second
+
+// Overview is what happened in the last five minutes.
+type Overview struct {
+	End      time.Time // when the newest points ended: a multiple of StepDuration
+	All      Recent    // the requests of all services together; without Service and Instances
+	Services []Recent  // those that have had a request, sorted by name
+}
+
 // Recent is what happened to a service in the last five minutes. It begins anew with each lbctl,
 // and leaves out requests that lbctl reads only seconds after their end, because it was stopped.
 type Recent struct {
 	Service string
 	// Points are the complete steps of 5 seconds, the oldest first: 60, but fewer if the service's
 	// first request is not so long ago.
-	Points    []Point
+	Points []Point
+	// P50 and P99 are of the durations of the requests of the last 30 to 60 seconds, in seconds; -1
+	// without requests.
+	P50, P99  float64
 	Instances []RecentInstance // those with a request, sorted by Endpoint
 }
 
@@ -45,6 +58,7 @@ type recent struct {
 	filled           int                // how many points there are
 	requests, errors uint32             // of the current step
 	took             fine
+	halves           halfMinutes
 }
 
 func (r *recent) observe(d time.Duration, isError bool) {
@@ -53,6 +67,7 @@ func (r *recent) observe(d time.Duration, isError bool) {
 		r.errors++
 	}
 	r.took.observe(d)
+	r.halves[0].observe(d)
 }
 
 // end ends the current step, which becomes the point of a step.
@@ -65,13 +80,41 @@ func (r *recent) end(step int64) {
 	r.requests, r.errors = 0, 0
 	r.points[step%recentSteps] = p
 	r.filled = min(r.filled+1, recentSteps)
+	r.halves.end(step)
+}
+
+// shown returns the points before a step.
+func (r *recent) shown(step int64) Recent {
+	all := Recent{Points: make([]Point, 0, r.filled)}
+	for n := step - int64(r.filled); n < step; n++ {
+		all.Points = append(all.Points, r.points[n%recentSteps])
+	}
+	took := r.halves.both()
+	all.P50, all.P99 = took.quantile(0.5), took.quantile(0.99)
+	return all
+}
+
+// halfMinutes has the durations of the current 30 seconds, and of those before.
+type halfMinutes [2]fine
+
+// end ends a step.
+func (h *halfMinutes) end(step int64) {
+	if step%(instanceSteps/2) == 0 && (h[0] != fine{} || h[1] != fine{}) {
+		h[1], h[0] = h[0], fine{}
+	}
+}
+
+func (h *halfMinutes) both() fine {
+	took := h[0]
+	took.add(&h[1])
+	return took
 }
 
 // recentInstance has the steps of an instance.
 type recentInstance struct {
 	requests, errors [instanceSteps]uint32 // a ring; the current step is the last one
 	at               int
-	took             [2]fine // of the current 30 seconds, and of those before
+	took             halfMinutes
 }
 
 func (r *recentInstance) observe(d time.Duration, isError bool) {
@@ -85,9 +128,7 @@ func (r *recentInstance) observe(d time.Duration, isError bool) {
 func (r *recentInstance) end(step int64) {
 	r.at = int((step + 1) % instanceSteps)
 	r.requests[r.at], r.errors[r.at] = 0, 0
-	if step%(instanceSteps/2) == 0 && (r.took[0] != fine{} || r.took[1] != fine{}) {
-		r.took[1], r.took[0] = r.took[0], fine{}
-	}
+	r.took.end(step)
 }
 
 // sums returns the tries and errors of the last minute.
@@ -105,11 +146,16 @@ func (c *Counters) advance(now time.Time) {
 	if step == c.step {
 		return
 	}
+	if c.step == 0 { // lbctl has just started, and knows nothing of earlier steps
+		c.step = step
+		return
+	}
 	first := max(c.step, step-recentSteps)
 	if step < c.step { // somebody has set the clock back
 		first = step - 1
 	}
 	for n := first; n < step; n++ {
+		c.all.end(n)
 		for _, s := range c.services {
 			if s.recent != nil {
 				s.recent.end(n)
@@ -124,30 +170,26 @@ func (c *Counters) advance(now time.Time) {
 	c.step = step
 }
 
-// Recent returns what happened in the last five minutes to each service that has had a request,
-// sorted by name.
-func (c *Counters) Recent() []Recent {
+// Overview returns what happened in the last five minutes.
+func (c *Counters) Overview() Overview {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.advance(time.Now())
-	return c.recently()
+	return c.overview()
 }
 
-func (c *Counters) recently() []Recent {
-	all := make([]Recent, 0, len(c.services))
+func (c *Counters) overview() Overview {
+	o := Overview{End: time.Unix(c.step*recentSeconds, 0), All: c.all.shown(c.step), Services: make([]Recent, 0, len(c.services))}
 	for _, s := range c.services {
 		if s.recent == nil {
 			continue
 		}
-		one := Recent{Service: s.name, Points: make([]Point, 0, s.recent.filled)}
-		for n := c.step - int64(s.recent.filled); n < c.step; n++ {
-			one.Points = append(one.Points, s.recent.points[n%recentSteps])
-		}
-		one.Instances = s.recentInstances()
-		all = append(all, one)
+		one := s.recent.shown(c.step)
+		one.Service, one.Instances = s.name, s.recentInstances()
+		o.Services = append(o.Services, one)
 	}
-	slices.SortFunc(all, func(x, y Recent) int { return cmp.Compare(x.Service, y.Service) })
-	return all
+	slices.SortFunc(o.Services, func(x, y Recent) int { return cmp.Compare(x.Service, y.Service) })
+	return o
 }
 
 func (s *service) recentInstances() []RecentInstance {
@@ -158,8 +200,7 @@ func (s *service) recentInstances() []RecentInstance {
 			continue
 		}
 		requests, errors := i.recent.sums()
-		took := i.recent.took[0]
-		took.add(&i.recent.took[1])
+		took := i.recent.took.both()
 		total += requests
 		all = append(all, RecentInstance{Endpoint: i.endpoint, Requests: requests / 60, Errors: errors / 60, P99: took.quantile(0.99)})
 	}

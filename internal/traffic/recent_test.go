@@ -11,12 +11,37 @@ import (
 	"lbctl/internal/endpoints"
 )
 
-// recently returns what Recent would return at the world's time.
-func (w *world) recently() []Recent {
+// overview returns what Overview would return at the world's time.
+func (w *world) overview() Overview {
 	w.counters.mu.Lock()
 	defer w.counters.mu.Unlock()
 	w.counters.advance(w.now)
-	return w.counters.recently()
+	return w.counters.overview()
+}
+
+func (w *world) recently() []Recent { return w.overview().Services }
+
+func TestOverview(t *testing.T) {
+	w := newWorld(t, inConsul("web", endpoints.HTTP, "10.0.0.1"), inConsul("api", endpoints.HTTP, "10.0.1.1"))
+	w.take(80, nil)
+	w.take(20, func(r *accesslog.Record) {
+		r.Service, r.Status, r.Took, r.Tries = []byte("api"), 503, 800*time.Millisecond, nil
+	})
+	w.pass(5 * time.Second)
+	o := w.overview()
+	assert.Equal(t, w.now.Truncate(StepDuration), o.End.In(w.now.Location()))
+	require.Len(t, o.Services, 2)
+	last := o.All.Points[len(o.All.Points)-1]
+	assert.Equal(t, []float64{20, 4}, []float64{last.Requests, last.Errors})
+	assert.InDelta(t, 0.005, o.All.P50, 0.001)
+	assert.InDelta(t, 0.8, o.All.P99, 0.1)
+	assert.InDelta(t, 0.8, o.Services[0].P50, 0.1, "of %s", o.Services[0].Service)
+	assert.InDelta(t, 0.005, o.Services[1].P99, 0.001)
+
+	w.pass(time.Minute)
+	o = w.overview()
+	assert.Equal(t, []float64{-1, -1}, []float64{o.All.P50, o.All.P99})
+	assert.Zero(t, o.All.Points[len(o.All.Points)-1].Requests)
 }
 
 func TestRecent(t *testing.T) {

@@ -80,6 +80,17 @@ func (c *Counters) Services() []Service {
 	return all
 }
 
+// Service returns the totals of a service; false if it has none, see Services.
+func (c *Counters) Service(name string) (Service, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.services[name]
+	if s == nil {
+		return Service{}, false
+	}
+	return s.totals(), true
+}
+
 // Unrouted returns the totals of the requests that reached no service, or one that left the table
 // long ago. The code of nginx's own errors is that of the error, also for gRPC clients.
 func (c *Counters) Unrouted() []Requests {

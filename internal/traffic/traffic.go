@@ -46,6 +46,7 @@ type Counters struct {
 	unrouted []tally
 	entries  []endpoints.Entry // that services follow
 	step     int64             // the current one of Recent: seconds of unix time / recentSeconds
+	all      recent            // of all services together
 	forgot   time.Time         // when forget was last called
 }
 
@@ -94,6 +95,9 @@ func (c *Counters) take(now time.Time, r *accesslog.Record) {
 	}
 	isRecent := r.Time.Unix()/recentSeconds >= c.step-1
 	s.count(r, isRecent)
+	if isRecent {
+		c.all.observe(r.Took, isError(tallyKey{codeClass(r.Status), statusIndex(r, s.grpc)}))
+	}
 }
 
 // countUnrouted counts a request that reached no service, or one that is long gone.

@@ -102,13 +102,11 @@ func lost(address string, status int, connected bool) accesslog.Try {
 // of returns the totals of a service.
 func (w *world) of(name string) Service {
 	w.t.Helper()
-	for _, s := range w.counters.Services() {
-		if s.Name == name {
-			return s
-		}
+	s, ok := w.counters.Service(name)
+	if !ok {
+		w.t.Fatalf("there is no service %s", name)
 	}
-	w.t.Fatalf("there is no service %s", name)
-	return Service{}
+	return s
 }
 
 func TestATotalOfEachKind(t *testing.T) {
