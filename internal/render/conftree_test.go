@@ -195,13 +195,13 @@ func checkLocation(t *testing.T, d directive, l Location, pass string) {
 	case l.Service == "":
 		want = [][]string{{"return", "404"}}
 	case l.Upstream == "":
-		want = [][]string{{"set", "$lb_service", l.Service}, {"return", "503"}}
+		want = [][]string{{"set", "$lb_service", l.Service}, {"set", "$lb_route", l.Route}, {"return", "503"}}
 	default:
 		refused := "($lb_large_headers)"
 		if pass == "grpc_pass" {
 			refused = "($lb_grpc_refused)"
 		}
-		want = [][]string{{"set", "$lb_service", l.Service}, {"if", refused}}
+		want = [][]string{{"set", "$lb_service", l.Service}, {"set", "$lb_route", l.Route}, {"if", refused}}
 		want = append(want, []string{pass, string(l.Protocol) + "://" + l.Upstream})
 	}
 	var got [][]string
