@@ -21,5 +21,8 @@ func (p *parts) metrics(cfg Config) http.Handler {
 	if p.log != nil {
 		opts.Log = p.log
 	}
+	if p.log != nil && cfg.Nginx.AccessLog != AccessLogOff { // otherwise some services would have wrong numbers
+		opts.Traffic = p.traffic
+	}
 	return metrics.New(opts)
 }

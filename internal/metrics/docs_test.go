@@ -57,6 +57,9 @@ func valuesText(values string) string {
 	if strings.HasPrefix(values, "(") {
 		return strings.Trim(values, "()")
 	}
+	if values, optional := strings.CutSuffix(values, "|"); optional {
+		return valuesText(values) + ", or empty"
+	}
 	return "`" + strings.ReplaceAll(values, "|", "`, `") + "`"
 }
 

@@ -29,8 +29,8 @@ const (
 // label is a label of a metric.
 type label struct {
 	name string
-	// values are all values that there are, separated by "|"; or a description of them in
-	// parentheses.
+	// values are all values that there are, separated by "|", with one at the end if the label
+	// can be empty; or a description of them in parentheses.
 	values string
 }
 

@@ -23,7 +23,7 @@ const (
 )
 
 // sections are all metrics of ours, in the order of docs/metrics.md.
-var sections = []*section{loopSection, servicesSection, nginxSection, otherSection, logSection}
+var sections = []*section{requestsSection, loopSection, servicesSection, nginxSection, otherSection, logSection}
 
 // Options are the parts of lbctl that are asked. Loop, Services and Nginx are required.
 type Options struct {
@@ -33,6 +33,7 @@ type Options struct {
 	Nginx    Nginx
 	// Deliveries tells how nginx gets servers by DNS; default none: it gets them by reloads.
 	Deliveries Deliveries
+	Traffic    Traffic      // default none
 	Log        Log          // default none: nginx writes no access log
 	Logger     *slog.Logger // default none
 }
@@ -75,4 +76,5 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	collectServices(to, c.opts.Services)
 	collectNginx(ctx, to, status, c.opts.Nginx)
 	collectLog(to, c.opts.Log)
+	collectRequests(to, c.opts.Traffic)
 }

@@ -92,7 +92,7 @@ type results [numResults]uint64
 // resultNames are the values of Result.Result.
 var resultNames = func() (names [numResults]string) {
 	names = [numResults]string{
-		success: "success", cancelled: "cancelled", unlikeGRPC: "4xx", http5xx: "5xx", noConnection: "connect", timedOut: "timeout", broken: "reset",
+		success: Success, cancelled: "cancelled", unlikeGRPC: "4xx", http5xx: "5xx", noConnection: "connect", timedOut: "timeout", broken: "reset",
 	}
 	for n, status := range serverErrors {
 		names[grpcErrors+n] = statusNames[status]

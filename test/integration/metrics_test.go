@@ -3,7 +3,10 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -12,13 +15,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/prometheus/common/expfmt"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"lbctl/internal/certificates/certificatestest"
 	"lbctl/internal/lbtest"
 	"lbctl/internal/nginxtest"
+	"lbctl/protos"
 )
 
 // documented is a metric as docs/metrics.md has it.
@@ -45,7 +54,11 @@ func documentedMetrics(t *testing.T) map[string]documented {
 			require.NotNil(t, parts, "%s: labels %q", match[1], text)
 			var values []string
 			if strings.HasPrefix(parts[2], "`") {
-				values = strings.Split(strings.ReplaceAll(parts[2], "`", ""), ", ")
+				list, optional := strings.CutSuffix(parts[2], ", or empty")
+				values = strings.Split(strings.ReplaceAll(list, "`", ""), ", ")
+				if optional {
+					values = append(values, "")
+				}
 			}
 			d.labels[parts[1]] = values
 		}
@@ -125,6 +138,9 @@ func TestMetrics(t *testing.T) {
 		last := lbtest.StartBackend(t, "last")
 		convergence(t, s, binary, last)
 
+		s.traffic(t)
+		s.strangeRequests(t)
+
 		first.Kill()
 		s.WaitMetric(1, "lbctl_instance_ejections_total", "service", hello, "by", "probe")
 		s.WaitMetric(1, "lbctl_instances", "service", hello, "state", "ejected")
@@ -176,6 +192,134 @@ func TestMetrics(t *testing.T) {
 			assert.NotContains(t, m, gone)
 		}
 	})
+}
+
+// shop is an HTTP service with an instance that answers and one where nothing listens.
+func (s *system) shop(t *testing.T) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/shop/fail" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(server.Close)
+	for id, port := range map[string]int{"good": server.Listener.Addr().(*net.TCPAddr).Port, "bad": nginxtest.FreePort(t)} {
+		require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{
+			ID: "shop-" + id, Name: "shop", Address: "127.0.0.1", Port: port, Tags: []string{"http_server"},
+			Meta: map[string]string{"lb-path": "/shop", "lb-check": "none", "lb-version": id},
+		}))
+	}
+	s.WaitServing("shop", 2)
+}
+
+// http sends a request to the balancer's HTTP port and returns the status of the answer.
+func (s *system) http(t *testing.T, method, host, path, body string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.HTTP+path, strings.NewReader(body))
+	require.NoError(t, err)
+	request.Host = host
+	answer, err := http.DefaultTransport.RoundTrip(request)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	return answer.StatusCode
+}
+
+// traffic sends requests of all kinds and checks that each is counted once.
+func (s *system) traffic(t *testing.T) {
+	t.Helper()
+	s.shop(t)
+	for range 20 { // every second one begins at the bad instance
+		require.Equal(t, http.StatusOK, s.http(t, "GET", "shop.test", "/shop/item?secret=1", ""))
+	}
+	for range 2 {
+		require.Equal(t, http.StatusInternalServerError, s.http(t, "GET", "shop.test", "/shop/fail", ""))
+	}
+	_, err := s.Lbctl("deny", "127.0.0.2", "--service", "shop", "-m", "a test", "--wait", "30s")
+	require.NoError(t, err)
+	got, err := s.status("127.0.0.2", "/shop")
+	require.NoError(t, err)
+	require.Equal(t, http.StatusForbidden, got)
+	for range 3 {
+		require.Equal(t, http.StatusNotFound, s.http(t, "GET", "shop.test", "/nowhere", ""))
+	}
+	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	ping := protos.NewPingClient(conn)
+	for range 4 {
+		_, err := ping.SayHello(t.Context(), &protos.PingMessage{})
+		require.NoError(t, err)
+	}
+	err = conn.Invoke(t.Context(), "/no.such.Service/Method", &protos.PingMessage{}, &protos.PingMessage{})
+	require.Equal(t, codes.Unimplemented, grpcstatus.Code(err))
+
+	for _, want := range []struct {
+		value  float64
+		metric string
+		labels []string
+	}{
+		{20, "lbctl_requests_total", []string{"service", "shop", "protocol", "http", "code", "2xx", "grpc_status", "", "route", "*/shop"}},
+		{2, "lbctl_requests_total", []string{"service", "shop", "code", "5xx"}},
+		{4, "lbctl_requests_total", []string{"service", hello, "protocol", "grpc", "code", "2xx", "grpc_status", "OK"}},
+		{1, "lbctl_requests_total", []string{"service", hello, "code", "2xx", "grpc_status", "UNIMPLEMENTED"}},
+		{1, "lbctl_requests_total", []string{"service", "shop", "code", "4xx"}},
+		{1, "lbctl_requests_refused_total", []string{"service", "shop", "reason", "denied"}},
+		{23, "lbctl_request_duration_seconds", []string{"service", "shop"}},
+		{3, "lbctl_unrouted_requests_total", []string{"code", "4xx"}},
+		{20, "lbctl_upstream_requests_total", []string{"service", "shop", "version", "good", "result", "success"}},
+		{2, "lbctl_upstream_requests_total", []string{"service", "shop", "version", "good", "result", "5xx"}},
+		{22, "lbctl_upstream_duration_seconds", []string{"service", "shop", "version", "good"}},
+		{0, "lbctl_upstream_requests_total", []string{"service", "shop", "version", "bad", "result", "success"}},
+	} {
+		s.WaitMetric(want.value, want.metric, want.labels...)
+	}
+	m, err := s.Metrics()
+	require.NoError(t, err)
+	failed, ok := m.Value("lbctl_upstream_requests_total", "service", "shop", "version", "bad", "result", "connect")
+	assert.True(t, ok && failed > 0, "tries of the bad instance: %v", failed)
+	retries, ok := m.Value("lbctl_upstream_retries_total", "service", "shop", "reason", "connect")
+	assert.True(t, ok)
+	assert.Equal(t, failed, retries, "each of them was sent to the good one")
+	for _, metric := range []string{"lbctl_request_bytes_total", "lbctl_response_bytes_total"} {
+		bytes, _ := m.Value(metric, "service", "shop")
+		assert.Greater(t, bytes, 23*50.0, metric)
+	}
+}
+
+// strangeRequests checks that clients can make no series.
+func (s *system) strangeRequests(t *testing.T) {
+	t.Helper()
+	count := func() (series int, requests float64) {
+		m, err := s.Metrics()
+		require.NoError(t, err)
+		for name := range m {
+			if strings.HasPrefix(name, "lbctl_") {
+				series += len(m[name].Metric)
+			}
+		}
+		for _, r := range append(m.Series("lbctl_requests_total", "service", "shop"), m.Series("lbctl_unrouted_requests_total")...) {
+			requests += r.Counter.GetValue()
+		}
+		return series, requests
+	}
+	seriesBefore, requestsBefore := count()
+	const number = 60
+	for n := range number {
+		path := fmt.Sprintf("/shop/%d/%%00%%ff%%09%d?q=%d", n, rand.Int(), n)
+		if n%3 == 0 {
+			path = fmt.Sprintf("/%d", rand.Int())
+		}
+		s.http(t, fmt.Sprintf("M%d", n%7), fmt.Sprintf("host-%d.test", rand.Int()), path, "")
+	}
+	var series int
+	s.Eventually("all are counted", func() error {
+		var requests float64
+		if series, requests = count(); requests != requestsBefore+number {
+			return fmt.Errorf("%v requests, want %v", requests, requestsBefore+number)
+		}
+		return nil
+	})
+	assert.LessOrEqual(t, series, seriesBefore+2, "at most other codes of shop and of requests without a service")
 }
 
 // leave takes all instances of hello out of Consul, those with these names.
