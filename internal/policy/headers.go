@@ -30,7 +30,7 @@ var HeaderPlaceholders = []string{"{host}", "{remote-address}", "{request-id}", 
 const maxHeaders = 12
 
 const (
-	wantHeaderName  = `names of at most 46 letters, digits, "-" and "_", none that carries the protocol (Host, Connection, Content-Type, Content-Length, TE, Grpc-...) or that lbctl or nginx sets (X-Forwarded-..., X-Real-IP, X-Request-Id, Server, Date)`
+	wantHeaderName  = `names of at most 46 letters, digits, "-" and "_", none that carries the protocol (Host, Connection, Content-Type, Content-Length, TE, Grpc-...) or that lbctl or nginx sets (X-Forwarded-..., X-Real-IP, X-Request-Id, traceparent, tracestate, b3, X-B3-..., Server, Date)`
 	wantHeaderPairs = `up to 12 headers like "X-Team=shop", or a JSON object: ` + wantHeaderName + `; values of printable ASCII without "$" and with no other {placeholder} than {host}, {remote-address}, {request-id}, {scheme} and {service}`
 	wantHeaderNames = "up to 12 names of headers, separated by commas: " + wantHeaderName
 )
@@ -42,10 +42,10 @@ var (
 	headerPlaceholder = regexp.MustCompile(`\{[a-z-]+\}`)
 
 	reservedHeaders = []string{
-		"connection", "content-encoding", "content-length", "content-type", "date", "expect", "host", "http2-settings",
-		"keep-alive", "proxy-connection", "server", "te", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-lb-user", "x-real-ip", "x-request-id",
+		"b3", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host", "http2-settings",
+		"keep-alive", "proxy-connection", "server", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-lb-user", "x-real-ip", "x-request-id",
 	}
-	reservedHeaderPrefixes = []string{"grpc-", "sec-websocket-", "x-accel-", "x-forwarded-"}
+	reservedHeaderPrefixes = []string{"grpc-", "sec-websocket-", "x-accel-", "x-b3-", "x-forwarded-"}
 )
 
 // validHeaderName reports whether a policy may change the header. Some programs take "_" for

@@ -20,6 +20,7 @@ func TestHeaders(t *testing.T) {
 	}
 	for _, name := range []string{
 		"Host", "connection", "TE", "Content-Length", "Transfer_Encoding", "Grpc-Timeout", "x-forwarded-for", "X_Real_IP", "X-Accel-Redirect",
+		"X-Request-Id", "Traceparent", "tracestate", "b3", "X-B3-TraceId", "x_b3_sampled",
 		"trace-bin", "a b", "a:", ":path", "a.b", "é", "-a", strings.Repeat("a", 47),
 	} {
 		assert.Error(t, d.SetAt("", "headers.response.add", name+"=1"), name)

@@ -166,8 +166,11 @@ var scenarios = []struct {
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), meta("lb-outlier-consecutive-errors", "5")),
 			registration("web", "web-1", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/orders", "lb-method", "GET", "lb-headers-response-set", "X-Team=shop")),
 		},
-		settings: func(s *Settings) { s.AccessLogDir, s.LogRequests = "/run/lbctl log", true },
-		nginx:    []string{"1.22.1", "1.30.6"},
+		settings: func(s *Settings) {
+			s.AccessLogDir, s.LogRequests = "/run/lbctl log", true
+			s.Tracing, s.TraceSample = true, 0.125
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
 	},
 	{
 		name: "policies-of-traffic",

@@ -3,6 +3,7 @@ package render
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -56,6 +57,11 @@ type Settings struct {
 	// LogRequests has nginx log all requests, and not only those to services with a circuit
 	// breaker. It needs AccessLogDir.
 	LogRequests bool
+	// Tracing has nginx continue or begin a trace for each request, and pass it on in headers.
+	// Without it, those of clients pass unchanged.
+	Tracing bool
+	// TraceSample is the share of the traces beginning at nginx that are sampled: 0, or 0.0001 to 1.
+	TraceSample float64
 	User        string // user of the workers; empty without root, because nginx can't change it then
 	Group       string // group of the workers; empty for the group with the name of the user
 	// WorkerCPUAffinity is nginx's directive of that name: "auto" keeps each worker
@@ -106,6 +112,15 @@ func (s Settings) AccessLogFormat() string { return accesslog.FormatName + " " +
 func (s Settings) AccessLog() (string, error) {
 	path, err := nginx.Quote(accesslog.Path(s.AccessLogDir))
 	return path + " " + accesslog.FormatName + " " + accesslog.Buffering, err
+}
+
+// TraceShare is TraceSample as nginx's directive split_clients wants it, "12.5%"; empty for none
+// and for all.
+func (s Settings) TraceShare() string {
+	if s.TraceSample <= 0 || s.TraceSample >= 1 {
+		return ""
+	}
+	return strconv.FormatFloat(math.Round(s.TraceSample*1e4)/100, 'f', -1, 64) + "%"
 }
 
 // ResolverTimeout returns the value of nginx's directive resolver_timeout: how long nginx waits
@@ -176,6 +191,9 @@ func (s Settings) complete() (Settings, error) {
 	if s.WorkerCPUAffinity != "" && s.WorkerCPUAffinity != "auto" {
 		bad("worker CPU affinity", s.WorkerCPUAffinity, `"auto" or nothing`)
 	}
+	if err := CheckTraceSample(s.TraceSample); err != nil {
+		errs = append(errs, err)
+	}
 	if s.OpenFiles < 64 {
 		bad("open files", s.OpenFiles, "64 or more")
 	}
@@ -197,6 +215,17 @@ func (s Settings) complete() (Settings, error) {
 		bad("nginx version", s.NginxVersion, `three numbers like "1.30.6"`)
 	}
 	return s, errors.Join(errs...)
+}
+
+// leastTraceSample is the smallest share that nginx can tell from none.
+const leastTraceSample = 0.0001
+
+// CheckTraceSample checks a Settings.TraceSample.
+func CheckTraceSample(share float64) error {
+	if share == 0 || share >= leastTraceSample && share <= 1 {
+		return nil
+	}
+	return fmt.Errorf("share of sampled traces %v, want 0, or %v to 1", share, leastTraceSample)
 }
 
 // DefaultWorkers returns the default number of worker processes: as many as the cores that
