@@ -28,6 +28,7 @@ import (
 	"lbctl/internal/probe"
 	"lbctl/internal/render"
 	"lbctl/internal/resolver"
+	"lbctl/internal/tracing"
 	"lbctl/internal/traffic"
 )
 
@@ -141,6 +142,7 @@ type parts struct {
 	log      *accesslog.Reader // nil: nginx has no access log
 	outliers *outlier.Detector
 	traffic  *traffic.Counters
+	traces   *tracing.Exporter // nil: there are no traces
 	// readers get each line of the access log, in order.
 	readers []func(*accesslog.Record)
 
@@ -214,6 +216,9 @@ func newParts(cfg Config) (*parts, error) {
 	p.outliers = outlier.New(p.table, p.source.Addresses)
 	p.readers = append(p.readers, p.outliers.Take)
 	p.newTraffic()
+	if err := p.newTracing(cfg, settings); err != nil {
+		return nil, err
+	}
 	if settings.AccessLogDir != "" {
 		p.log, err = accesslog.New(accesslog.Options{Dir: settings.AccessLogDir, Reopen: p.server.ReopenLogs, Logger: cfg.Logger})
 		if err != nil {
@@ -289,6 +294,9 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	if p.log != nil {
 		group.Go(func() error { return p.log.Run(ctx, p.take) })
 		group.Go(func() error { return p.outliers.Run(ctx) })
+	}
+	if p.traces != nil {
+		group.Go(func() error { return p.traces.Run(ctx) })
 	}
 	group.Go(func() error {
 		api := &admin.Server{

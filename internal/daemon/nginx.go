@@ -57,7 +57,9 @@ type NginxConfig struct {
 	// AccessLogDir is the directory of nginx's access log, on a tmpfs; default the run directory
 	// if that is on one, or else none.
 	AccessLogDir string
-	User         string // user of the workers if lbctl runs as root; default nginx, www-data or nobody
+	// Traces has the settings of traces. They need AccessLogOn.
+	Traces TracingConfig
+	User   string // user of the workers if lbctl runs as root; default nginx, www-data or nobody
 
 	MaxConnsPerClient int // concurrent requests, calls or connections per client address; default no limit
 
@@ -164,6 +166,7 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		settings.AccessLogDir = runDir
 	}
 	settings.LogRequests = settings.AccessLogDir != "" && n.AccessLog != AccessLogOff
+	settings.Tracing, settings.TraceSample = n.Traces.on() && settings.LogRequests, n.Traces.Sample
 	if n.CPUAffinity == AffinityAuto {
 		settings.WorkerCPUAffinity = AffinityAuto
 	}
