@@ -71,6 +71,7 @@ func (s *system) waitStatus(from, path string, want int) {
 
 // TestDenialsStayInForce denies a network, and then takes away Consul, lbctl and nginx.
 func TestDenialsStayInForce(t *testing.T) {
+	t.Parallel() // it mostly waits
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
 		consul := consultest.Start(t, consultest.Persistent())
 		s := &system{
@@ -135,6 +136,7 @@ func (s *system) withKey(path, key string) (int, string, error) {
 // TestKeysAreChecked has the operator demand keys of a service's callers, and then takes away lbctl
 // and Consul.
 func TestKeysAreChecked(t *testing.T) {
+	t.Parallel() // it mostly waits
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
 		consul := consultest.Start(t, consultest.Persistent())
 		s := &system{

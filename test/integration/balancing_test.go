@@ -20,6 +20,7 @@ import (
 // TestConsistentHashingByDNS adds an instance to a service with consistent hashing. Callers move
 // to it only, without a reload, also those whose calls may be sent twice.
 func TestConsistentHashingByDNS(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for name, meta := range map[string]map[string]string{
 		"grpc_pass":  {"lb-balance-algorithm": "hash:header:x-user"},
 		"proxy_pass": {"lb-balance-algorithm": "hash:header:x-user", "lb-paths": `{"/protos.Ping/SayHello": {"retry.safe": true}}`},

@@ -21,6 +21,7 @@ import (
 // servers is in maintenance. That instance must get no calls once lbctl says that nginx
 // serves what Consul says.
 func TestNginxThatStartedDropsItsBootstrapServers(t *testing.T) {
+	t.Parallel() // it mostly waits
 	routes := func(t *testing.T, s *system, name string, meta map[string]string) {
 		meta["lb-protocol"] = "http"
 		require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{

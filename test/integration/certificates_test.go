@@ -26,6 +26,7 @@ import (
 
 // TestCertificates puts certificates into the directory of a running lbctl.
 func TestCertificates(t *testing.T) {
+	t.Parallel() // it mostly waits
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		consul, dir := consultest.Start(t), t.TempDir()
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))

@@ -62,6 +62,7 @@ func (s *system) blamed(t *testing.T, who string) int {
 }
 
 func TestABadPolicyForAllServicesCostsNoServiceItsChange(t *testing.T) {
+	t.Parallel() // it mostly waits
 	for _, tt := range []struct {
 		name, refused, why string
 		events             int // in the history; a template that fails is none
@@ -132,6 +133,7 @@ func TestABadPolicyForAllServicesCostsNoServiceItsChange(t *testing.T) {
 
 // With a good policy for all services, a fault of a service is its own, also if all services change.
 func TestAGoodPolicyForAllServicesIsNotBlamed(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, newest(t), "--templates", ownTemplates(t, "sever"))
 	for n := range few {
 		s.other(t, n, "1.0")
@@ -153,6 +155,7 @@ func TestAGoodPolicyForAllServicesIsNotBlamed(t *testing.T) {
 }
 
 func TestTheFirstStartWithABadPolicyForAllServices(t *testing.T) {
+	t.Parallel() // it mostly waits
 	consul := consultest.Start(t)
 	s := &system{agent: consul, consul: consul.Client()}
 	for n := range few {
@@ -179,6 +182,7 @@ func TestTheFirstStartWithABadPolicyForAllServices(t *testing.T) {
 // lbctl doesn't know whether nginx can load a file. The only service that the policy is for keeps
 // its own changes all the same.
 func TestABadFileInThePolicyForAllServices(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, newest(t))
 	register := func(path string) {
 		require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{

@@ -17,6 +17,7 @@ import (
 // TestTheDefaultMovesFromOneServiceToAnother replaces the default service by another one,
 // which has another upstream.
 func TestTheDefaultMovesFromOneServiceToAnother(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
 	all := s.backends(t, 1, 2)
 	s.settled(t, 1)
@@ -62,6 +63,7 @@ func TestTheDefaultMovesFromOneServiceToAnother(t *testing.T) {
 // TestFromReloadToDNSAndBack changes the delivery of a balancer from reload to DNS, and
 // back.
 func TestFromReloadToDNSAndBack(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
 	s.backends(t, 1, 2)
 	s.settled(t, 1)
@@ -85,6 +87,7 @@ func TestFromReloadToDNSAndBack(t *testing.T) {
 // TestAServiceByReloadBesideOthersByDNS has one service that is delivered by reload
 // (lb-endpoints=reload), and pins the generation.
 func TestAServiceByReloadBesideOthersByDNS(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, asking(t))
 	s.backends(t, 1, 1)
 	const written = "written"

@@ -22,6 +22,7 @@ import (
 // lbctl at each one. No call may fail, nginx must have one complete generation, and the
 // next lbctl must complete the change.
 func TestLbctlKilledAtEveryStep(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, asking(t), "--keep", "2")
 	s.backends(t, 1, 2)
 	s.settled(t, 1)

@@ -21,6 +21,7 @@ import (
 // allows, differ only in case, or are crafted to collide with another service's upstream.
 // Each one's own instance must serve it, without any problem.
 func TestNamesOfAnyLengthAndCase(t *testing.T) {
+	t.Parallel() // it mostly waits
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
 		s := alone(t, nginx)
 		names := []string{
@@ -61,6 +62,7 @@ func (s *system) answers(path, want string) error {
 // TestInstancesWithoutAnAddressAreNotInRotation registers instances whose host names don't
 // resolve, or resolve to the balancer itself. services and status must not count them.
 func TestInstancesWithoutAnAddressAreNotInRotation(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, newest(t))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "web") }))
 	t.Cleanup(server.Close)

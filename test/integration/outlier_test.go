@@ -224,6 +224,7 @@ func TestAnInstanceThatAnswersErrorsLeavesTheRotation(t *testing.T) {
 
 // TestErrorsEverywhereEmptyNothing has only instances whose answers are errors.
 func TestErrorsEverywhereEmptyNothing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, newest(t), "--slow-start", "0")
 	var all []*moody
 	for n := range 4 {
@@ -268,6 +269,7 @@ func TestErrorsEverywhereEmptyNothing(t *testing.T) {
 
 // TestTheCircuitBreakerSurvivesRestarts kills lbctl and nginx while an instance fails.
 func TestTheCircuitBreakerSurvivesRestarts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := alone(t, newest(t), "--slow-start", "0")
 	bad, good := moodyHTTP(t, "bad"), moodyHTTP(t, "good")
 	s.register(t, "http_server", map[string]string{"lb-outlier-consecutive-errors": "5", "lb-outlier-base-ejection-time": "10m", "lb-outlier-max-ejection-time": "10m"}, bad, good)

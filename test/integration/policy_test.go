@@ -72,6 +72,7 @@ func (s *system) withoutProblems() {
 }
 
 func TestAPolicyBrokenByHandCostsItsServiceTheNewestChangeOnly(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, _, load := startInACrowd(t)
 	s.servesPolicies(s.policy(t, "service/"+hello, `{"timeout.read": "77s"}`))
 	s.wrote("grpc.conf", "grpc_read_timeout 77s;")
@@ -110,6 +111,7 @@ func TestAPolicyBrokenByHandCostsItsServiceTheNewestChangeOnly(t *testing.T) {
 }
 
 func TestPoliciesStayInForceWithoutConsul(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, _, load := startInACrowd(t)
 	s.policy(t, "default", `{"timeout.read": "66s"}`)
 	s.servesPolicies(s.policy(t, "service/"+hello, `{"timeout.send": "67s"}`))
@@ -144,6 +146,7 @@ func TestPoliciesStayInForceWithoutConsul(t *testing.T) {
 
 // A token that lost its rights must not look like an operator who deleted all policies.
 func TestPoliciesThatTheTokenCanNoLongerReadStayInForce(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := consultest.Start(t, consultest.ACL())
 	const services = `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`
 	token := server.NewToken(services + ` key_prefix "lb/" { policy = "read" }`)

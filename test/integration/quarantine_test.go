@@ -125,6 +125,7 @@ func (s *system) refusals(t *testing.T, kind history.Kind, service string) int {
 }
 
 func TestAPortInUseQuarantinesItsServiceOnly(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, _, load := startInACrowd(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -173,6 +174,7 @@ func TestAPortInUseQuarantinesItsServiceOnly(t *testing.T) {
 // TestTakenPortsAreQuarantinedTogether has six services whose ports others have, and one whose port
 // nginx already listens at: all six go into quarantine with the first reload that fails, and no other.
 func TestTakenPortsAreQuarantinedTogether(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, _, load := startInACrowd(t)
 	register := func(name string, port int, host string) {
 		meta := map[string]string{"lb-protocol": "tcp", "lb-port": strconv.Itoa(port)}
@@ -233,6 +235,7 @@ func TestTakenPortsAreQuarantinedTogether(t *testing.T) {
 }
 
 func TestAValueThatATemplateRejectsQuarantinesItsServiceOnly(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const file = "http.d/own.conf"
 	tests := []struct {
 		name     string
@@ -303,6 +306,7 @@ func TestAValueThatATemplateRejectsQuarantinesItsServiceOnly(t *testing.T) {
 }
 
 func TestAMistakeInATemplateQuarantinesNoService(t *testing.T) {
+	t.Parallel() // it mostly waits
 	templates := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(templates, "http.d"), 0o755))
 	write := func(text string) {

@@ -25,6 +25,7 @@ import (
 
 // A file of tls.* that nginx can't load costs its own service its newest change, and no other.
 func TestABadFileOfUpstreamTLSCostsItsServiceTheNewestChangeOnly(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s, _, _ := startInACrowd(t)
 	require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{
 		ID: "secure", Name: "secure", Address: "127.0.0.1", Port: 7001,
@@ -64,6 +65,7 @@ func secureInstance(t *testing.T, clients *certificatestest.Authority) (port int
 
 // A renewed file that a policy names is used at once, and one that is broken harms nobody.
 func TestRenewedFilesOfUpstreamTLS(t *testing.T) {
+	t.Parallel() // it mostly waits
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		const long = 100 * 24 * time.Hour
 		ca, next := certificatestest.NewAuthority(t, "ca"), certificatestest.NewAuthority(t, "next")
