@@ -43,10 +43,15 @@ Calls
 Output
   -json                print the summary as JSON, even for one call
   -quiet               print no events on standard error
+  -trace               print the id of each call's trace on standard error, with
+                       its code and time
 
 One call prints its answer. More calls print a summary at the end, and events on
 standard error: the first answer of each server, the first failure with each
 code, and each broken stream. Ctrl-C ends the calls and prints the summary.
+
+With OTEL_EXPORTER_OTLP_ENDPOINT, the client sends a span of each call there, and
+its calls begin traces. OpenTelemetry's other variables count too.
 
 Exit codes:
   0  every call was answered
@@ -89,6 +94,7 @@ type config struct {
 	stream      bool
 	json        bool
 	quiet       bool
+	trace       bool
 }
 
 // The ports of the load balancer.
@@ -170,6 +176,7 @@ func (c *config) flags(addr *string, port *int) *flag.FlagSet {
 	flags.BoolVar(&c.stream, "stream", false, "")
 	flags.BoolVar(&c.json, "json", false, "")
 	flags.BoolVar(&c.quiet, "quiet", false, "")
+	flags.BoolVar(&c.trace, "trace", false, "")
 	return flags
 }
 

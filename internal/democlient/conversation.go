@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"lbctl/internal/demotrace"
 	"lbctl/protos"
 )
 
@@ -26,12 +28,14 @@ type conversation struct {
 	cancel  context.CancelCauseFunc
 	opened  time.Time
 	answers int // over this stream
+	id      *demotrace.ID
 }
 
 // exchange sends a message and waits for its answer. After an error there is no stream.
 func (c *conversation) exchange() (string, error) {
 	if c.stream == nil {
-		c.ctx, c.cancel = context.WithCancelCause(context.Background())
+		c.id, c.answers = &demotrace.ID{}, 0
+		c.ctx, c.cancel = context.WithCancelCause(demotrace.WithID(context.Background(), c.id))
 	}
 	var answer *protos.PingMessage
 	err := c.inTime(func() (err error) {
@@ -39,7 +43,7 @@ func (c *conversation) exchange() (string, error) {
 			if c.stream, err = c.client.Stream(c.ctx); err != nil {
 				return err
 			}
-			c.opened, c.answers = time.Now(), 0
+			c.opened = time.Now()
 			c.rec.streamOpened()
 		}
 		// io.EOF means that the stream has ended; Recv returns the reason.
@@ -53,11 +57,30 @@ func (c *conversation) exchange() (string, error) {
 		return err
 	})
 	if err != nil {
+		if c.answers == 0 {
+			c.trace(err)
+		}
 		c.drop(err)
 		return "", err
 	}
+	if c.answers == 0 {
+		c.trace(nil)
+	}
 	c.answers++
 	return answer.GetGreeting(), nil
+}
+
+// trace prints the id of the stream's trace, after its first answer or failure.
+func (c *conversation) trace(err error) {
+	var said metadata.MD
+	switch {
+	case c.stream == nil:
+	case err == nil:
+		said, _ = c.stream.Header() // is there, since an answer is
+	default:
+		said = c.stream.Trailer()
+	}
+	c.rec.trace(c.id.Or(said), 0, err)
 }
 
 // close ends the stream, if there is one. If it ends with an error, it counts as broken.

@@ -3,29 +3,29 @@ package democlient
 import (
 	"context"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
+	"lbctl/internal/demotrace"
 	"lbctl/protos"
 )
 
-// load makes the calls of cfg and returns the report. When ctx is done it starts no more
+// load makes the calls of cfg and returns the report of rec. When ctx is done it starts no more
 // calls; those in flight go on until they are answered or time out. Its error is about an
 // invalid target or a file for TLS; failed calls are in the report.
-func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
+func load(ctx context.Context, cfg config, rec *recorder, opts ...grpc.DialOption) (report, error) {
 	transport, err := cfg.credentials()
 	if err != nil {
 		return report{}, err
 	}
 	clients := make([]protos.PingClient, cfg.connections)
 	for i := range clients {
-		conn, err := dial(cfg, transport)
+		conn, err := dial(cfg, append(opts, grpc.WithTransportCredentials(transport)))
 		if err != nil {
 			return report{}, fmt.Errorf("target %q: %w", cfg.target, err)
 		}
@@ -38,7 +38,6 @@ func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 		defer cancel()
 	}
 
-	rec := newRecorder(cfg, events)
 	var taken atomic.Int64
 	take := func() bool { return cfg.calls == 0 || taken.Add(1) <= int64(cfg.calls) }
 	var workers sync.WaitGroup
@@ -57,9 +56,8 @@ func load(ctx context.Context, cfg config, events io.Writer) (report, error) {
 }
 
 // dial returns a connection, which is opened by the first call.
-func dial(cfg config, transport credentials.TransportCredentials) (*grpc.ClientConn, error) {
-	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(transport),
+func dial(cfg config, opts []grpc.DialOption) (*grpc.ClientConn, error) {
+	opts = append(opts,
 		grpc.WithNoProxy(), // a web proxy must not stand before the balancer
 		grpc.WithConnectParams(grpc.ConnectParams{
 			// gRPC's default back-off grows to two minutes, which would lengthen every
@@ -67,7 +65,7 @@ func dial(cfg config, transport credentials.TransportCredentials) (*grpc.ClientC
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-	}
+	)
 	if cfg.authority != "" {
 		opts = append(opts, grpc.WithAuthority(cfg.authority))
 	}
@@ -101,7 +99,17 @@ func (w *worker) run(ctx context.Context, take func() bool) {
 func (w *worker) unary() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.timeout)
 	defer cancel()
-	answer, err := w.client.SayHello(ctx, request())
+	if !w.cfg.trace {
+		answer, err := w.client.SayHello(ctx, request())
+		return answer.GetGreeting(), err
+	}
+	var (
+		id              demotrace.ID
+		header, trailer metadata.MD
+		begun           = time.Now()
+	)
+	answer, err := w.client.SayHello(demotrace.WithID(ctx, &id), request(), grpc.Header(&header), grpc.Trailer(&trailer))
+	w.rec.trace(id.Or(header, trailer), time.Since(begun), err)
 	return answer.GetGreeting(), err
 }
 

@@ -14,6 +14,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"sync"
+	"time"
+
+	"lbctl/internal/demotrace"
 )
 
 // The exit codes, a promise made in the help text.
@@ -22,6 +26,9 @@ const (
 	exitFailed   = 1 // a call failed, a stream broke, or no call was answered
 	exitUsage    = 2 // a flag is wrong
 )
+
+// lastSpans bounds the wait for the receiver of traces after the last call.
+const lastSpans = 3 * time.Second
 
 // Main makes the calls that args ask for and returns the exit code. When ctx is done it
 // starts no more calls.
@@ -39,7 +46,25 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if cfg.quiet || cfg.calls == 1 {
 		events = io.Discard // the result of a single call includes its failure
 	}
-	r, err := load(ctx, cfg, events)
+	var once sync.Once // a receiver that is away is away for all spans
+	untraced := func(err error) {
+		once.Do(func() { fmt.Fprintf(stderr, "grpc_client: traces: %v\n", err) })
+	}
+	tracing, err := demotrace.Start(ctx, "grpc_client", untraced)
+	if err != nil {
+		fmt.Fprintf(stderr, "grpc_client: %v\n", err)
+		return exitUsage
+	}
+	rec := newRecorder(cfg, events)
+	if cfg.trace {
+		rec.traces = stderr
+	}
+	r, err := load(ctx, cfg, rec, tracing.Client()...)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSpans)
+	defer cancel()
+	if err := tracing.Stop(last); err != nil {
+		untraced(err)
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "grpc_client: %v\n", err)
 		return exitUsage

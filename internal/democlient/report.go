@@ -77,6 +77,7 @@ type recorder struct {
 	cfg     config
 	started time.Time
 	events  io.Writer
+	traces  io.Writer // gets the ids of traces; nil: nobody asks for them
 
 	mu       sync.Mutex
 	answers  map[string]*answers // by greeting
@@ -125,6 +126,21 @@ func (r *recorder) call(begun time.Time, took time.Duration, greeting string, er
 	a.Calls++
 	a.Last = latest(a.Last, ended)
 	r.latency.add(took)
+}
+
+// trace prints the id of a call's trace, or of a stream's, which is empty if there is none. A call
+// took some time; a stream goes on.
+func (r *recorder) trace(id string, took time.Duration, err error) {
+	if r.traces == nil {
+		return
+	}
+	outcome := codeName(status.Code(err))
+	if took > 0 {
+		outcome += " " + short(float64(took)/float64(time.Millisecond))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = fmt.Fprintf(r.traces, "trace %s  %s\n", cmp.Or(id, "none"), outcome)
 }
 
 func (r *recorder) streamOpened() {

@@ -33,6 +33,9 @@ Services:
   grpc.health.v1.Health   for "" and "protos.Ping"
   reflection              for grpcurl and the like
 
+With OTEL_EXPORTER_OTLP_ENDPOINT, the server sends a span of each call there.
+OpenTelemetry's other variables count too.
+
 Stopping: on SIGTERM or SIGINT the health service reports NOT_SERVING. After
 -notice the server refuses new calls and lets those in flight finish. After
 -drain it cuts off the rest. A second signal ends the process at once.

@@ -16,6 +16,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"time"
+
+	"lbctl/internal/demotrace"
 )
 
 // The exit codes, a promise made in the help text.
@@ -25,6 +28,9 @@ const (
 	exitUsage   = 2 // a flag or variable is wrong
 	exitCutOff  = 3 // stopped by a signal, calls in flight were cut off
 )
+
+// lastSpans bounds the wait for the receiver of traces after the last call.
+const lastSpans = 3 * time.Second
 
 // Main serves until ctx is done and the calls in flight have ended, and returns the exit code.
 // It takes its settings from args, and from the environment through lookup.
@@ -45,7 +51,19 @@ func Main(ctx context.Context, args []string, lookup func(string) (string, bool)
 		fmt.Fprintf(stderr, "grpc_server: -listen %q: %v\n", cfg.listen, err)
 		return exitFailed
 	}
-	switch err := serve(ctx, listener, cfg, logger); {
+	tracing, err := demotrace.Start(ctx, "grpc_server", func(err error) { logger.Warn("traces", "error", err) })
+	if err != nil {
+		fmt.Fprintf(stderr, "grpc_server: %v\n", err)
+		return exitFailed
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSpans)
+		defer cancel()
+		if err := tracing.Stop(last); err != nil {
+			logger.Warn("the last traces are lost", "error", err)
+		}
+	}()
+	switch err := serve(ctx, listener, cfg, logger, tracing.Server()...); {
 	case errors.Is(err, errCutOff):
 		return exitCutOff
 	case err != nil:

@@ -25,9 +25,9 @@ var errCutOff = errors.New("calls in flight were cut off")
 // notice, stops gracefully, and after the drain cuts off the rest. It closes l. The error is
 // nil if every call got its answer, and errCutOff if some did not. Otherwise it says why
 // serving ended before ctx was done.
-func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger) error {
+func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger, opts ...grpc.ServerOption) error {
 	calls := &accessLog{logger: logger}
-	server := grpc.NewServer(
+	server := grpc.NewServer(append(opts,
 		grpc.UnaryInterceptor(calls.unary),
 		grpc.StreamInterceptor(calls.stream),
 		grpc.UnknownServiceHandler(unknown), // so that a misrouted call is in the log too
@@ -44,7 +44,7 @@ func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger)
 			Time:    2 * time.Minute,
 			Timeout: 20 * time.Second,
 		}),
-	)
+	)...)
 	health := newHealthServer("", protos.Ping_ServiceDesc.ServiceName)
 	protos.RegisterPingServer(server, &pingServer{name: cfg.name, delay: cfg.delay})
 	healthpb.RegisterHealthServer(server, health)
