@@ -64,6 +64,9 @@ bin/consul: build/tools/go.mod | bin
 bin/supervisord: build/tools/go.mod | bin
 	@echo "build: supervisord from its module"
 	@CGO_ENABLED=0 build/progress.sh go build -C build/tools -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/ochinchina/supervisord
+bin/otlp-receiver: build/otlp-receiver/go.mod build/otlp-receiver/main.go | bin
+	@echo "build: OpenTelemetry's receiver of traces, for tests, a minute the first time"
+	@CGO_ENABLED=0 build/progress.sh go build -C build/otlp-receiver -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ .
 bin/consul-template: go.mod | bin
 	@go build -o $@ github.com/hashicorp/consul-template
 bin/nginx-1.30: build/nginx-1.30.sh | bin
