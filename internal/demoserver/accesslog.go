@@ -15,11 +15,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// accessLog logs each call at its end, and counts the calls in flight. It logs calls of the
+// accessLog logs each call at its end, and counts calls. It logs calls of the
 // health and reflection services at debug, because balancers and registrars make one every few
 // seconds.
 type accessLog struct {
 	logger   *slog.Logger
+	metrics  *callMetrics
 	inFlight atomic.Int64
 }
 
@@ -42,8 +43,10 @@ func (a *accessLog) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 func (a *accessLog) begin(ctx context.Context, method string) func(error, ...slog.Attr) {
 	start := time.Now()
 	a.inFlight.Add(1)
+	end := a.metrics.begin(method)
 	return func(err error, more ...slog.Attr) {
 		a.inFlight.Add(-1)
+		end(code.Code(status.Code(err)).String())
 		level := slog.LevelInfo
 		if strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/") || strings.HasPrefix(method, "/grpc.reflection.") {
 			level = slog.LevelDebug

@@ -23,6 +23,7 @@ Flags                  Environment              Default
   -notice DURATION     GRPC_SERVER_NOTICE       0s         when stopping: accept calls for this long after
                                                            NOT_SERVING, so that watchers notice
   -drain DURATION      GRPC_SERVER_DRAIN        10s        when stopping: time for calls in flight to end
+  -metrics ADDRESS     GRPC_SERVER_METRICS      off        host:port for Prometheus, at /metrics; docs/metrics.md
   -log-level LEVEL     GRPC_SERVER_LOG_LEVEL    info       debug, info, warn, error; debug shows health checks
   -log-format FORMAT   GRPC_SERVER_LOG_FORMAT   text       text, json
 
@@ -59,6 +60,7 @@ type config struct {
 	delay     time.Duration
 	notice    time.Duration
 	drain     time.Duration
+	metrics   string // "": no metrics
 	logLevel  slog.Level
 	logFormat string
 }
@@ -114,6 +116,12 @@ func (c *config) flags() *flag.FlagSet {
 	flags.Func("delay", "", setDuration(&c.delay))
 	flags.Func("notice", "", setDuration(&c.notice))
 	flags.Func("drain", "", setDuration(&c.drain))
+	flags.Func("metrics", "", func(s string) error {
+		if c.metrics = s; s == "off" {
+			c.metrics = ""
+		}
+		return nil
+	})
 	flags.Func("log-level", "", func(s string) error {
 		if c.logLevel.UnmarshalText([]byte(s)) != nil {
 			return errors.New("want debug, info, warn or error")

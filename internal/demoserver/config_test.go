@@ -41,8 +41,8 @@ func TestParse(t *testing.T) {
 	}{
 		"nothing set gives the defaults": {want: defaults},
 		"flags": {
-			args: []string{"-listen=:1", "-name", "x", "-delay=1s", "-notice=2s", "-drain=3s", "-log-level=debug", "-log-format=json"},
-			want: config{listen: ":1", name: "x", delay: time.Second, notice: 2 * time.Second, drain: 3 * time.Second, logLevel: slog.LevelDebug, logFormat: "json"},
+			args: []string{"-listen=:1", "-name", "x", "-delay=1s", "-notice=2s", "-drain=3s", "-metrics=:9777", "-log-level=debug", "-log-format=json"},
+			want: config{listen: ":1", name: "x", delay: time.Second, notice: 2 * time.Second, drain: 3 * time.Second, metrics: ":9777", logLevel: slog.LevelDebug, logFormat: "json"},
 		},
 		"environment": {
 			env:  []string{"GRPC_SERVER_LISTEN=:2", "GRPC_SERVER_LOG_LEVEL=warn"},
@@ -52,6 +52,7 @@ func TestParse(t *testing.T) {
 			args: []string{"-name=flag"}, env: []string{"GRPC_SERVER_NAME=variable"},
 			want: with(func(c *config) { c.name = "flag" }),
 		},
+		"metrics that are off": {args: []string{"-metrics=off"}, env: []string{"GRPC_SERVER_METRICS=:9777"}, want: defaults},
 		"an empty variable is an unset one": {
 			env: []string{"GRPC_SERVER_DRAIN=", "GRPC_SERVER_NAME="}, want: defaults,
 		},

@@ -51,6 +51,14 @@ func Main(ctx context.Context, args []string, lookup func(string) (string, bool)
 		fmt.Fprintf(stderr, "grpc_server: -listen %q: %v\n", cfg.listen, err)
 		return exitFailed
 	}
+	var metrics net.Listener
+	if cfg.metrics != "" {
+		if metrics, err = net.Listen("tcp", cfg.metrics); err != nil {
+			_ = listener.Close()
+			fmt.Fprintf(stderr, "grpc_server: -metrics %q: %v\n", cfg.metrics, err)
+			return exitFailed
+		}
+	}
 	tracing, err := demotrace.Start(ctx, "grpc_server", func(err error) { logger.Warn("traces", "error", err) })
 	if err != nil {
 		fmt.Fprintf(stderr, "grpc_server: %v\n", err)
@@ -63,7 +71,7 @@ func Main(ctx context.Context, args []string, lookup func(string) (string, bool)
 			logger.Warn("the last traces are lost", "error", err)
 		}
 	}()
-	switch err := serve(ctx, listener, cfg, logger, tracing.Server()...); {
+	switch err := serve(ctx, listener, metrics, cfg, logger, tracing.Server()...); {
 	case errors.Is(err, errCutOff):
 		return exitCutOff
 	case err != nil:

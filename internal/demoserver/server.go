@@ -24,9 +24,9 @@ var errCutOff = errors.New("calls in flight were cut off")
 // serve answers calls on l until ctx is done. Then it reports NOT_SERVING, waits for the
 // notice, stops gracefully, and after the drain cuts off the rest. It closes l. The error is
 // nil if every call got its answer, and errCutOff if some did not. Otherwise it says why
-// serving ended before ctx was done.
-func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger, opts ...grpc.ServerOption) error {
-	calls := &accessLog{logger: logger}
+// serving ended before ctx was done. metrics is where Prometheus comes, or nil.
+func serve(ctx context.Context, l, metrics net.Listener, cfg config, logger *slog.Logger, opts ...grpc.ServerOption) error {
+	calls := &accessLog{logger: logger, metrics: newCallMetrics()}
 	server := grpc.NewServer(append(opts,
 		grpc.UnaryInterceptor(calls.unary),
 		grpc.StreamInterceptor(calls.stream),
@@ -49,6 +49,12 @@ func serve(ctx context.Context, l net.Listener, cfg config, logger *slog.Logger,
 	protos.RegisterPingServer(server, &pingServer{name: cfg.name, delay: cfg.delay})
 	healthpb.RegisterHealthServer(server, health)
 	reflection.Register(server)
+	calls.metrics.know(server)
+	if metrics != nil {
+		defer metrics.Close()
+		go calls.metrics.serve(metrics, logger)
+		logger.Info("serving metrics", "address", metrics.Addr().String())
+	}
 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()

@@ -328,7 +328,7 @@ func TestServeFailsWhenItsListenerDoes(t *testing.T) {
 	require.NoError(t, l.Close())
 	cfg, err := parse([]string{"-log-level=error"}, noEnvironment)
 	require.NoError(t, err)
-	err = serve(bounded(t), l, cfg, slog.New(slog.DiscardHandler))
+	err = serve(bounded(t), l, nil, cfg, slog.New(slog.DiscardHandler))
 	assert.ErrorContains(t, err, "serve on "+l.Addr().String())
 }
 

@@ -112,9 +112,17 @@ func start(cmd *cobra.Command, run func(context.Context, *registration.Registrar
 	}
 	logger := slog.New(slog.NewTextHandler(printable.Writer(cmd.ErrOrStderr()), nil))
 	warn(logger, cfg)
+	listener, err := listenMetrics(&cfg)
+	if err != nil {
+		return exitFailure, err
+	}
 	registrar, err := registration.New(cfg, logger)
 	if err != nil {
 		return exitUsage, err
+	}
+	if listener != nil {
+		defer listener.Close()
+		go serveMetrics(listener, cfg.Name, registrar.Figures, logger)
 	}
 	ctx, stop := watchSignals(registrar, logger)
 	defer stop()

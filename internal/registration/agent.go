@@ -50,6 +50,9 @@ func (a *agent) wanted(ctx context.Context, cfg Config, owner string) (registrat
 	}
 	meta := map[string]string{ownerKey: owner}
 	maps.Copy(meta, cfg.Meta)
+	if _, port, err := net.SplitHostPort(cfg.Metrics); err == nil {
+		meta[metricsKey] = port
+	}
 	return registration{
 		local: local,
 		service: &api.AgentServiceRegistration{

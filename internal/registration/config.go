@@ -45,4 +45,8 @@ type Config struct {
 	// pause between two attempts.
 	Attempts     int
 	AttemptDelay time.Duration
+
+	// Metrics is where the registrar's metrics are, "address:port"; empty: nowhere. The port
+	// becomes a part of the metadata, so that Prometheus finds it.
+	Metrics string
 }

@@ -21,6 +21,7 @@ const (
 // early when Hurry is called or over is closed. It runs after the caller's context has
 // ended, so its waits have their own limits.
 func (r *Registrar) drain(over <-chan struct{}) {
+	r.figures.registered.Store(false)
 	switch {
 	case r.superseded:
 		r.logger.Info("serving on for callers that still know this instance", "drain", r.cfg.Drain)
@@ -37,6 +38,8 @@ func (r *Registrar) drain(over <-chan struct{}) {
 			r.logger.Info("left the rotation, serving on", "drain", r.cfg.Drain)
 		}
 	}
+	r.figures.draining.Store(true)
+	defer r.figures.draining.Store(false)
 	select {
 	case <-time.After(r.cfg.Drain):
 	case <-r.hurries.first:
@@ -58,6 +61,8 @@ func (r *Registrar) deregister() {
 		err := r.agent.deregister(ctx, r.cfg.ID, r.owner)
 		switch {
 		case err == nil:
+			r.figures.registered.Store(false)
+			r.figures.deregistrations.Add(1)
 			r.logger.Info("deregistered")
 			return
 		case errors.Is(err, errOtherOwner):

@@ -11,6 +11,8 @@ import (
 const (
 	// ownerKey is the metadata key that names the registrar that owns an entry.
 	ownerKey = "registrar-owner"
+	// metricsKey is the metadata key with the port of the registrar's metrics.
+	metricsKey = "registrar-metrics-port"
 	// claimPatience is how long the owner of an entry has to answer a claim. It compares its
 	// entry every compareEvery, and each request may take requestTimeout.
 	claimPatience = 5 * time.Second

@@ -113,8 +113,8 @@ func (r *Registrar) learn(a answer) bool {
 	}
 	r.offers.names = a.names
 	meta, err := metadata.GRPCServices(a.names)
-	if pairs := len(meta) + len(r.cfg.Meta); err == nil && pairs > mostPairs {
-		err = fmt.Errorf("%d pairs of metadata with the gRPC services, want at most %d", pairs, mostPairs)
+	if pairs := len(meta) + len(r.cfg.Meta); err == nil && pairs > r.cfg.mostPairs() {
+		err = fmt.Errorf("%d pairs of metadata with the gRPC services, want at most %d", pairs, r.cfg.mostPairs())
 	}
 	if err != nil {
 		meta = nil

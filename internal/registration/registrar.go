@@ -41,6 +41,7 @@ type Registrar struct {
 
 	hurries *hurries
 	child   atomic.Pointer[child]
+	figures figures
 
 	mayBeKnown bool      // Consul may have the entry: drain and deregister at the end
 	unanswered time.Time // when a registration without an answer was sent
@@ -161,7 +162,11 @@ func (r *Registrar) registerFirst(ctx context.Context, ready bool) error {
 			return ctx.Err()
 		}
 		var entry registration
-		if entry, err = r.registerUnowned(ctx, ready); err == nil {
+		entry, err = r.registerUnowned(ctx, ready)
+		if err == nil || ctx.Err() == nil {
+			r.figures.tried(err)
+		}
+		if err == nil {
 			r.offers.changed = false
 			r.logger.Info("registered", "address", entry.service.Address, "port", r.cfg.Port,
 				"status", entry.service.Check.Status, "check", entry.service.Check.Notes)
@@ -336,8 +341,10 @@ func (r *Registrar) compare(ctx context.Context) (next time.Duration, err error)
 		return compareEvery, nil
 	case errors.Is(err, errOtherOwner):
 		r.superseded, r.mayBeKnown = true, false
+		r.figures.registered.Store(false)
 		return 0, err
 	case err != nil:
+		r.figures.answers.Store(false)
 		if !r.away {
 			r.logger.Warn("Consul agent refuses or does not answer, trying until it does", "agent", r.agent.address, "error", err)
 		}
@@ -347,7 +354,9 @@ func (r *Registrar) compare(ctx context.Context) (next time.Duration, err error)
 		r.logger.Info("Consul agent answers again", "agent", r.agent.address)
 	}
 	r.away = false
+	r.figures.answers.Store(true)
 	if difference != "" {
+		r.figures.repairs.Add(1)
 		r.logger.Info("registered again", "reason", difference)
 	}
 	return compareEvery, nil
@@ -376,7 +385,9 @@ func (r *Registrar) putRight(ctx context.Context) (difference string, err error)
 		difference = "the server offers other gRPC services"
 	}
 	ready := r.probe(ctx) == nil
-	if _, err := r.register(context.WithoutCancel(ctx), ready); err != nil {
+	_, err = r.register(context.WithoutCancel(ctx), ready)
+	r.figures.tried(err)
+	if err != nil {
 		return "", err
 	}
 	r.offers.changed = false

@@ -43,6 +43,7 @@ const (
 	groupCheck   = "Health check"
 	groupLeaving = "Starting and leaving"
 	groupConsul  = "Consul"
+	groupMetrics = "Metrics"
 )
 
 var settings = []Setting{
@@ -256,6 +257,12 @@ var settings = []Setting{
 			return err
 		},
 	},
+
+	{
+		Group: groupMetrics, Flag: "metrics", Env: "METRICS", Value: "ADDRESS:PORT", Default: "off",
+		Usage: "serve the registrar's metrics for Prometheus there, at /metrics; port 0: a free one",
+		set:   setMetrics,
+	},
 }
 
 var (
@@ -327,6 +334,9 @@ func Parse(flags *pflag.FlagSet, getenv func(string) string) (Config, error) {
 	if tlsUseless := cfg.Check.Type == CheckTCP || cfg.Check.Type == CheckTTL; tlsUseless && cfg.Check.TLS != TLSOff {
 		mistakes = append(mistakes, fmt.Errorf("%s: %q given for a check of type %s, want off, or a check of type grpc or http", name["check-tls"], cfg.Check.TLS, cfg.Check.Type))
 	}
+	if n, most := len(cfg.Meta), cfg.mostPairs(); n > most {
+		mistakes = append(mistakes, fmt.Errorf("%s: %d pairs, want at most %d: Consul takes 64, and the others are the registrar's own", name["meta"], n, most))
+	}
 	if cfg.ID == "" && len(mistakes) == 0 {
 		id, err := defaultID(cfg)
 		if err != nil {
@@ -378,8 +388,14 @@ func splitPairs(value string) []string {
 	return pairs
 }
 
-// mostPairs is Consul's limit for metadata, minus the pair with ownerKey.
-const mostPairs = 63
+// mostPairs is Consul's limit for metadata, without the registrar's own pairs.
+func (c Config) mostPairs() int {
+	const most, owner, metrics = 64, 1, 1
+	if c.Metrics == "" {
+		return most - owner
+	}
+	return most - owner - metrics
+}
 
 // setMeta applies the rules of Consul's agent (agent/structs, validateMetaPair) to all pairs,
 // and returns all mistakes at once.
@@ -394,7 +410,7 @@ func setMeta(c *Config, pairs []string) error {
 			mistakes = append(mistakes, fmt.Errorf("%q is not a pair, want key=value, for example lb-host=www.example.com", pair))
 		case !validMetaKey.MatchString(key):
 			mistakes = append(mistakes, fmt.Errorf("key %q is not one Consul takes, want letters, digits, '_' and '-', at most 128", key))
-		case key == ownerKey:
+		case key == ownerKey, key == metricsKey:
 			mistakes = append(mistakes, fmt.Errorf("key %q is the registrar's own, want another", key))
 		case strings.HasPrefix(key, "consul-"):
 			mistakes = append(mistakes, fmt.Errorf("key %q starts with consul-, which Consul keeps for itself, want another", key))
@@ -406,10 +422,21 @@ func setMeta(c *Config, pairs []string) error {
 			c.Meta[key] = value
 		}
 	}
-	if len(pairs) > mostPairs {
-		mistakes = append(mistakes, fmt.Errorf("%d pairs, want at most %d: Consul takes 64, and one is the registrar's own", len(pairs), mostPairs))
-	}
 	return inOneLine(mistakes)
+}
+
+func setMetrics(c *Config, values []string) error {
+	address := last(values)
+	if address == "off" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	n, numberErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || numberErr != nil || host != "" && net.ParseIP(host) == nil {
+		return fmt.Errorf("%q is not an address to listen on, want one such as :9778 or 127.0.0.1:9778, or off", address)
+	}
+	c.Metrics = net.JoinHostPort(host, strconv.FormatUint(n, 10))
+	return nil
 }
 
 func inOneLine(mistakes []error) error {

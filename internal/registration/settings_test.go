@@ -256,7 +256,9 @@ func TestTooManyPairs(t *testing.T) {
 		args = append(args, fmt.Sprintf("--meta=k%d=v", i))
 	}
 	_, err := parse(map[string]string{"APP_NAME": "a", "APP_PORT": "1"}, args...)
-	assert.EqualError(t, err, "--meta: 64 pairs, want at most 63: Consul takes 64, and one is the registrar's own")
+	assert.EqualError(t, err, "--meta: 64 pairs, want at most 63: Consul takes 64, and the others are the registrar's own")
+	_, err = parse(map[string]string{"APP_NAME": "a", "APP_PORT": "1", "METRICS": ":9778"}, args[1:]...)
+	assert.EqualError(t, err, "--meta: 63 pairs, want at most 62: Consul takes 64, and the others are the registrar's own")
 }
 
 // Every default must be a valid value of its setting.

@@ -1,22 +1,17 @@
 package integration
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
-	"github.com/prometheus/common/expfmt"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -26,98 +21,10 @@ import (
 
 	"lbctl/internal/certificates/certificatestest"
 	"lbctl/internal/lbtest"
+	"lbctl/internal/metrics/metricstest"
 	"lbctl/internal/nginxtest"
 	"lbctl/protos"
 )
-
-// documented is a metric as docs/metrics.md has it.
-type documented struct {
-	kind   string
-	labels map[string][]string // their values, by name; nil: any
-}
-
-// documentedMetrics returns the rows of the tables of docs/metrics.md.
-func documentedMetrics(t *testing.T) map[string]documented {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/metrics.md")
-	require.NoError(t, err)
-	row := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (counter|gauge|histogram) \\| (.*?) \\| .+ \\|$")
-	label := regexp.MustCompile("^`([a-z_]+)`: (.+)$")
-	all := map[string]documented{}
-	for _, match := range row.FindAllStringSubmatch(string(text), -1) {
-		d := documented{kind: match[2], labels: map[string][]string{}}
-		for text := range strings.SplitSeq(match[3], "; ") {
-			if text == "" {
-				continue
-			}
-			parts := label.FindStringSubmatch(text)
-			require.NotNil(t, parts, "%s: labels %q", match[1], text)
-			var values []string
-			if strings.HasPrefix(parts[2], "`") {
-				list, optional := strings.CutSuffix(parts[2], ", or empty")
-				values = strings.Split(strings.ReplaceAll(list, "`", ""), ", ")
-				if optional {
-					values = append(values, "")
-				}
-			}
-			d.labels[parts[1]] = values
-		}
-		all[match[1]] = d
-	}
-	require.NotEmpty(t, all)
-	return all
-}
-
-// checkDocumented checks that each metric is documented with its type and labels, and that each
-// documented one with the prefix is there.
-func checkDocumented(t *testing.T, prefix string, exposed lbtest.Metrics) {
-	t.Helper()
-	all := documentedMetrics(t)
-	for name, family := range exposed {
-		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
-			continue
-		}
-		d, ok := all[name]
-		if !assert.True(t, ok, "docs/metrics.md does not have %s", name) {
-			continue
-		}
-		assert.Equal(t, d.kind, strings.ToLower(family.GetType().String()), name)
-		for _, series := range family.Metric {
-			assert.Len(t, series.Label, len(d.labels), "%s: labels %v", name, series.Label)
-			for _, l := range series.Label {
-				values, ok := d.labels[l.GetName()]
-				assert.True(t, ok, "%s has the label %s", name, l.GetName())
-				if values != nil {
-					assert.Contains(t, values, l.GetValue(), "%s: label %s", name, l.GetName())
-				}
-			}
-		}
-	}
-	for name := range all {
-		if strings.HasPrefix(name, prefix) {
-			assert.Contains(t, exposed, name, "docs/metrics.md has it")
-		}
-	}
-}
-
-// promtool checks metrics as Prometheus's own tool does. It skips that where the tool is missing.
-func promtool(t *testing.T, metrics lbtest.Metrics) {
-	t.Helper()
-	path, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Log("no promtool on PATH: its check is left out")
-		return
-	}
-	var text bytes.Buffer
-	encoder := expfmt.NewEncoder(&text, expfmt.NewFormat(expfmt.TypeTextPlain))
-	for _, family := range metrics {
-		require.NoError(t, encoder.Encode(family))
-	}
-	cmd := exec.Command(path, "check", "metrics")
-	cmd.Stdin = &text
-	out, err := cmd.CombinedOutput()
-	assert.NoError(t, err, "promtool check metrics: %s", out)
-}
 
 func TestMetrics(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
@@ -148,8 +55,8 @@ func TestMetrics(t *testing.T) {
 
 		m, err := s.Metrics()
 		require.NoError(t, err)
-		checkDocumented(t, "lbctl_", m)
-		promtool(t, m)
+		metricstest.CheckDocumented(t, "../../docs/metrics.md", "lbctl_", m)
+		metricstest.Promtool(t, m)
 		for metric, want := range map[string]float64{
 			"lbctl_nginx_up": 1, "lbctl_consul_up": 1, "lbctl_frozen": 0, "lbctl_last_apply_successful": 1, "lbctl_nginx_info": 1,
 		} {
