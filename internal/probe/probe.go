@@ -75,6 +75,8 @@ type Prober struct {
 	busy    int // running probes
 	results chan result
 	asking  sync.WaitGroup
+
+	outcomes outcomes
 }
 
 // New makes a Prober of the table's instances. A table must have only one Prober.
@@ -165,6 +167,7 @@ type probe struct {
 type result struct {
 	probe *probe
 	asked time.Time
+	took  time.Duration
 	err   error
 }
 
@@ -192,6 +195,7 @@ func (p *Prober) follow(now time.Time) {
 	for name, old := range p.groups {
 		if _, ok := groups[name]; !ok {
 			p.replace(now, old.targets, nil)
+			p.outcomes.forget(name)
 		}
 	}
 	p.groups = groups
@@ -249,10 +253,12 @@ func (p *Prober) askDue(ctx context.Context, now time.Time) {
 		}
 		p.busy++
 		p.asking.Go(func() {
-			deadline := time.Now().Add(p.opts.Timeout)
+			began := time.Now()
+			deadline := began.Add(p.opts.Timeout)
 			ctx, cancel := context.WithDeadline(ctx, deadline)
 			defer cancel()
-			p.results <- result{b, now, unlessLate(p.askRecovering(ctx, b.question), deadline)}
+			err := unlessLate(p.askRecovering(ctx, b.question), deadline)
+			p.results <- result{b, now, time.Since(began), err}
 		})
 	}
 }
@@ -309,6 +315,7 @@ func (p *Prober) handle(ctx context.Context, r result) {
 	needed := failuresNeeded(r.err, p.opts.Fall)
 	if !b.isHeld() && (r.err == nil || needed > 0) {
 		p.table.NoteProbe(b.service, b.node, b.id, r.err == nil)
+		p.outcomes.add(b.service, Outcome{r.asked, r.took, r.err})
 	}
 	pause := p.opts.Interval
 	switch {

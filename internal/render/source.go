@@ -129,6 +129,7 @@ type Source struct {
 	table  *endpoints.Table
 	names  *names
 	consul *consul.Follower
+	prober *probe.Prober
 	logger *slog.Logger
 
 	access   *access.Keeper
@@ -192,6 +193,7 @@ func New(opts Options) (*Source, error) {
 		opts:     opts,
 		access:   opts.Access,
 		table:    opts.Table,
+		prober:   probe.New(opts.Table, opts.Probe),
 		memo:     memo{crowded: opts.Table.Crowded()},
 		names:    newNames(),
 		logger:   opts.Logger,
@@ -266,6 +268,9 @@ func (s *Source) Addresses(address string) []string {
 	return found
 }
 
+// Prober returns what probes the instances of the table.
+func (s *Source) Prober() *probe.Prober { return s.prober }
+
 // Reload reads the files again that an operator may have changed: the token file, the
 // certificates and the templates. It also retries services that nginx refused or that made
 // a template fail. The error names the files that can't be used; their former content then
@@ -298,7 +303,7 @@ func (s *Source) Run(ctx context.Context) error {
 	sets := make(chan templateSet, 1)
 	g.Go(func() error { return s.consul.Run(ctx) })
 	g.Go(func() error { return s.names.run(ctx) })
-	g.Go(func() error { return probe.New(s.table, s.opts.Probe).Run(ctx) })
+	g.Go(func() error { return s.prober.Run(ctx) })
 	g.Go(func() error { return s.access.Run(ctx, func(err error) { s.setFiles("access", err) }) })
 	g.Go(func() error { return s.table.Run(ctx, func(err error) { s.setFiles("endpoints", err) }) })
 	if s.opts.TemplatesDir != "" {
