@@ -173,6 +173,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/resume", s.resume)
 	mux.HandleFunc("POST /v1/accept", s.accept)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeLine(w, http.StatusOK, "lbctl runs") })
+	mux.HandleFunc("GET /livez", s.live)
 	mux.HandleFunc("GET /readyz", s.ready)
 	for pattern, handler := range s.Handlers {
 		mux.Handle(pattern, handler)
@@ -435,19 +436,6 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	writeJSON(w, Accepted{Released: s.Services.Accept(request.Service)})
-}
-
-// ready reports whether nginx answers, whatever generation it serves. It is for
-// Consul's check of nginx and for a container's health check.
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
-	defer cancel()
-	number, err := s.Generations.Serving(ctx)
-	if err != nil {
-		writeLine(w, http.StatusServiceUnavailable, err.Error())
-		return
-	}
-	writeLine(w, http.StatusOK, fmt.Sprintf("nginx serves generation %d", number))
 }
 
 func numberOf(what, given string) (int, error) {
