@@ -94,6 +94,10 @@ type Record struct {
 	Tries []Try // in order; none: nginx answered itself
 }
 
+// Health reports whether lbctl answered with the health of the services: the request is the
+// balancer's own, and for no service.
+func (r *Record) Health() bool { return len(r.Service) == 0 && string(r.Route) == "health" }
+
 // Internal reports whether lbctl itself asked nginx, over a unix socket.
 func (r *Record) Internal() bool { return string(r.Client) == "unix:" }
 

@@ -178,4 +178,9 @@ func TestParseTexts(t *testing.T) {
 	require.True(t, r.parse(line(values{"$remote_addr": "unix:"})))
 	assert.True(t, r.Internal())
 	assert.Empty(t, r.Route)
+
+	for name, service := range map[string]string{"-": "the balancer", "health": "a service with this name"} {
+		require.True(t, r.parse(line(values{"$lb_service": name, "$lb_route": "health"})))
+		assert.Equal(t, name == "-", r.Health(), service)
+	}
 }

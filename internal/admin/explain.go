@@ -38,12 +38,13 @@ const (
 	ResultNoRoute    = "no route"    // the request matches no route
 	ResultRefused    = "refused"     // nginx answers itself, see Decision.Refused
 	ResultDenied     = "denied"      // the client's address can't use Service
+	ResultHealth     = "health"      // lbctl itself answers, with the health of services
 )
 
 // An Explanation says what becomes of a request, and why.
 type Explanation struct {
 	Result string `json:"result"` // ResultService and so on
-	// Answer is what the client gets from nginx itself; empty with ResultService.
+	// Answer is what the client gets from nginx itself; empty with ResultService and ResultHealth.
 	Answer string `json:"answer,omitempty"`
 	Denied string `json:"denied,omitempty"` // why the client's address can't use Service
 	// Denials is how many rules deny networks the use of Service, if the request names no client.
@@ -116,6 +117,10 @@ func (s *Server) explanation(ctx context.Context, r Request) (Explanation, error
 		}
 		return e, nil
 	}
+	if e.Taken.Health {
+		s.explainHealth(&e, from)
+		return e, nil
+	}
 	e.Service, e.Upstream = e.Taken.Service, e.Taken.Upstream
 	e.Policy = listener.Explain(*e.Taken, e.Path)
 	e.LeftOut = append(e.LeftOut, e.Taken.LeftOut...)
@@ -152,6 +157,28 @@ func (s *Server) explanation(ctx context.Context, r Request) (Explanation, error
 	}
 	e.Wanted, e.Key = "", ""
 	return e, nil
+}
+
+// explainHealth explains a request that lbctl itself answers.
+func (s *Server) explainHealth(e *Explanation, from netip.Addr) {
+	if s.Denies != nil {
+		e.Denied = s.Denies(from.Unmap(), "")
+	}
+	if e.Denied == "" && from.IsValid() && len(e.Taken.Networks) > 0 && !slices.ContainsFunc(e.Taken.Networks, func(network string) bool {
+		prefix, err := netip.ParsePrefix(network)
+		return err == nil && prefix.Contains(from.Unmap())
+	}) {
+		e.Denied = fmt.Sprintf("only %s may ask for it (--health-networks)", strings.Join(e.Taken.Networks, ", "))
+	}
+	family := e.Listener.Protocol.Family()
+	switch {
+	case e.Denied != "":
+		e.Result, e.Answer, e.Refused = ResultDenied, answers[family].denied, nil
+	case e.Refused != nil:
+		e.Result, e.Answer = ResultRefused, refusal(family, *e.Refused)
+	default:
+		e.Result = ResultHealth
+	}
 }
 
 // authenticate says whether the key or the password of a request lets it pass, if lbctl checks that.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,7 +262,7 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 		if address.Is4() && service == "users" {
 			return "203.0.113.0/24 is denied for users by alice@ops-1: a flood"
 		}
-		if f, ok := d.(*fakeDaemon); ok && !address.IsValid() && service == f.closed {
+		if f, ok := d.(*fakeDaemon); ok && !address.IsValid() && service == f.closed && f.closed != "" {
 			return "0.0.0.0/0 is denied for " + service + " by alice@ops-1"
 		}
 		return ""
@@ -417,6 +418,16 @@ func TestExplainInJSON(t *testing.T) {
 // olderRoutes has a generation that lbctl has not made itself.
 func olderRoutes(d *fakeDaemon) { d.routing.InForce = false }
 
+// withHealth has lbctl answer HTTP requests for the health of services, and the calls of gRPC's health
+// service that no service gets.
+func withHealth(d *fakeDaemon) {
+	d.routing.Listeners = slices.Clone(d.routing.Listeners)
+	for n, route := range []endpoints.Route{{Path: "/grpc.health.v1.Health"}, {Path: "/health", Exact: true}} {
+		l := &d.routing.Listeners[n]
+		l.Ways = append(slices.Clone(l.Ways), routing.Way{Route: route, Health: true, Networks: []string{"10.0.0.0/8", "fd00::/8"}})
+	}
+}
+
 // withPolicy gives shop a policy.
 func withPolicy(d *fakeDaemon) {
 	var said, wanted policy.Document
@@ -545,6 +556,10 @@ func TestCommands(t *testing.T) {
 		{golden: "routes", line: "lbctl routes"},
 		{golden: "routes-json", line: "lbctl routes -o json"},
 		{golden: "routes-older", line: "lbctl routes", change: olderRoutes},
+		{golden: "routes-health", line: "lbctl routes", change: withHealth},
+		{golden: "explain-health", line: "lbctl explain http://localhost/health", change: withHealth},
+		{golden: "explain-health-denied", line: "lbctl explain http://localhost/health --from 192.0.2.1", change: withHealth},
+		{golden: "explain-health-lost", line: "lbctl explain grpc://localhost/grpc.health.v1.Health/Check", change: withHealth},
 		{golden: "help-explain", line: "lbctl explain --help"},
 		{golden: "explain", line: "lbctl explain http://example.com:8080/%61pi/x?q -X PUT", change: withPolicy},
 		{golden: "explain-json", line: "lbctl explain http://example.com/nothing/../%zz -o json"},

@@ -89,7 +89,7 @@ func runExplain(ctx context.Context, opts *explainOptions) error {
 	if err := printResult(opts.Out, opts.Output, e, func() error { return writeExplanation(opts, e) }); err != nil {
 		return err
 	}
-	if e.Result != admin.ResultService {
+	if e.Result != admin.ResultService && e.Result != admin.ResultHealth {
 		return errProblemFound
 	}
 	return nil
@@ -115,6 +115,7 @@ func writeExplanation(opts *explainOptions, e admin.Explanation) error {
 	if e.Taken != nil {
 		fact("Route", wayText(routing.Listener{Protocol: e.Listener.Protocol}, *e.Taken))
 		fact("Upstream", e.Upstream)
+		fact("Networks", strings.Join(e.Taken.Networks, ", "))
 	}
 	for n, line := range policyLines(e.Policy) {
 		name := "Policy"
@@ -152,7 +153,13 @@ func summary(e admin.Explanation) string {
 	if e.Certificate != "" {
 		request += " with a client certificate"
 	}
+	about := e.Service
+	if e.Taken != nil && e.Taken.Health {
+		about = "lbctl itself"
+	}
 	switch {
+	case e.Result == admin.ResultHealth:
+		return fmt.Sprintf("lbctl itself answers %s, with %s", request, healthText)
 	case e.Result == admin.ResultService && e.Wanted != "":
 		return fmt.Sprintf("%s is for %s, %s", request, e.Service, e.Wanted)
 	case e.Result == admin.ResultService && e.Key != "":
@@ -162,9 +169,9 @@ func summary(e admin.Explanation) string {
 	case e.Result == admin.ResultNoInstance:
 		return fmt.Sprintf("%s is for %s, which has no instance in rotation: the client gets %s", request, e.Service, e.Answer)
 	case e.Result == admin.ResultDenied:
-		return fmt.Sprintf("%s is for %s, but %s. The client gets %s", request, e.Service, e.Denied, e.Answer)
+		return fmt.Sprintf("%s is for %s, but %s. The client gets %s", request, about, e.Denied, e.Answer)
 	case e.Taken != nil:
-		return fmt.Sprintf("%s is for %s, but nginx answers it itself: the client gets %s", request, e.Service, e.Answer)
+		return fmt.Sprintf("%s is for %s, but nginx answers it itself: the client gets %s", request, about, e.Answer)
 	case e.Path == "":
 		return "nginx refuses the request: the client gets " + e.Answer
 	default:
@@ -197,7 +204,7 @@ func writeLost(opts *explainOptions, e admin.Explanation) error {
 	fmt.Fprintln(opts.Out)
 	t := &table{header: []string{"OTHER ROUTE", "SERVICE", "WHY NOT"}, prose: true}
 	for _, lost := range e.Lost {
-		t.add(text(wayText(routing.Listener{Protocol: e.Listener.Protocol}, lost.Way)), cell{lost.Service, cyan}, text(lost.Reason))
+		t.add(text(wayText(routing.Listener{Protocol: e.Listener.Protocol}, lost.Way)), serviceCell(lost.Way), text(lost.Reason))
 	}
 	return t.write(opts.Out, opts.Terminal)
 }

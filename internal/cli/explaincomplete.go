@@ -51,7 +51,7 @@ func urlsOf(listeners []routing.Listener) []cobra.Completion {
 			url := string(l.Protocol) + "://" + cmp.Or(way.Host, "localhost") + port + cmp.Or(way.Path, "/")
 			if !known[url] {
 				known[url] = true
-				urls = append(urls, cobra.CompletionWithDesc(url, way.Service))
+				urls = append(urls, cobra.CompletionWithDesc(url, serviceCell(way).text))
 			}
 		}
 	}

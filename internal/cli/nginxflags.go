@@ -39,6 +39,7 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 	define(flags, &n.AccessLogDir, "access-log-dir", "LBCTL_ACCESS_LOG_DIR", kindDir,
 		"directory on a tmpfs where nginx logs requests for lbctl; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
 	tracingFlags(flags, &n.Traces)
+	healthFlags(flags, n)
 	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",
 		"concurrent requests, gRPC calls or TCP connections per client address (default no limit)", 0, parseNumber(0, 65535))
 	define(flags, &n.Marks.MaxFails, "max-fails", "LBCTL_MAX_FAILS", "N",

@@ -70,7 +70,7 @@ func writeRoutes(opts *routesOptions, routes admin.Routes) error {
 			if n > 0 {
 				name = ""
 			}
-			t.add(cell{text: name}, text(wayText(l, way)), cell{way.Service, cyan})
+			t.add(cell{text: name}, text(wayText(l, way)), serviceCell(way))
 		}
 	}
 	if err := t.write(opts.Out, opts.Terminal); err != nil || routes.Note == "" {
@@ -95,6 +95,17 @@ func listenerText(name string, addresses []string) string {
 		}
 	}
 	return strings.Join(append([]string{name}, shown...), " ")
+}
+
+// healthText is what is shown in the place of a service, for the requests that lbctl itself answers.
+const healthText = "the health of the services"
+
+// serviceCell is the cell of the service of a way.
+func serviceCell(way routing.Way) cell {
+	if way.Health {
+		return text("lbctl: " + healthText)
+	}
+	return cell{way.Service, cyan}
 }
 
 func wayText(l routing.Listener, way routing.Way) string {

@@ -116,6 +116,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if p.health, err = listenHealth(cfg, p.workers); err != nil {
+		return err
+	}
 	cfg.Logger.Info("lbctl starts", append([]any{"version", cfg.Version, "nginx", p.server.Build().Version,
 		"state_dir", cfg.StateDir, "run_dir", cfg.RunDir, "admin", orNone(cfg.Admin)}, p.limits()...)...)
 	if p.sharedUser {
@@ -152,6 +155,7 @@ type parts struct {
 	workers    int    // user id of nginx's workers; -1: lbctl's own
 	keeper     *access.Keeper
 	answerer   *access.Answerer // tells nginx whether requests may pass
+	health     healthListeners
 }
 
 // limits returns what nginx can't do and why, for the log.
@@ -287,6 +291,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	group.Go(func() error { return reloadOn(ctx, hangups, p.source, p.loop.Reread, cfg.Logger) })
 	group.Go(func() error { return p.loop.Run(ctx) })
 	group.Go(func() error { return p.answerer.Run(ctx, answers) })
+	group.Go(func() error { return p.runHealth(ctx, cfg) })
 	if p.byReload == "" {
 		group.Go(func() error { return p.resolver.Run(ctx) })
 	}

@@ -61,6 +61,10 @@ type NginxConfig struct {
 	Traces TracingConfig
 	User   string // user of the workers if lbctl runs as root; default nginx, www-data or nobody
 
+	HealthPath     string   // HealthAuto, HealthNone or a path; default HealthNone
+	GRPCHealth     string   // HealthAuto, HealthOn or HealthOff; default HealthOff
+	HealthNetworks []string // networks that may ask for the health of services; default all
+
 	MaxConnsPerClient int // concurrent requests, calls or connections per client address; default no limit
 
 	Marks nginx.Marks // when nginx itself skips a failing instance; default never
@@ -154,6 +158,7 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		Workers:        n.Workers,
 		OpenFiles:      n.OpenFiles,
 		Marks:          n.Marks,
+		Health:         n.health(),
 
 		MaxConnsPerClient: n.MaxConnsPerClient,
 		CurrentDir:        nginx.CurrentDir(stateDir),

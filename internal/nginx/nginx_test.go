@@ -175,6 +175,9 @@ func TestProcesses(t *testing.T) {
 			return err == nil && len(after.Workers) == 2 && len(after.OldWorkers) == 1
 		}, 20*time.Second, 10*time.Millisecond, "one old worker stays with its connection")
 		old := after.OldWorkers[0]
+		assert.True(t, Leaving(old.PID))
+		assert.False(t, Leaving(after.Workers[0].PID))
+		assert.False(t, Leaving(after.Master.PID))
 		assert.True(t, slices.ContainsFunc(before.Workers, func(p Process) bool { return p.PID == old.PID && p.Started.Equal(old.Started) }))
 		assert.Positive(t, old.Memory)
 		assert.Less(t, old.Memory, int64(1<<30))

@@ -139,6 +139,13 @@ func accepts(title string) bool {
 	return strings.HasPrefix(title, workerTitle) && !strings.HasSuffix(title, "shutting down")
 }
 
+// Leaving reports whether a process is a worker of nginx from before a reload: it accepts no new
+// connections, and ends with its last one.
+func Leaving(pid int) bool {
+	title := commandLine(pid)
+	return strings.HasPrefix(title, workerTitle) && !accepts(title)
+}
+
 const maxPid = 64 // bytes of a pid file
 
 // master is the process id of the running master, 0 if there is none. The pid file

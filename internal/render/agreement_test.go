@@ -43,7 +43,7 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 	const routeSets, requests = 15, 70 // in all 1,050 for each version of nginx, or more: see enough
 	// enough reports whether every outcome has been compared; some are rare.
 	enough := func(outcomes map[string]int) bool {
-		for _, kind := range []string{"service", "nobody", "refused"} {
+		for _, kind := range []string{"service", "nobody", "refused", "health"} {
 			if outcomes[kind] <= 50 {
 				return false
 			}
@@ -63,7 +63,7 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 		for set := 0; set < routeSets || !enough(outcomes); set++ {
 			require.Less(t, set, 10*routeSets, "-routing.seed=%d: outcomes are missing: %v", seed, outcomes)
 			services, keeper := generate.services(ports), keeperOf(t, generate.rules())
-			b, listeners := startServices(t, binary, services, keeper)
+			b, listeners := startServices(t, binary, services, keeper, generate.health())
 			atLeast := func(version string) bool {
 				enough, err := nginx.AtLeast(binary.Version, version)
 				require.NoError(t, err)
@@ -104,7 +104,7 @@ func TestRoutingAgreesWithNginx(t *testing.T) {
 	})
 }
 
-// outcome is what a decision means for the client: "service NAME", "nobody", "refused", or
+// outcome is what a decision means for the client: "service NAME", "health", "nobody", "refused", or
 // "answer STATUS" because of a policy, with the target of a redirect. No key of a request is good.
 func outcome(d routing.Decision) string {
 	switch {
@@ -119,6 +119,8 @@ func outcome(d routing.Decision) string {
 		return "answer 401"
 	case d.Taken == nil:
 		return "nobody"
+	case d.Taken.Health:
+		return "health"
 	default:
 		return "service " + d.Taken.Service
 	}
@@ -218,10 +220,17 @@ func (g generator) rules() (rules []access.Rule) {
 	return access.Allow(rules, networks("127.0.0.1"), access.Write{Service: serviceName("http", g.IntN(servicesOfAFamily))})
 }
 
+// health has lbctl answer requests that services may have routes for too.
+func (g generator) health() Health {
+	scopes := []HealthScope{HealthUnrouted, HealthBeforeDefault}
+	return Health{HTTP: scopes[g.IntN(2)], GRPC: scopes[g.IntN(2)], Path: g.one("/a", "/a/b", "/b", "/a.b/c")}
+}
+
 func (g generator) route(family string) endpoints.Route {
 	r := endpoints.Route{Host: g.one("", "", "", "test", "a.test", "b.a.test", "*.test", "*.a.test", "10.0.0.1", "*.0.0.1")}
 	if family == "grpc" {
-		r.Path = g.one("", "/p.S", "/p.S/M", "/p.S/N", "/p.*", "/p.q.*", "/p.q.S", "/q.S", "/pp.S", "/S")
+		r.Path = g.one("", "/p.S", "/p.S/M", "/p.S/N", "/p.*", "/p.q.*", "/p.q.S", "/q.S", "/pp.S", "/S",
+			"/grpc.health.v1.Health", "/grpc.health.v1.Health/Check", "/grpc.*")
 	} else {
 		r.Path = g.one("", "/a", "/a/b", "/ab", "/a/b/c", "/b", "/a.b", "/A")
 		if g.often(3) {
@@ -306,8 +315,8 @@ func (g generator) host() string {
 func (g generator) target(family string) string {
 	var path strings.Builder
 	if family == "grpc" {
-		path.WriteString("/" + g.one("p.S", "p.S", "p.q.S", "q.S", "pp.S", "S", "p%2eS", "p.T", "P.S", "p."))
-		path.WriteString(g.one("/M", "/M", "/N", "/O", "/", "", "//M", "/M/", "/x/../M", "%2FM"))
+		path.WriteString("/" + g.one("p.S", "p.S", "p.q.S", "q.S", "pp.S", "S", "p%2eS", "p.T", "P.S", "p.", "grpc.health.v1.Health", "grpc.health.v1.Health"))
+		path.WriteString(g.one("/M", "/M", "/N", "/O", "/", "", "//M", "/M/", "/x/../M", "%2FM", "/Check"))
 	} else {
 		for range 1 + g.IntN(3) {
 			path.WriteString("/" + g.one("a", "a", "b", "c", "ab", "a.b", "%61", "A", ""))
@@ -349,7 +358,7 @@ func namedServers(t *testing.T) map[string]int {
 }
 
 // startServices starts nginx for services, and returns the listeners of the configuration.
-func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.Service, keeper *access.Keeper) (balancer, []routing.Listener) {
+func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.Service, keeper *access.Keeper, health Health) (balancer, []routing.Listener) {
 	t.Helper()
 	dir := nginxtest.Dir(t)
 	b := balancer{
@@ -358,7 +367,7 @@ func startServices(t *testing.T, binary nginxtest.Binary, services []endpoints.S
 	}
 	settings := testSettings(binary.Version)
 	settings.Listeners = PlainListeners(Listen{b.grpc}, Listen{b.http})
-	settings.RunDir, settings.OpenFiles = dir, 1024
+	settings.RunDir, settings.OpenFiles, settings.Health = dir, 1024, health
 	settings.StreamModule = streamModule(t, binary)
 	c, err := offline(Options{Settings: settings, Access: keeper}, services, testNames())
 	require.NoError(t, err)
@@ -407,6 +416,8 @@ func meaning(family string, status int, headers http.Header, message string, noB
 	const nobodyOf = "no instance of "
 	at := strings.Index(message, nobodyOf)
 	switch {
+	case strings.Contains(message, "knows the health"), headers.Get("Content-Type") == "application/json":
+		return "health" // lbctl does not run
 	case headers.Get("Service") != "":
 		return "service " + headers.Get("Service")
 	case at >= 0:

@@ -128,6 +128,7 @@ type Location struct {
 	endpoints.Spec          // of the service
 	Service        string   // empty: no service has this path
 	Route          string   // that leads to the service, as endpoints.Route.String returns it
+	Health         bool     // lbctl itself answers, with the health of the services; there is no Service
 	Upstream       string   // empty: the service has no instance that gets traffic
 	// Policy is the policy for the path, without what this nginx or its protocol can't have; nil
 	// if no service has the path.
@@ -299,6 +300,7 @@ type routed struct {
 	tlsFiles TLSFiles
 	// mirrors has where copies of its requests go, by service.
 	mirrors map[string]string
+	health  bool // it is no service: lbctl answers with the health of all
 }
 
 func sameRouted(a, b routed) bool {

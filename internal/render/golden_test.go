@@ -123,6 +123,19 @@ var scenarios = []struct {
 		nginx: []string{"1.22.1", "1.30.6"},
 	},
 	{
+		name: "health",
+		registrations: []*api.ServiceEntry{
+			registration("any", "any-1", "10.0.1.1", 80, tags("http_server")),
+			registration("shop", "shop-1", "10.0.2.1", 80, meta("lb-protocol", "http", "lb-host", "shop.example.com", "lb-path", "/cart")),
+			registration("blog", "blog-1", "10.0.3.1", 80, meta("lb-protocol", "http", "lb-host", "blog.example.com")),
+			registration("hello_server", "hello-1", "10.0.4.1", 7777, tags("grpc_server")),
+		},
+		settings: func(s *Settings) {
+			s.Health = Health{HTTP: HealthBeforeDefault, GRPC: HealthBeforeDefault, Networks: []string{"10.0.0.0/8", "fd00::/8"}}
+		},
+		nginx: []string{"1.22.1", "1.30.6"},
+	},
+	{
 		name: "listeners",
 		registrations: []*api.ServiceEntry{
 			registration("site", "site-1", "10.0.0.1", 80, tags("http_server")),

@@ -185,7 +185,7 @@ func (s Settings) clientsFiles() map[string][]byte {
 
 // routes gives the routes of a group to its services.
 func (b *builder) routes(family string, g group) ways {
-	w := ways{}
+	w := ways{"": {health: b.settings.Health.way(family)}}
 	owners := map[endpoints.Route]routed{}
 	for _, p := range g.services {
 		routes := p.spec.Routes

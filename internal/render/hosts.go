@@ -26,6 +26,7 @@ type hostWays struct {
 	all     []*way
 	byPlace map[routing.Place][]*way // in order
 	paths   bool                     // a service has policies of paths
+	health  *healthWay               // only of "", any host
 }
 
 func (w ways) add(family string, r endpoints.Route, to routed) {
@@ -135,6 +136,9 @@ func (w ways) places(wider []string) []routing.Place {
 			}
 		}
 	}
+	if health := w[""].health; health != nil && slices.Contains(w.at(wider, health.place()), &health.way) {
+		add(health.place())
+	}
 	if slices.ContainsFunc(wider, func(host string) bool { return w[host] != nil && w[host].paths }) {
 		w.addPolicyPlaces(wider, slices.Clone(all), add)
 	}
@@ -164,13 +168,20 @@ func (w ways) at(wider []string, p routing.Place) []*way {
 		if w[host] == nil {
 			continue
 		}
+		health := w[host].health
 		for around := range p.Around() {
+			if around == (routing.Place{Path: "/"}) && health.has(p) && health.beforeDefault {
+				return append(found, &health.way)
+			}
 			for _, way := range w[host].byPlace[around] {
 				found = append(found, way)
 				if !way.route.Conditional() {
 					return found
 				}
 			}
+		}
+		if health.has(p) {
+			return append(found, &health.way)
 		}
 	}
 	return found
@@ -198,7 +209,7 @@ func (l *Location) lead(w *way, p routing.Place) {
 	l.Route = w.route.String()
 	l.routePath, l.policyPath = policy.Path(strings.TrimSuffix(w.route.Path, "/")), policyPath(p)
 	l.Policy = l.Spec.Policy.At(l.policyPath)
-	l.TLSFiles, l.mirrors = w.to.tlsFiles, w.to.mirrors
+	l.TLSFiles, l.mirrors, l.Health = w.to.tlsFiles, w.to.mirrors, w.to.health
 }
 
 // policyPath returns the path whose policy holds in a place.

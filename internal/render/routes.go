@@ -40,5 +40,5 @@ func (w ways) inOrder() []routing.Way {
 		}
 	}
 	slices.SortFunc(all, func(x, y routing.Way) int { return routing.Compare(x.Route, y.Route) })
-	return all
+	return w[""].health.insert(all)
 }

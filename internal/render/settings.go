@@ -36,6 +36,8 @@ type Settings struct {
 	// Certificates are those for the listeners with TLS. A Source with Options.Certificates
 	// sets them.
 	Certificates certificates.Set
+	// Health says which requests for the health of services lbctl answers; default none.
+	Health Health
 	// TrustedProxies are the networks of proxies in front of nginx, in CIDR form. nginx believes
 	// what they say about the address of a client.
 	TrustedProxies []string
@@ -185,6 +187,7 @@ func (s Settings) complete() (Settings, error) {
 			bad("directory of bootstrap servers", s.BootstrapDir, `an absolute path without "$" and control characters`)
 		}
 	}
+	errs = append(errs, s.Health.check()...)
 	if s.Workers < 1 || s.Workers > 1024 {
 		bad("workers", s.Workers, "1 to 1024")
 	}

@@ -45,7 +45,7 @@ func (l Listener) answer(r Request, d Decision, w Way, reading Reading) *Refusal
 	if p.Maintenance.Enabled == policy.On {
 		return &Refusal{503, "the service is in maintenance: " + said("maintenance.enabled")}
 	}
-	if w.Upstream == "" {
+	if w.Upstream == "" && !w.Health {
 		return nil
 	}
 	if kind, _ := l.header(r, "content-type", reading); l.family() == "grpc" && strings.HasPrefix(lower(kind), "application/grpc-web") {

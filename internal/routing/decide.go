@@ -45,6 +45,10 @@ type Way struct {
 	// says what that is, and why.
 	Policy  policy.Settings `json:"-"`
 	LeftOut []string        `json:"-"`
+	// Health: lbctl itself answers the requests, with the health of the services. There is no
+	// Service then. Networks are those that may ask; none: all may.
+	Health   bool     `json:"health,omitempty"`
+	Networks []string `json:"networks,omitempty"`
 }
 
 // Reading is how an nginx reads requests.
@@ -114,6 +118,8 @@ func (l Listener) Decide(r Request, reading Reading) Decision {
 		switch why := l.mismatch(r, w.Route, reading); {
 		case why != "" && (d.Taken == nil || samePlace(w.Route, d.Taken.Route)):
 			d.Lost = append(d.Lost, Lost{w, why})
+		case d.Taken != nil && w.Health:
+			d.Lost = append(d.Lost, Lost{w, "lbctl takes no request from the route of a service"})
 		case d.Taken != nil:
 			d.Lost = append(d.Lost, Lost{w, behind(w.Route, d.Taken.Route)})
 		default:
@@ -172,7 +178,7 @@ func (l Listener) redirects(hosts []string, path string) bool {
 			return slices.Contains(PolicyPlaces(l.family(), own), slashed)
 		})
 		if !w.Conditional() {
-			return exists && w.Upstream != "" && l.PolicyAt(w, slashed.Path).Maintenance.Enabled != policy.On
+			return exists && (w.Upstream != "" || w.Health) && l.PolicyAt(w, slashed.Path).Maintenance.Enabled != policy.On
 		}
 	}
 	return false

@@ -68,7 +68,7 @@ func New(ctx context.Context, opts Options) (*Exporter, error) {
 // Take takes what the access log says of a request. It never waits: while the receiver is away
 // or slow, only some requests are kept, and the spans of others are dropped.
 func (e *Exporter) Take(r *accesslog.Record) {
-	if !isSampled(r.Trace) || r.Internal() {
+	if !isSampled(r.Trace) || r.Internal() || r.Health() {
 		return
 	}
 	if !e.queue.add(r) {

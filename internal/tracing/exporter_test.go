@@ -84,7 +84,9 @@ func TestSpansReachTheReceiver(t *testing.T) {
 			unsampled.Trace = []byte(traceID + " - " + spanID + " 0")
 			own := answered()
 			own.Client = []byte("unix:")
-			for _, r := range []*accesslog.Record{unsampled, own, {}, answered()} {
+			health := answered()
+			health.Service, health.Route = nil, []byte("health")
+			for _, r := range []*accesslog.Record{unsampled, own, health, {}, answered()} {
 				e.Take(r)
 			}
 			spans := receiver.Wait(t, atLeast(2))

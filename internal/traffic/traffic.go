@@ -74,11 +74,12 @@ func (c *Counters) Run(ctx context.Context) error {
 	}
 }
 
-// Take counts a request. It does not keep the record. Requests of lbctl itself do not count.
+// Take counts a request. It does not keep the record. Requests of lbctl itself do not count, and
+// neither do those for the health of the services, which are for no service.
 func (c *Counters) Take(r *accesslog.Record) { c.take(time.Now(), r) }
 
 func (c *Counters) take(now time.Time, r *accesslog.Record) {
-	if r.Internal() {
+	if r.Internal() || r.Health() {
 		return
 	}
 	c.mu.Lock()

@@ -135,6 +135,7 @@ func TestATotalOfEachKind(t *testing.T) {
 	assert.Empty(t, w.counters.Unrouted())
 
 	w.take(2, func(r *accesslog.Record) { r.Client = []byte("unix:") })
+	w.take(2, func(r *accesslog.Record) { r.Service, r.Route, r.Tries = nil, []byte("health"), nil })
 	w.take(2, func(r *accesslog.Record) { r.Service, r.Route, r.Tries, r.Status, r.OwnError = nil, nil, nil, 200, 404 })
 	assert.Equal(t, []Requests{{"", "4xx", "", 2}}, w.counters.Unrouted(), "a gRPC client gets 200 for nginx's 404")
 	assert.Equal(t, s, w.of("web"))
