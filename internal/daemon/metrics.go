@@ -24,5 +24,8 @@ func (p *parts) metrics(cfg Config) http.Handler {
 	if p.log != nil && cfg.Nginx.AccessLog != AccessLogOff { // otherwise some services would have wrong numbers
 		opts.Traffic = p.traffic
 	}
+	if p.traces != nil {
+		opts.Traces = p.traces
+	}
 	return metrics.New(opts)
 }

@@ -23,7 +23,7 @@ const (
 )
 
 // sections are all metrics of ours, in the order of docs/metrics.md.
-var sections = []*section{requestsSection, loopSection, servicesSection, nginxSection, otherSection, logSection}
+var sections = []*section{requestsSection, loopSection, servicesSection, nginxSection, otherSection, logSection, tracesSection}
 
 // Options are the parts of lbctl that are asked. Loop, Services and Nginx are required.
 type Options struct {
@@ -35,6 +35,7 @@ type Options struct {
 	Deliveries Deliveries
 	Traffic    Traffic      // default none
 	Log        Log          // default none: nginx writes no access log
+	Traces     Traces       // default none: there are no traces
 	Logger     *slog.Logger // default none
 }
 
@@ -77,4 +78,5 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	collectNginx(ctx, to, status, c.opts.Nginx)
 	collectLog(to, c.opts.Log)
 	collectRequests(to, c.opts.Traffic)
+	collectTraces(to, c.opts.Traces)
 }

@@ -44,8 +44,12 @@ func (f *fakes) Connections(context.Context) (nginx.Connections, error) {
 }
 
 func (f *fakes) options() Options {
-	return Options{Version: "1.2.3", Loop: f, Services: f, Nginx: f, Deliveries: f, Log: f, Traffic: f}
+	return Options{Version: "1.2.3", Loop: f, Services: f, Nginx: f, Deliveries: f, Log: f, Traffic: f, Traces: spans{}}
 }
+
+type spans struct{}
+
+func (spans) Counts() (exported, dropped uint64) { return 4711, 42 }
 
 // newFakes makes services with instances, each of which has had requests with three results.
 func newFakes(services, instances int) *fakes {
@@ -104,13 +108,15 @@ func TestTextThatIsNotUTF8HidesNothing(t *testing.T) {
 	assert.Equal(t, http.StatusOK, answer.Code)
 	assert.Contains(t, answer.Body.String(), "version=\"v\uFFFD1\"")
 	assert.Contains(t, answer.Body.String(), "\nlbctl_nginx_up 0\n")
+	assert.Contains(t, answer.Body.String(), "\nlbctl_traces_spans_dropped_total 42\n")
+	assert.Contains(t, answer.Body.String(), "\nlbctl_traces_spans_exported_total 4711\n")
 }
 
 func TestOptionalPartsHaveNoSeries(t *testing.T) {
 	opts := newFakes(1, 1).options()
-	opts.Traffic, opts.Log, opts.Deliveries = nil, nil, nil
+	opts.Traffic, opts.Log, opts.Deliveries, opts.Traces = nil, nil, nil, nil
 	text := scrape(New(opts), false).Body.String()
-	for _, gone := range []string{"lbctl_request", "lbctl_upstream", "lbctl_accesslog", `delivery="dns"`} {
+	for _, gone := range []string{"lbctl_request", "lbctl_upstream", "lbctl_accesslog", "lbctl_traces", `delivery="dns"`} {
 		assert.NotContains(t, text, "\n"+gone)
 	}
 	assert.Contains(t, text, `lbctl_build_info{goversion="go1.`)

@@ -23,6 +23,7 @@ import (
 	"lbctl/internal/lbtest"
 	"lbctl/internal/metrics/metricstest"
 	"lbctl/internal/nginxtest"
+	"lbctl/internal/otlptest"
 	"lbctl/protos"
 )
 
@@ -31,7 +32,8 @@ func TestMetrics(t *testing.T) {
 		certificates := t.TempDir()
 		certificatestest.NewAuthority(t, "test").Issue(t, 100*24*time.Hour, "localhost").Write(t, certificates, "default")
 		tls := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
-		s := alone(t, binary, "--certificates", certificates, "--listener", "grpcs=grpcs://"+tls, "--listener", "https=off")
+		s := alone(t, binary, "--certificates", certificates, "--listener", "grpcs=grpcs://"+tls, "--listener", "https=off",
+			"--otlp-endpoint", otlptest.Start(t).URL)
 		first := lbtest.StartBackend(t, "first")
 		registration := first.Registration(hello)
 		registration.Check.Interval = "1h" // lbctl's probe finds its end, not Consul's check
