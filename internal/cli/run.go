@@ -80,6 +80,7 @@ func configFlags(flags *flags, cfg *daemon.Config) {
 	applyFlags(flags, cfg)
 	tableFlags(flags, &cfg.Table)
 	probeFlags(flags, &cfg.Probe)
+	requestLogFlags(flags, cfg)
 	flags.check(func(mistake func(format string, args ...any)) {
 		if cfg.Controller.SettleMin > cfg.Controller.SettleMax {
 			mistake("%s %s: want at most %s, %s", flags.source("settle-min"), cfg.Controller.SettleMin, flags.source("settle-max"), cfg.Controller.SettleMax)

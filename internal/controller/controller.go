@@ -106,7 +106,10 @@ type Options struct {
 	// While nginx does not answer, the loop checks once a second.
 	CheckEvery time.Duration
 
-	Logger *slog.Logger // default slog.Default()
+	// Recorded gets each event that is added to the history, after that, from several goroutines;
+	// default none. It must not block.
+	Recorded func(history.Event)
+	Logger   *slog.Logger // default slog.Default()
 }
 
 // DefaultOptions are the default durations of a loop.
@@ -157,7 +160,7 @@ func New(opts Options, source Source, server Server) *Controller {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Controller{
+	c := &Controller{
 		opts:     opts,
 		source:   source,
 		server:   server,
@@ -168,6 +171,8 @@ func New(opts Options, source Source, server Server) *Controller {
 		restored: source.Status().Entries,
 		storePin: func(f *Pin) error { return writePin(opts.pinPath(), f) },
 	}
+	c.history.Added = opts.Recorded
+	return c
 }
 
 // Run runs the loop until ctx is done. Before it returns, it waits for the running apply

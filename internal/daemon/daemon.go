@@ -22,11 +22,13 @@ import (
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/instances"
 	"lbctl/internal/kv"
 	"lbctl/internal/nginx"
 	"lbctl/internal/outlier"
 	"lbctl/internal/probe"
 	"lbctl/internal/render"
+	"lbctl/internal/requestlog"
 	"lbctl/internal/resolver"
 	"lbctl/internal/tracing"
 	"lbctl/internal/traffic"
@@ -63,6 +65,11 @@ type Config struct {
 	// Controller has the settings of the loop: SettleMin and SettleMax. Run sets the
 	// other fields.
 	Controller controller.Options
+	// RequestLog has the settings of the log of requests and control events: Memory, Sample and
+	// Slow. Run sets the other fields.
+	RequestLog requestlog.Options
+	// RequestLogTo is where each line of that log goes: RequestLogStdout; default RequestLogOff.
+	RequestLogTo string
 	// Version is the version of lbctl, for status and log.
 	Version string
 	// Environ has lines NAME=value. GOGC and GOMAXPROCS in it override the daemon's own
@@ -137,15 +144,17 @@ func Run(ctx context.Context, cfg Config) error {
 
 // parts are the parts of the daemon.
 type parts struct {
-	resolver *resolver.Server
-	server   *nginx.Instance
-	table    *endpoints.Table
-	source   *render.Source
-	loop     *controller.Controller
-	log      *accesslog.Reader // nil: nginx has no access log
-	outliers *outlier.Detector
-	traffic  *traffic.Counters
-	traces   *tracing.Exporter // nil: there are no traces
+	resolver  *resolver.Server
+	server    *nginx.Instance
+	table     *endpoints.Table
+	source    *render.Source
+	loop      *controller.Controller
+	log       *accesslog.Reader // nil: nginx has no access log
+	outliers  *outlier.Detector
+	traffic   *traffic.Counters
+	traces    *tracing.Exporter // nil: there are no traces
+	instances *instances.Index
+	requests  *requestlog.Log
 	// readers get each line of the access log, in order.
 	readers []func(*accesslog.Record)
 
@@ -223,6 +232,8 @@ func newParts(cfg Config) (*parts, error) {
 	if err := p.newTracing(cfg, settings); err != nil {
 		return nil, err
 	}
+	p.instances = instances.New(p.table, p.source.Addresses)
+	p.newRequestLog(cfg, settings)
 	if settings.AccessLogDir != "" {
 		p.log, err = accesslog.New(accesslog.Options{Dir: settings.AccessLogDir, Reopen: p.server.ReopenLogs, Logger: cfg.Logger})
 		if err != nil {
@@ -257,6 +268,7 @@ func controllerOptions(cfg Config, p *parts) controller.Options {
 	opts.EndpointsNote = p.byReload
 	opts.Marks = cfg.Nginx.Marks
 	opts.WorkersNote = p.fewWorkers
+	opts.Recorded = p.requests.Event
 	opts.Logger = cfg.Logger
 	return opts
 }
@@ -296,6 +308,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 		group.Go(func() error { return p.resolver.Run(ctx) })
 	}
 	group.Go(func() error { return p.traffic.Run(ctx) })
+	group.Go(func() error { return p.requests.Run(ctx) })
 	if p.log != nil {
 		group.Go(func() error { return p.log.Run(ctx, p.take) })
 		group.Go(func() error { return p.outliers.Run(ctx) })

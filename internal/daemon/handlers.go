@@ -6,5 +6,6 @@ import "net/http"
 func (p *parts) handlers(cfg Config) map[string]http.Handler {
 	return map[string]http.Handler{
 		"GET /metrics": p.metrics(cfg),
+		"GET /v1/logs": p.requests,
 	}
 }

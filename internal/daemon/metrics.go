@@ -27,5 +27,8 @@ func (p *parts) metrics(cfg Config) http.Handler {
 	if p.traces != nil {
 		opts.Traces = p.traces
 	}
+	if cfg.RequestLogTo == RequestLogStdout {
+		opts.RequestLog = p.requests
+	}
 	return metrics.New(opts)
 }

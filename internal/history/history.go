@@ -3,6 +3,7 @@ package history
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,23 +97,41 @@ func (e Event) Log(logger *slog.Logger) {
 	if left := e.LeftText(); left != "" {
 		args = append(args, "left", left)
 	}
+	level, message := e.Words()
+	if message == notApplied {
+		args = append(args, "outcome", e.Kind)
+	}
+	logger.Log(context.Background(), level, message, args...)
+}
+
+// notApplied is what the log says of all failures.
+const notApplied = "configuration not applied"
+
+// Words returns the event in a few words, and how much it needs an operator.
+func (e Event) Words() (slog.Level, string) {
 	switch e.Kind {
 	case Applied:
-		logger.Info("configuration applied", args...)
+		return slog.LevelInfo, "configuration applied"
 	case Moved:
-		logger.Info("servers fetched by nginx", args...)
+		return slog.LevelInfo, "servers fetched by nginx"
 	case NginxUp:
-		logger.Info("nginx answers again", args...)
+		return slog.LevelInfo, "nginx answers again"
 	case RolledBackByOperator:
-		logger.Info("rolled back by an operator", args...)
+		return slog.LevelInfo, "rolled back by an operator"
 	case Resumed:
-		logger.Info("resumed by an operator", args...)
+		return slog.LevelInfo, "resumed by an operator"
+	case Reread:
+		return slog.LevelInfo, "files read again"
+	case Readmitted:
+		return slog.LevelInfo, "instances readmitted"
+	case Ejected:
+		return slog.LevelWarn, "instances ejected"
 	case NginxDown:
-		logger.Warn("nginx does not answer", args...)
+		return slog.LevelWarn, "nginx does not answer"
 	case Drift:
-		logger.Warn("drift corrected", args...)
+		return slog.LevelWarn, "drift corrected"
 	default:
-		logger.Error("configuration not applied", append(args, "outcome", e.Kind)...)
+		return slog.LevelError, notApplied
 	}
 }
 
@@ -129,6 +148,8 @@ const (
 type Log struct {
 	// Append appends to the file. It is disk.Append, unless a test has a disk that hangs.
 	Append func(path string, content []byte) error
+	// Added gets each event that is added, after that; default none. It must not block.
+	Added func(Event)
 
 	path  string
 	added chan struct{} // signals an event that must be written
@@ -229,6 +250,9 @@ func (h *Log) Add(e Event) {
 	select {
 	case h.added <- struct{}{}:
 	default:
+	}
+	if h.Added != nil {
+		h.Added(e)
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 )
 
 // sections are all metrics of ours, in the order of docs/metrics.md.
-var sections = []*section{requestsSection, loopSection, servicesSection, nginxSection, otherSection, logSection, tracesSection}
+var sections = []*section{requestsSection, loopSection, servicesSection, nginxSection, otherSection, logSection, requestLogSection, tracesSection}
 
 // Options are the parts of lbctl that are asked. Loop, Services and Nginx are required.
 type Options struct {
@@ -36,6 +36,7 @@ type Options struct {
 	Traffic    Traffic      // default none
 	Log        Log          // default none: nginx writes no access log
 	Traces     Traces       // default none: there are no traces
+	RequestLog RequestLog   // default none: it is written nowhere
 	Logger     *slog.Logger // default none
 }
 
@@ -77,6 +78,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	collectServices(to, c.opts.Services)
 	collectNginx(ctx, to, status, c.opts.Nginx)
 	collectLog(to, c.opts.Log)
+	collectRequestLog(to, c.opts.RequestLog)
 	collectRequests(to, c.opts.Traffic)
 	collectTraces(to, c.opts.Traces)
 }
