@@ -208,8 +208,7 @@ func decode[T any](c *Client, body []byte, path string, err error) (T, error) {
 		return answer, err
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		path, _, _ = strings.Cut(path, "?")
-		return answer, fmt.Errorf("%s: not an answer of lbctl: %w", path, err)
+		return answer, fmt.Errorf("%s: not an answer of lbctl: %w", withoutQuery(path), err)
 	}
 	if !c.printable {
 		return answer, nil
@@ -229,17 +228,32 @@ const maxAnswer = 256 << 20
 
 // ask sends the request to the first remote that accepts a connection.
 func (c *Client) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	response, err := c.open(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of %s: %w", withoutQuery(path), err)
+	}
+	return answer, nil
+}
+
+// open sends the request to the first remote that accepts a connection. The caller closes the
+// answer's body.
+func (c *Client) open(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	var tried []string
 	remedy := "is 'lbctl run' running? Give its address with --addr or LBCTL_ADDR"
 	for _, remote := range c.remotes {
-		answer, err := remote.ask(ctx, method, path, body)
+		response, err := remote.open(ctx, method, path, body)
 		var connect *connectError
 		var apiErr *Error
 		if errors.As(err, &apiErr) && c.printable {
 			apiErr.Message = printable.Line(apiErr.Message)
 		}
 		if !errors.As(err, &connect) {
-			return answer, err
+			return response, err
 		}
 		if connect.denied {
 			remedy = "run the command as the user that lbctl runs as, or use HTTP with --addr"
@@ -257,7 +271,8 @@ type connectError struct {
 
 func (e *connectError) Error() string { return e.reason }
 
-func (r remote) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+// open returns the daemon's answer. An answer with another status than 200 is an error.
+func (r remote) open(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, r.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("request %s%s: %w", r.address, path, err)
@@ -269,14 +284,14 @@ func (r remote) ask(ctx context.Context, method, path string, body []byte) ([]by
 	if err != nil {
 		return nil, connectErrorOf(ctx, err)
 	}
+	if response.StatusCode == http.StatusOK {
+		return response, nil
+	}
 	defer response.Body.Close()
-	path, _, _ = strings.Cut(path, "?") // messages don't repeat the query, because it can have a key
+	path = withoutQuery(path)
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s%s: %w", r.address, path, err)
-	}
-	if response.StatusCode == http.StatusOK {
-		return answer, nil
 	}
 	var failed errorAnswer
 	switch {
@@ -287,6 +302,12 @@ func (r remote) ask(ctx context.Context, method, path string, body []byte) ([]by
 		failed.Error = fmt.Sprintf("%s%s: %s, which is not an answer of lbctl", r.address, path, response.Status)
 	}
 	return nil, &Error{Status: response.StatusCode, Message: failed.Error}
+}
+
+// withoutQuery is a path for messages, which don't repeat the query, because it can have a key.
+func withoutQuery(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	return path
 }
 
 // connectErrorOf turns an error of the net package into a plain message.

@@ -74,6 +74,7 @@ const rootExample = `  lbctl status                 what nginx serves, and wheth
   lbctl services hello_server  one service's instances, and why one gets no traffic
   lbctl explain URL            which service and instances a request gets, and why
   lbctl history                what happened, newest first
+  lbctl logs -f                the requests, one line each, as they come
   lbctl diff                   how the last change altered nginx's configuration
   lbctl rollback               go back to the previous generation and stay there
   lbctl resume                 follow Consul again
@@ -165,7 +166,7 @@ func newRootCmd(f *factory) *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
-	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newRoutesCmd(f), newExplainCmd(f), newHistoryCmd(f), newDiffCmd(f), newDoctorCmd(f))
+	add(groupQuery, newStatusCmd(f), newServicesCmd(f), newRoutesCmd(f), newExplainCmd(f), newHistoryCmd(f), newLogsCmd(f), newDiffCmd(f), newDoctorCmd(f))
 	add(groupChange, newRollbackCmd(f), newResumeCmd(f), newAcceptCmd(f), newPolicyCmd(f))
 	add(groupQuery, newAccessCmd(f))
 	add(groupChange, newDenyCmd(f), newAllowCmd(f), newKeyCmd(f))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -258,6 +259,7 @@ func serveOn(t *testing.T, d answerer, listener net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	server := &admin.Server{Controller: d, Services: d, Generations: d, Logger: slog.New(slog.DiscardHandler)}
+	server.Handlers = map[string]http.Handler{"GET /v1/logs": requestsOf(t, d.History, d.Entries())}
 	server.Denies = func(address netip.Addr, service string) string {
 		if address.Is4() && service == "users" {
 			return "203.0.113.0/24 is denied for users by alice@ops-1: a flood"

@@ -35,6 +35,7 @@ var results = []string{
 	"lbctl routes",
 	"lbctl explain http://example.com/api",
 	"lbctl history",
+	"lbctl logs --limit 1",
 	"lbctl doctor --nginx NGINX",
 	"lbctl diff 41 42",
 	"lbctl rollback 40",

@@ -68,6 +68,7 @@ type Balancer struct {
 	lbctl *exec.Cmd
 	ended chan struct{}
 	log   string // path of lbctl's log
+	out   string // path of its standard output
 	nginx *nginxtest.Process
 }
 
@@ -83,6 +84,7 @@ func Start(t testing.TB, opts Options) *Balancer {
 		dns:      net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t))),
 		logs:     nginxtest.MemoryDir(t),
 		log:      filepath.Join(dir, "lbctl.log"),
+		out:      filepath.Join(dir, "lbctl.out"),
 		t:        t,
 		opts:     opts,
 	}
@@ -107,6 +109,17 @@ func (b *Balancer) AccessLogDir() string { return b.logs }
 // StartLbctl starts the daemon, with the state directory of the earlier one.
 func (b *Balancer) StartLbctl(args ...string) {
 	b.t.Helper()
+	out, err := os.OpenFile(b.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer out.Close()
+	b.StartLbctlTo(out, args...)
+}
+
+// StartLbctlTo is StartLbctl with another standard output.
+func (b *Balancer) StartLbctlTo(out *os.File, args ...string) {
+	b.t.Helper()
 	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		b.t.Fatal(err)
@@ -116,7 +129,7 @@ func (b *Balancer) StartLbctl(args ...string) {
 	cmd := exec.Command(b.binary(), append(append(all, b.opts.Args...), args...)...)
 	// An lbctl of an older commit refuses a flag that it does not know, and not a variable.
 	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+b.opts.Consul, "CONSUL_HTTP_TOKEN="+b.opts.Token, "LBCTL_ACCESS_LOG_DIR="+b.logs)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr = out, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	ended := make(chan struct{})
 	started := make(chan error)
@@ -199,6 +212,12 @@ func (b *Balancer) endLbctl(sig syscall.Signal) {
 // Log is the log of lbctl so far.
 func (b *Balancer) Log() string {
 	text, _ := os.ReadFile(b.log) // no log yet: nothing logged
+	return string(text)
+}
+
+// Output is the standard output of lbctl so far.
+func (b *Balancer) Output() string {
+	text, _ := os.ReadFile(b.out) // no output yet
 	return string(text)
 }
 
