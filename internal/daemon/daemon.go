@@ -229,10 +229,10 @@ func newParts(cfg Config) (*parts, error) {
 	p.outliers = outlier.New(p.table, p.source.Addresses)
 	p.readers = append(p.readers, p.outliers.Take)
 	p.newTraffic()
+	p.instances = instances.New(p.table, p.source.Addresses)
 	if err := p.newTracing(cfg, settings); err != nil {
 		return nil, err
 	}
-	p.instances = instances.New(p.table, p.source.Addresses)
 	p.newRequestLog(cfg, settings)
 	if settings.AccessLogDir != "" {
 		p.log, err = accesslog.New(accesslog.Options{Dir: settings.AccessLogDir, Reopen: p.server.ReopenLogs, Logger: cfg.Logger})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"lbctl/internal/instances"
 	"lbctl/internal/render"
 	"lbctl/internal/tracing"
 )
@@ -58,7 +57,7 @@ func (p *parts) newTracing(cfg Config, settings render.Settings) (err error) {
 	p.traces, err = tracing.New(context.Background(), tracing.Options{
 		Endpoint:  cfg.Nginx.Traces.Endpoint,
 		Version:   cfg.Version,
-		Instances: instances.New(p.table, p.source.Addresses),
+		Instances: p.instances,
 		Logger:    cfg.Logger,
 	})
 	if err != nil {

@@ -156,7 +156,9 @@ func TestLogs(t *testing.T) {
 		assert.Contains(t, text, "id order-4711")
 
 		// Both have the events.
-		applied := func(l requestlog.Line) bool { return l.Event != nil && l.Kind == history.Applied && strings.Contains(l.Change, "shop") }
+		applied := func(l requestlog.Line) bool {
+			return l.Event != nil && l.Kind == history.Applied && strings.Contains(l.Change, "shop")
+		}
 		assert.True(t, slices.ContainsFunc(s.output(t), applied))
 		text, err = s.Lbctl("logs", "--events", "--service", "shop")
 		require.NoError(t, err)
