@@ -164,7 +164,7 @@ load_balancer() {
 	# Other users may be unable to read the checkout, so the workers have ours.
 	local env user
 	user=$(id -un)
-	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ACCESS_LOG_DIR=\"$logs\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",LBCTL_LISTENER=\"grpcs=grpcs://$grpcs https=https://$https\",LBCTL_CERTIFICATES=\"$dir/certificates\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
+	env="LBCTL_STATE_DIR=\"$dir/lbctl\",LBCTL_NGINX=\"$nginx\",LBCTL_NGINX_USER=\"$user\",LBCTL_ACCESS_LOG_DIR=\"$logs\",LBCTL_ADMIN=\"$net.0.1:9119\",LBCTL_DNS_LISTEN=\"$net.0.1:9153\",LBCTL_GRPC_LISTEN=\"$grpc\",LBCTL_HTTP_LISTEN=\"$http\",LBCTL_LISTENER=\"grpcs=grpcs://$grpcs https=https://$https\",LBCTL_CERTIFICATES=\"$dir/certificates\",LBCTL_GRPC_HEALTH=\"on\",CONSUL_HTTP_ADDR=\"$net.3.1:8500\""
 	cat <<-EOF
 
 		[program:nginx]
