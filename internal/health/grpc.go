@@ -24,7 +24,7 @@ const (
 	changeInterval = 200 * time.Millisecond
 	// leavingInterval is how often a watch looks whether its worker of nginx is an old one. Clients
 	// get this time to go to a new worker by themselves.
-	leavingInterval = 15 * time.Second
+	leavingInterval = 10 * time.Second
 )
 
 // headerClient is the header in which nginx says from which address a call comes.
@@ -98,7 +98,10 @@ func (h *healthServer) List(context.Context, *healthpb.HealthListRequest) (*heal
 	case len(s.services) > maxListed:
 		return nil, status.Errorf(codes.ResourceExhausted, "lbctl: there are %d services, and a list has at most %d: ask for one by its name", len(s.services), maxListed)
 	}
-	all := map[string]*healthpb.HealthCheckResponse{"": {Status: statusOf(s.well)}}
+	all := map[string]*healthpb.HealthCheckResponse{}
+	if !s.none() {
+		all[""] = &healthpb.HealthCheckResponse{Status: statusOf(s.well)}
+	}
 	for name, one := range s.services {
 		all[name] = &healthpb.HealthCheckResponse{Status: statusOf(one.Serving)}
 	}
@@ -174,7 +177,7 @@ func (h *healthServer) leave(client string) {
 
 // status returns the status of a service, or of all for "".
 func (s *snapshot) status(name, authority string) healthpb.HealthCheckResponse_ServingStatus {
-	if name == "" {
+	if name == "" && !s.none() {
 		return statusOf(s.well)
 	}
 	found, ok := s.find(name, authority)

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -25,6 +26,10 @@ func (r *reporter) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	ctx, cancel := context.WithTimeout(request.Context(), answerPatience)
 	defer cancel()
 	found, err := r.report(ctx)
+	if errors.Is(err, errHidden) {
+		writeError(w, http.StatusNotFound, err)
+		return
+	}
 	if err != nil {
 		writeError(w, http.StatusServiceUnavailable, err)
 		return

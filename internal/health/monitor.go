@@ -11,6 +11,7 @@ import (
 
 	"lbctl/internal/controller"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 	"lbctl/internal/routing"
 )
 
@@ -39,7 +40,8 @@ type snapshot struct {
 	entries  []endpoints.Entry
 	known    bool // lbctl knows which services there are
 	pinned   bool
-	services map[string]Service // by name
+	services map[string]Service // by name; those that clients may know
+	hidden   bool               // there are others
 	well     bool               // all are as well as their operators want
 	ways     []way              // in order
 }
@@ -60,7 +62,12 @@ func (m *monitor) now() *snapshot {
 		return old
 	}
 	s := &snapshot{entries: entries, known: known, pinned: pinned.Generation != 0, services: make(map[string]Service, len(entries)), well: true}
+	s.hidden = slices.ContainsFunc(entries, isHidden)
 	for _, e := range entries {
+		// The policy of a service without usable settings is not known.
+		if isHidden(e) || s.hidden && e.Protocol == "" {
+			continue
+		}
 		one := serviceOf(e, pinned)
 		s.services[e.Name] = one
 		s.well = s.well && one.well()
@@ -77,6 +84,12 @@ func (m *monitor) now() *snapshot {
 	m.latest = s
 	return s
 }
+
+// isHidden reports whether the policy of a service says that clients are not told of it.
+func isHidden(e endpoints.Entry) bool { return e.Policy.General().Health.Report == policy.Off }
+
+// none reports whether clients may know no service, although there are some.
+func (s *snapshot) none() bool { return s.hidden && len(s.services) == 0 }
 
 // same reports whether both are the same memory: the table never changes entries that it has given.
 func same(a, b []endpoints.Entry) bool {

@@ -1,6 +1,8 @@
 package health
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,4 +58,35 @@ func TestNowIsTheSameUntilSomethingChanges(t *testing.T) {
 	c.set(grpcService("a", "/a.A", endpoints.Passing))
 	assert.NotSame(t, first, m.now())
 	assert.True(t, m.now().well)
+}
+
+func TestHiddenServices(t *testing.T) {
+	c := &catalog{}
+	m := &monitor{table: c, controller: c}
+	shown := grpcService("shown", "/a.Shown", endpoints.Passing)
+	hidden := with(grpcService("hidden", "/a.Hidden", endpoints.Critical), inPolicy("health.report", "off"))
+	broken := endpoints.Entry{Service: endpoints.Service{Name: "broken"}, State: endpoints.Quarantined}
+	names := func(s *snapshot) []string { return slices.Sorted(maps.Keys(s.services)) }
+
+	c.set(broken, shown)
+	assert.Equal(t, []string{"broken", "shown"}, names(m.now()))
+	assert.False(t, m.now().well)
+	c.set(broken, hidden, shown)
+	assert.Equal(t, []string{"shown"}, names(m.now()), "the policy of the broken one is not known")
+	assert.True(t, m.now().well)
+	assert.Equal(t, unknown, m.now().status("hidden", ""))
+	assert.Equal(t, unknown, m.now().status("a.Hidden", ""))
+	assert.Equal(t, serving, m.now().status("", ""))
+
+	c.set(broken, hidden)
+	assert.Empty(t, names(m.now()))
+	assert.Equal(t, unknown, m.now().status("", ""))
+	p := &prober{}
+	status, answer := ask(newReporter(m, p), "GET", "")
+	assert.Equal(t, 404, status)
+	assert.JSONEq(t, `"no service is told of: health.report is off in their policies"`, string(answer["error"]))
+	assert.Zero(t, p.once.Load())
+	list, err := newHealthServer(m, stays).List(t.Context(), nil)
+	assert.NoError(t, err)
+	assert.Empty(t, list.Statuses)
 }

@@ -29,7 +29,10 @@ type Prober interface {
 	Once(ctx context.Context, e endpoints.Entry, i endpoints.Instance) (probe.Outcome, bool)
 }
 
-var errUnknown = errors.New("the services are not known yet")
+var (
+	errUnknown = errors.New("the services are not known yet")
+	errHidden  = errors.New("no service is told of: health.report is off in their policies")
+)
 
 // report is the health of all services with the times of probes. It is not changed.
 type report struct {
@@ -100,7 +103,10 @@ func (r *reporter) make(ctx context.Context) (*report, error) {
 	if !s.known {
 		return nil, errUnknown
 	}
-	r.probe(ctx, s.entries)
+	if s.none() {
+		return nil, errHidden
+	}
+	r.probe(ctx, s)
 	made := &report{services: make(map[string]Service, len(s.services)), well: s.well}
 	own := make(map[string]probe.Newest, len(r.own))
 	now := time.Now()
@@ -154,12 +160,14 @@ func (r *reporter) newest(service string) outcomes {
 
 // probe probes an instance of each service without a fresh probe, probesPerReport of them at most:
 // the others have their turn at the next report.
-func (r *reporter) probe(ctx context.Context, entries []endpoints.Entry) {
+func (r *reporter) probe(ctx context.Context, s *snapshot) {
+	entries := s.entries
 	var waiting []endpoints.Entry
 	for n := 0; n < len(entries) && len(waiting) < probesPerReport; n++ {
 		at := (r.next + n) % len(entries)
 		e := entries[at]
-		if time.Since(r.newest(e.Name).Any.At) <= freshProbe || len(e.Usable()) == 0 {
+		_, told := s.services[e.Name]
+		if !told || time.Since(r.newest(e.Name).Any.At) <= freshProbe || len(e.Usable()) == 0 {
 			continue
 		}
 		if waiting = append(waiting, e); len(waiting) == probesPerReport {

@@ -212,7 +212,7 @@ var (
 		balanceFields, retryFields, bufferingFields, keepaliveFields,
 		headerFields, compressionFields, corsFields, redirectFields, pathFields,
 		authFields,
-		mirrorFields, tlsFields, maintenanceFields,
+		mirrorFields, tlsFields, maintenanceFields, healthFields,
 	)
 	byName, names = index(table)
 )

@@ -47,4 +47,5 @@ type Policy struct {
 	Mirror      Mirror
 	TLS         TLS
 	Maintenance Maintenance
+	Health      Health
 }

@@ -20,6 +20,7 @@ import (
 var fieldTests = map[string]func(t *testing.T, binary nginxtest.Binary){
 	"check":                        testedIn("internal/probe and test/integration/probe_test.go"),
 	"min-instances":                testedIn("internal/endpoints/guard_minimum_test.go"),
+	"health.report":                testedIn("test/integration/health_test.go"),
 	"endpoints":                    testedIn("test/integration/delivery_test.go"),
 	"outlier.consecutive-errors":   testedIn("test/integration/outlier_test.go"),
 	"outlier.error-rate":           testedIn("test/integration/outlier_test.go"),

@@ -35,7 +35,12 @@ import (
 // health asks nginx for the health of the services.
 func (s *system) health(t *testing.T, query string) (status int, services map[string]health.Service, text string) {
 	t.Helper()
-	response, err := http.Get("http://" + s.HTTP + "/health" + query)
+	return s.healthAt(t, "/health"+query)
+}
+
+func (s *system) healthAt(t *testing.T, uri string) (status int, services map[string]health.Service, text string) {
+	t.Helper()
+	response, err := http.Get("http://" + s.HTTP + uri)
 	require.NoError(t, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
@@ -370,4 +375,61 @@ func TestHealthOverTLS(t *testing.T) {
 		assert.Equal(t, http.StatusOK, response.StatusCode)
 		assert.Equal(t, 2, response.ProtoMajor)
 	})
+}
+
+// TestHealthIsHiddenByPolicy hides all services, and then shows one again.
+func TestHealthIsHiddenByPolicy(t *testing.T) {
+	t.Parallel()
+	s := alone(t, newest(t), "--grpc-health", "on")
+	s.backends(t, 1, 1)
+	s.answering(t, "web", "the web", nil)
+	conn := s.dialHealth(t)
+	wait := func(what string, wantStatus int, names ...string) {
+		t.Helper()
+		s.Eventually(what, func() error {
+			status, services, text := s.healthAt(t, "/own/health")
+			if status != wantStatus || len(services) != len(names) {
+				return fmt.Errorf("%d: %s", status, text)
+			}
+			for _, name := range names {
+				if _, ok := services[name]; !ok {
+					return fmt.Errorf("%d: %s", status, text)
+				}
+			}
+			return nil
+		})
+	}
+	s.StopLbctl()
+	s.StartLbctl("--grpc-health", "on", "--health-path", "/own/health")
+	wait("all are shown", http.StatusOK, hello, "web")
+	_, err := s.Lbctl("policy", "set", "default", "health.report=off")
+	require.NoError(t, err)
+	wait("all are hidden", http.StatusNotFound)
+	assert.Equal(t, `NotFound: lbctl: there is no service "hello_server"`, checkHealth(t, conn, hello))
+	assert.Equal(t, `NotFound: lbctl: there is no service ""`, checkHealth(t, conn, ""))
+	_, err = s.Lbctl("policy", "set", "web", "health.report=on")
+	require.NoError(t, err)
+	wait("one is shown", http.StatusOK, "web")
+	assert.Equal(t, "SERVING", checkHealth(t, conn, "web"))
+	assert.Equal(t, `NotFound: lbctl: there is no service "hello_server"`, checkHealth(t, conn, hello))
+}
+
+// TestWatchEndsWithItsWorker reloads nginx while a client watches that stays where it is.
+func TestWatchEndsWithItsWorker(t *testing.T) {
+	t.Parallel()
+	s := alone(t, newest(t), "--grpc-health", "on")
+	s.backends(t, 1, 1)
+	conn := s.dialHealth(t)
+	watch := watchHealth(t, conn, hello)
+	assert.Equal(t, "SERVING", next(t, watch))
+	s.answering(t, "web", "the web", map[string]string{"lb-protocol": "http", "lb-path": "/web"})
+	assert.Equal(t, "Unavailable", next(t, watch))
+	s.Eventually("the old worker has ended", func() error {
+		status, err := s.Status()
+		if err == nil && status.Nginx.OldWorkers > 0 {
+			err = fmt.Errorf("%d old workers", status.Nginx.OldWorkers)
+		}
+		return err
+	})
+	assert.Equal(t, "SERVING", next(t, watchHealth(t, conn, hello)))
 }
