@@ -87,6 +87,11 @@ test: ## Format, vet, staticcheck, tidy, and all tests with the race detector
 e2e: ## End-to-end tests: Docker with a real engine, then local processes
 	@build/e2e.sh
 
+.PHONY: screenshot
+screenshot: ## Make the picture of the status page in docs again
+	@build/need.sh chromium >/dev/null
+	@go test ./internal/statuspage -run TestPictureOfTheManual -count=1 -picture $(CURDIR)/docs/status-page.png
+
 ##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
 
 .PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker bench-against

@@ -5,7 +5,7 @@
 #
 # "nginx" is the nginx to run, "nginx-packaged" the one of the system, for the tests.
 #
-#   build/need.sh consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|prometheus|promtool|staticcheck|protoc|gcc
+#   build/need.sh consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|chromium|prometheus|promtool|staticcheck|protoc|gcc
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,10 +27,11 @@ main() {
 	consul-template) built consul-template ;; # of the version in go.mod, whatever is on PATH
 	otlp-receiver) built otlp-receiver ;; # OpenTelemetry's, for tests
 	haproxy) PATH=$PATH:/usr/sbin packaged haproxy haproxy ;;
+	chromium) packaged chromium chromium fonts-liberation ;; # without fonts it shows no text
 	prometheus | promtool) packaged "$1" prometheus ;;
 	gcc) packaged gcc gcc libc6-dev ;;
 	protoc) packaged protoc protobuf-compiler ;;
-	*) die "usage: $0 consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|prometheus|promtool|staticcheck|protoc|gcc" ;;
+	*) die "usage: $0 consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|chromium|prometheus|promtool|staticcheck|protoc|gcc" ;;
 	esac
 }
 

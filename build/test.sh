@@ -28,6 +28,7 @@ nginx=$(build/need.sh nginx-packaged)
 build/need.sh supervisord >/dev/null
 build/need.sh otlp-receiver >/dev/null
 build/need.sh promtool >/dev/null # and prometheus
+build/need.sh chromium >/dev/null
 [ -x bin/nginx-1.30 ] || make --no-print-directory bin/nginx-1.30
 command -v gcc >/dev/null || build/need.sh gcc >/dev/null # the race detector takes cgo
 

@@ -132,7 +132,7 @@ copy_certificate() {
 }
 
 next_steps() {
-	local grpc=${LB_GRPC_PORT:-5000} grpcs=${LB_GRPCS_PORT:-5443} http=${LB_HTTP_PORT:-8080} ui=${CONSUL_UI_PORT:-8500}
+	local grpc=${LB_GRPC_PORT:-5000} grpcs=${LB_GRPCS_PORT:-5443} http=${LB_HTTP_PORT:-8080} admin=${LB_ADMIN_PORT:-9119} ui=${CONSUL_UI_PORT:-8500}
 	cat <<-EOF
 
 		The cluster serves. Next:
@@ -140,6 +140,7 @@ next_steps() {
 		  the same over TLS           go run ./grpc_client -addr=localhost:${grpcs##*:} -tls -ca=.run/certificates/localhost.crt
 		  five servers                make scale N=5
 		  what nginx serves           bin/lbctl status
+		  the same in a browser, live http://localhost:${admin##*:}/
 		  what a call gets, and why   bin/lbctl explain grpc://localhost/protos.Ping/SayHello
 		  how a service is balanced   bin/lbctl policy set hello_server timeout.read=5s
 		  go back to an earlier state ${compose[*]} exec load-balancer lbctl rollback

@@ -231,6 +231,7 @@ next_steps() {
 		  the same over TLS           go run ./grpc_client -addr=localhost:${grpcs##*:} -tls -ca=${dir#"$root"/}/certificates/localhost.crt
 		  five servers                make scale N=5
 		  what nginx serves           bin/lbctl status
+		  the same in a browser, live http://$net.0.1:9119/
 		  what a call gets, and why   bin/lbctl explain grpc://localhost/protos.Ping/SayHello
 		  how a service is balanced   bin/lbctl policy set hello_server timeout.read=5s
 		  go back to an earlier state bin/lbctl rollback --run-dir ${dir#"$root"/}/lbctl/run

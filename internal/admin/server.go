@@ -213,11 +213,7 @@ func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 
 func (s *Server) services(w http.ResponseWriter, _ *http.Request) {
-	services, pinned := []Service{}, s.Controller.Pinned()
-	for _, entry := range s.Services.Entries() {
-		services = append(services, serviceOf(entry, pinned))
-	}
-	writeJSON(w, services)
+	writeJSON(w, ServicesOf(s.Services.Entries(), s.Controller.Pinned()))
 }
 
 func (s *Server) service(w http.ResponseWriter, r *http.Request) {

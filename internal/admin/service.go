@@ -10,6 +10,16 @@ import (
 	"lbctl/internal/endpoints"
 )
 
+// ServicesOf returns the services of the endpoint table as the API shows them, while pinned is
+// pinned. The table's own order stays: sorted by name.
+func ServicesOf(entries []endpoints.Entry, pinned controller.Pinned) []Service {
+	services := make([]Service, 0, len(entries))
+	for _, entry := range entries {
+		services = append(services, serviceOf(entry, pinned))
+	}
+	return services
+}
+
 // serviceOf turns an entry of the endpoint table into the API's Service, while pinned is
 // pinned.
 func serviceOf(entry endpoints.Entry, pinned controller.Pinned) Service {

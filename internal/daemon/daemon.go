@@ -316,11 +316,13 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	if p.traces != nil {
 		group.Go(func() error { return p.traces.Run(ctx) })
 	}
+	page := p.newPage(cfg)
+	group.Go(func() error { return page.Run(ctx) })
 	group.Go(func() error {
 		api := &admin.Server{
 			Controller: p.loop, Services: p.table, Generations: p.server, Catalog: p.source,
 			Denies: p.denies, Denials: p.denials, Authenticates: p.answerer.Answer, AllowedHosts: cfg.AllowedHosts, Logger: cfg.Logger,
-			Handlers: p.handlers(cfg),
+			Handlers: p.handlers(cfg, page),
 		}
 		return api.Run(ctx, listeners...)
 	})

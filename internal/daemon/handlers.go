@@ -1,11 +1,18 @@
 package daemon
 
-import "net/http"
+import (
+	"maps"
+	"net/http"
+
+	"lbctl/internal/statuspage"
+)
 
 // handlers are those of the HTTP API that are not package admin's own, by pattern.
-func (p *parts) handlers(cfg Config) map[string]http.Handler {
-	return map[string]http.Handler{
+func (p *parts) handlers(cfg Config, page *statuspage.Page) map[string]http.Handler {
+	all := map[string]http.Handler{
 		"GET /metrics": p.metrics(cfg),
 		"GET /v1/logs": p.requests,
 	}
+	maps.Copy(all, page.Handlers())
+	return all
 }
