@@ -3,6 +3,7 @@ package tracing
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -18,6 +19,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // OpenTelemetry's own variables, of which the first that is set counts.
@@ -32,10 +35,10 @@ const (
 	overHTTP = "http/protobuf"
 )
 
-const (
-	defaultEndpoint = "http://localhost:4317"
-	tracesPath      = "v1/traces" // of receivers over HTTP
-)
+// usualEndpoints are the endpoints that OpenTelemetry has by default, by protocol.
+var usualEndpoints = map[string]string{overGRPC: "http://localhost:4317", overHTTP: "http://localhost:4318"}
+
+const tracesPath = "v1/traces" // of receivers over HTTP
 
 // EndpointFromEnvironment returns the endpoint that OpenTelemetry's variables name; "" if there is none,
 // or if OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER turn traces off.
@@ -57,11 +60,11 @@ func firstSet(lookup func(string) (string, bool), names []string) string {
 	return ""
 }
 
-// CheckEndpoint checks the URL of a receiver.
+// CheckEndpoint checks the URL of a receiver. Its error says what is expected.
 func CheckEndpoint(endpoint string) error {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return fmt.Errorf(`endpoint %q, want a URL like "http://localhost:4317" or "https://otlp.example.com:4317"`, endpoint)
+		return errors.New(`want a URL like "http://localhost:4317" or "https://otlp.example.com:4317"`)
 	}
 	return nil
 }
@@ -85,34 +88,54 @@ func newClient(endpoint string, logger *slog.Logger) (client, error) {
 	otel.SetLogger(logr.FromSlogHandler(logger.Handler()))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { logger.Debug("OpenTelemetry", "error", err) }))
 
-	c := client{endpoint: cmp.Or(endpoint, firstSet(os.LookupEnv, endpointVariables), defaultEndpoint)}
 	protocol := cmp.Or(firstSet(os.LookupEnv, protocolVariables), overGRPC)
-	switch protocol {
-	case overGRPC:
-		opts := []otlptracegrpc.Option{otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: longestRetry, MaxElapsedTime: retriesEnd,
-		})}
-		if endpoint != "" || c.endpoint == defaultEndpoint {
-			opts = append(opts, otlptracegrpc.WithEndpointURL(c.endpoint))
-		}
-		c.Client = otlptracegrpc.NewClient(opts...)
-	case overHTTP:
-		opts := []otlptracehttp.Option{otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
-			Enabled: true, InitialInterval: firstRetry, MaxInterval: longestRetry, MaxElapsedTime: retriesEnd,
-		})}
-		if endpoint != "" {
-			at, err := url.Parse(endpoint)
-			if err != nil {
-				return client{}, fmt.Errorf("endpoint %q: %w", endpoint, err)
-			}
-			// Like OTEL_EXPORTER_OTLP_ENDPOINT, which is for all signals.
-			opts = append(opts, otlptracehttp.WithEndpointURL(at.JoinPath(tracesPath).String()))
-		}
-		c.Client = otlptracehttp.NewClient(opts...)
-	default:
+	usual, ok := usualEndpoints[protocol]
+	if !ok {
 		return client{}, fmt.Errorf("%s is %q, want %q or %q", protocolVariables[1], protocol, overGRPC, overHTTP)
 	}
+	// The exporter knows the variables, but it would connect to the usual endpoint with TLS.
+	variable := firstSet(os.LookupEnv, endpointVariables)
+	if endpoint == "" && variable == "" {
+		endpoint = usual
+	}
+	c := client{endpoint: cmp.Or(endpoint, variable)}
+	if u, err := url.Parse(c.endpoint); err == nil {
+		c.endpoint = u.Redacted()
+	}
+	if protocol == overHTTP {
+		c.Client = otlptracehttp.NewClient(optionsOverHTTP(endpoint)...)
+	} else {
+		c.Client = otlptracegrpc.NewClient(optionsOverGRPC(endpoint)...)
+	}
 	return c, nil
+}
+
+func optionsOverGRPC(endpoint string) []otlptracegrpc.Option {
+	options := []otlptracegrpc.Option{
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{
+			Enabled: true, InitialInterval: firstRetry, MaxInterval: longestRetry, MaxElapsedTime: retriesEnd,
+		}),
+		otlptracegrpc.WithDialOption(grpc.WithConnectParams(grpc.ConnectParams{
+			// By default gRPC waits up to two minutes before it connects again.
+			Backoff:           backoff.Config{BaseDelay: firstRetry, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longestRetry},
+			MinConnectTimeout: longestRetry,
+		})),
+	}
+	if endpoint != "" {
+		options = append(options, otlptracegrpc.WithEndpointURL(endpoint))
+	}
+	return options
+}
+
+func optionsOverHTTP(endpoint string) []otlptracehttp.Option {
+	options := []otlptracehttp.Option{otlptracehttp.WithRetry(otlptracehttp.RetryConfig{
+		Enabled: true, InitialInterval: firstRetry, MaxInterval: longestRetry, MaxElapsedTime: retriesEnd,
+	})}
+	if at, err := url.Parse(endpoint); err == nil && endpoint != "" {
+		// Like OTEL_EXPORTER_OTLP_ENDPOINT, which is for all signals.
+		options = append(options, otlptracehttp.WithEndpointURL(at.JoinPath(tracesPath).String()))
+	}
+	return options
 }
 
 // rejectedSpans matches the exporter's error if the receiver has taken only some of the spans.

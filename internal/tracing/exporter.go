@@ -23,8 +23,8 @@ const (
 	batchSize = 512
 	// usualInterval is how long spans wait for others to be sent with.
 	usualInterval = time.Second
-	// lastPatience is how long the last spans may take while lbctl ends.
-	lastPatience = 2 * time.Second
+	// usualPatience is how long the last spans may take while lbctl ends.
+	usualPatience = 2 * time.Second
 )
 
 // Options say where spans go, and what they say of their origin. Instances and Logger are
@@ -46,9 +46,13 @@ type Exporter struct {
 	resource *tracepb.ResourceSpans // without spans
 	queue    queue
 	interval time.Duration
+	patience time.Duration
 
 	exported, dropped atomic.Uint64
-	failing           atomic.Bool // the log has said that spans are dropped
+
+	// Of the goroutine that sends.
+	failing bool   // the log has said that spans are dropped
+	known   uint64 // dropped after the last upload
 }
 
 // New makes an Exporter, which takes further settings from OpenTelemetry's variables, such as
@@ -62,7 +66,7 @@ func New(ctx context.Context, opts Options) (*Exporter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Exporter{opts: opts, client: client, resource: resource, queue: queue{full: make(chan struct{}, 1)}, interval: usualInterval}, nil
+	return &Exporter{opts: opts, client: client, resource: resource, queue: queue{full: make(chan struct{}, 1)}, interval: usualInterval, patience: usualPatience}, nil
 }
 
 // Take takes what the access log says of a request. It never waits: while the receiver is away
@@ -72,7 +76,7 @@ func (e *Exporter) Take(r *accesslog.Record) {
 		return
 	}
 	if !e.queue.add(r) {
-		e.drop(1+len(realTries(r)), errors.New("they come faster than the receiver takes them"))
+		e.dropped.Add(uint64(1 + len(realTries(r))))
 	}
 }
 
@@ -86,10 +90,11 @@ func (e *Exporter) Counts() (exported, dropped uint64) {
 func (e *Exporter) Run(ctx context.Context) error {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastPatience, cancel) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(e.patience, cancel) })()
 	if err := e.client.Start(sending); err != nil {
 		return fmt.Errorf("send traces to %s: %w", e.client.endpoint, err)
 	}
+	e.opts.Logger.Info("traces are sent", "endpoint", e.client.endpoint)
 	ticker := time.NewTicker(e.interval)
 	defer ticker.Stop()
 	for last := false; !last; {
@@ -126,22 +131,23 @@ func (e *Exporter) send(ctx context.Context) {
 func (e *Exporter) upload(ctx context.Context, spans []*tracepb.Span) {
 	rejected, err := e.client.upload(ctx, e.resource, spans)
 	e.exported.Add(uint64(len(spans) - rejected))
-	if rejected > 0 {
-		e.drop(rejected, err)
-		return
+	dropped := e.dropped.Add(uint64(rejected))
+	if dropped > e.known && rejected == 0 {
+		err = errors.New("they come faster than the receiver takes them")
 	}
-	if e.failing.CompareAndSwap(true, false) {
-		_, dropped := e.Counts()
-		e.opts.Logger.Info("traces are sent again", "endpoint", e.client.endpoint, "dropped_spans", dropped)
-	}
+	e.tell(dropped, dropped > e.known, err)
+	e.known = dropped
 }
 
-// drop counts spans that are lost. The log says it once, until spans are sent again.
-func (e *Exporter) drop(spans int, why error) {
-	e.dropped.Add(uint64(spans))
-	if e.failing.CompareAndSwap(false, true) {
+// tell logs once that spans are dropped, and once that they are sent again.
+func (e *Exporter) tell(dropped uint64, failing bool, why error) {
+	switch {
+	case failing && !e.failing:
 		e.opts.Logger.Warn("traces can't be sent, so spans are dropped", "endpoint", e.client.endpoint, "reason", reason(why))
+	case !failing && e.failing:
+		e.opts.Logger.Info("traces are sent again", "endpoint", e.client.endpoint, "dropped_spans", dropped)
 	}
+	e.failing = failing
 }
 
 // reason returns an error as one short line. A receiver may write anything into it.

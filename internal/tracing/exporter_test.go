@@ -42,14 +42,17 @@ func (s *syncBuffer) String() string {
 }
 
 // start runs an exporter until the test ends, or until the returned function is called.
-func start(t *testing.T, endpoint string) (e *Exporter, stop func(), log *syncBuffer) {
+func start(t *testing.T, endpoint string, change ...func(*Exporter)) (e *Exporter, stop func(), log *syncBuffer) {
 	t.Helper()
 	log = &syncBuffer{}
 	e, err := New(t.Context(), Options{
 		Endpoint: endpoint, Version: "v1.2.3", Instances: known{}, Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	require.NoError(t, err)
-	e.interval = 10 * time.Millisecond
+	e.interval, e.patience = 10*time.Millisecond, time.Minute
+	for _, change := range change {
+		change(e)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -99,7 +102,7 @@ func TestSpansReachTheReceiver(t *testing.T) {
 			stop()
 			exported, dropped := e.Counts()
 			assert.Equal(t, []uint64{2, 0}, []uint64{exported, dropped})
-			assert.Empty(t, log.String())
+			assert.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
 		})
 	}
 }
@@ -163,11 +166,11 @@ func TestAReceiverThatIsAway(t *testing.T) {
 	require.Eventually(t, func() bool { exported, _ := e.Counts(); return exported == 2 }, 20*time.Second, 10*time.Millisecond)
 	stop()
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-	require.Len(t, lines, 2, log.String())
-	assert.Contains(t, lines[0], "level=WARN")
-	assert.Contains(t, lines[0], receiver.URL)
-	assert.Contains(t, lines[1], "traces are sent again")
-	assert.Contains(t, lines[1], "dropped_spans=4")
+	require.Len(t, lines, 3, log.String())
+	assert.Contains(t, lines[1], "level=WARN")
+	assert.Contains(t, lines[1], receiver.URL)
+	assert.Contains(t, lines[2], "traces are sent again")
+	assert.Contains(t, lines[2], "dropped_spans=4")
 }
 
 // TestASlowReceiver checks that records wait in bounded memory, and never hold back who takes them.
@@ -176,7 +179,7 @@ func TestASlowReceiver(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never answers
 	require.NoError(t, err)
 	defer listener.Close()
-	e, _, log := start(t, "http://"+listener.Addr().String())
+	e, stop, log := start(t, "http://"+listener.Addr().String(), func(e *Exporter) { e.patience = 100 * time.Millisecond })
 	const requests = 5 * maxWaiting
 	for range requests {
 		e.Take(answered())
@@ -184,8 +187,35 @@ func TestASlowReceiver(t *testing.T) {
 	_, dropped := e.Counts()
 	assert.GreaterOrEqual(t, dropped, uint64(2*(requests-2*maxWaiting)), "one batch is being sent, one waits")
 	assert.Less(t, dropped, uint64(2*requests))
-	assert.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
 	assert.LessOrEqual(t, cap(e.queue.waiting), 2*maxWaiting)
+	stop()
+	assert.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+	_, dropped = e.Counts()
+	assert.Equal(t, uint64(2*requests), dropped)
+}
+
+// TestAReceiverThatIsTooSlow checks that the log says what is dropped although all is taken that is
+// sent.
+func TestAReceiverThatIsTooSlow(t *testing.T) {
+	t.Parallel()
+	goOn := make(chan struct{})
+	receiver := otlptest.StartWith(t, func(*collectorpb.ExportTraceServiceRequest) (*collectorpb.ExportTraceServiceResponse, error) {
+		<-goOn
+		return &collectorpb.ExportTraceServiceResponse{}, nil
+	})
+	e, stop, log := start(t, receiver.URL)
+	for range 3 * maxWaiting {
+		e.Take(answered())
+	}
+	close(goOn)
+	_, dropped := e.Counts()
+	require.NotZero(t, dropped)
+	require.Eventually(t, func() bool { exported, _ := e.Counts(); return exported+dropped == 2*3*maxWaiting }, 20*time.Second, 10*time.Millisecond)
+	stop()
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	require.Len(t, lines, 3, log.String())
+	assert.Contains(t, lines[1], "they come faster than the receiver takes them")
+	assert.Contains(t, lines[2], "traces are sent again")
 }
 
 func TestAReceiverThatRejectsSome(t *testing.T) {
@@ -213,6 +243,20 @@ func TestAnUnknownProtocol(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "smoke-signals")
 	_, err := New(t.Context(), Options{Logger: slog.New(slog.DiscardHandler)})
 	assert.EqualError(t, err, `OTEL_EXPORTER_OTLP_PROTOCOL is "smoke-signals", want "grpc" or "http/protobuf"`)
+}
+
+func TestTheUsualEndpoint(t *testing.T) {
+	for _, c := range []struct{ protocol, variable, want string }{
+		{"", "", "http://localhost:4317"},
+		{"http/protobuf", "", "http://localhost:4318"},
+		{"", "https://user:secret@otlp.example.com", "https://user:xxxxx@otlp.example.com"},
+	} {
+		t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", c.protocol)
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.variable)
+		e, err := New(t.Context(), Options{Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		assert.Equal(t, c.want, e.client.endpoint)
+	}
 }
 
 func TestCheckEndpoint(t *testing.T) {
