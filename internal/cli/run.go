@@ -80,6 +80,7 @@ func configFlags(flags *flags, cfg *daemon.Config) {
 	applyFlags(flags, cfg)
 	tableFlags(flags, &cfg.Table)
 	probeFlags(flags, &cfg.Probe)
+	metricsFlags(flags, cfg)
 	requestLogFlags(flags, cfg)
 	flags.check(func(mistake func(format string, args ...any)) {
 		if cfg.Controller.SettleMin > cfg.Controller.SettleMax {

@@ -70,6 +70,9 @@ type Config struct {
 	RequestLog requestlog.Options
 	// RequestLogTo is where each line of that log goes: RequestLogStdout; default RequestLogOff.
 	RequestLogTo string
+	// MetricsLinger is how long the metrics of requests stay after their service or instance has
+	// gone; default traffic.DefaultLinger.
+	MetricsLinger time.Duration
 	// Version is the version of lbctl, for status and log.
 	Version string
 	// Environ has lines NAME=value. GOGC and GOMAXPROCS in it override the daemon's own
@@ -228,7 +231,7 @@ func newParts(cfg Config) (*parts, error) {
 	}
 	p.outliers = outlier.New(p.table, p.source.Addresses)
 	p.readers = append(p.readers, p.outliers.Take)
-	p.newTraffic()
+	p.newTraffic(cfg.MetricsLinger)
 	p.instances = instances.New(p.table, p.source.Addresses)
 	if err := p.newTracing(cfg, settings); err != nil {
 		return nil, err

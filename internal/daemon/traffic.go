@@ -1,13 +1,15 @@
 package daemon
 
 import (
+	"time"
+
 	"lbctl/internal/accesslog"
 	"lbctl/internal/traffic"
 )
 
 // newTraffic makes the counters of requests.
-func (p *parts) newTraffic() {
-	p.traffic = traffic.New(traffic.Options{Table: p.table, Addresses: p.source.Addresses})
+func (p *parts) newTraffic(linger time.Duration) {
+	p.traffic = traffic.New(traffic.Options{Table: p.table, Addresses: p.source.Addresses, Linger: linger})
 	p.readers = append(p.readers, p.traffic.Take)
 }
 

@@ -135,16 +135,16 @@ func (s *service) leave(now time.Time) {
 
 // forget forgets the routes and instances that left the table long ago, and the versions that no
 // instance has any more.
-func (s *service) forget(now time.Time) {
+func (s *service) forget(now time.Time, linger time.Duration) {
 	for name, r := range s.routes {
-		if isOver(r.gone, now) {
+		if isOver(r.gone, now, linger) {
 			delete(s.routes, name)
 			s.changed = true
 		}
 	}
 	used := make(map[*version]bool, len(s.versions))
 	for key, i := range s.instances {
-		if isOver(i.gone, now) {
+		if isOver(i.gone, now, linger) {
 			delete(s.instances, key)
 			for _, address := range i.logged {
 				if s.at[address] == i {

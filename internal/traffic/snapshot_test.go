@@ -55,7 +55,7 @@ func TestWhatHasLeftBeforeTheStartIsForgottenToo(t *testing.T) {
 	require.NoError(t, w.counters.Restore(snapshot))
 	assert.Len(t, w.counters.Services(), 2, "not the idle one")
 	w.now = time.Now()
-	w.pass(linger + forgetInterval)
+	w.pass(DefaultLinger + forgetInterval)
 	assert.Len(t, w.counters.Services(), 1)
 	assert.Len(t, w.of("web").Instances, 1)
 	assert.Len(t, w.of("web").Versions, 1)

@@ -7,6 +7,7 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -15,12 +16,12 @@ import (
 	"lbctl/internal/endpoints"
 )
 
+// DefaultLinger is the default of Options.Linger.
+const DefaultLinger = 5 * time.Minute
+
 const (
 	// sweepInterval is how often the Counters look for changes of the table.
 	sweepInterval = time.Second
-	// linger is how long the counts of what has left the table are kept, so that its last requests
-	// are read by others too.
-	linger = 5 * time.Minute
 	// forgetInterval is how often the Counters look for what left the table so long ago.
 	forgetInterval = 10 * time.Second
 )
@@ -34,12 +35,16 @@ type Options struct {
 	// Addresses returns the IP addresses that nginx has for the host name of an instance, because
 	// nginx logs these; default none.
 	Addresses func(host string) []string
+	// Linger is how long the counts of what has left the table are kept, so that its last requests
+	// are read by others too; default DefaultLinger.
+	Linger time.Duration
 }
 
 // Counters counts requests. All methods are safe for use by several goroutines.
 type Counters struct {
 	table     Table
 	addresses func(host string) []string
+	linger    time.Duration
 
 	mu       sync.Mutex
 	services map[string]*service
@@ -52,7 +57,7 @@ type Counters struct {
 
 // New makes Counters of the table's services.
 func New(opts Options) *Counters {
-	c := &Counters{table: opts.Table, addresses: opts.Addresses, services: map[string]*service{}}
+	c := &Counters{table: opts.Table, addresses: opts.Addresses, linger: cmp.Or(opts.Linger, DefaultLinger), services: map[string]*service{}}
 	if c.addresses == nil {
 		c.addresses = func(string) []string { return nil }
 	}
@@ -136,14 +141,16 @@ func (c *Counters) sweep(now time.Time) {
 // forget forgets what left the table long ago.
 func (c *Counters) forget(now time.Time) {
 	for name, s := range c.services {
-		if isOver(s.gone, now) {
+		if isOver(s.gone, now, c.linger) {
 			delete(c.services, name)
 			continue
 		}
-		s.forget(now)
+		s.forget(now, c.linger)
 	}
 }
 
 // isOver reports whether the time is over for which the counts of something are kept that left the
 // table at gone; zero: it is still there.
-func isOver(gone, now time.Time) bool { return !gone.IsZero() && now.Sub(gone) >= linger }
+func isOver(gone, now time.Time, linger time.Duration) bool {
+	return !gone.IsZero() && now.Sub(gone) >= linger
+}

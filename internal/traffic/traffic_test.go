@@ -279,7 +279,7 @@ func TestWhatHasLeftIsForgottenMinutesLater(t *testing.T) {
 	w.pass(time.Second)
 	w.take(1, old) // a request that was on its way
 	w.take(1, oldService)
-	w.pass(linger - 2*time.Second)
+	w.pass(DefaultLinger - 2*time.Second)
 	assert.Equal(t, []Requests{{"*/old", "2xx", "", 2}, {"*/web", "2xx", "", 1}}, w.of("web").Requests)
 	assert.Equal(t, []Result{{"success", 2}}, w.of("web").Instances[1].Results)
 	assert.Len(t, w.of("web").Versions, 2)
@@ -307,7 +307,7 @@ func TestWhatReturnsInTimeGoesOn(t *testing.T) {
 	w.pass(time.Minute)
 	w.services = []endpoints.Service{s}
 	w.observe()
-	w.pass(2 * linger)
+	w.pass(2 * DefaultLinger)
 	w.take(1, nil)
 	assert.Equal(t, []Requests{{"*/web", "2xx", "", 3}}, w.of("web").Requests)
 	assert.Equal(t, []Result{{"success", 3}}, w.of("web").Instances[0].Results)
@@ -406,12 +406,12 @@ func TestInstancesThatComeAndGoNeedNoMemory(t *testing.T) {
 	w.services = []endpoints.Service{inConsul("web", endpoints.HTTP, "10.0.0.1")}
 	w.observe()
 	w.pass(time.Second)
-	w.pass(linger + forgetInterval)
+	w.pass(DefaultLinger + forgetInterval)
 	assert.Len(t, w.of("web").Instances, 1)
 	w.services = nil
 	w.observe()
 	w.pass(time.Second)
-	w.pass(linger + forgetInterval)
+	w.pass(DefaultLinger + forgetInterval)
 	assert.Empty(t, w.counters.Services())
 }
 
