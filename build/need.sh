@@ -5,7 +5,7 @@
 #
 # "nginx" is the nginx to run, "nginx-packaged" the one of the system, for the tests.
 #
-#   build/need.sh consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|chromium|prometheus|promtool|staticcheck|protoc|gcc
+#   build/need.sh consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|chromium|prometheus|promtool|amtool|staticcheck|protoc|gcc
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -29,9 +29,10 @@ main() {
 	haproxy) PATH=$PATH:/usr/sbin packaged haproxy haproxy ;;
 	chromium) packaged chromium chromium fonts-liberation ;; # without fonts it shows no text
 	prometheus | promtool) packaged "$1" prometheus ;;
+	amtool) packaged amtool prometheus-alertmanager ;;
 	gcc) packaged gcc gcc libc6-dev ;;
 	protoc) packaged protoc protobuf-compiler ;;
-	*) die "usage: $0 consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|chromium|prometheus|promtool|staticcheck|protoc|gcc" ;;
+	*) die "usage: $0 consul|nginx|nginx-packaged|supervisord|consul-template|otlp-receiver|haproxy|chromium|prometheus|promtool|amtool|staticcheck|protoc|gcc" ;;
 	esac
 }
 
