@@ -29,6 +29,10 @@ example: ## Start the cluster with an example in containers: make example NAME=r
 	@[ -f "examples/$(NAME)/docker-compose.yaml" ] || { echo "make: no example \"$(NAME)\", want NAME to be one of: $$(cd examples && echo *)" >&2; exit 2; }
 	@UP=docker COMPOSE_FILE=docker-compose.yaml:examples/$(NAME)/docker-compose.yaml build/cluster.sh up $(N)
 
+.PHONY: observability
+observability: ## Start the cluster with metrics, dashboards, alerts, logs and traces (docs/observability.md)
+	@UP=docker COMPOSE_FILE=docker-compose.yaml:docker-compose.observability.yaml build/cluster.sh up $(N)
+
 down: ## Stop the cluster; its data stays
 	@build/cluster.sh down
 
@@ -56,6 +60,11 @@ bin/lbctl bin/registrar:
 bin/grpc_server bin/grpc_client:
 	@go build -o $@ ./$(@F)
 
+# For images where no registry answers (build/base/observability.sh).
+.PHONY: bin/standin
+bin/standin:
+	@CGO_ENABLED=0 go build -trimpath -ldflags=-s -o $@ ./build/observability/standin
+
 # Programs of others, from their Go modules as build/tools/go.mod pins them. They are
 # linked statically, so that they run in any container.
 bin/consul: build/tools/go.mod | bin
@@ -67,6 +76,9 @@ bin/supervisord: build/tools/go.mod | bin
 bin/otlp-receiver: build/otlp-receiver/go.mod build/otlp-receiver/main.go | bin
 	@echo "build: OpenTelemetry's receiver of traces, for tests, a minute the first time"
 	@CGO_ENABLED=0 build/progress.sh go build -C build/otlp-receiver -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ .
+bin/victoria-logs: build/observability/tools/go.mod | bin
+	@echo "build: VictoriaLogs from its module, a minute or two the first time"
+	@CGO_ENABLED=0 build/progress.sh go build -C build/observability/tools -v -trimpath -ldflags='-s -w' -o $(CURDIR)/bin/ github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs
 bin/consul-template: go.mod | bin
 	@go build -o $@ github.com/hashicorp/consul-template
 bin/nginx-1.30: build/nginx-1.30.sh | bin

@@ -3,6 +3,7 @@
 # local processes.
 #
 #   LB_E2E_OUTAGE   how long the outage of all Consul servers lasts (default: 20s)
+#   LB_E2E_OBSERVABILITY=off  leave out Prometheus and its companions (build/observability)
 #   LB_E2E_PROJECT  the name of the Compose project (default: lbctl-e2e- and a number)
 #   E2E_TIMEOUT     the longest that the tests may take (default: 45m)
 set -euo pipefail

@@ -30,7 +30,6 @@ build/need.sh otlp-receiver >/dev/null
 build/need.sh promtool >/dev/null # and prometheus
 build/need.sh chromium >/dev/null
 [ -x bin/nginx-1.30 ] || make --no-print-directory bin/nginx-1.30
-build/need.sh promtool >/dev/null
 build/need.sh amtool >/dev/null
 command -v gcc >/dev/null || build/need.sh gcc >/dev/null # the race detector takes cgo
 

@@ -5,6 +5,8 @@
 #
 #   build/base/base-images.sh [IMAGE...]
 #
+# Without arguments these are the images that every cluster needs.
+#
 # DEBIAN_MIRROR   mirror for the stand-ins (default: the one in the host's apt sources)
 # BASE_STANDIN=1  do not even try to pull
 set -euo pipefail
@@ -17,6 +19,9 @@ say() { printf 'base: %s\n' "$*"; }
 die() { printf 'base: %s\n' "$*" >&2; exit 1; }
 have() { docker image inspect "$1" >/dev/null 2>&1; }
 
+# shellcheck source=build/base/observability.sh
+. "$here/observability.sh"
+
 work=
 cleanup() { if [ -n "$work" ]; then rm -rf --one-file-system "$work"; fi; }
 trap cleanup EXIT
@@ -26,7 +31,7 @@ main() {
 	local image offline=${BASE_STANDIN:-}
 	[ $# -gt 0 ] || set -- "${all[@]}"
 	for image in "$@"; do
-		have "$image" && continue
+		if have "$image" && ! outdated "$image"; then continue; fi
 		if [ -z "$offline" ]; then
 			pull "$image" && continue
 		fi
@@ -55,7 +60,12 @@ make_standin() {
 	golang:1.26-bookworm) golang "$1" ;;
 	nginx:1.30) nginx "$1" ;;
 	hashicorp/consul:1.22) consul "$1" ;;
-	*) die "no stand-in is known for $1, only for ${all[*]}" ;;
+	prom/prometheus:*) prometheus "$1" ;;
+	prom/alertmanager:*) alertmanager "$1" ;;
+	victoriametrics/victoria-logs:*) victoria_logs "$1" ;;
+	grafana/grafana:*) grafana "$1" ;;
+	jaegertracing/jaeger:*) jaeger "$1" ;;
+	*) die "no stand-in is known for $1, only for ${all[*]} and the images of docker-compose.observability.yaml" ;;
 	esac
 	say "made a stand-in for $1 in $((SECONDS - started)) s"
 }

@@ -18,3 +18,9 @@ ports {
 performance {
   leave_drain_time = "500ms" # only servers need it, and the agent exits that much later
 }
+
+# For Prometheus (docker-compose.observability.yaml).
+telemetry {
+  prometheus_retention_time = "2m"
+  disable_hostname          = true
+}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The cluster in containers: docker-compose.yaml. Missing images are built first.
+# The cluster in containers: docker-compose.yaml, or the files of COMPOSE_FILE. Missing images are
+# built first.
 # See build/cluster.sh.
 set -euo pipefail
 
@@ -15,12 +16,23 @@ else
 	compose=(docker-compose)
 fi
 
+observability=docker-compose.observability.yaml
+
+# beside makes compose read the file of Prometheus and its companions too, if they are there: what
+# `make observability` has started belongs to the cluster.
+beside() {
+	local files=docker-compose.yaml:$observability
+	[ -z "${COMPOSE_FILE:-}" ] || return 0
+	[ -z "$(COMPOSE_FILE=$files "${compose[@]}" ps -q prometheus 2>/dev/null)" ] || export COMPOSE_FILE=$files
+}
+
 up() {
 	ours
+	beside
 	build
 	local n=${1:-$(servers | wc -l)} # a second `up` keeps the scale
 	[ "$n" -gt 0 ] || n=1
-	say "starting three Consul servers, Consul's UI, $(plural "$n") and the load balancer"
+	say "starting three Consul servers, Consul's UI, $(plural "$n") and the load balancer$(observed && echo "; and Prometheus, Grafana and the others that show them")"
 	"${compose[@]}" up -d --no-build --scale hello_server="$n" 2>&1 | quiet
 	await
 	copy_commands
@@ -30,6 +42,10 @@ up() {
 
 build() {
 	build/base/base-images.sh
+	local images
+	images=$("${compose[@]}" config | sed -n 's/^ *image: *//p' | sort -u)
+	# shellcheck disable=SC2086 # a list of names
+	[ -z "$images" ] || build/base/base-images.sh $images
 	if [ -n "$(docker images -q --filter "label=lbctl.checkout=$root")" ]; then
 		say "building the images"
 	else
@@ -96,7 +112,11 @@ plural() { if [ "$1" = 1 ]; then echo "1 server"; else echo "$1 servers"; fi; }
 
 servers() { "${compose[@]}" ps -q hello_server 2>/dev/null; }
 
-health() { docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$@"; }
+# observed tells whether compose reads the file of Prometheus and its companions.
+observed() { [[ ":${COMPOSE_FILE:-}:" == *":$observability:"* ]]; }
+
+# health prints a line for each container. One that runs and has no check counts as healthy.
+health() { docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else if .State.Running}}healthy{{else}}{{.State.Status}}{{end}}' "$@"; }
 
 # await waits until all containers are healthy and nginx serves what Consul says.
 await() {
@@ -148,10 +168,22 @@ next_steps() {
 		  Consul's UI                 http://localhost:${ui##*:}/ui/dc1/services
 		  stop it                     make down; make clean deletes its data too
 	EOF
+	if observed; then
+		local grafana=${GRAFANA_PORT:-3000} prometheus=${PROMETHEUS_PORT:-9090} alertmanager=${ALERTMANAGER_PORT:-9093} logs=${LOGS_PORT:-9428} traces=${TRACES_PORT:-16686}
+		cat <<-EOF
+
+			What it does (docs/observability.md):
+			  dashboards                  http://localhost:${grafana##*:}/
+			  metrics and alerts          http://localhost:${prometheus##*:}/alerts, notifications http://localhost:${alertmanager##*:}/
+			  logs                        http://localhost:${logs##*:}/select/vmui/
+			  traces                      http://localhost:${traces##*:}/
+		EOF
+	fi
 }
 
 scale() {
 	ours
+	beside
 	local now
 	now=$(servers | wc -l)
 	[ "$1" = "$now" ] || say "scaling from $now to $(plural "$1")"
@@ -161,6 +193,7 @@ scale() {
 }
 
 status() {
+	beside
 	"${compose[@]}" ps
 	echo
 	"${compose[@]}" exec -T load-balancer lbctl status || true
@@ -169,7 +202,10 @@ status() {
 }
 
 running() { [ -n "$("${compose[@]}" ps -q 2>/dev/null)" ] && [ -z "$(foreign)" ]; }
-logs() { "${compose[@]}" logs -f --tail=100; }
+logs() {
+	beside
+	"${compose[@]}" logs -f --tail=100
+}
 down() {
 	ours
 	every_file
@@ -178,10 +214,10 @@ down() {
 	say "stopped; the data of Consul and the generations stay in volumes (make clean deletes them)"
 }
 
-# every_file makes compose read the files of all examples, for commands that end what any of them
-# has started.
+# every_file makes compose read the files of all examples and of observability, for commands that
+# end what any of them has started.
 every_file() {
-	local IFS=: files=(docker-compose.yaml examples/*/docker-compose.yaml)
+	local IFS=: files=(docker-compose.yaml "$observability" examples/*/docker-compose.yaml)
 	export COMPOSE_FILE=${COMPOSE_FILE:-"${files[*]}"}
 }
 

@@ -80,6 +80,7 @@ type docker struct {
 	consulURL      string
 	consul         *api.Client
 	client         *admin.Client
+	observed       observed
 }
 
 func newDocker(t *testing.T) *docker {
@@ -92,10 +93,12 @@ func newDocker(t *testing.T) *docker {
 	}
 	grpcPort, grpcsPort, httpPort, httpsPort, adminPort, uiPort := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
 	// .ci/run sets the name, so that it can clean up after a test that was killed.
+	observed, observedEnv := observedPorts(t)
 	project := cmp.Or(os.Getenv("LB_E2E_PROJECT"), fmt.Sprintf("lbctl-e2e-%d", os.Getpid()))
 	c := &docker{
-		project: project,
-		checkout: newCheckout(t,
+		project:  project,
+		observed: observed,
+		checkout: newCheckout(t, append(observedEnv,
 			"UP=docker",
 			"COMPOSE_PROJECT_NAME="+project,
 			fmt.Sprintf("LB_NETWORK=192.168.%d", 200+os.Getpid()%50),
@@ -104,7 +107,7 @@ func newDocker(t *testing.T) *docker {
 			"LB_HTTP_PORT=127.0.0.1:"+httpPort,
 			"LB_HTTPS_PORT=127.0.0.1:"+httpsPort,
 			"LB_ADMIN_PORT=127.0.0.1:"+adminPort,
-			"CONSUL_UI_PORT=127.0.0.1:"+uiPort,
+			"CONSUL_UI_PORT=127.0.0.1:"+uiPort)...,
 		),
 		composeCommand: []string{"docker-compose"},
 		grpcPort:       grpcPort,

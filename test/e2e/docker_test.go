@@ -52,6 +52,7 @@ func TestDocker(t *testing.T) {
 	t.Run("all Consul servers stopped, the load balancer restarted meanwhile", c.stopAllConsuls)
 	t.Run("down and up: the same cluster with its data", c.downUp)
 	t.Run("the walk of docs/routing.md", c.routingWalk)
+	t.Run("docker-compose.observability.yaml: metrics, logs, traces and alerts", c.observability)
 	t.Run("down leaves no container", c.down)
 	t.Run("clean leaves no volume and no image, but those of others", c.clean)
 }
