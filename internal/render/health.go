@@ -15,8 +15,8 @@ import (
 
 // The names of the sockets in the run directory where lbctl tells the health of services.
 const (
-	HealthSocket     = "health.sock"      // to HTTP requests
-	HealthSocketGRPC = "health-grpc.sock" // to calls of gRPC's health service
+	HealthSocket     = "health.sock"     // to HTTP requests
+	HealthSocketGRPC = "healthgrpc.sock" // to calls of gRPC's health service
 )
 
 // DefaultHealthPath is the path of HTTP requests for the health of services.
