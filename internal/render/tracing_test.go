@@ -285,8 +285,16 @@ func TestTraceContext(t *testing.T) {
 				check(t, c.want, c.log, instance, client, id)
 			})
 		}
-		if two := []string{"traceparent: 00-" + aTrace + "-" + aSpan + "-01", "traceparent: 00-" + aTrace + "-" + aSpan + "-01", "tracestate: a=1"}; strings.HasPrefix(binary.Version, "1.22.") {
-			// This nginx sees only the first of several headers.
+		// In versions before 1.23, nginx sees only the first of several headers.
+		old := strings.HasPrefix(binary.Version, "1.22.")
+		states := "tracestate: a=1, b=2"
+		if old {
+			states = "tracestate: a=1"
+		}
+		instance, client, id := overHTTP(t, "/", []string{"traceparent: 00-" + aTrace + "-" + aSpan + "-01", "tracestate: a=1", "tracestate: b=2"})
+		check(t, []string{"traceparent: 00-" + aTrace + "-OURS-01", states}, aTrace+" "+aSpan+" OURS 1", instance, client, id)
+		two := []string{"traceparent: 00-" + aTrace + "-" + aSpan + "-01", "traceparent: 00-" + aTrace + "-" + aSpan + "-01", "tracestate: a=1"}
+		if old {
 			instance, client, id := overHTTP(t, "/", two)
 			check(t, []string{"traceparent: 00-" + aTrace + "-OURS-01", "tracestate: a=1"}, aTrace+" "+aSpan+" OURS 1", instance, client, id)
 		} else {
@@ -294,9 +302,9 @@ func TestTraceContext(t *testing.T) {
 			check(t, []string{"traceparent: 00-NEW-OURS-00"}, "NEW - OURS 0", instance, client, id)
 		}
 
-		send := []string{"traceparent: 00-" + aTrace + "-" + aSpan + "-01", "tracestate: a=1"}
+		send := two[1:]
 		want, wantLog := []string{"traceparent: 00-" + aTrace + "-OURS-01", "tracestate: a=1"}, aTrace+" "+aSpan+" OURS 1"
-		instance, client, id := overHTTP(t, "/shaped", send)
+		instance, client, id = overHTTP(t, "/shaped", send)
 		check(t, want, wantLog, instance, client, id)
 		for _, method := range []string{"/s.S/Ask", "/safe.S/Ask"} {
 			instance, client, id = overGRPC(t, method, send)
