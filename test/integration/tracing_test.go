@@ -134,9 +134,10 @@ func (s *system) call(t *testing.T) (trace string) {
 	return words[1]
 }
 
-// TestTracesOfAReceiverThatComesLater checks that a receiver that is away costs no request, and that
-// what happens while lbctl is away is told later.
-func TestTracesOfAReceiverThatComesLater(t *testing.T) {
+// TestTracesOverRestarts checks that requests have traces while lbctl is away, whose spans it sends
+// when it is back, and that a restart can turn traces off.
+func TestTracesOverRestarts(t *testing.T) {
+	t.Parallel() // it mostly waits
 	receiver := otlptest.Start(t)
 	s := alone(t, newest(t), "--trace-sample", "1", "--otlp-endpoint", receiver.URL)
 	s.backends(t, 1, 1)
