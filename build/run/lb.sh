@@ -105,8 +105,7 @@ stop() {
 
 prepare
 trap stop TERM INT
-# The container's standard output, for lbctl.sh.
-supervisord -c "$conf" 3>&1 &
+supervisord -c "$conf" &
 supervisord=$!
 status=0
 wait "$supervisord" || status=$?

@@ -29,6 +29,7 @@ var Checks = []Check{
 	{"dns", "lbctl answers nginx's questions about servers, and nginx asks", "look at the log of lbctl, and whether templates of your own name another resolver", true, checkDNS},
 	{"directories", "the state and run directories are writable, with space", "choose a directory that belongs to lbctl's user", true, checkDirectories},
 	{"access-log", "nginx can write its access log, which the circuit breaker needs", "choose a directory that belongs to lbctl's user, on a tmpfs", true, checkAccessLog},
+	{"health", "clients get the health of the services from lbctl", "'lbctl explain URL' says who gets the request; templates of your own must use the partial `health`", true, checkHealth},
 	{"generations", "the generations on disk are in order", "'lbctl history' shows what happened to them", true, checkGenerations},
 
 	{"services", "services are served as Consul says", "correct the metadata that the service registers", false, checkServices},

@@ -58,7 +58,8 @@ type Result struct {
 
 // IsError reports whether the tries are errors of the instance.
 func (r Result) IsError() bool {
-	return isFailure(resultIndexes[r.Result])
+	n := slices.Index(resultNames[:], r.Result)
+	return n >= 0 && isFailure(n)
 }
 
 // Histogram is a histogram of durations.
