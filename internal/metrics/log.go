@@ -13,7 +13,7 @@ var (
 		"Lines that lbctl has dropped because they were not complete: nginx was killed or had no memory while it wrote them.")
 )
 
-func collectLog(to series, log Log) {
+func collectLog(to *text, log Log) {
 	if log == nil {
 		return
 	}

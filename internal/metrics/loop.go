@@ -60,10 +60,10 @@ var (
 		label{"name", "(name of its files)"})
 )
 
-func collectLoop(to series, status controller.Status, counts controller.Counts, deliveries Deliveries) {
+func collectLoop(to *text, status controller.Status, counts controller.Counts, deliveries Deliveries) {
 	now := time.Now()
 	for _, state := range controller.States() {
-		to.set(stateInfo, truth(state == status.State), string(state))
+		to.truth(stateInfo, state == status.State, string(state))
 	}
 	to.durations(convergence, counts.Convergence, "reload")
 	if deliveries != nil {
@@ -79,27 +79,20 @@ func collectLoop(to series, status controller.Status, counts controller.Counts, 
 	to.set(generation, float64(status.Nginx.Generation))
 	to.time(generationSince, status.Nginx.Since)
 	to.time(lastSuccess, counts.Succeeded)
-	to.set(lastApply, truth(!counts.Failing))
+	to.truth(lastApply, !counts.Failing)
 	to.set(problems, float64(len(status.Problems)))
-	to.set(frozen, truth(status.Frozen != nil))
+	to.truth(frozen, status.Frozen != nil)
 	waited := time.Duration(0)
 	if status.Pending != nil && !status.Pending.Since.IsZero() {
 		waited = max(0, now.Sub(status.Pending.Since))
 	}
 	to.set(pendingFor, waited.Seconds())
 
-	to.set(consulUp, truth(status.Consul.Reachable && status.Consul.Leader != ""))
+	to.truth(consulUp, status.Consul.Reachable && status.Consul.Leader != "")
 	if at := status.Consul.Contact; !at.IsZero() {
 		to.set(contact, max(0, now.Sub(at)).Seconds())
 	}
 	for _, c := range status.Certificates {
 		to.time(expiry, c.NotAfter, c.Name)
-	}
-}
-
-// time adds a series with a Unix time, none for the zero time.
-func (to series) time(f *family, at time.Time, labels ...string) {
-	if !at.IsZero() {
-		to.set(f, float64(at.UnixMilli())/1000, labels...)
 	}
 }

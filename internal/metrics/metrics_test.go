@@ -1,16 +1,21 @@
 package metrics
 
 import (
+	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -27,10 +32,22 @@ type fakes struct {
 	status   controller.Status
 	entries  []endpoints.Entry
 	services []traffic.Service
+
+	asked, answers chan struct{} // of Status; nil: it answers at once
 }
 
-func (f *fakes) Status(context.Context) controller.Status      { return f.status }
-func (f *fakes) Counts() controller.Counts                     { return controller.Counts{} }
+func (f *fakes) Status(context.Context) controller.Status {
+	if f.asked != nil {
+		f.asked <- struct{}{}
+		<-f.answers
+	}
+	return f.status
+}
+
+func (f *fakes) Counts() controller.Counts {
+	return controller.Counts{Convergence: f.Convergence(), ReloadDuration: f.Convergence()}
+}
+
 func (f *fakes) Convergence() measure.Histogram                { return new(measure.Durations).Histogram() }
 func (f *fakes) Entries() []endpoints.Entry                    { return f.entries }
 func (f *fakes) Ages(time.Time) map[string]time.Duration       { return nil }
@@ -89,27 +106,93 @@ func scrape(handler http.Handler, compressed bool) *httptest.ResponseRecorder {
 	return answer
 }
 
-func TestTheMetricsAreConsistent(t *testing.T) {
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(collector{newFakes(2, 3).options()})
-	families, err := registry.Gather()
-	require.NoError(t, err)
-	assert.NotEmpty(t, families)
-	problems, err := promlint.NewWithMetricFamilies(families).Lint()
-	require.NoError(t, err)
-	assert.Empty(t, problems)
+// parse parses the text format, which also finds a metric whose series don't follow each other.
+func parse(t *testing.T, text string) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	require.NoError(t, err, text)
+	return families
 }
 
-func TestTextThatIsNotUTF8HidesNothing(t *testing.T) {
+func TestTheMetricsAreConsistent(t *testing.T) {
+	text := scrape(New(newFakes(2, 3).options()), false).Body.String()
+	lines := map[string]bool{}
+	for line := range strings.Lines(text) {
+		series, _, _ := strings.Cut(line, " ")
+		if series == "#" {
+			series = line
+		}
+		assert.False(t, lines[series], "%s is there twice", series)
+		lines[series] = true
+	}
+	families := parse(t, text)
+	var ours []*dto.MetricFamily
+	for name, f := range families {
+		if strings.HasPrefix(name, "lbctl_") {
+			ours = append(ours, f)
+		}
+	}
+	assert.Greater(t, len(ours), 30)
+	problems, err := promlint.NewWithMetricFamilies(ours).Lint()
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+
+	h := families["lbctl_request_duration_seconds"].Metric[0].Histogram
+	assert.Equal(t, uint64(105), h.GetSampleCount())
+	assert.Equal(t, 123.0, h.GetSampleSum())
+	require.Len(t, h.Bucket, len(traffic.Buckets)+1)
+	assert.Equal(t, uint64(0+1+2), h.Bucket[2].GetCumulativeCount(), "buckets are cumulative")
+	assert.Equal(t, .005, h.Bucket[2].GetUpperBound())
+}
+
+func TestTextOfOthersInLabels(t *testing.T) {
 	f := newFakes(1, 1)
-	f.services[0].Instances[0].Version = "v\xff1"
-	f.services[0].Instances = append(f.services[0].Instances, f.services[0].Instances[0]) // nor does a series that is there twice
+	f.services[0].Instances[0].Version = "v\xff1 \"quoted\"\\\n"
 	answer := scrape(New(f.options()), false)
 	assert.Equal(t, http.StatusOK, answer.Code)
-	assert.Contains(t, answer.Body.String(), "version=\"v\uFFFD1\"")
+	assert.Equal(t, "text/plain; version=0.0.4; charset=utf-8", answer.Header().Get("Content-Type"))
+	var versions []string
+	for _, l := range parse(t, answer.Body.String())["lbctl_upstream_requests_total"].Metric[0].Label {
+		if l.GetName() == "version" {
+			versions = append(versions, l.GetValue())
+		}
+	}
+	assert.Equal(t, []string{"v\uFFFD1 \"quoted\"\\\n"}, versions)
 	assert.Contains(t, answer.Body.String(), "\nlbctl_nginx_up 0\n")
 	assert.Contains(t, answer.Body.String(), "\nlbctl_traces_spans_dropped_total 42\n")
 	assert.Contains(t, answer.Body.String(), "\nlbctl_traces_spans_exported_total 4711\n")
+}
+
+func TestCompression(t *testing.T) {
+	handler := New(newFakes(1, 1).options())
+	for accepted, want := range map[string]string{"": "", "gzip": "gzip", "deflate, gzip;q=0.5": "gzip", "gzip;q=0": "", "identity": ""} {
+		request, answer := httptest.NewRequest(http.MethodGet, "/metrics", nil), httptest.NewRecorder()
+		request.Header.Set("Accept-Encoding", accepted)
+		handler.ServeHTTP(answer, request)
+		assert.Equal(t, want, answer.Header().Get("Content-Encoding"), accepted)
+	}
+	unpacked, err := gzip.NewReader(scrape(handler, true).Body)
+	require.NoError(t, err)
+	text, err := io.ReadAll(unpacked)
+	require.NoError(t, err)
+	assert.Contains(t, parse(t, string(text)), "lbctl_nginx_up")
+}
+
+func TestScrapesAreBounded(t *testing.T) {
+	f := newFakes(1, 1)
+	f.asked, f.answers = make(chan struct{}), make(chan struct{})
+	handler := New(f.options())
+	var running sync.WaitGroup
+	for range maxScrapes {
+		running.Go(func() { assert.Equal(t, http.StatusOK, scrape(handler, false).Code) })
+		<-f.asked
+	}
+	assert.Equal(t, http.StatusServiceUnavailable, scrape(handler, false).Code)
+	close(f.answers)
+	running.Wait()
+	f.asked = nil
+	assert.Equal(t, http.StatusOK, scrape(handler, false).Code)
 }
 
 func TestOptionalPartsHaveNoSeries(t *testing.T) {
@@ -119,7 +202,7 @@ func TestOptionalPartsHaveNoSeries(t *testing.T) {
 	for _, gone := range []string{"lbctl_request", "lbctl_upstream", "lbctl_accesslog", "lbctl_traces", `delivery="dns"`} {
 		assert.NotContains(t, text, "\n"+gone)
 	}
-	assert.Contains(t, text, `lbctl_build_info{goversion="go1.`)
+	assert.Contains(t, text, `lbctl_build_info{version="1.2.3",goversion="go1.`)
 	assert.NotContains(t, strings.ToLower(text), `delivery="dns"`)
 }
 

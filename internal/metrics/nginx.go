@@ -39,8 +39,8 @@ var (
 		"Requests that nginx works on now, without this question of lbctl.")
 )
 
-func collectNginx(ctx context.Context, to series, status controller.Status, server Nginx) {
-	to.set(nginxUp, truth(status.Nginx.Generation > 0))
+func collectNginx(ctx context.Context, to *text, status controller.Status, server Nginx) {
+	to.truth(nginxUp, status.Nginx.Generation > 0)
 	to.set(nginxInfo, 1, status.Nginx.Version)
 	to.set(workers, float64(status.Nginx.Workers))
 	to.set(oldWorkers, float64(status.Nginx.OldWorkers))

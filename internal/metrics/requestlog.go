@@ -13,7 +13,7 @@ var (
 	requestLogDropped = requestLogSection.counter("lbctl_request_log_dropped_total", "Lines that it could not write because its standard output was too slow or broken.")
 )
 
-func collectRequestLog(to series, log RequestLog) {
+func collectRequestLog(to *text, log RequestLog) {
 	if log == nil {
 		return
 	}

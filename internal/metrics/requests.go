@@ -39,32 +39,59 @@ var (
 		service, label{"reason", oneOf(traffic.RetryReasons())})
 )
 
-func collectRequests(to series, counters Traffic) {
+func collectRequests(to *text, counters Traffic) {
 	if counters == nil {
 		return
 	}
-	for _, s := range counters.Services() {
-		collectService(to, &s)
+	all := counters.Services()
+	each := func(write func(s *traffic.Service)) {
+		for n := range all {
+			write(&all[n])
+		}
 	}
-	codes := map[string]uint64{}
-	for _, r := range counters.Unrouted() {
-		codes[r.Code] += r.Count
-	}
-	for code, count := range codes {
-		to.set(unrouted, float64(count), code)
+	each(func(s *traffic.Service) {
+		for _, r := range s.Requests {
+			to.set(requestsTotal, float64(r.Count), s.Name, r.Route, s.Protocol, r.Code, r.GRPCStatus)
+		}
+	})
+	each(func(s *traffic.Service) {
+		to.observed(requestDuration, traffic.Buckets, s.Duration.Counts, s.Duration.Sum, s.Name, s.Protocol)
+	})
+	each(func(s *traffic.Service) { to.set(requestBytes, float64(s.RequestBytes), s.Name) })
+	each(func(s *traffic.Service) { to.set(responseBytes, float64(s.ResponseBytes), s.Name) })
+	each(func(s *traffic.Service) { to.byReason(requestsRefused, s.Refused, traffic.Refusals(), s.Name) })
+	collectUnrouted(to, counters.Unrouted())
+	each(func(s *traffic.Service) { collectInstances(to, s) })
+	each(func(s *traffic.Service) {
+		for _, v := range s.Versions {
+			to.observed(upstreamDuration, traffic.Buckets, v.Duration.Counts, v.Duration.Sum, s.Name, v.Name)
+		}
+	})
+	each(func(s *traffic.Service) { to.byReason(upstreamRetries, s.Retries, traffic.RetryReasons(), s.Name) })
+}
+
+// byReason writes a series of a service for each reason that occurred, in the order of reasons.
+func (t *text) byReason(f *family, counts map[string]uint64, reasons []string, service string) {
+	for _, reason := range reasons {
+		if count, ok := counts[reason]; ok {
+			t.set(f, float64(count), service, reason)
+		}
 	}
 }
 
-func collectService(to series, s *traffic.Service) {
-	for _, r := range s.Requests {
-		to.set(requestsTotal, float64(r.Count), s.Name, r.Route, s.Protocol, r.Code, r.GRPCStatus)
+func collectUnrouted(to *text, requests []traffic.Requests) {
+	codes := map[string]uint64{}
+	for _, r := range requests {
+		codes[r.Code] += r.Count
 	}
-	to.observed(requestDuration, traffic.Buckets, s.Duration.Counts, s.Duration.Sum, s.Name, s.Protocol)
-	to.set(requestBytes, float64(s.RequestBytes), s.Name)
-	to.set(responseBytes, float64(s.ResponseBytes), s.Name)
-	for reason, count := range s.Refused {
-		to.set(requestsRefused, float64(count), s.Name, reason)
+	for _, code := range traffic.Codes() {
+		if count, ok := codes[code]; ok {
+			to.set(unrouted, float64(count), code)
+		}
 	}
+}
+
+func collectInstances(to *text, s *traffic.Service) {
 	for _, i := range s.Instances {
 		answered := false
 		for _, r := range i.Results {
@@ -74,11 +101,5 @@ func collectService(to series, s *traffic.Service) {
 		if !answered { // an instance without traffic should be seen
 			to.set(upstreamRequests, 0, s.Name, i.Endpoint, i.Version, traffic.Success)
 		}
-	}
-	for _, v := range s.Versions {
-		to.observed(upstreamDuration, traffic.Buckets, v.Duration.Counts, v.Duration.Sum, s.Name, v.Name)
-	}
-	for reason, count := range s.Retries {
-		to.set(upstreamRetries, float64(count), s.Name, reason)
 	}
 }

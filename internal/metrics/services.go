@@ -31,15 +31,22 @@ var (
 		service, label{"by", oneOf(endpoints.Ejectors())})
 )
 
-func collectServices(to series, table Services) {
+func collectServices(to *text, table Services) {
 	entries, ages, ejected := table.Entries(), table.Ages(time.Now()), table.Ejected()
 	states := map[endpoints.State]int{}
 	for _, e := range entries {
 		states[e.State]++
 		to.set(serviceState, 1, e.Name, string(e.State))
+	}
+	for _, state := range endpoints.States() {
+		to.set(services, float64(states[state]), string(state))
+	}
+	for _, e := range entries {
 		if age, ok := ages[e.Name]; ok {
 			to.set(discoveryAge, age.Seconds(), e.Name)
 		}
+	}
+	for _, e := range entries {
 		inRotation := 0
 		if e.Served() {
 			inRotation = len(e.Usable())
@@ -54,11 +61,10 @@ func collectServices(to series, table Services) {
 		to.set(instances, float64(len(e.Instances)), e.Name, "registered")
 		to.set(instances, float64(len(e.Held)), e.Name, "held")
 		to.set(instances, float64(out), e.Name, "ejected")
+	}
+	for _, e := range entries {
 		for _, by := range endpoints.Ejectors() {
 			to.set(ejections, float64(ejected[e.Name][by]), e.Name, string(by))
 		}
-	}
-	for _, state := range endpoints.States() {
-		to.set(services, float64(states[state]), string(state))
 	}
 }

@@ -13,7 +13,7 @@ var (
 	spansDropped  = tracesSection.counter("lbctl_traces_spans_dropped_total", "Spans of requests that are lost, because the receiver was away, too slow, or did not take them.")
 )
 
-func collectTraces(to series, traces Traces) {
+func collectTraces(to *text, traces Traces) {
 	if traces == nil {
 		return
 	}
