@@ -33,7 +33,7 @@ func TestMetrics(t *testing.T) {
 		certificatestest.NewAuthority(t, "test").Issue(t, 100*24*time.Hour, "localhost").Write(t, certificates, "default")
 		tls := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
 		s := alone(t, binary, "--certificates", certificates, "--listener", "grpcs=grpcs://"+tls, "--listener", "https=off",
-			"--otlp-endpoint", otlptest.Start(t).URL)
+			"--request-log", "stdout", "--otlp-endpoint", otlptest.Start(t).URL)
 		first := lbtest.StartBackend(t, "first")
 		registration := first.Registration(hello)
 		registration.Check.Interval = "1h" // lbctl's probe finds its end, not Consul's check
@@ -48,6 +48,11 @@ func TestMetrics(t *testing.T) {
 		convergence(t, s, binary, last)
 
 		s.traffic(t)
+		s.StopLbctl()
+		s.StartLbctl()
+		s.WaitServing(hello, 4)
+		s.WaitMetric(4, "lbctl_requests_total", "service", hello, "grpc_status", "OK") // it goes on
+		s.WaitMetric(0, "lbctl_accesslog_lost_total")
 		s.strangeRequests(t)
 
 		first.Kill()
