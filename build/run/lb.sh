@@ -105,7 +105,8 @@ stop() {
 
 prepare
 trap stop TERM INT
-supervisord -c "$conf" &
+# The container's standard output, for lbctl.sh.
+supervisord -c "$conf" 3>&1 &
 supervisord=$!
 status=0
 wait "$supervisord" || status=$?

@@ -16,17 +16,20 @@ import (
 const most = math.MaxInt64
 
 // file is a file that nginx appends to. What lbctl has read is a hole in it, which needs no
-// memory. So the hole also says how far an earlier lbctl has come.
+// memory. So the hole also says how far an earlier lbctl has come, if no snapshot does.
 //
 // A file is made with a hole so long that nginx can append only Options.Size until the file
 // has the size that no file can exceed. So the memory is bounded even while no lbctl runs.
 // nginx then drops lines; requests don't notice.
 type file struct {
 	*os.File
-	id   os.FileInfo
-	pos  int64     // up to here all is read
-	skip bool      // pos is within a line that is too long
-	grew time.Time // when it last had something new
+	path   string // where it is now; empty: nowhere
+	id     os.FileInfo
+	pos    int64     // up to here all is read
+	hole   int64     // up to here is a hole
+	skip   bool      // pos is within a line that is too long
+	grew   time.Time // when it last had something new
+	unread int64     // bytes after pos, when it was last read
 }
 
 // createFile makes the file at path, or replaces it, with room for size bytes.
@@ -47,7 +50,7 @@ func createFile(path string, size int64) (*file, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(made))
 	}
-	return newFile(f)
+	return newFile(f, path)
 }
 
 // openFile opens the file at path. It begins to read after the first hole.
@@ -56,10 +59,10 @@ func openFile(path string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newFile(f)
+	return newFile(f, path)
 }
 
-func newFile(f *os.File) (*file, error) {
+func newFile(f *os.File, path string) (*file, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -67,11 +70,12 @@ func newFile(f *os.File) (*file, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.Join(fmt.Errorf("%s is not a regular file", f.Name()), f.Close())
 	}
-	l := &file{File: f, id: info, grew: time.Now()}
+	l := &file{File: f, path: path, id: info, grew: time.Now()}
 	l.pos, err = firstData(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	l.hole = l.pos
 	return l, nil
 }
 
@@ -108,27 +112,46 @@ func (l *file) size() (int64, error) {
 	return info.Size(), nil
 }
 
-// read calls take for each new line of the file, without its line feed, and makes a hole of
-// them. It returns the number of lines that were too long for the buffer.
-func (l *file) read(buffer []byte, take func(line []byte)) (tooLong int, err error) {
-	for {
+// inode identifies the file on its tmpfs.
+func (l *file) inode() uint64 {
+	if stat, is := l.id.Sys().(*syscall.Stat_t); is {
+		return stat.Ino
+	}
+	return 0
+}
+
+// resume goes on where a former reader was, if it can have been there: the hole is made after the
+// lines before it have been counted.
+func (l *file) resume(pos int64, skip bool) {
+	if size, err := l.size(); err == nil && pos >= l.pos && pos <= size {
+		l.pos, l.skip = pos, skip
+	}
+}
+
+// read calls take for each new line of the file, without its line feed, but not for much more than
+// most bytes. It returns the number of lines that were too long for the buffer.
+func (l *file) read(buffer []byte, most int64, take func(line []byte)) (tooLong int, err error) {
+	for begin := l.pos; l.pos-begin < most; {
 		size, err := l.size()
 		if err != nil {
 			return tooLong, err
 		}
 		if size < l.pos { // somebody has truncated it
-			l.pos = size
+			l.pos, l.hole = size, min(l.hole, size)
+			begin = size
 		}
-		if size == l.pos {
+		l.unread = size - l.pos
+		if l.unread == 0 {
 			return tooLong, nil
 		}
-		n, err := l.ReadAt(buffer[:min(int64(len(buffer)), size-l.pos)], l.pos)
+		n, err := l.ReadAt(buffer[:min(int64(len(buffer)), l.unread)], l.pos)
 		if n == 0 {
 			return tooLong, err
 		}
 		chunk := buffer[:n]
 		end := bytes.LastIndexByte(chunk, '\n') + 1
 		if end == 0 && n < len(buffer) {
+			l.unread = 0
 			return tooLong, nil // the rest of the line comes with nginx's next write
 		}
 		l.grew = time.Now()
@@ -149,10 +172,21 @@ func (l *file) read(buffer []byte, take func(line []byte)) (tooLong int, err err
 			l.skip, end = true, n
 		}
 		l.pos += int64(end)
-		// From the start of a page, since only whole pages become free.
-		start := (l.pos - int64(end)) &^ int64(os.Getpagesize()-1)
-		if err := punch(l.File, start, l.pos-start); err != nil {
-			return tooLong, fmt.Errorf("make a hole in %s: %w", l.Name(), err)
-		}
+		l.unread -= int64(end)
 	}
+	return tooLong, nil
+}
+
+// free makes a hole of what is read.
+func (l *file) free() error {
+	if l.hole >= l.pos {
+		return nil
+	}
+	// From the start of a page, since only whole pages become free.
+	start := l.hole &^ int64(os.Getpagesize()-1)
+	if err := punch(l.File, start, l.pos-start); err != nil {
+		return fmt.Errorf("make a hole in %s: %w", l.Name(), err)
+	}
+	l.hole = l.pos
+	return nil
 }

@@ -32,3 +32,12 @@ func InMemory(dir string) error {
 	}
 	return nil
 }
+
+// capacity returns the size of the file system of a directory, in bytes; 0 if it has no limit.
+func capacity(dir string) int64 {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return 0
+	}
+	return int64(fs.Blocks) * fs.Bsize
+}

@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,9 +20,12 @@ import (
 )
 
 const (
-	// DefaultSize is the default of Options.Size: some 200,000 requests, 40 seconds at 5,000 a
-	// second.
-	DefaultSize = 48 << 20
+	// MaxDefaultSize is the default of Options.Size on a tmpfs with enough room: with lines of 300
+	// bytes some 440,000 requests. At least three quarters of that is free at any time while lbctl
+	// runs, so lbctl can be away for a minute at 5,000 requests a second.
+	MaxDefaultSize = 128 << 20
+	// MinSize is the smallest Options.Size.
+	MinSize = 256 << 10
 
 	// pollInterval is how often the reader looks for new lines, as often as nginx writes them.
 	pollInterval = 200 * time.Millisecond
@@ -31,6 +38,9 @@ const (
 	maxFiles = 16
 	// bufferSize is the length of the longest line.
 	bufferSize = 256 << 10
+	// batchSize is about how much is read of a file before it is counted for good and its memory
+	// becomes free.
+	batchSize = 1 << 20
 )
 
 // Buffering has the arguments of nginx's directive access_log: how much a worker collects
@@ -48,42 +58,70 @@ type Options struct {
 	Dir string // for the log, on a tmpfs; made if it is missing
 	// Reopen tells nginx to open its logs again. Its error is nil if nginx does not run.
 	Reopen func() error
-	// Size is how many bytes nginx can write that the reader has not read: then nginx drops
-	// lines. Twice as much may be in memory for a moment.
-	// At least 256 KiB, and a multiple of the page size; default DefaultSize.
-	Size   int64
-	Logger *slog.Logger // default none
+	// Size is how many bytes nginx can write into a file: then it drops lines. The reader replaces
+	// the file when a quarter of that is used, so three quarters are free at any time, and a quarter
+	// more may be in memory for a moment. At least MinSize; rounded down to whole pages; default
+	// DefaultSize.
+	Size int64
+	// Counts go on in the next lbctl; default none.
+	Counts Counts
+	// Requests asks nginx for its requests, for Stats.Lost; default never. nginx must log all of
+	// them.
+	Requests func(context.Context) (Requests, error)
+	Logger   *slog.Logger // default none
 }
 
-// Stats are numbers of lines since the Reader was made.
+// Stats are numbers of lines. The totals go on over restarts of lbctl.
 type Stats struct {
 	Lines int64 // taken
 	// Malformed lines were dropped, because they are incomplete: nginx was killed or had no
 	// memory while it wrote them.
 	Malformed int64
-	// Full is how often a file had no more room, so that nginx dropped an unknown number of
-	// lines.
+	// Full is how often a file had no more room, so that nginx dropped lines.
 	Full int64
+	// Lost is how many requests ended without a line that was taken, as far as nginx can tell: those
+	// since it was last asked, a second ago, are not known if it is killed. It is some seconds late.
+	Lost int64
+	// Lag is how long before it was taken the last line's request had ended. nginx and the reader
+	// keep a line for 400 ms at most.
+	Lag time.Duration
+	// Unread is how many bytes were waiting at the end of the last reading, and Size how many nginx
+	// can write into a file.
+	Unread, Size int64
 }
 
-// Reader reads the log. Each line is taken once, also over restarts of lbctl and nginx, unless
-// lbctl is killed while it takes it.
+// Reader reads the log. Each line is taken at least once, also over restarts of lbctl and nginx, and
+// is in Options.Counts once.
 type Reader struct {
-	opts    Options
-	path    string
-	files   []*file // the last one is at path; nginx's workers may still have the others
-	renewed time.Time
-	failed  string // the last problem that was logged
-	buffer  []byte
-	record  Record
+	opts     Options
+	path     string
+	files    []*file        // the last one is at path; nginx's workers may still have the others
+	former   []snapshotFile // of the former lbctl, and not found yet
+	replaced int            // the number in the name of the last file that was replaced
+	renewed  time.Time
+	failed   string // the last problem that was logged
+	buffer   []byte
+	out      []byte // the last snapshot
+	dirty    bool   // it could not be written
+	record   Record
+	losses   losses
 
-	lines, malformed, full atomic.Int64
+	lines, malformed, full, lost, lag, unread atomic.Int64
+}
+
+// DefaultSize is the default of Options.Size in a directory: MaxDefaultSize, but at most three
+// quarters of its tmpfs.
+func DefaultSize(dir string) int64 {
+	total := capacity(dir)
+	if total <= 0 {
+		return MaxDefaultSize
+	}
+	return max(MinSize, min(MaxDefaultSize, total/4*3))
 }
 
 // New opens the log, or makes it. It fails if there can be no Dir, or if Dir is not on a tmpfs.
 // A directory must have only one Reader.
 func New(opts Options) (*Reader, error) {
-	opts.Size = cmp.Or(opts.Size, DefaultSize)
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	if err := os.MkdirAll(opts.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("directory of the access log: %w", err)
@@ -91,8 +129,15 @@ func New(opts Options) (*Reader, error) {
 	if err := InMemory(opts.Dir); err != nil {
 		return nil, err
 	}
+	if opts.Size == 0 {
+		opts.Size = DefaultSize(opts.Dir)
+	}
+	opts.Size = max(MinSize, opts.Size&^int64(os.Getpagesize()-1))
 	r := &Reader{opts: opts, path: Path(opts.Dir), buffer: make([]byte, bufferSize)}
-	r.note(r.follow()) // Run tries again
+	r.losses = losses{since: time.Now(), interval: sampleInterval, settle: settleTime}
+	r.load()
+	r.lost.Store(r.losses.lost)
+	r.note(errors.Join(r.openFormer(), r.follow())) // Run tries again
 	return r, nil
 }
 
@@ -103,7 +148,8 @@ func (r *Reader) Run(ctx context.Context, take func(*Record)) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
-		r.note(r.poll(take))
+		r.ask(ctx)
+		r.note(r.poll(ctx, take))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -114,7 +160,10 @@ func (r *Reader) Run(ctx context.Context, take func(*Record)) error {
 
 // Stats returns the numbers of lines. Any goroutine may call it.
 func (r *Reader) Stats() Stats {
-	return Stats{Lines: r.lines.Load(), Malformed: r.malformed.Load(), Full: r.full.Load()}
+	return Stats{
+		Lines: r.lines.Load(), Malformed: r.malformed.Load(), Full: r.full.Load(), Lost: r.lost.Load(),
+		Lag: time.Duration(r.lag.Load()), Unread: r.unread.Load(), Size: r.opts.Size,
+	}
 }
 
 func (r *Reader) close() {
@@ -135,22 +184,52 @@ func (r *Reader) note(err error) {
 	r.failed = text
 }
 
-// poll takes the new lines of all files. The older file comes first.
-func (r *Reader) poll(take func(*Record)) error {
+// poll takes the new lines of all files, until there are no more or ctx is done.
+func (r *Reader) poll(ctx context.Context, take func(*Record)) error {
+	for {
+		begin := time.Now()
+		more, err := r.batch(take)
+		if err = errors.Join(err, r.commit(), r.follow(), r.retire()); err != nil {
+			return err
+		}
+		if !more {
+			r.losses.judge(begin, begin.UnixMilli())
+			r.lost.Store(r.losses.lost)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// batch takes some of the new lines of all files. The older file comes first. It reports whether
+// there are more.
+func (r *Reader) batch(take func(*Record)) (more bool, err error) {
+	now := time.Now()
+	line := func(line []byte) {
+		if !r.record.parse(line) {
+			r.malformed.Add(1)
+			return
+		}
+		r.lines.Add(1)
+		r.losses.take(r.record.Time.UnixMilli())
+		take(&r.record)
+	}
 	var errs []error
+	unread := int64(0)
+	lines := r.lines.Load()
 	for _, l := range r.files {
-		tooLong, err := l.read(r.buffer, func(line []byte) {
-			if !r.record.parse(line) {
-				r.malformed.Add(1)
-				return
-			}
-			r.lines.Add(1)
-			take(&r.record)
-		})
+		tooLong, err := l.read(r.buffer, batchSize, line)
 		r.malformed.Add(int64(tooLong))
+		unread += l.unread
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, r.follow(), r.retire())...)
+	r.unread.Store(unread)
+	if r.lines.Load() > lines {
+		r.lag.Store(int64(max(0, now.Sub(r.record.Time))))
+	}
+	return unread > 0, errors.Join(errs...)
 }
 
 // follow opens the file that is at the path now, and replaces it if it has little room left.
@@ -165,7 +244,7 @@ func (r *Reader) follow() error {
 		if err != nil {
 			return err
 		}
-		if start := most - r.opts.Size; size >= start && size-start <= r.opts.Size/2 {
+		if start := most - r.opts.Size; size >= start && size-start <= r.opts.Size/4 {
 			return nil
 		}
 		full = size > most-nginxBuffer
@@ -195,7 +274,65 @@ func (r *Reader) adopt() error {
 	case err != nil:
 		return err
 	}
+	r.add(l)
+	return nil
+}
+
+// add adds a file that was not made by this reader.
+func (r *Reader) add(l *file) {
+	for n, f := range r.former {
+		if f.Inode == l.inode() {
+			l.resume(f.Pos, f.Skip)
+			r.former = slices.Delete(r.former, n, n+1)
+			break
+		}
+	}
 	r.files = append(r.files, l)
+}
+
+// openFormer opens the files that the former lbctl has replaced: nginx may still have them.
+func (r *Reader) openFormer() error {
+	paths, err := filepath.Glob(r.path + ".*")
+	if err != nil {
+		return err
+	}
+	numbers := map[string]int{}
+	for _, path := range paths {
+		if n, err := strconv.Atoi(strings.TrimPrefix(path, r.path+".")); err == nil && n > 0 {
+			numbers[path] = n
+			r.replaced = max(r.replaced, n)
+		}
+	}
+	paths = slices.Collect(maps.Keys(numbers))
+	slices.SortFunc(paths, func(x, y string) int { return numbers[x] - numbers[y] })
+	var errs []error
+	for _, path := range paths {
+		l, err := openFile(path)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case r.isAtPath(l): // the former lbctl was killed before it had made another one
+			errs = append(errs, l.Close(), os.Remove(path))
+		default:
+			r.add(l)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keep gives the file at the path another name, so that the next lbctl finds it: nginx's workers
+// write to it until they have opened the new one.
+func (r *Reader) keep() error {
+	n := len(r.files)
+	if n == 0 || r.files[n-1].path != r.path || !r.isAtPath(r.files[n-1]) {
+		return nil
+	}
+	aside := r.path + "." + strconv.Itoa(r.replaced+1)
+	if err := os.Link(r.path, aside); err != nil {
+		return err
+	}
+	r.replaced++
+	r.files[n-1].path = aside
 	return nil
 }
 
@@ -213,6 +350,9 @@ func (r *Reader) renew() (renewed bool, err error) {
 	r.renewed = time.Now()
 	if err := os.MkdirAll(r.opts.Dir, 0o755); err != nil {
 		return false, err
+	}
+	if err := r.keep(); err != nil {
+		return false, fmt.Errorf("make %s: %w", r.path, err)
 	}
 	l, err := createFile(r.path, r.opts.Size)
 	if err != nil {
@@ -236,6 +376,11 @@ func (r *Reader) retire() error {
 		rest, err := l.rest()
 		if rest {
 			r.malformed.Add(1)
+		}
+		if l.path != r.path {
+			if failed := os.Remove(l.path); !errors.Is(failed, fs.ErrNotExist) {
+				err = errors.Join(err, failed)
+			}
 		}
 		errs = append(errs, err, l.Close())
 		r.files = r.files[1:]

@@ -22,6 +22,9 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
+// testSettle is how long lines may come late in tests.
+const testSettle = 2 * time.Second
+
 // balancer is an nginx that logs each request, and a reader of the log.
 type balancer struct {
 	t      *testing.T
@@ -32,6 +35,9 @@ type balancer struct {
 	conf   string
 	port   int
 	nginx  *nginxtest.Process
+	asks   bool      // the reader asks nginx for its requests
+	began  time.Time // when nginx was started
+	asked  []time.Time
 
 	reader *Reader
 	cancel context.CancelFunc
@@ -44,6 +50,26 @@ type balancer struct {
 }
 
 func start(t *testing.T, binary nginxtest.Binary, size int64, workers int) *balancer {
+	t.Helper()
+	b := prepare(t, binary, size, workers)
+	b.startReader()
+	t.Cleanup(func() { b.stopReader() })
+	b.startNginx()
+	return b
+}
+
+// startAsking starts a balancer whose reader asks nginx for its requests.
+func startAsking(t *testing.T, binary nginxtest.Binary, size int64) *balancer {
+	t.Helper()
+	b := prepare(t, binary, size, 2)
+	b.asks = true
+	b.startReader()
+	t.Cleanup(func() { b.stopReader() })
+	b.startNginx()
+	return b
+}
+
+func prepare(t *testing.T, binary nginxtest.Binary, size int64, workers int) *balancer {
 	t.Helper()
 	instance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/fail") {
@@ -76,36 +102,79 @@ http {
     proxy_http_version 1.1; proxy_set_header Connection "";
     keepalive_requests 1000000;
     server { listen 127.0.0.1:%[9]d; location / { proxy_pass http://web; } location /own { return 204; } }
+    server { listen unix:%[3]s/stats.sock; location / { stub_status; } }
 }
 `, user, workers, b.run, FormatName, Format(), Path(b.dir), Buffering, instance.Listener.Addr(), b.port)
 	require.NoError(t, os.WriteFile(b.conf, []byte(conf), 0o644))
-	b.startReader()
-	t.Cleanup(func() { b.stopReader() })
-	b.startNginx()
 	return b
+}
+
+// requests asks nginx for its requests.
+func (b *balancer) requests(ctx context.Context) (Requests, error) {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", b.run+"/stats.sock")
+	}}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nginx/", nil)
+	if err != nil {
+		return Requests{}, err
+	}
+	b.mu.Lock()
+	nginx, began := b.nginx, b.began
+	b.asked = append(b.asked, time.Now())
+	b.mu.Unlock()
+	answer, err := client.Do(request)
+	if err != nil {
+		return Requests{}, err
+	}
+	defer answer.Body.Close()
+	var active, accepted, handled, requests, reading, writing, waiting int64
+	_, err = fmt.Fscanf(answer.Body, "Active connections: %d \nserver accepts handled requests\n %d %d %d \nReading: %d Writing: %d Waiting: %d",
+		&active, &accepted, &handled, &requests, &reading, &writing, &waiting)
+	if nginx == nil {
+		return Requests{}, errors.New("nginx is starting")
+	}
+	return Requests{Run: fmt.Sprint(nginx.PID()), Started: began, Ended: requests - reading - writing + 1}, err
 }
 
 func (b *balancer) startNginx() {
 	b.t.Helper()
-	b.nginx = nginxtest.Start(b.t, b.binary, b.conf, b.run)
+	os.Remove(b.run + "/stats.sock") // of one that was killed
+	began := time.Now()
+	b.mu.Lock()
+	b.nginx = nil
+	b.mu.Unlock()
+	process := nginxtest.Start(b.t, b.binary, b.conf, b.run)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.nginx, b.began = process, began
 }
 
 // startReader starts a reader, as a start of lbctl does.
 func (b *balancer) startReader() {
 	b.t.Helper()
 	var err error
-	b.reader, err = New(Options{Dir: b.dir, Size: b.size, Reopen: func() error {
+	opts := Options{Dir: b.dir, Size: b.size, Reopen: func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		if b.nginx != nil {
 			syscall.Kill(b.nginx.PID(), syscall.SIGUSR1)
 		}
 		return nil
-	}})
+	}}
+	if b.asks {
+		opts.Requests = b.requests
+	}
+	b.reader, err = New(opts)
 	require.NoError(b.t, err)
+	b.reader.losses.interval, b.reader.losses.settle = testSettle/8, testSettle
 	ctx, cancel := context.WithCancel(b.t.Context())
 	b.cancel, b.ended = cancel, make(chan struct{})
 	go func() {
 		defer close(b.ended)
 		b.reader.Run(ctx, func(r *Record) {
+			if r.Internal() {
+				return
+			}
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.lines++
@@ -121,8 +190,7 @@ func (b *balancer) stopReader() {
 	b.cancel()
 	<-b.ended
 	s := b.reader.Stats()
-	b.lost.Malformed += s.Malformed
-	b.lost.Full += s.Full
+	b.lost = Stats{Malformed: s.Malformed, Full: s.Full}
 }
 
 // call makes n requests over some connections, and fails the test if one gets no answer.
@@ -170,6 +238,13 @@ func (b *balancer) waitLines(n int) {
 	assert.Equal(b.t, n, b.lines)
 }
 
+// totals returns the statistics without those of the moment.
+func totals(r *Reader) Stats {
+	s := r.Stats()
+	s.Lag, s.Unread, s.Size = 0, 0, 0
+	return s
+}
+
 func eventually(t testing.TB, condition func() error) {
 	t.Helper()
 	var err error
@@ -190,6 +265,7 @@ func (b *balancer) inMemory() int64 {
 }
 
 func TestEachRequestIsTakenOnce(t *testing.T) {
+	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		b := start(t, binary, 0, 2)
 		b.call("/", 400)
@@ -203,7 +279,7 @@ func TestEachRequestIsTakenOnce(t *testing.T) {
 			"web 204 grpc -1":              20,
 		}, b.taken)
 		b.mu.Unlock()
-		assert.Equal(t, Stats{Lines: 460}, b.reader.Stats())
+		assert.Equal(t, Stats{Lines: 460}, totals(b.reader))
 		eventually(t, func() error {
 			if n := b.inMemory(); n > int64(os.Getpagesize()) {
 				return fmt.Errorf("%d bytes in memory, want none of the lines that were read", n)
@@ -214,6 +290,7 @@ func TestEachRequestIsTakenOnce(t *testing.T) {
 }
 
 func TestRestartsOfBothSidesLoseNothing(t *testing.T) {
+	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		b := start(t, binary, 0, 2)
 		done := make(chan struct{})
@@ -261,6 +338,7 @@ func (b *balancer) reached(n int) {
 }
 
 func TestAReplacedFileLosesNothing(t *testing.T) {
+	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		const size = 4 << 20
 		b := start(t, binary, size, 2)
@@ -280,11 +358,12 @@ func TestAReplacedFileLosesNothing(t *testing.T) {
 			assert.GreaterOrEqual(t, info.Size(), int64(most-size), "it has no bound")
 		}
 		assert.GreaterOrEqual(t, replaced, 2)
-		assert.Equal(t, Stats{Lines: int64(total)}, b.reader.Stats())
+		assert.Equal(t, Stats{Lines: int64(total)}, totals(b.reader))
 	})
 }
 
 func TestARemovedFileLosesNothing(t *testing.T) {
+	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		b := start(t, binary, 0, 2)
 		b.call("/", 40)
@@ -301,16 +380,17 @@ func TestARemovedFileLosesNothing(t *testing.T) {
 		b.waitLines(160)
 		eventually(t, func() error {
 			info, err := os.Stat(Path(b.dir))
-			if err == nil && info.Size() < most-DefaultSize {
+			if err == nil && info.Size() < most-MaxDefaultSize {
 				err = fmt.Errorf("size %d: it has no bound", info.Size())
 			}
 			return err
 		})
-		assert.Equal(t, Stats{Lines: 160}, b.reader.Stats())
+		assert.Equal(t, Stats{Lines: 160}, totals(b.reader))
 	})
 }
 
 func TestAnUnreadLogIsBoundedAndHarmsNoRequest(t *testing.T) {
+	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		const size = 256 << 10
 		b := start(t, binary, size, 2)
@@ -344,6 +424,7 @@ func TestAnUnreadLogIsBoundedAndHarmsNoRequest(t *testing.T) {
 }
 
 func TestAFullFileSystemHarmsNoRequest(t *testing.T) {
+	t.Parallel()
 	binary := nginxtest.Binaries(t)[0]
 	b := start(t, binary, 0, 1)
 	small := nginxtest.Dir(t)
@@ -403,14 +484,14 @@ func TestALineOfAnyLengthNeedsBoundedMemory(t *testing.T) {
 	write(strings.Repeat("x", 3*bufferSize))
 	n := 0
 	take := func(*Record) { n++ }
-	require.NoError(t, r.poll(take))
+	require.NoError(t, r.poll(t.Context(), take))
 	write("y\n" + good + good[:20])
-	require.NoError(t, r.poll(take))
+	require.NoError(t, r.poll(t.Context(), take))
 	assert.Equal(t, 2, n)
 	write(good[20:])
-	require.NoError(t, r.poll(take))
+	require.NoError(t, r.poll(t.Context(), take))
 	assert.Equal(t, 3, n)
-	assert.Equal(t, Stats{Lines: 3, Malformed: 1}, r.Stats())
+	assert.Equal(t, Stats{Lines: 3, Malformed: 1}, totals(r))
 }
 
 func TestALineIsNotTakenAgainByTheNextReader(t *testing.T) {
@@ -423,7 +504,7 @@ func TestALineIsNotTakenAgainByTheNextReader(t *testing.T) {
 		written += n % 7
 		next, err := New(r.opts)
 		require.NoError(t, err)
-		require.NoError(t, next.poll(func(*Record) { taken++ }))
+		require.NoError(t, next.poll(t.Context(), func(*Record) { taken++ }))
 		assert.Zero(t, next.Stats().Malformed)
 		next.close()
 		require.Equal(t, written, taken, "round %d", n)
@@ -437,9 +518,9 @@ func TestFewLinesAtATimeNeedNoMemory(t *testing.T) {
 	good := string(line(tries("web", "10.0.0.1:80", "200", "0.001"))) + "\n"
 	for range 1000 {
 		write(good)
-		require.NoError(t, r.poll(func(*Record) {}))
+		require.NoError(t, r.poll(t.Context(), func(*Record) {}))
 	}
-	assert.Equal(t, Stats{Lines: 1000}, r.Stats())
+	assert.Equal(t, Stats{Lines: 1000}, totals(r))
 	var info syscall.Stat_t
 	require.NoError(t, syscall.Stat(r.path, &info))
 	assert.LessOrEqual(t, info.Blocks*512, int64(os.Getpagesize()))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"lbctl/internal/policy"
 )
 
 // flags are the flags of one command. A flag can have an environment variable, which
@@ -188,6 +191,22 @@ func parseNumber(least, most int) func(string) (int, error) {
 			return 0, fmt.Errorf("want a whole number from %d to %d", least, most)
 		}
 		return n, nil
+	}
+}
+
+var sizePattern = regexp.MustCompile(`^([1-9][0-9]{0,14})([kKmMgG]?)$`)
+
+// parseSize parses a number of bytes, with k, m or g for units of 1,024.
+func parseSize(least, most int64) func(string) (int64, error) {
+	return func(given string) (int64, error) {
+		if match := sizePattern.FindStringSubmatch(given); match != nil {
+			n, err := strconv.ParseInt(match[1], 10, 64)
+			shift := map[string]int{"k": 10, "m": 20, "g": 30}[strings.ToLower(match[2])]
+			if err == nil && n <= most>>shift && n<<shift >= least {
+				return n << shift, nil
+			}
+		}
+		return 0, fmt.Errorf("want a size from %s to %s, in bytes or with k, m or g, such as 64m", policy.Size(least), policy.Size(most))
 	}
 }
 

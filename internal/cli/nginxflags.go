@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"time"
 
+	"lbctl/internal/accesslog"
 	"lbctl/internal/daemon"
 	"lbctl/internal/nginx"
 	"lbctl/internal/render"
@@ -38,6 +39,8 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		daemon.AccessLogOn, daemon.AccessLogOn, daemon.AccessLogOff)
 	define(flags, &n.AccessLogDir, "access-log-dir", "LBCTL_ACCESS_LOG_DIR", kindDir,
 		"directory on a tmpfs where nginx logs requests for lbctl; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
+	define(flags, &n.AccessLogSize, "access-log-size", "LBCTL_ACCESS_LOG_SIZE", "SIZE",
+		"how many bytes of memory nginx's log may take while lbctl does not read it, such as 64m (default 128m, at most 3/4 of the tmpfs)", 0, parseSize(accesslog.MinSize, 64<<30))
 	tracingFlags(flags, &n.Traces)
 	healthFlags(flags, n)
 	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",

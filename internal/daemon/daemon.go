@@ -237,11 +237,8 @@ func newParts(cfg Config) (*parts, error) {
 		return nil, err
 	}
 	p.newRequestLog(cfg, settings)
-	if settings.AccessLogDir != "" {
-		p.log, err = accesslog.New(accesslog.Options{Dir: settings.AccessLogDir, Reopen: p.server.ReopenLogs, Logger: cfg.Logger})
-		if err != nil {
-			return nil, fmt.Errorf("%w; choose another directory with --access-log-dir", err)
-		}
+	if err := p.openAccessLog(cfg, settings); err != nil {
+		return nil, err
 	}
 	control := controllerOptions(cfg, p)
 	if p.byReload == "" {

@@ -57,6 +57,9 @@ type NginxConfig struct {
 	// AccessLogDir is the directory of nginx's access log, on a tmpfs; default the run directory
 	// if that is on one, or else none.
 	AccessLogDir string
+	// AccessLogSize is how many bytes the access log may need while lbctl does not read it, see
+	// accesslog.Options.Size; default accesslog.DefaultSize.
+	AccessLogSize int64
 	// Traces has the settings of traces. They need AccessLogOn.
 	Traces TracingConfig
 	User   string // user of the workers if lbctl runs as root; default nginx, www-data or nobody

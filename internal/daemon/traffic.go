@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"lbctl/internal/accesslog"
+	"lbctl/internal/render"
 	"lbctl/internal/traffic"
 )
 
@@ -11,6 +14,42 @@ import (
 func (p *parts) newTraffic(linger time.Duration) {
 	p.traffic = traffic.New(traffic.Options{Table: p.table, Addresses: p.source.Addresses, Linger: linger})
 	p.readers = append(p.readers, p.traffic.Take)
+}
+
+// openAccessLog opens nginx's access log, and restores the counts of requests. Call it after
+// newTraffic.
+func (p *parts) openAccessLog(cfg Config, settings render.Settings) error {
+	if settings.AccessLogDir == "" {
+		return nil
+	}
+	opts := accesslog.Options{
+		Dir: settings.AccessLogDir, Size: cfg.Nginx.AccessLogSize, Reopen: p.server.ReopenLogs, Counts: p.traffic, Logger: cfg.Logger,
+	}
+	if settings.LogRequests {
+		opts.Requests = p.countedByNginx
+	}
+	var err error
+	if p.log, err = accesslog.New(opts); err != nil {
+		return fmt.Errorf("%w; choose another directory with --access-log-dir", err)
+	}
+	return nil
+}
+
+// countedByNginx asks nginx for its requests.
+func (p *parts) countedByNginx(ctx context.Context) (accesslog.Requests, error) {
+	run, started, err := p.server.Started()
+	if err != nil {
+		return accesslog.Requests{}, err
+	}
+	c, err := p.server.Connections(ctx)
+	if err != nil {
+		return accesslog.Requests{}, err
+	}
+	if again, _, err := p.server.Started(); err != nil || again != run {
+		return accesslog.Requests{}, fmt.Errorf("nginx restarted while it was asked: %w", err)
+	}
+	const question = 1 // it is one of those that nginx is writing
+	return accesslog.Requests{Run: run, Started: started, Ended: c.Requests - c.Reading - (c.Writing - question)}, nil
 }
 
 // take hands a line of the access log to all readers.

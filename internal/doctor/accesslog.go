@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // the log as soon as it has read them, so little is enough while it runs.
 const logNeeded = 4 << 20
 
-const logMender = "remove what is not needed from the tmpfs, make it larger, or choose another --access-log-dir"
+const logMender = "remove what is not needed from the tmpfs, make it larger, or choose another --access-log-dir or a smaller --access-log-size"
 
 // checkAccessLog checks that nginx can write its access log, without which the circuit breaker sees
 // nothing.
@@ -41,16 +42,17 @@ func checkAccessLog(_ context.Context, e *examination) []Finding {
 		return mend(failed(err.Error(), "a tmpfs: lbctl run does not start without"), "choose a directory below /dev/shm, or leave out --access-log-dir")
 	}
 	path := accesslog.Path(dir)
+	size := cmp.Or(e.Config.Nginx.AccessLogSize, accesslog.DefaultSize(place))
 	room, err := roomFor(path, place)
 	switch {
 	case err != nil:
 		return failed(err.Error(), "a directory that lbctl can use")
 	case room < logNeeded:
 		return mend(failed(fmt.Sprintf("%s has room for %d MiB: nginx drops the lines of requests, and the circuit breaker does not see them", path, room>>20),
-			fmt.Sprintf("at least %d MiB", accesslog.DefaultSize>>20)), logMender)
-	case room < accesslog.DefaultSize:
+			fmt.Sprintf("at least %d MiB", size>>20)), logMender)
+	case room < uint64(size):
 		return mend(warning(fmt.Sprintf("%s has room for %d MiB: nginx may drop the lines of requests while lbctl does not run", path, room>>20),
-			fmt.Sprintf("at least %d MiB", accesslog.DefaultSize>>20)), logMender)
+			fmt.Sprintf("at least %d MiB", size>>20)), logMender)
 	}
 	if e.nginx.running {
 		if lost := lostLog(e.nginx.processes, path); lost != 0 {

@@ -59,7 +59,7 @@ func TestFullAccessLog(t *testing.T) {
 
 	require.NoError(t, os.WriteFile(log, nil, 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 40<<20), 0o600))
-	fires(t, Examine(t.Context(), s), "access-log", Warning, "room for 20 MiB", "at least 48 MiB")
+	fires(t, Examine(t.Context(), s), "access-log", Warning, "room for 20 MiB", "at least 45 MiB")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 58<<20), 0o600))
 	fires(t, Examine(t.Context(), s), "access-log", Failed, "room for 2 MiB", "the circuit breaker does not see them")
 	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))

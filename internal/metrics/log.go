@@ -11,6 +11,12 @@ var (
 	logLines     = logSection.counter("lbctl_accesslog_lines_total", "Lines of nginx's access log that lbctl has counted.")
 	logMalformed = logSection.counter("lbctl_accesslog_malformed_total",
 		"Lines that lbctl has dropped because they were not complete: nginx was killed or had no memory while it wrote them.")
+	logLost = logSection.counter("lbctl_accesslog_lost_total",
+		"Requests that nginx has counted and that have no line, because the log was full or nginx was killed. It is some seconds late.")
+	logLag = logSection.gauge("lbctl_accesslog_lag_seconds",
+		"How long before lbctl read the newest line its request had ended: at most some 0.4 s while lbctl keeps up.")
+	logUnread = logSection.gauge("lbctl_accesslog_unread_bytes", "What nginx had written and lbctl had not read after the last reading.")
+	logSize   = logSection.gauge("lbctl_accesslog_size_bytes", "What nginx can write that lbctl does not read: then it drops lines.")
 )
 
 func collectLog(to *text, log Log) {
@@ -20,4 +26,8 @@ func collectLog(to *text, log Log) {
 	s := log.Stats()
 	to.set(logLines, float64(s.Lines))
 	to.set(logMalformed, float64(s.Malformed))
+	to.set(logLost, float64(s.Lost))
+	to.set(logLag, s.Lag.Seconds())
+	to.set(logUnread, float64(s.Unread))
+	to.set(logSize, float64(s.Size))
 }

@@ -323,6 +323,14 @@ func (p *Process) KillMaster() {
 	<-p.exited
 }
 
+// Kill ends the master and all workers with SIGKILL, as a machine without memory does.
+func (p *Process) Kill() {
+	if groups.CompareAndDelete(p.runDir, p.pid) { // false: a later Start has ended it
+		end(p.pid)
+	}
+	<-p.exited
+}
+
 // end kills a process group and waits until it is empty. The wait has a bound: under an
 // init that doesn't reap, zombies stay in their group.
 func end(group int) {

@@ -16,6 +16,8 @@ const (
 	atomicWrite = 4096
 	// retryWrite is the pause after a failed write.
 	retryWrite = time.Second
+	// roomAgain is the pause until a pipe may have room.
+	roomAgain = 5 * time.Millisecond
 	// lastWrite is how long Run waits for the last lines to be written.
 	lastWrite = time.Second
 	// toldEvery is how often lost lines are logged at most.
@@ -25,7 +27,7 @@ const (
 // write writes the lines to Out until ctx is done, and returns ctx's error. It does not wait for
 // a Write that hangs.
 func (l *Log) write(ctx context.Context) error {
-	w := &writer{log: l, at: l.position(), chunk: make([]byte, readSize)}
+	w := &writer{log: l, at: l.position(), chunk: make([]byte, readSize), hasRoom: pipeOf(l.opts.Out)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -55,8 +57,9 @@ type writer struct {
 	at      cursor
 	chunk   []byte
 	request request
-	lines   []byte // complete lines that are not written yet, but for the rest of the first one
-	failed  bool   // the last Write
+	lines   []byte      // complete lines that are not written yet, but for the rest of the first one
+	failed  bool        // the last Write
+	hasRoom func() bool // nil: a Write may wait
 }
 
 func (w *writer) run(ctx context.Context) {
@@ -67,7 +70,7 @@ func (w *writer) run(ctx context.Context) {
 		}
 		w.add(chunk)
 		w.log.hasRead(w.at.next, missed)
-		for len(w.lines) > 0 && !w.flush() {
+		for len(w.lines) > 0 && !w.flush(ctx) {
 			// New entries wait in the ring, which drops the oldest ones.
 			if !sleep(ctx, retryWrite) {
 				return
@@ -137,9 +140,15 @@ func (l *Log) sampled(r *request) bool {
 }
 
 // flush writes the lines. What could not be written stays, so that a line is never cut. It
-// reports false if a Write failed.
-func (w *writer) flush() bool {
+// reports false if a Write failed, or if ctx is done before there was room.
+func (w *writer) flush(ctx context.Context) bool {
 	for rest := w.lines; len(rest) > 0; {
+		for w.hasRoom != nil && !w.hasRoom() {
+			if !sleep(ctx, roomAgain) {
+				w.lines = w.lines[:copy(w.lines, rest)]
+				return false
+			}
+		}
 		n, err := w.log.opts.Out.Write(rest[:writable(rest)])
 		w.log.written.Add(uint64(bytes.Count(rest[:n], []byte{'\n'})))
 		rest = rest[n:]

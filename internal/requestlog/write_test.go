@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -217,4 +219,39 @@ func TestSampling(t *testing.T) {
 		assert.Equal(t, Stats{Written: uint64(4*n + sampled), Sampled: uint64(n - sampled)}, l.Stats())
 		assert.Len(t, lines(t, l, Filter{}, MaxLimit), 5*n, "lbctl logs has all")
 	})
+}
+
+// TestAPipeKeepsRoom has lbctl's own log in the same pipe, which nobody reads.
+func TestAPipeKeepsRoom(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	defer reader.Close()
+	defer writer.Close()
+	if pipeOf(writer) == nil {
+		t.Skip("nothing says how full a pipe is")
+	}
+	l := newLog(t, Options{Out: writer})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	const n = 2000
+	next := 0
+	require.Eventually(t, func() bool { // until the writer has begun, its lines are before it
+		take(l, next, n)
+		next += n
+		return l.Stats().Written > 0 && !pipeOf(writer)()
+	}, 10*time.Second, 10*time.Millisecond, "half of the pipe is full")
+	log := slog.New(slog.NewTextHandler(writer, nil))
+	for range 100 {
+		log.Info("a change that is logged", "and", "does not wait") // would hang here
+	}
+	cancel()
+	assert.ErrorIs(t, <-done, context.Canceled)
+	require.NoError(t, writer.Close())
+	all, err := io.ReadAll(reader)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(all)) {
+		assert.True(t, strings.HasPrefix(line, "time=") || json.Valid([]byte(line)), "%q", line)
+	}
+	assert.Equal(t, 100, strings.Count(string(all), "does not wait"))
 }

@@ -117,7 +117,7 @@ func (s *service) knows(r *accesslog.Record) bool {
 		return false
 	}
 	for n := range r.Tries {
-		if s.at[string(r.Tries[n].Address)] == nil && isInstance(r.Tries[n].Address) {
+		if s.at[string(r.Tries[n].Address)] == nil {
 			return false
 		}
 	}
@@ -154,19 +154,20 @@ func (s *service) count(r *accesslog.Record, isRecent bool) {
 // countTry counts the nth try of a request.
 func (s *service) countTry(r *accesslog.Record, n int, isRecent bool) {
 	try := &r.Tries[n]
-	if !isInstance(try.Address) {
-		return
+	result, isInstance := resultIndexes[r.Result(n, s.grpc)]
+	if !isInstance {
+		return // there was none to try
 	}
 	if n > 0 {
-		if reason := retryReason(r, n-1, s.grpc); reason >= 0 {
-			s.retries[reason]++
+		before := r.Result(n-1, s.grpc)
+		if _, isInstance := resultIndexes[before]; isInstance {
+			s.retries[retryReason(&r.Tries[n-1], before)]++
 		}
 	}
 	i := s.at[string(try.Address)]
 	if i == nil {
 		return // it left the table long ago
 	}
-	result := judge(r, n, s.grpc)
 	i.results[result]++
 	i.of.results[result]++
 	if try.Took >= 0 {

@@ -230,9 +230,9 @@ func (d *decoder) text() string {
 
 func (d *decoder) tallies() []tally {
 	n := d.length()
-	tallies := make([]tally, 0, min(n, uint64(len(codeNames)*len(statusNames))))
+	tallies := make([]tally, 0, min(n, uint64(len(codeNames)*numStatuses)))
 	for ; n > 0; n-- {
-		key := tallyKey{uint8(d.below(uint64(len(codeNames)))), uint8(d.below(uint64(len(statusNames))))}
+		key := tallyKey{uint8(d.below(uint64(len(codeNames)))), uint8(d.below(numStatuses))}
 		tallies = add(tallies, key, d.number())
 	}
 	return tallies

@@ -58,8 +58,7 @@ type Result struct {
 
 // IsError reports whether the tries are errors of the instance.
 func (r Result) IsError() bool {
-	n := slices.Index(resultNames[:], r.Result)
-	return n >= 0 && isFailure(n)
+	return isFailure(resultIndexes[r.Result])
 }
 
 // Histogram is a histogram of durations.

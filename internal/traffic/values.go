@@ -1,9 +1,13 @@
 package traffic
 
-import "slices"
+import (
+	"slices"
+
+	"lbctl/internal/accesslog"
+)
 
 // Success is the Result of a try whose instance answered as it should.
-const Success = "success"
+const Success = accesslog.ResultSuccess
 
 // The functions below return all values of a field, for those who list them.
 

@@ -71,7 +71,7 @@ func closedPort(t *testing.T) int { return nginxtest.FreePort(t) }
 // TestLogs has a request of each kind, and looks for it in all logs.
 func TestLogs(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
-		s := alone(t, nginx, "--request-log", "stdout", "--probe", "off")
+		s := alone(t, nginx, "--request-log", "stdout", "--probe", "off", "--tracing", "on", "--otlp-endpoint", "http://127.0.0.1:1", "--trace-sample", "0")
 		good, bad := moodyHTTP(t, "good"), moodyHTTP(t, "bad")
 		bad.failing.Store(true)
 		calls := moodyGRPC(t, "calls")
@@ -100,7 +100,7 @@ func TestLogs(t *testing.T) {
 		for range 4 { // nginx begins with each in turn
 			do("/shop/cart", "X-Request-Id", "order-4711")
 		}
-		do("/bad")
+		do("/bad", "Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 		do("/dead")
 		do("/nowhere")
 		conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -130,7 +130,11 @@ func TestLogs(t *testing.T) {
 		assert.Equal(t, 2, again)
 		l := s.logged(t, "/bad", 1)[0]
 		assert.Equal(t, []any{"bad-1", 503, 0, "5xx", "ERROR"}, []any{l.Instance, l.Status, l.NginxError, l.Tries[0].Result, l.Level})
+		assert.Equal(t, []string{"4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "01"}, []string{l.TraceID, l.ParentSpanID, l.TraceFlags})
+		assert.Regexp(t, "^[0-9a-f]{16}$", l.SpanID)
 		l = s.logged(t, "/dead", 1)[0]
+		assert.Regexp(t, "^[0-9a-f]{32}$", l.TraceID)
+		assert.Equal(t, []string{"", "00"}, []string{l.ParentSpanID, l.TraceFlags})
 		assert.Equal(t, []any{"dead-1", 502, 502, "unreachable", "ERROR"}, []any{l.Instance, l.Status, l.NginxError, l.NginxErrorReason, l.Level})
 		l = s.logged(t, "/nowhere", 1)[0]
 		assert.Equal(t, []any{"", 404, 404, "no-route", "WARN"}, []any{l.Service, l.Status, l.NginxError, l.NginxErrorReason, l.Level})
@@ -153,7 +157,9 @@ func TestLogs(t *testing.T) {
 		text, err := s.Lbctl("logs", "--instance", "shop-2")
 		require.NoError(t, err)
 		assert.Contains(t, text, "after shop-2 no connection")
-		assert.Contains(t, text, "id order-4711")
+		text, err = s.Lbctl("logs", "--trace", "4bf92f")
+		require.NoError(t, err)
+		assert.Contains(t, text, "from 127.0.0.1, trace 4bf92f3577b34da6a3ce929d0e0e4736")
 
 		// Both have the events.
 		applied := func(l requestlog.Line) bool {
@@ -231,14 +237,14 @@ func TestFollowingTheLog(t *testing.T) {
 // secrets are what must be in no line: each name says where it is sent.
 var secrets = []string{
 	"SECRET-QUERY", "SECRET-AUTHORIZATION", "SECRET-COOKIE", "SECRET-KEY", "SECRET-USER", "SECRET-PASSWORD", "SECRET-SESSION", "SECRET-FRAGMENT",
-	"SECRET-METADATA", "SECRET-BODY", "SECRET-AUTHORITY", "SECRET-REFERER", "SECRET-REQUESTID", "SECRET-ANSWER",
+	"SECRET-METADATA", "SECRET-BODY", "SECRET-AUTHORITY", "SECRET-REFERER", "SECRET-REQUESTID", "SECRET-ANSWER", "SECRET-TRACE", "SECRET-BAGGAGE",
 }
 
 // TestSecretsAreInNoLog sends secrets wherever clients and instances may have some, and looks at the
 // file on the tmpfs, the standard output, lbctl's log and 'lbctl logs'.
 func TestSecretsAreInNoLog(t *testing.T) {
 	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
-		s := alone(t, nginx, "--request-log", "stdout", "--log-level", "debug", "--probe", "off")
+		s := alone(t, nginx, "--request-log", "stdout", "--log-level", "debug", "--probe", "off", "--tracing", "on", "--otlp-endpoint", "http://127.0.0.1:1")
 		web := moodyHTTP(t, "SECRET-ANSWER")
 		calls := moodyGRPC(t, "SECRET-ANSWER")
 		s.service(t, "web", "web-1", web.port, map[string]string{"lb-protocol": "http", "lb-path": "/web"})
@@ -257,6 +263,7 @@ func TestSecretsAreInNoLog(t *testing.T) {
 			conn.Invoke(ctx, path, &protos.PingMessage{Greeting: "SECRET-BODY"}, &protos.PingMessage{}) // some fail
 		}
 		const headers = "Authorization: Basic SECRET-AUTHORIZATION\r\nCookie: session=SECRET-COOKIE\r\nX-API-Key: SECRET-KEY\r\nProxy-Authorization: SECRET-KEY\r\n" +
+			"Traceparent: 00-SECRET-TRACE\r\nTracestate: a=SECRET-TRACE\r\nBaggage: a=SECRET-BAGGAGE\r\nB3: SECRET-TRACE\r\n" +
 			"Referer: http://x/?SECRET-REFERER\r\nX-Request-Id: SECRET-REQUESTID \"'\r\nConnection: close\r\n"
 		for _, begin := range []string{
 			"GET /web?key=SECRET-QUERY HTTP/1.1\r\nHost: web\r\n",
