@@ -104,12 +104,12 @@ func requestText(terminal Terminal, line requestlog.Line) string {
 }
 
 // targetText is the instance that a request was sent to, with its service unless its name begins
-// with that; "-" if there is neither.
+// with that. Without a service it is what answers instead, such as "health"; "-" if nothing does.
 func targetText(r *requestlog.Request) string {
 	instance := cmp.Or(r.Instance, r.Endpoint)
 	switch {
 	case instance == "" || r.Service != "" && strings.HasPrefix(instance, r.Service):
-		return orDash(cmp.Or(instance, r.Service))
+		return orDash(cmp.Or(instance, r.Service, r.Route))
 	case r.Service == "":
 		return instance
 	}

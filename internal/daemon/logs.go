@@ -28,6 +28,9 @@ func (p *parts) newRequestLog(cfg Config, settings render.Settings) {
 	case !settings.LogRequests:
 		opts.Note = "there are only requests to services with a circuit breaker (--access-log " + AccessLogOff + ")"
 	}
+	if opts.Out != nil && opts.Note != "" {
+		cfg.Logger.Warn("the standard output lacks requests: " + opts.Note)
+	}
 	p.requests = requestlog.New(opts)
 	p.readers = append(p.readers, p.requests.Take)
 }

@@ -1,6 +1,7 @@
 package requestlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -111,8 +112,8 @@ func appendTry(b []byte, r *accesslog.Record, n int, grpc bool, index *instances
 		b = appendText(b, found.Version)
 	} else {
 		address := t.Address
-		if result == accesslog.ResultNoInstance || result == accesslog.ResultBusy {
-			address = nil // it is not that of an instance
+		if result == accesslog.ResultNoInstance || result == accesslog.ResultBusy || bytes.HasPrefix(address, []byte("unix:")) {
+			address = nil // it is not that of an instance; on a socket lbctl itself answers
 		}
 		b = appendText(b, address)
 		b = append(b, 0, 0, 0)

@@ -79,6 +79,10 @@ var records = map[string]*accesslog.Record{
 	"no instance": with(func(r *accesslog.Record) {
 		r.Status, r.OwnError, r.Tries = 503, 502, []accesslog.Try{{Address: []byte("127.0.0.1:0"), Status: 502, Connect: -1, Header: -1, Took: 0}}
 	}),
+	"a question about health": with(func(r *accesslog.Record) {
+		r.Service, r.Route, r.Path = nil, []byte("health"), []byte("/health")
+		r.Tries[0].Address = []byte("unix:/run/lbctl/health.sock")
+	}),
 	"texts of an attacker": with(func(r *accesslog.Record) {
 		r.Method, r.Host = []byte("G\"E\\T"), []byte("\x00\x1f\x7f\b\f\r\n\t")
 		r.Path = []byte("/\xff\xc3\xe2\x82/größer/\u2028\u2029\u202e<&>/\x1b]52;c;aGk=\a")
@@ -185,6 +189,14 @@ func TestNothingOfARecordIsLost(t *testing.T) {
 		l.Take(with(change))
 		assert.NotEqual(t, plain, marshal(lines(t, l, Filter{}, 1)[0]), field.Name)
 	}
+}
+
+func TestLbctlIsNoEndpoint(t *testing.T) {
+	l := newLog(t, Options{})
+	l.Take(records["a question about health"])
+	line := lines(t, l, Filter{}, 1)[0]
+	assert.Empty(t, line.Endpoint)
+	assert.Equal(t, []Try{{Result: "success", Status: 200, ConnectSeconds: line.Tries[0].ConnectSeconds, HeaderSeconds: line.Tries[0].HeaderSeconds, ResponseSeconds: line.Tries[0].ResponseSeconds}}, line.Tries)
 }
 
 func TestLbctlsOwnRequestsAreNotInTheLog(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 // write writes the lines to Out until ctx is done, and returns ctx's error. It does not wait for
 // a Write that hangs.
 func (l *Log) write(ctx context.Context) error {
-	w := &writer{log: l, at: l.position(), chunk: make([]byte, readSize), hasRoom: pipeOf(l.opts.Out)}
+	w := &writer{log: l, at: l.position(), chunk: make([]byte, readSize), hasRoom: roomIn(l.opts.Out)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

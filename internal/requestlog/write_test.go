@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,37 +222,52 @@ func TestSampling(t *testing.T) {
 	})
 }
 
-// TestAPipeKeepsRoom has lbctl's own log in the same pipe, which nobody reads.
-func TestAPipeKeepsRoom(t *testing.T) {
-	reader, writer, err := os.Pipe()
-	require.NoError(t, err)
-	defer reader.Close()
-	defer writer.Close()
-	if pipeOf(writer) == nil {
-		t.Skip("nothing says how full a pipe is")
+// TestRoomIsKept has lbctl's own log in the same pipe or socket, as in a container and with
+// systemd, and nobody reads it.
+func TestRoomIsKept(t *testing.T) {
+	for _, kind := range []struct {
+		name string
+		make func() (reader, writer *os.File, err error)
+	}{{"a pipe", os.Pipe}, {"a socket", socketPair}} {
+		t.Run(kind.name, func(t *testing.T) {
+			reader, writer, err := kind.make()
+			require.NoError(t, err)
+			defer reader.Close()
+			defer writer.Close()
+			if roomIn(writer) == nil {
+				t.Skip("nothing says how full it is")
+			}
+			l := newLog(t, Options{Out: writer})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- l.Run(ctx) }()
+			next := 0
+			require.Eventually(t, func() bool { // until the writer has begun, its lines are before it
+				take(l, next, 1000)
+				next += 1000
+				return l.Stats().Written > 0 && !roomIn(writer)()
+			}, 10*time.Second, 10*time.Millisecond, "half of it is full")
+			log := slog.New(slog.NewTextHandler(writer, nil))
+			for range 100 {
+				log.Info("a change that is logged", "and", "does not wait") // would hang here
+			}
+			cancel()
+			assert.ErrorIs(t, <-done, context.Canceled)
+			require.NoError(t, writer.Close())
+			all, err := io.ReadAll(reader)
+			require.NoError(t, err)
+			for line := range strings.Lines(string(all)) {
+				assert.True(t, strings.HasPrefix(line, "time=") || json.Valid([]byte(line)), "%q", line)
+			}
+			assert.Equal(t, 100, strings.Count(string(all), "does not wait"))
+		})
 	}
-	l := newLog(t, Options{Out: writer})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx) }()
-	const n = 2000
-	next := 0
-	require.Eventually(t, func() bool { // until the writer has begun, its lines are before it
-		take(l, next, n)
-		next += n
-		return l.Stats().Written > 0 && !pipeOf(writer)()
-	}, 10*time.Second, 10*time.Millisecond, "half of the pipe is full")
-	log := slog.New(slog.NewTextHandler(writer, nil))
-	for range 100 {
-		log.Info("a change that is logged", "and", "does not wait") // would hang here
+}
+
+func socketPair() (reader, writer *os.File, err error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, err
 	}
-	cancel()
-	assert.ErrorIs(t, <-done, context.Canceled)
-	require.NoError(t, writer.Close())
-	all, err := io.ReadAll(reader)
-	require.NoError(t, err)
-	for line := range strings.Lines(string(all)) {
-		assert.True(t, strings.HasPrefix(line, "time=") || json.Valid([]byte(line)), "%q", line)
-	}
-	assert.Equal(t, 100, strings.Count(string(all), "does not wait"))
+	return os.NewFile(uintptr(fds[0]), "reader"), os.NewFile(uintptr(fds[1]), "writer"), nil
 }
