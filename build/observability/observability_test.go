@@ -270,8 +270,7 @@ func TestQueriesUseDocumentedMetrics(t *testing.T) {
 	}
 	queries, err := Queries(".")
 	require.NoError(t, err)
-	// Those from lbctl_accesslog_lost_total on are not documented yet.
-	foreign := regexp.MustCompile(`^(up|ALERTS|scrape_duration_seconds|lbctl_accesslog_(lost_total|lag_seconds|unread_bytes|size_bytes)|lbctl_traces_spans_\w+|registrar_(registered|draining|consul_up)|(process|go|prometheus|alertmanager)_\w+)$`)
+	foreign := regexp.MustCompile(`^(up|ALERTS|scrape_duration_seconds|(process|go|prometheus|alertmanager)_\w+)$`)
 	ofTargets := []string{"job", "instance", "node", "consul_service", "le"}
 	for _, query := range queries {
 		where, found := query.Where, selectors(query.Expr)
@@ -374,9 +373,6 @@ func TestAlertsRecommendCommandsThatExist(t *testing.T) {
 	require.NotEmpty(t, commands)
 	flag := regexp.MustCompile(`--[a-z-]+`)
 	for _, command := range commands {
-		if command[1] == "logs" {
-			continue // not documented yet
-		}
 		row := regexp.MustCompile("(?m)^\\| \\[`" + command[1] + "[ `]")
 		assert.True(t, row.Match(manual), "docs/alerts.md recommends lbctl %s, which docs/cli.md does not have", command[1])
 		for _, name := range flag.FindAllString(command[2], -1) {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -298,7 +299,8 @@ func (c *docker) notification(t *testing.T) {
 func (c *docker) queries(t *testing.T) {
 	all, err := observability.Queries("build/observability")
 	require.NoError(t, err)
-	variables := strings.NewReplacer("$service", "web", "$node", ".*", "$__rate_interval", "1m")
+	// The dashboard of all services matches names, that of one compares them.
+	variables := strings.NewReplacer(`=~"$service"`, `=~".*"`, "$service", "web", "$node", ".*", "$__rate_interval", "1m")
 	type part struct{ where, expr string }
 	var missing []part
 	for _, query := range all {
@@ -311,8 +313,8 @@ func (c *docker) queries(t *testing.T) {
 		var failed error
 		missing = slices.DeleteFunc(missing, func(p part) bool {
 			var answer struct{ Data struct{ Result []any } }
-			if failed = getJSON(c.observed.prometheus+"/api/v1/query?query="+url.QueryEscape(p.expr), &answer); failed != nil {
-				failed = fmt.Errorf("%s: %w", p.where, failed)
+			if err := getJSON(c.observed.prometheus+"/api/v1/query?query="+url.QueryEscape(p.expr), &answer); err != nil {
+				failed = fmt.Errorf("%s: %w", p.where, err)
 			}
 			return len(answer.Data.Result) > 0
 		})
@@ -323,7 +325,7 @@ func (c *docker) queries(t *testing.T) {
 		for _, p := range missing {
 			names = append(names, p.where+": "+p.expr)
 		}
-		return fmt.Errorf("%d find nothing (%w): %s", len(missing), failed, strings.Join(names, "\n"))
+		return errors.Join(fmt.Errorf("%d find nothing:\n%s", len(missing), strings.Join(names, "\n")), failed)
 	})
 
 	var rules struct {

@@ -60,11 +60,14 @@ func controlLoop() *dashboard.DashboardBuilder {
 		WithPanel(graph("Requests not seen", "Lines that were lost or malformed, in the last five minutes.", count,
 			query{`increase(lbctl_accesslog_lost_total{node=~"$node"}[5m])`, "{{node}}: lost"},
 			query{`increase(lbctl_accesslog_malformed_total{node=~"$node"}[5m])`, "{{node}}: malformed"})).
-		WithPanel(graph("Log lag", "How old the line is that lbctl reads.", seconds,
+		WithPanel(graph("Log lag", "How old the newest line was when lbctl read it: at most some 0.4 s while it keeps up.", seconds,
 			query{`lbctl_accesslog_lag_seconds{node=~"$node"}`, "{{node}}"})).
-		WithPanel(graph("Log's memory", "What is not read yet, and the size of the file on the tmpfs.", bytesUnit,
-			query{`lbctl_accesslog_unread_bytes{node=~"$node"}`, "{{node}}: unread"},
-			query{`lbctl_accesslog_size_bytes{node=~"$node"}`, "{{node}}: size"})).
+		WithPanel(graph("Log not read", "What nginx has written and lbctl has not read, and the room for it. nginx drops lines when it is full.", bytesUnit,
+			query{`lbctl_accesslog_unread_bytes{node=~"$node"}`, "{{node}}: not read"},
+			query{`lbctl_accesslog_size_bytes{node=~"$node"}`, "{{node}}: room"})).
+		WithPanel(graph("Request log", "Lines written to the standard output, and lines that could not be, a second.", opsPerSec,
+			query{`rate(lbctl_request_log_lines_total{node=~"$node"}[$__rate_interval])`, "{{node}}: written"},
+			query{`rate(lbctl_request_log_dropped_total{node=~"$node"}[$__rate_interval])`, "{{node}}: dropped"})).
 		WithPanel(graph("Spans", "Sent to the trace store, and dropped, a second.", opsPerSec,
 			query{`rate(lbctl_traces_spans_exported_total{node=~"$node"}[$__rate_interval])`, "{{node}}: exported"},
 			query{`rate(lbctl_traces_spans_dropped_total{node=~"$node"}[$__rate_interval])`, "{{node}}: dropped"})).
