@@ -51,6 +51,10 @@ type connectionsSection struct {
 
 type figuresSection struct {
 	Why string `json:"why,omitempty"` // Source.NoFigures
+	// Missing are requests that were not counted, in total. Late is how many seconds the figures are
+	// behind.
+	Missing int64 `json:"missing,omitempty"`
+	Late    int64 `json:"late,omitempty"`
 }
 
 type aboutSection struct {
@@ -77,7 +81,15 @@ func lookAt(ctx context.Context, opts Options) *look {
 	if source.Recent != nil {
 		l.figures = source.Recent()
 	}
-	l.set("figures", figuresSection{source.NoFigures})
+	figures := figuresSection{Why: source.NoFigures}
+	if source.Log != nil {
+		stats := source.Log()
+		figures.Missing = max(stats.Lost, stats.Malformed) // a malformed line is lost, too, once nginx is asked
+		if stats.Unread > 0 {                              // otherwise the last line was late, and all is read
+			figures.Late = int64(stats.Lag.Seconds())
+		}
+	}
+	l.set("figures", figures)
 	l.set("status", brief(status))
 	l.set("connections", <-connections)
 	return l

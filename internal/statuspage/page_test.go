@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/accesslog"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/render"
 )
@@ -211,6 +212,19 @@ func TestWithoutFigures(t *testing.T) {
 	tb.do(chromedp.Click(chromedp.CSS(".item .name")))
 	tb.until(`document.querySelectorAll('.instances tbody tr').length === 2`)
 	assert.Equal(t, "–", eval[string](tb, `document.querySelector('.instances [data-l="Req/s"]').textContent`))
+}
+
+func TestFiguresThatAreBehind(t *testing.T) {
+	d := newDemo(time.Now())
+	d.add("api", endpoints.GRPC, "/api/", 2, 10)
+	source := d.source()
+	source.Log = func() accesslog.Stats {
+		return accesslog.Stats{Lost: 13, Malformed: 1, Lag: 9 * time.Second, Unread: 1 << 20}
+	}
+	tb := open(t, 1280, 900, serve(t, Options{Source: source, Interval: quick}).URL+"#/system")
+	tb.until(`document.querySelector('#system-body').textContent.includes('13 requests not counted')`)
+	tb.press("1")
+	tb.until(`document.querySelector('#figures-note').textContent.startsWith('The figures of requests are 9 s old')`)
 }
 
 func TestTooManyWatchers(t *testing.T) {

@@ -2,8 +2,10 @@ package statuspage
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -29,8 +31,11 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	}
 	for seq := 0; ; {
 		frames, now, changed, ended := p.feed.since(seq)
-		if p.write(control, w, frames...) != nil {
-			return // the client has gone, or has not taken what was written for too long
+		if err := p.write(control, w, frames...); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				p.opts.Logger.Info("a status page is disconnected, because it does not take what is written", "client", r.RemoteAddr, "waited", p.opts.WriteTimeout)
+			}
+			return // or the client has gone
 		}
 		seq = now
 		if ended != "" {

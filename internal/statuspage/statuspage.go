@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"time"
 
+	"lbctl/internal/accesslog"
 	"lbctl/internal/admin"
 	"lbctl/internal/controller"
 	"lbctl/internal/history"
@@ -31,6 +32,8 @@ type Source struct {
 	Connections func(context.Context) (nginx.Connections, error)
 	// Recent has the figures of requests; default none.
 	Recent func() traffic.Overview
+	// Log says how lbctl gets on with reading the access log, which Recent is made of; default: well.
+	Log func() accesslog.Stats
 	// LastErrors returns the last error of each of a service's instances by endpoint; default none.
 	LastErrors func(service string) map[string]LastError
 	// NoFigures says why there are no figures of requests, and how to get them; empty if there are.

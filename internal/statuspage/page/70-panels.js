@@ -156,7 +156,7 @@ function drawSystem() {
       fact('Instances by', ends.by === 'dns' ? `DNS, ${plural(ends.upstreams, 'upstream')}` : 'reload', ends.reason && el('span.dim', ' · ' + ends.reason)),
       ends.untaken?.length && fact('Not fetched yet', ends.untaken.join(', ')),
       ends.by_reload?.length && fact('By reload', ends.by_reload.map(r => el('div', r.service, el('span.dim', ' · ' + r.reason)))),
-      fact('Access log', figures?.why || 'on'))),
+      fact('Access log', figures?.why || 'on', figures?.missing ? `, ${plural(figures.missing, 'request')} not counted: nginx could not write ${figures.missing === 1 ? 'it' : 'them'} whole` : ''))),
     el('section.card.panel', el('h3', mark(certificateLevel(certificates)), 'Certificates'), certificates?.length ? el('dl',
       certificates.map(c => { const left = Date.parse(c.not_after) - serverNow(); const level = left < 0 ? 'bad' : left < 14 * 86400000 ? 'warn' : '';
         return fact(c.name, el('span' + (level ? '.num.' + level : ''), left < 0 ? 'expired ' : 'expires in ' + duration(left)), el('span.dim', ` · ${day(new Date(c.not_after))} · ${c.hosts.slice(0, 4).join(', ')}${c.hosts.length > 4 ? ` and ${c.hosts.length - 4} more` : ''}`)); })) : el('p.dim', 'nginx shows none: no listener has TLS.'))]);
@@ -167,10 +167,14 @@ function certificateLevel(all) {
   return !all?.length ? 'none' : left < 0 ? 'bad' : left < 14 * 86400000 ? 'warn' : '';
 }
 
+// LATE is how many seconds the figures may be behind before the page says so.
+const LATE = 3;
+
 function drawFiguresNote() {
-  const why = figuresOff();
-  $('figures-note').hidden = !why;
-  if (why) replace($('figures-note'), why, () => [mark('info'), el('span', 'There are no figures of requests: ' + why + '.')]);
+  const why = figuresOff(), late = store.sections.figures?.late || 0;
+  const note = why ? `There are no figures of requests: ${why}.` : late >= LATE ? `The figures of requests are ${duration(late * 1000)} old: lbctl is behind with reading nginx's access log.` : '';
+  $('figures-note').hidden = !note;
+  replace($('figures-note'), note, () => [mark(why ? 'info' : 'warn'), el('span', note)]);
 }
 
 // showEmpty says what to do when there is nothing to list.
