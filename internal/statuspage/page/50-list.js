@@ -192,8 +192,7 @@ class Row {
       this.curves.latency.draw(x.p99, largest(x.p99), x.p50);
     }
   }
-  // drawPips shows each instance as a bar: full if it serves, half if it fails, hollow if it is
-  // out on purpose.
+  // drawPips shows each instance as a bar, hollow if it is out on purpose.
   drawPips(s) {
     const shown = `${s.in}/${s.of} ${s.pips}`;
     if (this.shownPips === shown) return;
@@ -209,7 +208,7 @@ class Row {
     const drawing = svg('svg', {width: Math.max(0, pips.length * 6 - 2), height: 14, 'aria-hidden': 'true'});
     [...pips].forEach((k, n) => drawing.append(k === 'm' || k === 'o'
       ? svg('rect', {class: k, x: n * 6 + .6, y: .6, width: 2.8, height: 12.8, rx: 1.2})
-      : svg('rect', {class: k, x: n * 6, y: k === 'x' ? 8 : 0, width: 4, height: k === 'x' ? 6 : 14, rx: 1.2})));
+      : svg('rect', {class: k, x: n * 6, y: 14 - PIP_HEIGHTS[k], width: 4, height: PIP_HEIGHTS[k], rx: 1.2})));
     this.pips.replaceChildren(el('span.l', 'Instances'), drawing, el('span', `${s.in}/${s.of}`));
     attribute(this.pips, 'title', `${s.in} of ${s.of} get traffic`);
   }
@@ -218,6 +217,10 @@ class Row {
     this.node.remove();
   }
 }
+
+// PIP_HEIGHTS tell without colours whether an instance serves, serves though something is wrong, or
+// fails.
+const PIP_HEIGHTS = {u: 14, w: 10, x: 5};
 
 const LEVEL_WORDS = {'': 'fine', info: 'on purpose', warn: 'not as it should be', bad: 'trouble'};
 

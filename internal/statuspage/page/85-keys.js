@@ -10,10 +10,15 @@ function linked() {
 }
 
 function showView(view) {
+  const other = document.body.dataset.view !== view;
   document.body.dataset.view = view;
   for (const a of $('views').children) attribute(a, 'aria-current', a.dataset.view === view ? 'page' : null);
   if (view === 'services') drawSoon();
+  if (other && !SIDE_BY_SIDE.matches) scrollTo({top: 0, behavior: 'instant'});
 }
+
+// All views are side by side in a wide window, see the style.
+const SIDE_BY_SIDE = matchMedia('(min-width: 1600px)');
 
 let wanted = ''; // a service that the address names and that is not known yet
 
@@ -56,7 +61,7 @@ function makeHelp() {
   const close = el('button.button', {type: 'button'}, 'Close');
   close.onclick = () => $('help').close();
   const level = (l, words) => [el('dt', mark(l)), el('dd', words)];
-  const pip = (kind, words) => { const hollow = kind === 'm'; return [el('dt.pips', svg('svg', {width: 5, height: 14, 'aria-hidden': 'true'}, hollow ? svg('rect', {class: kind, x: .6, y: .6, width: 2.8, height: 12.8, rx: 1.2}) : svg('rect', {class: kind, y: kind === 'x' ? 8 : 0, width: 4, height: kind === 'x' ? 6 : 14, rx: 1.2}))), el('dd', words)]; };
+  const pip = (kind, words) => { const hollow = kind === 'm'; return [el('dt.pips', svg('svg', {width: 5, height: 14, 'aria-hidden': 'true'}, hollow ? svg('rect', {class: kind, x: .6, y: .6, width: 2.8, height: 12.8, rx: 1.2}) : svg('rect', {class: kind, y: 14 - PIP_HEIGHTS[kind], width: 4, height: PIP_HEIGHTS[kind], rx: 1.2}))), el('dd', words)]; };
   $('help').append(el('h2', {id: 'help-h'}, 'Keyboard and meaning', close),
     el('div.two', el('div', el('h3', 'Keys'), el('dl', KEYS.map(([k, what]) => [el('dt', k.split('  ').map(x => [el('kbd', x), ' '])), el('dd', what)]))),
       el('div', el('h3', 'Services'), el('dl', level('', 'served as Consul says'), level('info', 'on purpose, or on its way'), level('warn', 'served, but not as it should be'), level('bad', 'clients notice, or somebody has to act')),
@@ -112,7 +117,7 @@ const inList = () => $('rows').contains(document.activeElement);
 function go(view) {
   location.hash = '#/' + view;
   const section = $(view);
-  if (section.offsetParent && innerWidth >= 1600) section.scrollIntoView({block: 'nearest'});
+  if (SIDE_BY_SIDE.matches) section.scrollIntoView({block: 'nearest'});
 }
 
 function move(by) {
