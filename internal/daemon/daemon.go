@@ -310,11 +310,15 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 	group.Go(func() error { return p.traffic.Run(ctx) })
 	group.Go(func() error { return p.requests.Run(ctx) })
 	if p.log != nil {
-		group.Go(func() error { return p.log.Run(ctx, p.take) })
+		reading, endReading := context.WithCancel(context.WithoutCancel(ctx))
+		group.Go(func() error {
+			defer endReading()
+			return p.log.Run(ctx, p.take)
+		})
 		group.Go(func() error { return p.outliers.Run(ctx) })
-	}
-	if p.traces != nil {
-		group.Go(func() error { return p.traces.Run(ctx) })
+		if p.traces != nil {
+			group.Go(func() error { return p.traces.Run(reading) }) // also the spans of the last lines
+		}
 	}
 	page := p.newPage(cfg)
 	group.Go(func() error { return page.Run(ctx) })
