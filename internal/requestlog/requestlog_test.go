@@ -1,6 +1,7 @@
 package requestlog
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -147,6 +148,25 @@ func TestTheLineOfARequest(t *testing.T) {
 		"complete": true, "request_bytes": 120, "response_bytes": 4711, "client": "192.0.2.7", "request_id": "b9c0e1d2f3a4b5c6d7e8f90a1b2c3d4e",
 		"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "d7e8f90a1b2c3d4e", "parent_span_id": "00f067aa0ba902b7", "trace_flags": "01"
 	}`, string(items[0].appendTo(nil, &r)))
+}
+
+// FuzzLine gives a request texts of an attacker.
+func FuzzLine(f *testing.F) {
+	f.Add([]byte("GET"), []byte("/a?b"), []byte("host"), []byte("id"), 404, -1, 404)
+	f.Add([]byte("\x00"), []byte("/\xff\u2028\U000e0041"), []byte(`"\`), []byte("\x1b]52;c;aGk=\a"), 200, 14, 0)
+	l := newLog(f, Options{})
+	f.Fuzz(func(t *testing.T, method, path, host, id []byte, status, grpcStatus, own int) {
+		entry := appendEntry(nil, with(func(r *accesslog.Record) {
+			r.Method, r.Path, r.Host, r.RequestID, r.Status, r.GRPCStatus, r.OwnError, r.Trace = method, path, host, id, status, grpcStatus, own, id
+		}), l.opts.Index)
+		var r request
+		r.decode(entry)
+		text := appendJSON(nil, &r, 0)
+		var line Line
+		require.NoError(t, json.Unmarshal(text, &line), "%q", text)
+		assert.Equal(t, string(marshal(line))+"\n", string(text))
+		assert.Equal(t, -1, bytes.IndexFunc(text[:len(text)-1], func(r rune) bool { return r < ' ' || r >= 0x7f }), "%q", text)
+	})
 }
 
 func TestLevelsAndMessages(t *testing.T) {
