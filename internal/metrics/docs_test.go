@@ -46,7 +46,7 @@ func tables() string {
 			for _, l := range f.labels {
 				labels = append(labels, fmt.Sprintf("`%s`: %s", l.name, valuesText(l.values)))
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, f.kind, strings.Join(labels, "; "), f.help)
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.name, strings.ToLower(f.kind.String()), strings.Join(labels, "; "), f.help)
 		}
 	}
 	b.WriteString("\n")

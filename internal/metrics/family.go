@@ -1,6 +1,10 @@
 package metrics
 
-import "strings"
+import (
+	"strings"
+
+	dto "github.com/prometheus/client_model/go"
+)
 
 // family is a metric with all its series.
 type family struct {
@@ -10,13 +14,13 @@ type family struct {
 	labels []label
 }
 
-// kind is the type of a metric, as Prometheus names it.
-type kind string
+// kind is the type of a metric.
+type kind = dto.MetricType
 
 const (
-	counter   kind = "counter"
-	gauge     kind = "gauge"
-	histogram kind = "histogram"
+	counter   = dto.MetricType_COUNTER
+	gauge     = dto.MetricType_GAUGE
+	histogram = dto.MetricType_HISTOGRAM
 )
 
 // label is a label of a metric.

@@ -121,6 +121,7 @@ func (h *handler) write(ctx context.Context, w io.Writer) error {
 	collectRequestLog(to, h.opts.RequestLog)
 	collectRequests(to, h.opts.Traffic)
 	collectTraces(to, h.opts.Traces)
+	to.flush()
 	return errors.Join(to.err, h.writeProcess(w))
 }
 

@@ -2,33 +2,36 @@ package metrics
 
 import (
 	"io"
-	"math"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"lbctl/internal/measure"
 )
 
-// text writes metrics in Prometheus's text format. With a thousand services there are some 35,000
-// series: a prometheus.Registry would have all of them in memory at a time, in structures of some
-// hundred bytes each, and would take five times as long.
+// text writes metrics in Prometheus's text format, one after the other. With a thousand services
+// there are some 35,000 series: a prometheus.Registry would have all of them in memory at a time,
+// and would take three times as long.
 //
-// All series of a metric must follow each other.
+// All series of a metric must follow each other, and flush must follow the last one.
 type text struct {
-	to      io.Writer
-	err     error   // the first error of to
-	current *family // the last one written
-	line    []byte
-	bounds  []string  // the texts of the bounds of the last histogram
-	of      []float64 // these bounds
+	to     io.Writer
+	err    error   // the first error of to
+	family *family // of series
+	series []*dto.Metric
 }
 
 // set writes a series of a counter or a gauge. The values are those of the labels, in order.
 func (t *text) set(f *family, value float64, labels ...string) {
-	t.begin(f)
-	t.sample(f, "", value, labels, "")
+	m := t.add(f, labels)
+	switch f.kind {
+	case counter:
+		m.Counter = &dto.Counter{Value: &value}
+	default:
+		m.Gauge = &dto.Gauge{Value: &value}
+	}
 }
 
 // truth is set for what is true or false.
@@ -50,22 +53,20 @@ func (t *text) time(f *family, at time.Time, labels ...string) {
 // observed writes a series of a histogram. counts has the number of observations in each bucket,
 // those of smaller buckets not included, and in one more.
 func (t *text) observed(f *family, bounds []float64, counts []uint64, sum float64, labels ...string) {
-	t.begin(f)
-	if len(t.of) != len(bounds) || &t.of[0] != &bounds[0] {
-		t.of, t.bounds = bounds, t.bounds[:0]
-		for _, b := range bounds {
-			t.bounds = append(t.bounds, string(appendNumber(nil, b)))
-		}
-	}
+	buckets := make([]dto.Bucket, len(bounds))
+	h := &dto.Histogram{SampleSum: &sum, Bucket: make([]*dto.Bucket, len(bounds))}
+	totals := make([]uint64, len(counts))
 	total := uint64(0)
-	for n, bound := range t.bounds {
+	for n := range counts {
 		total += counts[n]
-		t.sample(f, "_bucket", float64(total), labels, bound)
+		totals[n] = total
 	}
-	total += counts[len(bounds)]
-	t.sample(f, "_bucket", float64(total), labels, "+Inf")
-	t.sample(f, "_sum", sum, labels, "")
-	t.sample(f, "_count", float64(total), labels, "")
+	for n := range bounds {
+		buckets[n].UpperBound, buckets[n].CumulativeCount = &bounds[n], &totals[n]
+		h.Bucket[n] = &buckets[n]
+	}
+	h.SampleCount = &totals[len(bounds)]
+	t.add(f, labels).Histogram = h
 }
 
 // durations is observed for what package measure counts.
@@ -73,68 +74,29 @@ func (t *text) durations(f *family, h measure.Histogram, labels ...string) {
 	t.observed(f, measure.Bounds, h.Counts, h.Sum.Seconds(), labels...)
 }
 
-// begin writes what the metric is, before its first series.
-func (t *text) begin(f *family) {
-	if t.current == f {
-		return
+// add adds a series without a value.
+func (t *text) add(f *family, values []string) *dto.Metric {
+	if t.family != f {
+		t.flush()
+		t.family = f
 	}
-	t.current = f
-	t.line = append(t.line[:0], "# HELP "...)
-	t.line = append(append(append(t.line, f.name...), ' '), strings.ReplaceAll(f.help, `\`, `\\`)...)
-	t.line = append(append(t.line, "\n# TYPE "...), f.name...)
-	t.line = append(append(append(t.line, ' '), f.kind...), '\n')
-	t.write()
+	m := &dto.Metric{Label: make([]*dto.LabelPair, len(f.labels))}
+	pairs, names := make([]dto.LabelPair, len(f.labels)), make([]string, len(f.labels))
+	for n := range f.labels {
+		// It can be text from others that is not UTF-8, which Prometheus refuses.
+		names[n] = strings.ToValidUTF8(values[n], "\uFFFD")
+		pairs[n].Name, pairs[n].Value = &f.labels[n].name, &names[n]
+		m.Label[n] = &pairs[n]
+	}
+	t.series = append(t.series, m)
+	return m
 }
 
-// sample writes a line. le is the upper bound of a bucket; "" for other samples.
-func (t *text) sample(f *family, suffix string, value float64, labels []string, le string) {
-	t.line = append(append(t.line[:0], f.name...), suffix...)
-	before := byte('{')
-	for n, l := range f.labels {
-		t.line = append(append(append(t.line, before), l.name...), `="`...)
-		t.line = append(appendEscaped(t.line, labels[n]), '"')
-		before = ','
+// flush writes the series of the last metric.
+func (t *text) flush() {
+	if len(t.series) > 0 && t.err == nil {
+		_, t.err = expfmt.MetricFamilyToText(t.to, &dto.MetricFamily{Name: &t.family.name, Help: &t.family.help, Type: t.family.kind.Enum(), Metric: t.series})
 	}
-	if le != "" {
-		t.line = append(append(append(append(t.line, before), `le="`...), le...), '"')
-		before = ','
-	}
-	if before == ',' {
-		t.line = append(t.line, '}')
-	}
-	t.line = append(appendNumber(append(t.line, ' '), value), '\n')
-	t.write()
-}
-
-func (t *text) write() {
-	if t.err == nil {
-		_, t.err = t.to.Write(t.line)
-	}
-}
-
-// appendNumber appends a number, without an exponent if it is an integer.
-func appendNumber(b []byte, value float64) []byte {
-	if value == math.Trunc(value) && math.Abs(value) < 1<<53 {
-		return strconv.AppendInt(b, int64(value), 10)
-	}
-	return strconv.AppendFloat(b, value, 'g', -1, 64)
-}
-
-// appendEscaped appends the value of a label. It can be text from others that is not UTF-8, which
-// Prometheus refuses.
-func appendEscaped(b []byte, value string) []byte {
-	if !utf8.ValidString(value) {
-		value = strings.ToValidUTF8(value, "\uFFFD")
-	}
-	for n := range len(value) {
-		switch c := value[n]; c {
-		case '\\', '"':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		default:
-			b = append(b, c)
-		}
-	}
-	return b
+	clear(t.series)
+	t.series = t.series[:0]
 }
