@@ -106,7 +106,7 @@ screenshot: ## Make the picture of the status page in docs again
 
 ##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
 
-.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker bench-against
+.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker bench-observability bench-against
 bench-loss: ## Measure what changes cost calls and streams, ours and others
 	@build/bench.sh TestLoss
 
@@ -124,6 +124,9 @@ bench-idle: ## Measure what lbctl costs while nothing changes
 
 bench-breaker: ## Measure what the circuit breaker costs a call
 	@build/bench.sh TestBreaker
+
+bench-observability: ## Measure what the access log, request ids and trace contexts cost a call, and lbctl
+	@build/bench.sh TestObservability
 
 bench-against: ## Measure what a call costs beside another commit's lbctl, OLD=PATH
 	@build/bench.sh TestAgainst
