@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,8 +46,12 @@ func (p *parts) countedByNginx(ctx context.Context) (accesslog.Requests, error) 
 	if err != nil {
 		return accesslog.Requests{}, err
 	}
-	if again, _, err := p.server.Started(); err != nil || again != run {
-		return accesslog.Requests{}, fmt.Errorf("nginx restarted while it was asked: %w", err)
+	again, _, err := p.server.Started()
+	if err == nil && again != run {
+		err = errors.New("nginx restarted while it was asked")
+	}
+	if err != nil {
+		return accesslog.Requests{}, err
 	}
 	const question = 1 // it is one of those that nginx is writing
 	return accesslog.Requests{Run: run, Started: started, Ended: c.Requests - c.Reading - (c.Writing - question)}, nil
