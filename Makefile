@@ -102,7 +102,7 @@ e2e: ## End-to-end tests: Docker with a real engine, then local processes
 .PHONY: screenshot
 screenshot: ## Make the picture of the status page in docs again
 	@build/need.sh chromium >/dev/null
-	@go test ./internal/statuspage -run TestPictureOfTheManual -count=1 -picture $(CURDIR)/docs/status-page.png
+	@go test -tags bench ./internal/statuspage -run TestPictureOfTheManual -count=1 -picture $(CURDIR)/docs/status-page.png
 
 ##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
 

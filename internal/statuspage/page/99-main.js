@@ -11,8 +11,8 @@ function drawAll(whole) {
   openWanted();
   for (const name of list.open) if ([...store.services.values()].some(s => s.name === name)) fetchDetails(name);
   const pulse = document.querySelector('.pulse');
-  pulse.classList.remove('beat');
-  requestAnimationFrame(() => requestAnimationFrame(() => pulse.classList.add('beat')));
+  pulse.classList.add('beat');
+  setTimeout(() => pulse.classList.remove('beat'), 400);
 }
 
 function measure() {
