@@ -8,7 +8,7 @@ import (
 )
 
 // Bounds are the upper bounds of the buckets of Durations, in seconds.
-var Bounds = []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+var Bounds = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 
 // Durations counts durations by size. The zero value is ready; any goroutine may use it.
 type Durations struct {
