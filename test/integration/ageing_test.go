@@ -57,6 +57,7 @@ func TestInstancesThatComeAndGoLeaveNoSeries(t *testing.T) {
 					require.NoError(t, s.consul.Agent().EnableServiceMaintenance(id(round-1, n), "leaving"))
 				}
 			}
+			s.onlyVersion(strconv.Itoa(round), each)
 			s.WaitServing(hello, each)
 			if round > 0 {
 				for n := range each {
@@ -102,6 +103,30 @@ func TestInstancesThatComeAndGoLeaveNoSeries(t *testing.T) {
 			return nil
 		})
 		assert.NoError(t, onlyTheLast(), "the late stream makes no series of its instance")
+	})
+}
+
+// onlyVersion waits until lbctl knows that number of instances of hello with a version, and gives
+// no other ones traffic.
+func (s *system) onlyVersion(version string, number int) {
+	s.Eventually(fmt.Sprintf("%d instances of version %s alone get traffic", number, version), func() error {
+		all, err := s.instances()
+		if err != nil {
+			return err
+		}
+		found := 0
+		for _, i := range all {
+			if i.InRotation && i.Version != version {
+				return fmt.Errorf("%s gets traffic, too", i.ID)
+			}
+			if i.InRotation {
+				found++
+			}
+		}
+		if found != number {
+			return fmt.Errorf("it is %d of them", found)
+		}
+		return nil
 	})
 }
 
