@@ -132,7 +132,7 @@ func newDocker(t *testing.T) *docker {
 				return out
 			})
 		}
-		if out, err := c.tryCompose("down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "20"); err != nil {
+		if out, err := c.tryCompose("-f", "docker-compose.yaml", "-f", "docker-compose.observability.yaml", "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "20"); err != nil {
 			t.Errorf("clean up: %v\n%s", err, out)
 		}
 	})
