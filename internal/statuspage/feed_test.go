@@ -162,6 +162,21 @@ func TestFeed(t *testing.T) {
 	})
 }
 
+func TestOneWhoLagsGetsASnapshot(t *testing.T) {
+	d := newDemo(time.Now())
+	f := newFeed(Options{Source: d.source()})
+	for range keepFrames + 4 {
+		f.add(lookAt(context.Background(), f.opts))
+	}
+	frames, seq, _, _ := f.since(6)
+	assert.Equal(t, keepFrames+4, seq)
+	assert.Len(t, frames, seq-6, "all that he has not got is kept")
+	frames, seq, _, _ = f.since(2)
+	assert.Equal(t, keepFrames+4, seq)
+	require.Len(t, frames, 1, "frame 3 is kept no more")
+	assert.Contains(t, string(frames[0]), "event: snapshot\n")
+}
+
 func TestNothingIsAskedWhileNobodyWatches(t *testing.T) {
 	d := newDemo(time.Now())
 	looks := func() int {

@@ -214,6 +214,20 @@ func TestWithoutFigures(t *testing.T) {
 	assert.Equal(t, "–", eval[string](tb, `document.querySelector('.instances [data-l="Req/s"]').textContent`))
 }
 
+// The feed does not mention services without requests: the page has to know what that means.
+func TestRequestsThatEnd(t *testing.T) {
+	d := newDemo(time.Now())
+	d.add("api", endpoints.GRPC, "/api/", 2, 100)
+	tb := open(t, 1280, 900, serve(t, Options{Source: d.source(), Interval: quick}).URL)
+	const rate = `parseFloat(document.querySelector('.item .rate .num')?.textContent)`
+	tb.until(rate + " > 50")
+	before := eval[float64](tb, rate)
+	d.mu.Lock()
+	d.weights["api"] = 0
+	d.mu.Unlock()
+	tb.until(fmt.Sprintf("%s < %f", rate, before*.95)) // one of the twelve points of the last minute is 0
+}
+
 func TestFiguresThatAreBehind(t *testing.T) {
 	d := newDemo(time.Now())
 	d.add("api", endpoints.GRPC, "/api/", 2, 10)

@@ -25,7 +25,6 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // the server's is for the request, which has been read
 	if p.write(control, w, []byte("retry: 2000\n\n")) != nil {
 		return
 	}
