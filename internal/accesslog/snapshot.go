@@ -75,9 +75,7 @@ func (r *Reader) load() {
 	r.malformed.Store(s.Malformed)
 	r.full.Store(s.Full)
 	r.losses.restore(s.Loss, time.UnixMilli(s.Saved))
-	for _, f := range s.Files {
-		r.former = append(r.former, f)
-	}
+	r.former = append(r.former, s.Files...)
 	if r.opts.Counts == nil {
 		return
 	}

@@ -58,7 +58,7 @@ func (s *Server) Run(ctx context.Context, overHTTP, overGRPC net.Listener) error
 	group.Go(func() error { return unlessStopped("HTTP", web.Serve(netutil.LimitListener(overHTTP, maxHTTPConns))) })
 	health := newHealthServer(m, s.Leaving)
 	calls := grpc.NewServer(grpc.MaxHeaderListSize(maxGRPCHeader), grpc.MaxRecvMsgSize(maxMessage),
-		grpc.ReadBufferSize(connBuffer), grpc.WriteBufferSize(connBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(connBuffer), grpc.WriteBufferSize(connBuffer),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval}))
 	healthpb.RegisterHealthServer(calls, health)
 	group.Go(func() error {

@@ -35,7 +35,7 @@ func newResource(ctx context.Context, version string) (*tracepb.ResourceSpans, e
 		case attribute.INT64:
 			attributes = append(attributes, number(a.Key, a.Value.AsInt64()))
 		default:
-			attributes = append(attributes, text(a.Key, a.Value.Emit()))
+			attributes = append(attributes, text(a.Key, a.Value.String()))
 		}
 	}
 	return &tracepb.ResourceSpans{
