@@ -76,10 +76,18 @@ ours() {
 		die "Compose gives this checkout the same project name as $other, which has containers: make clean there, or set COMPOSE_PROJECT_NAME to another name here"
 }
 
+# first_container prints the id of one of the project's containers, if there is any. It reads all
+# that compose prints: a pipe that ends early would end the script.
+first_container() {
+	local ids
+	ids=$("${compose[@]}" ps -aq 2>/dev/null) || true # what comes next says why
+	echo "${ids%%$'\n'*}"
+}
+
 # foreign prints the directory of another checkout that the project's containers are of.
 foreign() {
 	local id dir
-	for id in $("${compose[@]}" ps -aq 2>/dev/null | head -n 1); do
+	for id in $(first_container); do
 		dir=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project.working_dir"}}' "$id")
 		if [ -d "$dir" ] && [ ! "$dir" -ef "$root" ]; then echo "$dir"; fi
 	done
@@ -90,7 +98,7 @@ foreign() {
 # only while there is a Consul.
 alone() {
 	local id project networks guests=
-	id=$("${compose[@]}" ps -aq 2>/dev/null | head -n 1)
+	id=$(first_container)
 	[ -n "$id" ] || return 0
 	project=$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project"}}' "$id")
 	networks=$(docker network ls -q --filter "label=com.docker.compose.project=$project")
