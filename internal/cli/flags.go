@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -112,6 +113,9 @@ func define[T any](f *flags, into *T, name, variable, kind, usage string, before
 	shown := fmt.Sprint(before)
 	if d, ok := any(before).(time.Duration); ok {
 		shown = shortDuration(d)
+	}
+	if v := reflect.ValueOf(&before).Elem(); v.Kind() == reflect.Struct && v.IsZero() {
+		shown = "" // such as a time: there is no default
 	}
 	s := &setting[T]{flags: f, flag: name, into: into, parse: parse, kind: kind, initial: shown}
 	if variable != "" {

@@ -116,6 +116,9 @@ func TestLogs(t *testing.T) {
 		assert.Equal(t, exitUsage, got.code)
 		assert.Contains(t, got.err, want)
 	}
+	help := command(t.Context(), Terminal{}, environ, "logs", "--help")
+	assert.NotContains(t, help.out, "invalid Prefix", "it has no default")
+	assert.NotContains(t, help.out, "0001-01-01", "it has no default")
 }
 
 // TestLogsOverTCP shows what the read-only address says.
