@@ -313,7 +313,7 @@ func (p *parts) run(ctx context.Context, cfg Config, listeners []net.Listener, a
 		reading, endReading := context.WithCancel(context.WithoutCancel(ctx))
 		group.Go(func() error {
 			defer endReading()
-			return p.log.Run(ctx, p.take)
+			return p.readAccessLog(ctx)
 		})
 		group.Go(func() error { return p.outliers.Run(ctx) })
 		if p.traces != nil {

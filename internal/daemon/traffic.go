@@ -57,6 +57,25 @@ func (p *parts) countedByNginx(ctx context.Context) (accesslog.Requests, error) 
 	return accesslog.Requests{Run: run, Started: started, Ended: c.Requests - c.Reading - (c.Writing - question)}, nil
 }
 
+// liveTimeout is how long the access log waits for Consul's first answer.
+const liveTimeout = 10 * time.Second
+
+// readAccessLog hands the lines of the access log to all readers, until ctx is done. It begins when
+// the table knows all services: lbctl may have been killed before the snapshot had the newest ones.
+// While Consul is away the snapshot must do.
+func (p *parts) readAccessLog(ctx context.Context) error {
+	ticker := time.NewTicker(liveTimeout / 200)
+	defer ticker.Stop()
+	for begin := time.Now(); !p.table.Live() && time.Since(begin) < liveTimeout; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+	return p.log.Run(ctx, p.take)
+}
+
 // take hands a line of the access log to all readers.
 func (p *parts) take(r *accesslog.Record) {
 	for _, read := range p.readers {

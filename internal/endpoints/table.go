@@ -102,6 +102,14 @@ func (t *Table) Entries() []Entry {
 	return t.entries
 }
 
+// Live reports whether there was an observation since lbctl started. Before, Entries has what the
+// snapshot says, which may lack the newest services.
+func (t *Table) Live() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.live
+}
+
 // Changed fires when Observe would return other entries for the same services, because of
 // trust, a probe, or the operator.
 func (t *Table) Changed() <-chan struct{} { return t.changed }
