@@ -61,7 +61,7 @@ func New(opts Options) *Counters {
 	if c.addresses == nil {
 		c.addresses = func(string) []string { return nil }
 	}
-	c.sweep(time.Now())
+	c.follow(time.Now())
 	return c
 }
 

@@ -260,6 +260,7 @@ func TestTheFirstRequestsToWhatIsNewCount(t *testing.T) {
 	assert.Equal(t, []Requests{{"*", "2xx", "", 1}}, w.of("other").Requests)
 }
 
+// The tests have a clock of their own, which can be behind the machine's.
 func TestWhatHasLeftIsForgottenMinutesLater(t *testing.T) {
 	s := inConsul("web", endpoints.HTTP, "10.0.0.1@v1", "10.0.0.2@v2")
 	s.Routes = append(s.Routes, endpoints.Route{Path: "/old"})
