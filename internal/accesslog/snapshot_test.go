@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -141,6 +143,40 @@ func TestFilesThatAreNoLongerWrittenToGo(t *testing.T) {
 	require.NoError(t, r.retire())
 	assert.Equal(t, 1, files())
 	assert.Len(t, r.files, 1)
+}
+
+// TestRequestsThatNginxWasNotToLogAreNotLost turns the log off and on again while nginx runs.
+func TestRequestsThatNginxWasNotToLogAreNotLost(t *testing.T) {
+	dir := nginxtest.MemoryDir(t)
+	began := time.Now().Add(-time.Hour)
+	ended := int64(0)
+	opts := Options{Dir: dir, Size: 1 << 20, Reopen: func() error { return nil }}
+	asks := opts
+	asks.Requests = func(context.Context) (Requests, error) { return Requests{"1", began, ended}, nil }
+
+	first, err := New(asks)
+	require.NoError(t, err)
+	first.losses.lost, first.losses.run = 7, run{id: "1", started: began.UnixMilli()}
+	require.NoError(t, first.save())
+	kill(first)
+
+	off, err := New(opts)
+	require.NoError(t, err)
+	require.NoError(t, off.commit())
+	assert.Equal(t, int64(7), off.losses.lost)
+	kill(off)
+
+	ended = 5000
+	next, err := New(asks)
+	require.NoError(t, err)
+	defer kill(next)
+	now := time.Now()
+	for n := range 20 {
+		at := now.Add(time.Duration(n) * time.Second)
+		next.losses.add(Requests{"1", began, ended}, at, at.UnixMilli(), 0)
+		next.losses.judge(at, at.UnixMilli())
+	}
+	assert.Equal(t, int64(7), next.losses.lost)
 }
 
 func TestASnapshotThatCantBeReadStopsNothing(t *testing.T) {
