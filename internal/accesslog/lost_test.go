@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -209,4 +210,19 @@ func TestTheLinesOfKilledWorkersAreLost(t *testing.T) {
 		assert.LessOrEqual(t, b.lines, called+3, "a line was taken twice")
 		t.Logf("%d called, %d lines taken, %d known to be lost", called, b.lines, lost)
 	})
+}
+
+func TestTheLogTellsOfLostRequests(t *testing.T) {
+	var told strings.Builder
+	r := &Reader{opts: Options{Logger: slog.New(slog.NewTextHandler(&told, nil))}, told: 3}
+	now := time.Now()
+	for _, lost := range []int64{3, 8, 9, 9} {
+		r.losses.lost = lost
+		r.tellLost(now)
+	}
+	assert.Equal(t, int64(9), r.Stats().Lost)
+	assert.Equal(t, 1, strings.Count(told.String(), "\n"), "%s", told.String())
+	assert.Contains(t, told.String(), "requests=5")
+	r.tellLost(now.Add(tellInterval))
+	assert.Contains(t, told.String(), "requests=1")
 }

@@ -34,6 +34,8 @@ const (
 	// retireAfter is how long a replaced file must have had nothing new until the reader
 	// closes it. nginx's workers, also old ones, take a new file within moments.
 	retireAfter = time.Minute
+	// tellInterval is the minimum time between two lines about lost requests.
+	tellInterval = time.Minute
 	// maxFiles bounds the open files, if something replaces the file again and again.
 	maxFiles = 16
 	// bufferSize is the length of the longest line.
@@ -105,6 +107,8 @@ type Reader struct {
 	dirty    bool   // it could not be written
 	record   Record
 	losses   losses
+	told     int64     // how many lost requests the log has told of
+	toldAt   time.Time // when it last did
 
 	lines, malformed, full, lost, lag, unread atomic.Int64
 }
@@ -137,6 +141,7 @@ func New(opts Options) (*Reader, error) {
 	r.losses = losses{since: time.Now(), interval: sampleInterval, settle: settleTime}
 	r.load()
 	r.lost.Store(r.losses.lost)
+	r.told = r.losses.lost
 	r.note(errors.Join(r.openFormer(), r.follow())) // Run tries again
 	return r, nil
 }
@@ -184,6 +189,17 @@ func (r *Reader) note(err error) {
 	r.failed = text
 }
 
+// tellLost notes how many requests have been lost, and tells of them.
+func (r *Reader) tellLost(now time.Time) {
+	lost := r.losses.lost
+	r.lost.Store(lost)
+	if lost == r.told || now.Sub(r.toldAt) < tellInterval {
+		return
+	}
+	r.opts.Logger.Warn("nginx could not log some requests, so metrics and logs lack them", "requests", lost-r.told)
+	r.told, r.toldAt = lost, now
+}
+
 // poll takes the new lines of all files, until there are no more or ctx is done.
 func (r *Reader) poll(ctx context.Context, take func(*Record)) error {
 	for {
@@ -194,7 +210,7 @@ func (r *Reader) poll(ctx context.Context, take func(*Record)) error {
 		}
 		if !more {
 			r.losses.judge(begin, begin.UnixMilli())
-			r.lost.Store(r.losses.lost)
+			r.tellLost(begin)
 			return nil
 		}
 		if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -35,7 +36,12 @@ func (r *reporter) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	text, well := found.text, found.well
-	if names := request.URL.Query()["service"]; len(names) > 0 {
+	query, err := url.ParseQuery(request.URL.RawQuery)
+	if err != nil { // without this a name that can't be read would mean all services
+		writeError(w, http.StatusBadRequest, fmt.Errorf("query %.100q: %w, want service=NAME", request.URL.RawQuery, err))
+		return
+	}
+	if names := query["service"]; len(names) > 0 {
 		if text, well, err = found.only(names); err != nil {
 			writeError(w, http.StatusNotFound, err)
 			return

@@ -121,6 +121,8 @@ func TestHTTP(t *testing.T) {
 		"?service=well&service=planned": 200,
 		"?service=well&service=ill":     503,
 		"?service=none":                 404,
+		"?service=a;service=b":          400,
+		"?service=%zz":                  400,
 		"?other=1":                      503,
 	} {
 		status, answer := ask(r, "GET", query)
