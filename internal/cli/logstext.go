@@ -75,7 +75,7 @@ func requestText(terminal Terminal, line requestlog.Line) string {
 		targetWidth = logTargetWide
 	}
 	status := cmp.Or(r.GRPCStatus, fmt.Sprint(r.Status))
-	begin := terminal.paint(requestStyle(line), pad(status, logStatus)) + pad(right(elapsed(seconds(r.DurationSeconds)), logTook-1), logTook) +
+	begin := terminal.paint(requestStyle(line), pad(status, logStatus)) + pad(right(requestTook(seconds(r.DurationSeconds)), logTook-1), logTook) +
 		terminal.paint(cyan, pad(cutTo(terminal, target, targetWidth-1), targetWidth))
 	room := terminal.Width - logIndent - targetWidth
 	if extra := utf8.RuneCountInString(status) - (logStatus - 1); extra > 0 {
@@ -141,7 +141,7 @@ func detailsOf(r *requestlog.Request) (details []string) {
 		for _, t := range r.Tries[:n-1] {
 			text := cmp.Or(t.Instance, t.Endpoint, "no instance") + " " + resultText(t)
 			if t.ResponseSeconds != nil {
-				text += " " + elapsed(seconds(*t.ResponseSeconds))
+				text += " " + requestTook(seconds(*t.ResponseSeconds))
 			}
 			before = append(before, strings.TrimSuffix(text, " -"))
 		}
@@ -219,4 +219,12 @@ func cutTo(terminal Terminal, text string, width int) string {
 		return text
 	}
 	return cut(text, max(width, minWidth))
+}
+
+// requestTook formats a duration of a request, which nginx measures in milliseconds.
+func requestTook(d time.Duration) string {
+	if d < time.Millisecond {
+		return "<1ms"
+	}
+	return elapsed(d)
 }
