@@ -33,7 +33,7 @@ type running struct {
 	http     string // nginx's listener
 	stateDir string
 	environ  []string
-	log      *screen
+	log      *testlog.Buffer
 	end      func() int
 }
 
@@ -45,7 +45,7 @@ func startDaemon(t *testing.T, binary nginxtest.Binary) *running {
 		consul:   consultest.Start(t),
 		http:     freeAddress(t),
 		stateDir: nginxtest.Dir(t),
-		log:      new(screen),
+		log:      new(testlog.Buffer),
 	}
 	t.Setenv("CONSUL_HTTP_ADDR", r.consul.Addr) // which Consul's own package reads
 	r.environ = []string{
@@ -249,7 +249,7 @@ func TestRunBeforeNginx(t *testing.T) {
 	consul, binary, stateDir := consultest.Start(t), nginxtest.Binaries(t)[0], nginxtest.Dir(t)
 	t.Setenv("CONSUL_HTTP_ADDR", consul.Addr)
 	ctx, cancel := context.WithCancel(t.Context())
-	log := new(screen)
+	log := new(testlog.Buffer)
 	codes := make(chan int, 1)
 	go func() {
 		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{
@@ -277,7 +277,7 @@ func TestLogFormat(t *testing.T) {
 func testLogFormat(t *testing.T, binary nginxtest.Binary) {
 	stateDir := nginxtest.Dir(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	log := new(screen)
+	log := new(testlog.Buffer)
 	codes := make(chan int, 1)
 	go func() {
 		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{
@@ -305,7 +305,7 @@ func TestPasswordOfConsul(t *testing.T) {
 	t.Setenv("CONSUL_HTTP_ADDR", "http://operator:hunter2@127.0.0.1:1")
 	binary, stateDir := nginxtest.Binaries(t)[0], nginxtest.Dir(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	log, web := new(screen), freeAddress(t)
+	log, web := new(testlog.Buffer), freeAddress(t)
 	codes := make(chan int, 1)
 	go func() {
 		codes <- Main(ctx, System{Out: io.Discard, Err: log, Now: time.Now, Args: []string{

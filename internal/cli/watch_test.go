@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"sync"
@@ -13,30 +12,13 @@ import (
 
 	"lbctl/internal/controller"
 	"lbctl/internal/daemon"
+	"lbctl/internal/testlog"
 )
 
-// A screen is an output that a test can look at while a command writes to it.
-type screen struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *screen) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(b)
-}
-
-func (s *screen) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
 // watch runs a command line until the test has seen enough of it.
-func watch(t *testing.T, terminal Terminal, runDir string, args ...string) (out *screen, end func() int) {
+func watch(t *testing.T, terminal Terminal, runDir string, args ...string) (out *testlog.Buffer, end func() int) {
 	t.Helper()
-	out = new(screen)
+	out = new(testlog.Buffer)
 	ctx, cancel := context.WithCancel(context.Background())
 	codes := make(chan int, 1)
 	go func() {
@@ -51,7 +33,7 @@ func watch(t *testing.T, terminal Terminal, runDir string, args ...string) (out 
 	})
 }
 
-func seen(out *screen, text string) func() bool {
+func seen(out *testlog.Buffer, text string) func() bool {
 	return func() bool { return strings.Contains(out.String(), text) }
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/testlog"
 )
 
 // recovery is the time within which new credentials must be in use.
@@ -26,7 +27,7 @@ func TestARotatedTokenIsUsed(t *testing.T) {
 	first := consul.NewToken(rules)
 	require.NoError(t, os.WriteFile(path, []byte(first), 0o600))
 	registerGRPC(t, consul, "hello_server", "one", 7001)
-	var logged syncBuffer
+	var logged testlog.Buffer
 	r := run(t, consul, func(o *Options) {
 		o.Consul.Token, o.Consul.TokenFile = "", path
 		o.Logger = slog.New(slog.NewTextHandler(&logged, nil))
@@ -89,7 +90,7 @@ func TestRotatedCertificatesAreUsed(t *testing.T) {
 func TestThePasswordInConsulsAddressIsNotShown(t *testing.T) {
 	consul := consultest.Start(t)
 	registerGRPC(t, consul, "hello_server", "one", 7001)
-	var logged syncBuffer
+	var logged testlog.Buffer
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	r := run(t, consul, func(o *Options) {
 		o.Consul.Address = "http://me:secret@" + consul.Addr + "/"

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +21,7 @@ import (
 
 	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/testlog"
 )
 
 // patience is long because test machines are loaded; only failures take that long.
@@ -520,7 +520,7 @@ func TestATokenThatBecomesTooWeak(t *testing.T) {
 	port := listening(t)
 	registerGRPC(t, consul, "hello_server", "one", port)
 
-	var logged syncBuffer
+	var logged testlog.Buffer
 	r := run(t, consul, func(o *Options) {
 		o.Consul.Token = token
 		o.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -602,24 +602,6 @@ func TestOnce(t *testing.T) {
 	defer cancel()
 	_, err = Once(short, opts)
 	require.ErrorContains(t, err, "no configuration in time: consul: Consul at "+consul.Addr+" does not answer")
-}
-
-// syncBuffer is a buffer for several goroutines.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func TestTheServersLoseAndFindTheirLeader(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 
 	"lbctl/internal/consultest"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/testlog"
 )
 
 // entry returns a service as it is served now.
@@ -178,7 +179,7 @@ func TestAStalledQueryIsRenewed(t *testing.T) {
 			registerGRPC(t, consul, "api", "api-1", 7001)
 			register(t, consul, "web", "web-1", 7002, []string{"http_server"}, nil)
 			way, through := throughFaulty(t, consul)
-			var logged syncBuffer
+			var logged testlog.Buffer
 			t.Cleanup(func() { log.SetOutput(os.Stderr) })
 			r := run(t, consul, through, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 			r.await("with both", func(c Configuration) bool { return hasServer(c, server(7001)) && hasServer(c, server(7002)) })
@@ -199,7 +200,7 @@ func TestARemovedNodeCheckIsNoStalledQuery(t *testing.T) {
 	consul := consultest.Start(t)
 	registerGRPC(t, consul, "api", "api-1", 7001)
 	way, through := throughFaulty(t, consul)
-	var logged syncBuffer
+	var logged testlog.Buffer
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	r := run(t, consul, through, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&logged, nil)) })
 	r.awaitServer(server(7001))

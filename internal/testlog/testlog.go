@@ -1,4 +1,4 @@
-// Package testlog shows the logs of processes when a test has failed.
+// Package testlog keeps the logs of processes for tests, and shows them when a test has failed.
 package testlog
 
 import "testing"

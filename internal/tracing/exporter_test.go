@@ -1,7 +1,6 @@
 package tracing
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -19,32 +18,15 @@ import (
 
 	"lbctl/internal/accesslog"
 	"lbctl/internal/otlptest"
+	"lbctl/internal/testlog"
 )
 
 func toText(v any) string { return fmt.Sprint(v) }
 
-// syncBuffer is a log that can be read while it is written.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // start runs an exporter until the test ends, or until the returned function is called.
-func start(t *testing.T, endpoint string, change ...func(*Exporter)) (e *Exporter, stop func(), log *syncBuffer) {
+func start(t *testing.T, endpoint string, change ...func(*Exporter)) (e *Exporter, stop func(), log *testlog.Buffer) {
 	t.Helper()
-	log = &syncBuffer{}
+	log = &testlog.Buffer{}
 	e, err := New(t.Context(), Options{
 		Endpoint: endpoint, Version: "v1.2.3", Instances: known{}, Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
