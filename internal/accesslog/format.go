@@ -33,7 +33,7 @@ var fields = [...]field{
 	{"$request_time", func(r *Record, v []byte) (ok bool) { r.Took, ok = parseSeconds(v); return ok }},
 	{"$lb_service", text(func(r *Record) *[]byte { return &r.Service })},
 	{"$lb_route", text(func(r *Record) *[]byte { return &r.Route })},
-	{"$request_method", text(func(r *Record) *[]byte { return &r.Method })},
+	{"$lb_log_method", text(func(r *Record) *[]byte { return &r.Method })},
 	{"$lb_log_host", text(func(r *Record) *[]byte { return &r.Host })},
 	{"$lb_log_path", text(func(r *Record) *[]byte { return &r.Path })},
 	{"$status", func(r *Record, v []byte) bool { return parseStatus(&r.Status, v) }},
@@ -180,11 +180,14 @@ func (r *Record) parse(line []byte) bool {
 		}
 		line = line[min(end+1, len(line)):]
 	}
-	if r.OwnError == 0 && len(r.Tries) == 0 && r.Status >= 400 {
-		r.OwnError = r.Status // of a page of the operator's
+	if r.OwnError == 0 && r.Status >= 400 && r.Status != 499 && !r.answered() {
+		r.OwnError = r.Status // of a page of the operator's, or without any: the body did not arrive in time
 	}
 	return true
 }
+
+// answered reports whether the headers of the last instance's answer came.
+func (r *Record) answered() bool { return len(r.Tries) > 0 && r.Tries[len(r.Tries)-1].Answered() }
 
 func parseTime(r *Record, v []byte) bool {
 	d, ok := parseSeconds(v)

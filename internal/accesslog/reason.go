@@ -61,6 +61,10 @@ func (r *Record) OwnReason(maintenance bool) string {
 		if r.Status == 503 || r.GRPCStatus == 14 { // see http-errors.conf and grpc.conf
 			return ReasonAuthUnavailable
 		}
+	case 496:
+		if r.Status == 421 { // see http-errors.conf
+			return ReasonOtherHost
+		}
 	case 502:
 		return r.lastFailure(ReasonUnreachable, ReasonNoAnswer)
 	case 503:

@@ -141,6 +141,12 @@ type Location struct {
 	mirrors               map[string]string
 }
 
+// ChoicesTakeAll reports whether each request takes a choice. The last one then leads to the
+// location's own service.
+func (l Location) ChoicesTakeAll() bool {
+	return len(l.Choices) > 0 && len(l.Choices[len(l.Choices)-1].Variables) == 0
+}
+
 // Module returns the first word of nginx's directives for the requests: "grpc" or "proxy".
 func (l Location) Module() string {
 	if l.Protocol.Family() == "grpc" && !l.SafeGRPC() {
@@ -152,7 +158,7 @@ func (l Location) Module() string {
 // Choice takes some of a location's requests: those of which nginx's Variables, separated by
 // spaces, are Value.
 type Choice struct {
-	Variables []string // without "$"
+	Variables []string // without "$"; none: it takes all requests
 	Value     string
 	Location  string // the name of the host's location that gets the requests
 }

@@ -92,17 +92,24 @@ func (w ways) hosts() []Host {
 // and takes the one with the longest path, so each host needs the places of all routes that match
 // it, also those for wildcards and for any host; and each place needs all routes that match it,
 // until one that every request matches.
+//
+// A limit of the body is for named locations only. nginx compares Content-Length as soon as it has
+// found the location, before it knows which choice and so which service the request is for.
 func (w ways) locations(host string) (all, ofChoices []Location) {
 	wider := routing.Hosts(host)
 	named := namedLocations{names: map[choiceKey]string{}}
 	for _, place := range w.places(wider) {
 		l := Location{Path: place.Path, Exact: place.Exact}
 		for _, way := range w.at(wider, place) {
-			if !way.route.Conditional() {
-				l.lead(way, place)
-				break
+			if way.route.Conditional() {
+				l.Choices = append(l.Choices, named.choice(way, place))
+				continue
 			}
-			l.Choices = append(l.Choices, named.choice(way, place))
+			l.lead(way, place)
+			if l.Policy.Limit.Body > 0 {
+				l.Choices = append(l.Choices, named.choice(way, place))
+			}
+			break
 		}
 		all = append(all, l)
 	}

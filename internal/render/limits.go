@@ -3,6 +3,8 @@ package render
 import (
 	"cmp"
 	"crypto/sha256"
+	"fmt"
+	"strconv"
 	"strings"
 
 	"lbctl/internal/policy"
@@ -34,6 +36,19 @@ type RateLimit struct {
 // RateLimits returns the rate limits of the location's requests.
 func (l Location) RateLimits() []RateLimit {
 	return rateLimits(l.Upstream, l.Spec.Policy, l.Policy)
+}
+
+// BodyTooLarge returns a regular expression for a Content-Length above the limit of a request's
+// body, of which there is one.
+func (l Location) BodyTooLarge() string {
+	limit := strconv.FormatInt(int64(l.Policy.Limit.Body), 10)
+	parts := []string{fmt.Sprintf(`[1-9]\d{%d,}`, len(limit))} // more digits
+	for n, digit := range limit {
+		if digit < '9' { // equal up to a higher digit
+			parts = append(parts, fmt.Sprintf(`%s[%c-9]\d{%d}`, limit[:n], digit+1, len(limit)-n-1))
+		}
+	}
+	return "0*(?:" + strings.Join(parts, "|") + ")"
 }
 
 // RateZones returns the zones of the rate limits of all locations of the upstream.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -434,4 +435,21 @@ func TestRateLimitedCalls(t *testing.T) {
 			})
 		}
 	})
+}
+
+// The expression for a Content-Length that is too large agrees with the numbers.
+func TestBodyTooLarge(t *testing.T) {
+	for _, limit := range []int64{1, 9, 10, 99, 100, 1000, 1023, 8192, 10 << 20, 1 << 30, 1 << 40} {
+		var l Location
+		l.Policy = &policy.Policy{}
+		l.Policy.Limit.Body = policy.Size(limit)
+		pattern := regexp.MustCompile("^" + l.BodyTooLarge() + "$")
+		for _, base := range []int64{0, limit, limit / 10, limit * 10, limit + limit/10, limit - limit/10, limit * 2} {
+			for n := max(0, base-200); n <= base+200; n++ {
+				for _, zeros := range []string{"", "0", "000000000000000"} {
+					require.Equal(t, n > limit, pattern.MatchString(zeros+strconv.FormatInt(n, 10)), "%s%d, limit %d", zeros, n, limit)
+				}
+			}
+		}
+	}
 }
