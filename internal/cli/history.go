@@ -100,7 +100,7 @@ func changeText(event history.Event) string {
 		return event.Change
 	case event.Change == "":
 		return event.Reason
-	case event.Kind == history.Ejected:
+	case event.Kind.NamesServices():
 		return fmt.Sprintf("%s (%s)", event.Change, event.Reason)
 	default:
 		return fmt.Sprintf("%s (%s)", event.Reason, event.Change)
@@ -138,6 +138,18 @@ func kindText(kind history.Kind) (string, style) {
 		return "readmitted", green
 	case history.Reread:
 		return "read again", plain
+	case history.Panic, history.Held, history.Quarantined, history.Stale:
+		return string(kind), yellow
+	case history.LastKnownGood:
+		return "last known good", yellow
+	case history.Recovered:
+		return "recovered", green
+	case history.ConsulDown:
+		return "Consul down", red
+	case history.ConsulUp:
+		return "Consul up", green
+	case history.Started, history.Stopped:
+		return string(kind), plain
 	default:
 		return string(kind), plain
 	}

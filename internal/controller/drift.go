@@ -15,9 +15,10 @@ import (
 )
 
 // check starts to check whether nginx serves the current generation from unchanged files.
-// It also rotates nginx's error log.
+// It also rotates nginx's error log, and records whether Consul is away.
 func (l *loop) check(now time.Time) {
 	l.checks.next = now.Add(l.opts.CheckEvery)
+	l.recordConsul(l.source.Status().Consul)
 	if l.current.Number == 0 {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -362,11 +363,22 @@ func (r *rig) wait(d time.Duration) {
 
 func (r *rig) status() Status { return r.c.Status(r.Context()) }
 
-// events returns the history, oldest first, as "applied 1".
-func (r *rig) events() []string {
+// events returns the history, oldest first, as "applied 1", without the starts and ends of lbctl.
+func (r *rig) events() []string { return texts(r.c.History()) }
+
+// written returns the events in the file, as events does.
+func (r *rig) written() []string {
+	h := history.New(filepath.Join(r.dir, "history.jsonl"))
+	require.NoError(r, h.Load(slog.New(slog.DiscardHandler)))
+	return texts(h.NewestFirst())
+}
+
+func texts(newestFirst []history.Event) []string {
 	var es []string
-	for _, e := range slices.Backward(r.c.History()) {
-		es = append(es, fmt.Sprintf("%s %d", e.Kind, e.Generation))
+	for _, e := range slices.Backward(newestFirst) {
+		if e.Kind != history.Started && e.Kind != history.Stopped {
+			es = append(es, fmt.Sprintf("%s %d", e.Kind, e.Generation))
+		}
 	}
 	return es
 }

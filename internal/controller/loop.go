@@ -27,6 +27,7 @@ type loop struct {
 	show     func(view)       // passes the state to Status
 	counted  *counted
 	ctx      context.Context // Run's
+	began    time.Time       // when this process began
 
 	current nginx.Generation
 	since   time.Time // when nginx began to serve current
@@ -52,7 +53,9 @@ type loop struct {
 	failure *failure // latest could not be applied
 	drifted *failure // drift could not be corrected
 	down    *failure // nginx does not answer
-	last    *LastApply
+	// consulAway is since when Consul has been away, as the history has it; zero: it is not.
+	consulAway time.Time
+	last       *LastApply
 
 	job    job
 	checks checks
@@ -116,6 +119,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 		show:      c.setView,
 		counted:   &c.counted,
 		ctx:       ctx,
+		began:     c.started,
 		pin:       pin,
 		delivered: c.restored,
 		delivery:  newDelivery(c.opts.Endpoints, c.opts.Marks),
@@ -152,6 +156,7 @@ func (c *Controller) load(ctx context.Context) (*loop, error) {
 
 func (l *loop) run() {
 	l.opts.Logger.Info("controller started", "generation", l.current.Number, "frozen", l.pin != nil)
+	l.history.Add(history.Event{Time: l.began, Kind: history.Started, Generation: l.current.Number, Reason: "lbctl " + l.opts.Version})
 	updates, ending := l.source.Updates(), l.ctx.Done()
 	var fetched <-chan struct{}
 	if l.opts.Endpoints != nil {
@@ -177,6 +182,7 @@ func (l *loop) run() {
 		select {
 		case <-ending:
 			ending, updates = nil, nil
+			l.history.Add(history.Event{Time: time.Now(), Kind: history.Stopped, Generation: l.current.Number, Reason: "lbctl " + l.opts.Version})
 		case cfg, ok := <-updates:
 			if !ok {
 				updates = nil
@@ -304,6 +310,7 @@ func (l *loop) update(cfg render.Configuration) {
 		before = l.latest.Entries
 	}
 	l.recordEjections(now, before, cfg.Entries)
+	l.recordStates(now, before, cfg.Entries)
 	l.latest = &cfg
 	if cfg.Hash == l.current.Hash {
 		l.delivery.asked = askedIn(&cfg) // a generation of an older lbctl may lack its upstreams

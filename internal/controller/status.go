@@ -482,14 +482,19 @@ func consulAway(s consul.Status, now time.Time) string {
 	if s.Since.IsZero() || s.Reachable && s.Leader != "" {
 		return "" // not asked yet, or healthy
 	}
-	what := "Consul does not answer"
+	return fmt.Sprintf("%s (since %s)", consulFault(s), clock(s.Since, now))
+}
+
+// consulFault describes what is wrong with a Consul that is away.
+func consulFault(s consul.Status) string {
 	switch {
 	case s.LastError != "":
-		what = strings.ReplaceAll(s.LastError, "\n", "; ")
+		return strings.ReplaceAll(s.LastError, "\n", "; ")
 	case s.Reachable:
-		what = "Consul has no leader"
+		return "Consul has no leader"
+	default:
+		return "Consul does not answer"
 	}
-	return fmt.Sprintf("%s (since %s)", what, clock(s.Since, now))
 }
 
 // generalProblems returns the problems that affect more than one service: those of Consul, the

@@ -30,13 +30,41 @@ const (
 	Failed               Kind = "failed"      // any other failure, such as of the disk, or a timeout
 	NginxDown            Kind = "nginx_down"
 	NginxUp              Kind = "nginx_up"
-	Drift                Kind = "drift"      // something other than lbctl changed nginx's files or what it serves
-	RolledBackByOperator Kind = "rollback"   // an operator's rollback
-	Resumed              Kind = "resume"     // an operator's resume
-	Reread               Kind = "reread"     // lbctl read files again after SIGHUP, see Controller.Reread
-	Ejected              Kind = "ejected"    // lbctl takes instances out of rotation: it can't reach them, or their calls fail
-	Readmitted           Kind = "readmitted" // ejected instances return
+	Drift                Kind = "drift"           // something other than lbctl changed nginx's files or what it serves
+	RolledBackByOperator Kind = "rollback"        // an operator's rollback
+	Resumed              Kind = "resume"          // an operator's resume
+	Reread               Kind = "reread"          // lbctl read files again after SIGHUP, see Controller.Reread
+	Ejected              Kind = "ejected"         // lbctl takes instances out of rotation: it can't reach them, or their calls fail
+	Readmitted           Kind = "readmitted"      // ejected instances return
+	Panic                Kind = "panic"           // too few instances of services are in rotation, so all get traffic
+	Held                 Kind = "held"            // instances vanished from Consul and are kept in rotation
+	Quarantined          Kind = "quarantined"     // the data of services is invalid or refused; their last good state is kept
+	Stale                Kind = "stale"           // Consul no longer answers for services; its last answer is kept
+	LastKnownGood        Kind = "last_known_good" // Consul answers, but not for services; its last answer for them is kept
+	Recovered            Kind = "recovered"       // services are again as Consul has them
+	ConsulDown           Kind = "consul_down"     // Consul does not answer, has no leader, or refuses lbctl
+	ConsulUp             Kind = "consul_up"
+	Started              Kind = "started" // lbctl itself
+	Stopped              Kind = "stopped" // lbctl was told to end; nginx goes on
 )
+
+// Kinds returns all kinds of events.
+func Kinds() []Kind {
+	return []Kind{
+		Applied, Moved, Rejected, RolledBack, NoWayBack, Failed, NginxDown, NginxUp, Drift, RolledBackByOperator, Resumed, Reread,
+		Ejected, Readmitted, Panic, Held, Quarantined, Stale, LastKnownGood, Recovered, ConsulDown, ConsulUp, Started, Stopped,
+	}
+}
+
+// NamesServices reports whether Change of an event names services or instances, and Reason says why
+// they are as they are.
+func (k Kind) NamesServices() bool {
+	switch k {
+	case Ejected, Readmitted, Panic, Held, Quarantined, Stale, LastKnownGood, Recovered:
+		return true
+	}
+	return false
+}
 
 // Event is one thing that happened. A failure that repeats is recorded once.
 type Event struct {
@@ -44,7 +72,7 @@ type Event struct {
 	Kind        Kind      `json:"kind"`
 	Generation  int       `json:"generation"`             // the current one after it
 	From        int       `json:"from,omitempty"`         // the current one before it
-	TookSeconds float64   `json:"took_seconds,omitempty"` // for nginx_up: how long it was down
+	TookSeconds float64   `json:"took_seconds,omitempty"` // for nginx_up and consul_up: how long it was down
 	Change      string    `json:"change,omitempty"`       // "hello_server +1"
 	Reason      string    `json:"reason,omitempty"`
 	// Left are instances that get no traffic any more, at most MaxLeft.
@@ -124,8 +152,28 @@ func (e Event) Words() (slog.Level, string) {
 		return slog.LevelInfo, "files read again"
 	case Readmitted:
 		return slog.LevelInfo, "instances readmitted"
+	case Recovered:
+		return slog.LevelInfo, "services as in Consul again"
+	case ConsulUp:
+		return slog.LevelInfo, "Consul answers again"
+	case Started:
+		return slog.LevelInfo, "lbctl has started"
+	case Stopped:
+		return slog.LevelInfo, "lbctl ends"
 	case Ejected:
 		return slog.LevelWarn, "instances ejected"
+	case Panic:
+		return slog.LevelWarn, "services in panic"
+	case Held:
+		return slog.LevelWarn, "instances held"
+	case Quarantined:
+		return slog.LevelWarn, "services quarantined"
+	case Stale:
+		return slog.LevelWarn, "services stale"
+	case LastKnownGood:
+		return slog.LevelWarn, "services as last known"
+	case ConsulDown:
+		return slog.LevelWarn, "Consul does not answer"
 	case NginxDown:
 		return slog.LevelWarn, "nginx does not answer"
 	case Drift:

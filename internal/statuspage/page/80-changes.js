@@ -5,7 +5,12 @@ const KINDS = {
   no_way_back: ['rollback failed', 'bad'], failed: ['failed', 'bad'], nginx_down: ['nginx down', 'bad'], nginx_up: ['nginx up', ''],
   drift: ['drift corrected', 'warn'], rollback: ['rollback', 'warn'], resume: ['resumed', 'warn'], reread: ['read again', 'none'],
   ejected: ['ejected', 'warn'], readmitted: ['readmitted', ''],
+  panic: ['panic', 'bad'], held: ['held', 'warn'], quarantined: ['quarantined', 'bad'], stale: ['stale', 'warn'],
+  last_known_good: ['last known good', 'warn'], recovered: ['recovered', ''],
+  consul_down: ['Consul down', 'bad'], consul_up: ['Consul up', ''], started: ['started', 'none'], stopped: ['stopped', 'none'],
 };
+// Those that name services or instances, and say why they are so.
+const OF_SERVICES = ['ejected', 'readmitted', 'panic', 'held', 'quarantined', 'stale', 'last_known_good', 'recovered'];
 
 const opened = new Map(); // opened events: their bodies by key
 
@@ -15,7 +20,7 @@ function changeText(e) {
   const usual = (e.kind === 'applied' || e.kind === 'moved') && e.change;
   if (usual || !e.reason) return e.change || '';
   if (!e.change) return e.reason;
-  return e.kind === 'ejected' ? `${e.change} (${e.reason})` : `${e.reason} (${e.change})`;
+  return OF_SERVICES.includes(e.kind) ? `${e.change} (${e.reason})` : `${e.reason} (${e.change})`;
 }
 
 function drawChanges() {
