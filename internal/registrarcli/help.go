@@ -32,7 +32,7 @@ rotation, drain, SIGTERM to the command, deregistration. SIGHUP, SIGQUIT,
 SIGUSR1, SIGUSR2 and SIGWINCH go on to the command. Processes that the command
 started in its process group end with it, also when the registrar is killed.
 
-  registrar exec --name hello_server --port 7777 --tags grpc_server -- grpc_server -port=7777
+  registrar exec --name hello_server --port 7777 --tags grpc_server -- grpc_server -listen=:7777
 
 `
 

@@ -91,7 +91,7 @@ func newCommand(code *int) *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, command []string) (err error) {
 			if len(command) == 0 {
-				return errors.New("exec: no command given, want one, for example: registrar exec -- grpc_server -port=7777")
+				return errors.New("exec: no command given, want one, for example: registrar exec -- grpc_server -listen=:7777")
 			}
 			*code, err = start(cmd, func(ctx context.Context, r *registration.Registrar) (int, error) {
 				return r.Exec(ctx, command)

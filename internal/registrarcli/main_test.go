@@ -182,7 +182,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{"an unknown command", nil, []string{"start"}, "registrar: unknown command \"start\" for \"registrar\"\n"},
 		{"an unknown flag", nil, []string{"--nmae=web"}, "registrar: unknown flag: --nmae\n"},
-		{"exec without a command", nil, []string{"exec"}, "registrar: exec: no command given, want one, for example: registrar exec -- grpc_server -port=7777\n"},
+		{"exec without a command", nil, []string{"exec"}, "registrar: exec: no command given, want one, for example: registrar exec -- grpc_server -listen=:7777\n"},
 		{"one mistake is one line", []string{"WEIGHT=0"}, nil, "registrar: WEIGHT: \"0\" is not a weight, want a number from 1 to 65535, or two such as 10/1 for passing and warning\n"},
 		{"a connection with a missing CA file", []string{"CONSUL_HTTP_SSL=true", "CONSUL_CACERT=/nowhere/ca.pem"}, nil,
 			"registrar: connect to the Consul agent: read the credentials for Consul: open /nowhere/ca.pem: no such file or directory\n"},
