@@ -189,6 +189,9 @@ func (t *Table) missing(o *observation) []missing {
 			continue
 		}
 		r := t.records[name]
+		if r.good == nil {
+			continue // never served, as its settings could not be used
+		}
 		for _, i := range r.instances {
 			if i.InRotation() && (i.Weight > 0 || r.serves(i)) && !t.ejections.isOut(name, i) && !o.has(name, i.key()) && !o.takenOver(name, i) {
 				all = append(all, missing{name, i})

@@ -376,6 +376,22 @@ func TestQuarantine(t *testing.T) {
 	})
 }
 
+// A service that could never be served loses no traffic when it leaves.
+func TestAServiceWithoutUsableSettingsIsNotHeld(t *testing.T) {
+	for name, trust := range map[string]Trust{"Consul can be trusted": {}, "it can't": {NoLeader: true}} {
+		t.Run(name, func(t *testing.T) {
+			tb := table(t)
+			hello, bad := service("hello", "a"), service("bad", "b")
+			bad.Spec, bad.OK = Spec{}, false
+			require.Equal(t, "bad=quarantined hello=fresh", states(tb.Observe(noon, []Service{bad, hello})))
+			tb.SetTrust(noon, trust)
+			entries := tb.Observe(noon.Add(time.Second), []Service{hello})
+			assert.Empty(t, tb.Held())
+			assert.NotContains(t, states(entries), "held")
+		})
+	}
+}
+
 func TestClaims(t *testing.T) {
 	with := func(name string, p Protocol, routes ...Route) Service {
 		s := service(name, name+"1")
