@@ -37,6 +37,7 @@ type healthServer struct {
 	healthpb.UnimplementedHealthServer
 	monitor *monitor
 	leaving func(pid int) bool // see Server.Leaving
+	stopped chan struct{}      // is closed when lbctl ends
 
 	mu      sync.Mutex
 	watches map[string]int // by the client's address
@@ -46,7 +47,7 @@ type healthServer struct {
 }
 
 func newHealthServer(m *monitor, leaving func(pid int) bool) *healthServer {
-	return &healthServer{monitor: m, leaving: leaving, watches: map[string]int{}, changed: make(chan struct{})}
+	return &healthServer{monitor: m, leaving: leaving, stopped: make(chan struct{}), watches: map[string]int{}, changed: make(chan struct{})}
 }
 
 // run tells the watches about changes, until ctx is done.
@@ -73,6 +74,7 @@ func (h *healthServer) run(ctx context.Context) error {
 
 var (
 	errNotKnown = status.Error(codes.Unavailable, "lbctl: "+errUnknown.Error())
+	errStopped  = status.Error(codes.Unavailable, "lbctl: lbctl ends: watch again")
 	errLeaving  = status.Error(codes.Unavailable, "lbctl: nginx has new workers: watch again")
 )
 
@@ -83,7 +85,11 @@ func (h *healthServer) Check(ctx context.Context, request *healthpb.HealthCheckR
 		return nil, errNotKnown
 	}
 	found := s.status(request.Service, authority(ctx))
-	if found == healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
+	switch {
+	case found != healthpb.HealthCheckResponse_SERVICE_UNKNOWN:
+	case request.Service == "":
+		return nil, status.Error(codes.NotFound, "lbctl: "+errHidden.Error())
+	default:
 		return nil, status.Errorf(codes.NotFound, "lbctl: there is no service %.100q", request.Service)
 	}
 	return &healthpb.HealthCheckResponse{Status: found}, nil
@@ -137,6 +143,8 @@ func (h *healthServer) Watch(request *healthpb.HealthCheckRequest, stream grpc.S
 		select {
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
+		case <-h.stopped:
+			return errStopped
 		case <-changed:
 		case <-look.C:
 			if leaving {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"lbctl/internal/endpoints"
 )
@@ -86,7 +87,10 @@ func TestHiddenServices(t *testing.T) {
 	assert.Equal(t, 404, status)
 	assert.JSONEq(t, `"no service is told of: health.report is off in their policies"`, string(answer["error"]))
 	assert.Zero(t, p.once.Load())
-	list, err := newHealthServer(m, stays).List(t.Context(), nil)
+	server := newHealthServer(m, stays)
+	_, err := server.Check(t.Context(), &healthpb.HealthCheckRequest{})
+	assert.EqualError(t, err, "rpc error: code = NotFound desc = lbctl: no service is told of: health.report is off in their policies")
+	list, err := server.List(t.Context(), nil)
 	assert.NoError(t, err)
 	assert.Empty(t, list.Statuses)
 }

@@ -28,6 +28,8 @@ const (
 	// pingInterval is how often a connection without messages gets a ping, so that nginx does not
 	// take a watch without changes for one that hangs: see templates/partials/health.ctmpl.
 	pingInterval = 20 * time.Second
+	// stopPatience is how long calls may go on when lbctl ends.
+	stopPatience = time.Second
 )
 
 // A Server answers clients of the balancer that ask for the health of services. All fields are
@@ -67,7 +69,10 @@ func (s *Server) Run(ctx context.Context, overHTTP, overGRPC net.Listener) error
 	group.Go(func() error { return health.run(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
-		calls.Stop()
+		close(health.stopped) // a watch that is broken off would end with INTERNAL
+		late := time.AfterFunc(stopPatience, calls.Stop)
+		defer late.Stop()
+		calls.GracefulStop()
 		return errors.Join(ctx.Err(), web.Close())
 	})
 	return group.Wait()
