@@ -179,7 +179,7 @@ func (r *reader) policy() {
 		key := f.Key()
 		if text := r.value(key); key != "" && text != "" {
 			if r.metadata.policy.Set(f.Name, text) != nil {
-				r.bad(key, text, f.Want)
+				r.errs = append(r.errs, f.Bad(key, text))
 			}
 		}
 	}

@@ -204,7 +204,7 @@ func (d *Document) SetAt(path, name, text string) error {
 		canonical, ok = f.canonical(text)
 	}
 	if !ok {
-		return f.bad(text)
+		return f.Bad(f.Name, text)
 	}
 	if path == "" {
 		d.fields = with(d.fields, name, canonical)

@@ -50,6 +50,7 @@ type Field struct {
 	text     func(p *Policy) string
 	fits     func(p *Policy) bool
 	offender func(text string) string
+	why      func(offender string) string
 }
 
 // option changes a Field in the table.
@@ -75,6 +76,7 @@ func field[T any](name string, leaf func(*Policy) *T, k kind[T], example, doc st
 		fits: func(p *Policy) bool { return k.fits == nil || k.fits(*leaf(p)) },
 
 		offender: k.offender,
+		why:      k.why,
 	}
 	for _, o := range options {
 		o(&f)
@@ -158,12 +160,18 @@ func (f Field) canonical(text string) (string, bool) {
 	return f.text(&p), true
 }
 
-// bad is the error for a value that the field can't have.
-func (f Field) bad(found string) error {
+// Bad returns the error for a value that the field can't have. as is what the field is called
+// there: its name, or its metadata key.
+func (f Field) Bad(as, found string) error {
 	if f.offender != nil {
 		found = cmp.Or(f.offender(found), found)
 	}
-	return fmt.Errorf("%s %q, want %s", f.Name, printable.Shorten(found), f.Want)
+	if f.why != nil {
+		if why := f.why(found); why != "" {
+			return fmt.Errorf("%s %q: %s", as, printable.Shorten(found), why)
+		}
+	}
+	return fmt.Errorf("%s %q, want %s", as, printable.Shorten(found), f.Want)
 }
 
 // Fields returns all fields, in the order of the documentation.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -41,20 +42,45 @@ var (
 	headerValue       = regexp.MustCompile(`^[!-#%-~]([ -#%-~]{0,998}[!-#%-~])?$`)
 	headerPlaceholder = regexp.MustCompile(`\{[a-z-]+\}`)
 
-	reservedHeaders = []string{
-		"b3", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host", "http2-settings",
-		"keep-alive", "proxy-connection", "server", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "x-client-cert-subject", "x-lb-user", "x-real-ip", "x-request-id",
+	// What carries the protocol.
+	protocolHeaders = headerGroup{
+		names: []string{
+			"connection", "content-encoding", "content-length", "content-type", "expect", "host", "http2-settings", "keep-alive",
+			"proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+		},
+		prefixes: []string{"grpc-", "sec-websocket-", "x-accel-"},
 	}
-	reservedHeaderPrefixes = []string{"grpc-", "sec-websocket-", "x-accel-", "x-b3-", "x-forwarded-"}
+	// What lbctl or nginx sets. Earlier versions of lbctl let policies change some of them.
+	ownHeaders = headerGroup{
+		names:    []string{"b3", "date", "server", "traceparent", "tracestate", "x-client-cert-subject", "x-lb-user", "x-real-ip", "x-request-id"},
+		prefixes: []string{"x-b3-", "x-forwarded-"},
+	}
 )
 
-// validHeaderName reports whether a policy may change the header. Some programs take "_" for
-// "-", so they are the same here. Names of binary metadata, which end with "-bin", are left to
-// the programs: their values are not text.
+// headerGroup is a group of headers, in lower case. Some programs take "_" for "-", so they are
+// the same here.
+type headerGroup struct{ names, prefixes []string }
+
+func (g headerGroup) has(name string) bool {
+	low := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+	return slices.Contains(g.names, low) || slices.ContainsFunc(g.prefixes, func(prefix string) bool { return strings.HasPrefix(low, prefix) })
+}
+
+// validHeaderName reports whether a policy may change the header. Names of binary metadata, which
+// end with "-bin", are left to the programs: their values are not text.
 func validHeaderName(name string) bool {
 	low := strings.ReplaceAll(strings.ToLower(name), "_", "-")
-	return headerName.MatchString(name) && !slices.Contains(reservedHeaders, low) && !strings.HasSuffix(low, "-bin") &&
-		!slices.ContainsFunc(reservedHeaderPrefixes, func(prefix string) bool { return strings.HasPrefix(low, prefix) })
+	return headerName.MatchString(name) && !protocolHeaders.has(name) && !ownHeaders.has(name) && !strings.HasSuffix(low, "-bin")
+}
+
+// whyNotHeader says why a policy can't change a header, given as "NAME" or "NAME=VALUE"; "" if it
+// is not for its name.
+func whyNotHeader(header string) string {
+	name, _, _ := strings.Cut(header, "=")
+	if !ownHeaders.has(name) {
+		return ""
+	}
+	return fmt.Sprintf("lbctl or nginx sets %s itself, and no policy can: take it out", name)
 }
 
 func validHeaderValue(value string) bool {
@@ -82,6 +108,7 @@ func headerPairs() kind[[]Pair] {
 		once := slices.CompactFunc(slices.Clone(pairs), func(a, b Pair) bool { return a.Name == b.Name })
 		return pairs, ok && len(once) == len(pairs)
 	}
+	k.why = whyNotHeader
 	return k
 }
 
@@ -89,7 +116,9 @@ func headerPairs() kind[[]Pair] {
 func headerNames() kind[[]string] {
 	name := texts[string]("", validHeaderName)
 	name.parse = func(text string) (string, bool) { return http.CanonicalHeaderKey(text), validHeaderName(text) }
-	return distinct(listsOf(wantHeaderNames, maxHeaders, name))
+	k := distinct(listsOf(wantHeaderNames, maxHeaders, name))
+	k.why = whyNotHeader
+	return k
 }
 
 var headerFields = []Field{

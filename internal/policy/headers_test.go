@@ -48,6 +48,20 @@ func TestHeaders(t *testing.T) {
 	assert.Len(t, s.General().Headers.Request.Add, maxHeaders+1, "layers together may have more")
 }
 
+// Earlier versions took some of these headers. After an upgrade the message says what to do.
+func TestHeadersThatLbctlSets(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"headers.request.set": {"X-Team": "a", "x-request-id": "1"}}`:     `headers.request.set "x-request-id=1": lbctl or nginx sets x-request-id itself, and no policy can: take it out`,
+		`{"headers.response.remove": ["X-Powered-By", "traceparent"]}`:      `headers.response.remove "traceparent": lbctl or nginx sets traceparent itself, and no policy can: take it out`,
+		`{"paths": {"/a": {"headers.request.add": {"X_B3_TraceId": "1"}}}}`: `path "/a": headers.request.add "X_B3_TraceId=1": lbctl or nginx sets X_B3_TraceId itself, and no policy can: take it out`,
+	} {
+		_, err := ParseDocument([]byte(text))
+		assert.EqualError(t, err, want)
+	}
+	_, err := ParseDocument([]byte(`{"headers.request.set": {"Host": "a"}}`))
+	assert.ErrorContains(t, err, `headers.request.set "Host=a", want up to 12 headers`)
+}
+
 func TestCompressionAndCORS(t *testing.T) {
 	var d Document
 	for field, texts := range map[string][]string{

@@ -30,6 +30,9 @@ type kind[T any] struct {
 	// offender returns the first element of a list or of pairs that is invalid, "" if it can't
 	// tell.
 	offender func(text string) string
+	// why says why an offender is invalid, and what to do, if want says it less well; "" if it
+	// does not.
+	why func(offender string) string
 }
 
 // form says how the text of a value is written in JSON.

@@ -400,7 +400,7 @@ func (s *Source) follow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logNew("service left out", s.catalog.set(time.Now(), problems))
-	s.logNew("policy left out", s.policies.set(time.Now(), policies))
+	s.logNew("policy has a problem", s.policies.set(time.Now(), policies))
 }
 
 var waitingForCatalog = []Problem{{Subject: "consul", Message: "Consul has not answered with its list of services yet"}}
