@@ -16,7 +16,7 @@ const FormatName = "lbctl"
 
 // version is the first field of each line. It must change with fields: after an upgrade, a
 // reader finds lines of the former format.
-const version = "2"
+const version = "3"
 
 // field is one field of a line: the text for nginx's log_format, and how its value becomes a
 // part of a Record.
@@ -34,6 +34,8 @@ var fields = [...]field{
 	{"$lb_service", text(func(r *Record) *[]byte { return &r.Service })},
 	{"$lb_route", text(func(r *Record) *[]byte { return &r.Route })},
 	{"$lb_log_method", text(func(r *Record) *[]byte { return &r.Method })},
+	{"$lb_scheme", text(func(r *Record) *[]byte { return &r.Scheme })},
+	{"$server_protocol", parseHTTPVersion},
 	{"$lb_log_host", text(func(r *Record) *[]byte { return &r.Host })},
 	{"$lb_log_path", text(func(r *Record) *[]byte { return &r.Path })},
 	{"$status", func(r *Record, v []byte) bool { return parseStatus(&r.Status, v) }},
@@ -72,9 +74,12 @@ type Record struct {
 	Service []byte        // its name; empty: the request reached no service
 	Route   []byte        // the route that it took, as endpoints.Route.String returns it
 	Method  []byte
-	Host    []byte // empty if it is longer than 255 bytes, or has a user
-	Path    []byte // up to the query or to the first parameter (";"), which never reach the log; at most 512 bytes
-	Status  int    // that the client got; 499: it did not wait for the answer
+	Scheme  []byte // "https" or "http", that the client used; a trusted proxy may say it
+	// HTTPVersion is that of the client's request, "1.1" or "2"; empty if nginx could not read it.
+	HTTPVersion []byte
+	Host        []byte // empty if it is longer than 255 bytes, or has a user
+	Path        []byte // up to the query or to the first parameter (";"), which never reach the log; at most 512 bytes
+	Status      int    // that the client got; 499: it did not wait for the answer
 	// OwnError is the status of nginx's own error answer, also where a gRPC client got status 200
 	// with a grpc-status; 496: the client showed no valid certificate, and got another status.
 	// 0: the answer is an instance's, or no error.
@@ -221,6 +226,17 @@ func parseTimeout(r *Record, v []byte) bool {
 	unit := timeoutUnits[v[len(v)-1]]
 	if ok && unit > 0 && n <= math.MaxInt64/int64(unit) {
 		r.Timeout = time.Duration(n) * unit
+	}
+	return true
+}
+
+// parseHTTPVersion keeps "2" of "HTTP/2.0", and "1.1" of "HTTP/1.1".
+func parseHTTPVersion(r *Record, v []byte) bool {
+	if version, ok := bytes.CutPrefix(v, []byte("HTTP/")); ok {
+		r.HTTPVersion = version
+		if major, ok := bytes.CutSuffix(version, []byte(".0")); ok && string(major) != "1" {
+			r.HTTPVersion = major
+		}
 	}
 	return true
 }

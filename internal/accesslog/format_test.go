@@ -137,7 +137,7 @@ func TestParseAllocatesNothing(t *testing.T) {
 
 func BenchmarkParse(b *testing.B) {
 	text := line(tries("hello_server", "10.0.0.1:7777", "200", "0.001").with(values{
-		"$lb_route": "*/hello.Greeter/", "$lb_log_method": "POST", "$lb_log_host": "localhost", "$lb_log_path": "/hello.Greeter/SayHello",
+		"$lb_route": "*/hello.Greeter/", "$lb_log_method": "POST", "$lb_scheme": "http", "$server_protocol": "HTTP/2.0", "$lb_log_host": "localhost", "$lb_log_path": "/hello.Greeter/SayHello",
 		"$sent_trailer_grpc_status": "0", "$request_completion": "OK", "$lb_request_id": "0123456789abcdef0123456789abcdef",
 	}))
 	var r Record
@@ -158,15 +158,23 @@ func TestParseTimeout(t *testing.T) {
 	}
 }
 
+func TestParseHTTPVersion(t *testing.T) {
+	for text, want := range map[string]string{"HTTP/0.9": "0.9", "HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2.0": "2", "HTTP/3.0": "3", "-": "", "garbage": ""} {
+		var r Record
+		require.True(t, r.parse(line(values{"$server_protocol": text})))
+		assert.Equal(t, want, string(r.HTTPVersion), text)
+	}
+}
+
 func TestParseTexts(t *testing.T) {
 	var r Record
 	require.True(t, r.parse(line(tries("web", "10.0.0.1:80, 10.0.0.2:80", "502, 200", "-, 0.004").with(values{
-		"$lb_route": `GET *=/a\x22 [x-a=\xC3\xA4]`, "$lb_log_method": "GET", "$lb_log_host": "a.example", "$lb_log_path": `/a\x22\x5Cx41`,
+		"$lb_route": `GET *=/a\x22 [x-a=\xC3\xA4]`, "$lb_log_method": "GET", "$lb_scheme": "https", "$server_protocol": "HTTP/1.1", "$lb_log_host": "a.example", "$lb_log_path": `/a\x22\x5Cx41`,
 		"$request_completion": "OK", "$request_length": "10", "$bytes_sent": "20", "$remote_addr": "fd00::9", "$lb_request_id": "id-1", "$lb_trace": "a b c 1",
 		"$upstream_connect_time": "-, 0.000", "$upstream_response_time": "1.000, 0.005",
 	}))))
-	assert.Equal(t, []string{`GET *=/a" [x-a=ä]`, "GET", "a.example", `/a"\x41`, "fd00::9", "id-1", "a b c 1"},
-		[]string{string(r.Route), string(r.Method), string(r.Host), string(r.Path), string(r.Client), string(r.RequestID), string(r.Trace)})
+	assert.Equal(t, []string{`GET *=/a" [x-a=ä]`, "GET", "https", "1.1", "a.example", `/a"\x41`, "fd00::9", "id-1", "a b c 1"},
+		[]string{string(r.Route), string(r.Method), string(r.Scheme), string(r.HTTPVersion), string(r.Host), string(r.Path), string(r.Client), string(r.RequestID), string(r.Trace)})
 	assert.True(t, r.Completed)
 	assert.Equal(t, []int64{10, 20}, []int64{r.RequestBytes, r.ResponseBytes})
 	assert.Equal(t, []Try{

@@ -97,6 +97,7 @@ http {
     map $host $lb_log_path { default $uri; }
     map $host $lb_own_error { default ""; }
     map $host $lb_log_method { default $request_method; }
+    map $host $lb_scheme { default $scheme; }
     map $host $lb_request_id { default $request_id; }
     map $host $lb_trace { default ""; }
     upstream web { server %[8]s; keepalive 8; }

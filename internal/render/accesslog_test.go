@@ -3,10 +3,12 @@ package render
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"lbctl/internal/accesslog"
+	"lbctl/internal/certificates/certificatestest"
 	"lbctl/internal/nginxtest"
 	"lbctl/protos"
 )
@@ -264,4 +267,61 @@ func TestACircuitBreakerWithoutAnAccessLogIsAProblem(t *testing.T) {
 	c, err = offline(Options{Settings: settings}, parseAll(web), testNames())
 	require.NoError(t, err)
 	assert.Empty(t, c.Problems)
+}
+
+// The log has the scheme and the version of HTTP that the client used. A trusted proxy can say the
+// scheme for its client, and nobody else.
+func TestAccessLogHasTheProtocol(t *testing.T) {
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		for name, trusted := range map[string][]string{"with trusted proxies": {"127.0.0.0/8"}, "without": nil} {
+			t.Run(name, func(t *testing.T) {
+				dir := nginxtest.MemoryDir(t)
+				reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }})
+				require.NoError(t, err)
+				lines := make(chan string, 10)
+				ctx, cancel := context.WithCancel(t.Context())
+				var done sync.WaitGroup
+				done.Go(func() {
+					reader.Run(ctx, func(r *accesslog.Record) {
+						if !r.Internal() {
+							lines <- fmt.Sprintf("%s %s %s", r.Path, r.Scheme, r.HTTPVersion)
+						}
+					})
+				})
+				defer done.Wait()
+				defer cancel()
+				ca := certificatestest.NewAuthority(t, "test")
+				b := startSecured(t, binary, func(dir string) { ca.Issue(t, 100*days, "a.test").Write(t, dir, "all") }, func(s *Settings) {
+					s.AccessLogDir, s.LogRequests, s.TrustedProxies = dir, true, trusted
+				},
+					entry("calls", grpcServer(t, "calls"), tags("grpc_server")),
+					entry("site", httpServer(t, "site", httptest.NewServer), tags("http_server")),
+				)
+				secure := b.client(t, b.https, &tls.Config{RootCAs: ca.Pool()})
+				get(t, http.DefaultClient, "http://"+b.http+"/plain")
+				get(t, secure, "https://a.test/tls")
+				get(t, http.DefaultClient, "http://"+b.http+"/proxy", withHeader("X-Forwarded-Proto", "https"))
+				assert.Equal(t, 200, sendRaw(t, b.http, "GET /old HTTP/1.0\r\n\r\n"))
+				assert.Equal(t, 400, sendRaw(t, b.http, "garbage\r\n\r\n"))
+				_, err = call(t, b.balancer.dial(t, "localhost"), "/c.C/M")
+				require.NoError(t, err)
+				behind := "https"
+				if trusted == nil {
+					behind = "http"
+				}
+				want := []string{"/plain http 1.1", "/tls https 2", "/proxy " + behind + " 1.1", "/old http 1.0", " http ", "/c.C/M http 2"}
+				var got []string
+				for timeout := time.After(20 * time.Second); len(got) < len(want); {
+					select {
+					case line := <-lines:
+						got = append(got, line)
+						continue
+					case <-timeout:
+					}
+					break
+				}
+				assert.ElementsMatch(t, want, got)
+			})
+		}
+	})
 }

@@ -25,6 +25,8 @@ type request struct {
 	service       []byte
 	route         []byte
 	method        []byte
+	scheme        []byte
+	httpVersion   []byte
 	host          []byte
 	path          []byte
 	status        int
@@ -89,6 +91,8 @@ func appendEntry(b []byte, r *accesslog.Record, index *instances.Index) []byte {
 	b = appendText(b, r.Service)
 	b = appendText(b, r.Route)
 	b = appendText(b, r.Method)
+	b = appendText(b, r.Scheme)
+	b = appendText(b, r.HTTPVersion)
 	b = appendText(b, r.Host)
 	b = appendText(b, r.Path)
 	b = appendText(b, r.Client)
@@ -148,7 +152,7 @@ func (r *request) decode(entry []byte) {
 		time: time.UnixMilli(d.number()), took: d.millis(),
 		status: int(d.number()), grpcStatus: int(d.number()), ownError: int(d.number()),
 		requestBytes: d.number(), responseBytes: d.number(),
-		service: d.text(), route: d.text(), method: d.text(), host: d.text(), path: d.text(),
+		service: d.text(), route: d.text(), method: d.text(), scheme: d.text(), httpVersion: d.text(), host: d.text(), path: d.text(),
 		client: d.text(), id: d.text(), trace: d.text(), reason: d.text(),
 		tries: slices.Grow(r.tries[:0], 2),
 	}

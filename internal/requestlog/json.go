@@ -27,6 +27,8 @@ func appendJSON(b []byte, r *request, sampleRatio float64) []byte {
 	b = append(b, r.protocol()...)
 	b = append(b, '"')
 	b = appendMember(b, "method", r.method)
+	b = appendMember(b, "scheme", r.scheme)
+	b = appendMember(b, "http_version", r.httpVersion)
 	b = appendMember(b, "host", r.host)
 	b = appendMember(b, "path", r.path)
 	b = appendInt(b, "status", int64(r.status))

@@ -36,6 +36,8 @@ type Request struct {
 	Route           string  `json:"route,omitempty"`                    // of the service, that the request took
 	Protocol        string  `json:"protocol"`                           // "http" or "grpc"
 	Method          string  `json:"method,omitempty" printable:"name"`
+	Scheme          string  `json:"scheme,omitempty"`                        // "http" or "https"
+	HTTPVersion     string  `json:"http_version,omitempty" printable:"name"` // "1.1" or "2"
 	Host            string  `json:"host,omitempty" printable:"name"`
 	Path            string  `json:"path,omitempty" printable:"name"`
 	Status          int     `json:"status"` // of HTTP; 499: the client left

@@ -47,7 +47,7 @@ func newLog(t testing.TB, opts Options) *Log {
 // get is a request to web, which web-1 has answered.
 func get() *accesslog.Record {
 	return &accesslog.Record{
-		Time: noon, Took: 12 * time.Millisecond, Service: []byte("web"), Route: []byte("web/api"), Method: []byte("GET"),
+		Time: noon, Took: 12 * time.Millisecond, Service: []byte("web"), Route: []byte("web/api"), Method: []byte("GET"), Scheme: []byte("https"), HTTPVersion: []byte("1.1"),
 		Host: []byte("web"), Path: []byte("/api/items"), Status: 200, GRPCStatus: -1, Completed: true, RequestBytes: 120, ResponseBytes: 4711,
 		Client: []byte("192.0.2.7"), RequestID: []byte("b9c0e1d2f3a4b5c6d7e8f90a1b2c3d4e"),
 		Trace: []byte("4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7 d7e8f90a1b2c3d4e 1"),
@@ -85,7 +85,7 @@ var records = map[string]*accesslog.Record{
 		r.Tries[0].Address = []byte("unix:/run/lbctl/health.sock")
 	}),
 	"texts of an attacker": with(func(r *accesslog.Record) {
-		r.Method, r.Host = []byte("G\"E\\T"), []byte("\x00\x1f\x7f\b\f\r\n\t")
+		r.Method, r.HTTPVersion, r.Host = []byte("G\"E\\T"), []byte("1.\x1b"), []byte("\x00\x1f\x7f\b\f\r\n\t")
 		r.Path = []byte("/\xff\xc3\xe2\x82/größer/\u2028\u2029\u202e<&>/\x1b]52;c;aGk=\a")
 		r.Trace = []byte("4bf92f3577b34da6a3ce929d0e0e4736 - d7e8f90a1b2c3d4e 0")
 	}),
@@ -138,7 +138,7 @@ func TestTheLineOfARequest(t *testing.T) {
 	var r request
 	assert.JSONEq(t, `{
 		"time": "2026-11-27T12:00:00.123Z", "level": "WARN", "msg": "GET /api/items 200", "type": "request",
-		"service": "web", "route": "web/api", "protocol": "http", "method": "GET", "host": "web", "path": "/api/items", "status": 200, "duration_seconds": 0.012,
+		"service": "web", "route": "web/api", "protocol": "http", "method": "GET", "scheme": "https", "http_version": "1.1", "host": "web", "path": "/api/items", "status": 200, "duration_seconds": 0.012,
 		"instance": "web-1", "node": "node", "endpoint": "10.0.0.1:80", "version": "v1",
 		"upstream_connect_seconds": 0.001, "upstream_header_seconds": 0.011, "upstream_response_seconds": 0.012,
 		"tries": [
@@ -194,6 +194,7 @@ func TestNothingOfARecordIsLost(t *testing.T) {
 		"Time": func(r *accesslog.Record) { r.Time = r.Time.Add(time.Millisecond) }, "Took": func(r *accesslog.Record) { r.Took++; r.Took = time.Second },
 		"Service": func(r *accesslog.Record) { r.Service = []byte("cart") }, "Route": func(r *accesslog.Record) { r.Route = nil },
 		"Method": func(r *accesslog.Record) { r.Method = []byte("PUT") }, "Host": func(r *accesslog.Record) { r.Host = nil },
+		"Scheme": func(r *accesslog.Record) { r.Scheme = []byte("http") }, "HTTPVersion": func(r *accesslog.Record) { r.HTTPVersion = []byte("2") },
 		"Path": func(r *accesslog.Record) { r.Path = nil }, "Status": func(r *accesslog.Record) { r.Status = 201 },
 		"OwnError": func(r *accesslog.Record) { r.OwnError = 404 }, "GRPCStatus": func(r *accesslog.Record) { r.GRPCStatus = 0; r.Service = []byte("cart") },
 		"Timeout":   func(r *accesslog.Record) { r.Timeout = time.Millisecond; r.Service = []byte("cart") }, // the client saw DEADLINE_EXCEEDED

@@ -108,6 +108,8 @@ func (c *call) requestSpan() *tracepb.Span {
 	add(semconv.ServerAddressKey, c.Host)
 	add(semconv.ClientAddressKey, c.Client)
 	if !c.grpc {
+		add(semconv.NetworkProtocolVersionKey, c.HTTPVersion)
+		add(semconv.URLSchemeKey, c.Scheme)
 		add(semconv.URLPathKey, c.Path)
 		add(semconv.HTTPRouteKey, []byte(c.route))
 	}

@@ -27,7 +27,7 @@ var noon = time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
 func request(tries ...accesslog.Try) *accesslog.Record {
 	return &accesslog.Record{
 		Time: noon, Took: 100 * time.Millisecond, Service: []byte("web"), Route: []byte("GET shop.example.com/api [x-version=v2]"),
-		Method: []byte("GET"), Host: []byte("shop.example.com"), Path: []byte("/api/carts/7"), Status: 200, GRPCStatus: -1, Completed: true,
+		Method: []byte("GET"), Scheme: []byte("https"), HTTPVersion: []byte("2"), Host: []byte("shop.example.com"), Path: []byte("/api/carts/7"), Status: 200, GRPCStatus: -1, Completed: true,
 		RequestBytes: 120, ResponseBytes: 4711, Client: []byte("192.0.2.1"), RequestID: []byte("id-1"),
 		Trace: []byte(traceID + " " + parentID + " " + spanID + " 1"), Tries: tries,
 	}
@@ -109,7 +109,7 @@ func TestSpansOfARequestWithARetry(t *testing.T) {
 	assert.Empty(t, first.Events)
 
 	assert.Equal(t, map[string]any{
-		"http.request.method": "GET", "server.address": "shop.example.com", "client.address": "192.0.2.1", "url.path": "/api/carts/7", "http.route": "/api",
+		"http.request.method": "GET", "server.address": "shop.example.com", "client.address": "192.0.2.1", "url.path": "/api/carts/7", "http.route": "/api", "url.scheme": "https", "network.protocol.version": "2",
 		"lbctl.service": "web", "lbctl.route": "GET shop.example.com/api [x-version=v2]", "lbctl.request_id": "id-1",
 		"http.request.size": int64(120), "http.response.size": int64(4711), "http.response.status_code": int64(200),
 	}, otlptest.Values(root.Attributes))
