@@ -76,9 +76,10 @@ grafana() {
 	cat >"$work/Dockerfile" <<-EOF
 		FROM $(tools_image)
 		COPY standin /usr/local/bin/
+		RUN printf '#!/bin/sh\\nexec standin grafana\\n' >/run.sh && chmod 755 /run.sh
 		USER nobody
 		EXPOSE 3000
-		ENTRYPOINT ["standin", "grafana"]
+		ENTRYPOINT ["/run.sh"]
 		LABEL lbctl.standin=$(standin_sources)
 	EOF
 	docker_build "$1"

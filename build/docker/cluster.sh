@@ -29,6 +29,7 @@ beside() {
 up() {
 	ours
 	beside
+	if observed; then urls; fi
 	build
 	local n=${1:-$(servers | wc -l)} # a second `up` keeps the scale
 	[ "$n" -gt 0 ] || n=1
@@ -122,6 +123,21 @@ servers() { "${compose[@]}" ps -q hello_server 2>/dev/null; }
 
 # observed tells whether compose reads the file of Prometheus and its companions.
 observed() { [[ ":${COMPOSE_FILE:-}:" == *":$observability:"* ]]; }
+
+# urls says where a browser reaches what has got another port, for the links between the programs.
+urls() {
+	local name default port url
+	while read -r name default; do
+		port=${name}_PORT url=${name}_URL
+		[ -n "${!url:-}" ] || [ "${!port:-$default}" = "$default" ] || export "$url=http://localhost:${!port##*:}"
+	done <<-EOF
+		PROMETHEUS 127.0.0.1:9090
+		ALERTMANAGER 127.0.0.1:9093
+		GRAFANA 127.0.0.1:3000
+		LOGS 127.0.0.1:9428
+		TRACES 127.0.0.1:16686
+	EOF
+}
 
 # health prints a line for each container. One that runs and has no check counts as healthy.
 health() { docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else if .State.Running}}healthy{{else}}{{.State.Status}}{{end}}' "$@"; }

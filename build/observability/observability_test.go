@@ -56,6 +56,26 @@ func TestRulesAreValid(t *testing.T) {
 	run(t, "promtool", append([]string{"check", "rules", "--lint-fatal"}, glob(t, "prometheus/rules/*.yml")...)...)
 }
 
+// A recording rule takes other ones from its own group, which are of the same moment.
+func TestRecordingRulesAreOfOneMoment(t *testing.T) {
+	var file struct {
+		Groups []struct {
+			Rules []struct{ Record, Expr string }
+		}
+	}
+	readYAML(t, "prometheus/rules/recording.yml", &file)
+	recorded := regexp.MustCompile(`\bservice\w*:\w+:\w+`)
+	for _, group := range file.Groups {
+		known := map[string]bool{}
+		for _, r := range group.Rules {
+			for _, name := range recorded.FindAllString(r.Expr, -1) {
+				assert.True(t, known[name], "%s takes %s, which its group does not record before it", r.Record, name)
+			}
+			known[r.Record] = true
+		}
+	}
+}
+
 // Each alert fires when it should, and only then.
 func TestAlertsFire(t *testing.T) {
 	for _, file := range glob(t, "prometheus/tests/*.yml") {
@@ -121,7 +141,7 @@ func TestEveryAlertIsDocumented(t *testing.T) {
 		assert.Contains(t, []string{"critical", "warning"}, r.Labels["severity"], "severity of %s", r.Alert)
 		assert.NotEmpty(t, r.Annotations["summary"], "summary of %s", r.Alert)
 		assert.NotEmpty(t, r.Annotations["description"], "description of %s", r.Alert)
-		assert.Equal(t, "docs/alerts.md#"+strings.ToLower(r.Alert), r.Annotations["runbook_url"], "runbook_url of %s", r.Alert)
+		assert.Equal(t, `{{ or $externalLabels.runbooks "docs/alerts.md" }}#`+strings.ToLower(r.Alert), r.Annotations["runbook_url"], "runbook_url of %s", r.Alert)
 		text := sections[r.Alert]
 		for _, part := range []string{"**Means**", "**Look**", "**Do**"} {
 			assert.Contains(t, text, part, "section %s of docs/alerts.md", r.Alert)
@@ -161,42 +181,73 @@ func TestAlertmanagersConfiguration(t *testing.T) {
 	run(t, "amtool", "check-config", "alertmanager/alertmanager.yml")
 }
 
-// start.sh puts a URL with any characters into the configuration.
-func TestWebhookOfAlertmanagerIsSettable(t *testing.T) {
-	dir := t.TempDir()
-	script, err := os.ReadFile("alertmanager/start.sh")
+// startScript runs a start.sh, with other paths in it, in an environment, and returns what it prints.
+func startScript(t *testing.T, file string, paths map[string]string, env ...string) string {
+	t.Helper()
+	script, err := os.ReadFile(file)
 	require.NoError(t, err)
-	config, err := filepath.Abs("alertmanager/alertmanager.yml")
-	require.NoError(t, err)
-	made := filepath.Join(dir, "made.yml")
 	text := string(script)
-	for from, to := range map[string]string{
-		"/etc/alertmanager/alertmanager.yml":               config,
-		"/tmp/alertmanager.yml":                            made,
-		"exec /bin/alertmanager --config.file=\"$config\"": "echo \"$config\" #",
-	} {
+	for from, to := range paths {
 		require.Contains(t, text, from)
 		text = strings.ReplaceAll(text, from, to)
 	}
-	start := func(url string) string {
-		cmd := exec.Command("sh", "-c", text)
-		cmd.Env = append(os.Environ(), "ALERT_WEBHOOK_URL="+url)
-		out, err := cmd.Output()
-		require.NoError(t, err)
-		return strings.TrimSpace(string(out))
-	}
-	assert.Equal(t, config, start(""))
+	cmd := exec.Command("sh", "-c", text)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return strings.TrimSpace(string(out))
+}
 
-	const url = `https://hooks.example.com/a|b?c=1&d=\1#e`
-	require.Equal(t, made, start(url))
+// A URL with characters that mean something to a shell or to sed.
+const strangeURL = `https://hooks.example.com/a|b?c=1&d=\1#e`
+
+// start.sh puts a URL with any characters into the configuration.
+func TestWebhookOfAlertmanagerIsSettable(t *testing.T) {
+	config, err := filepath.Abs("alertmanager/alertmanager.yml")
+	require.NoError(t, err)
+	made := filepath.Join(t.TempDir(), "made.yml")
+	paths := map[string]string{
+		"/etc/alertmanager/alertmanager.yml":               config,
+		"/tmp/alertmanager.yml":                            made,
+		"exec /bin/alertmanager --config.file=\"$config\"": "echo \"$config\" #",
+	}
+	assert.Equal(t, config, startScript(t, "alertmanager/start.sh", paths, "ALERT_WEBHOOK_URL="))
+
+	require.Equal(t, made, startScript(t, "alertmanager/start.sh", paths, "ALERT_WEBHOOK_URL="+strangeURL))
 	var parsed struct {
 		Receivers []struct {
 			Webhooks []struct{ URL string } `yaml:"webhook_configs"`
 		}
 	}
 	readYAML(t, made, &parsed)
-	assert.Equal(t, url, parsed.Receivers[0].Webhooks[0].URL)
+	assert.Equal(t, strangeURL, parsed.Receivers[0].Webhooks[0].URL)
 	run(t, "amtool", "check-config", made)
+}
+
+// The links of the dashboards lead to where LOGS_URL and the like say, and by default to the ports
+// of the compose file.
+func TestLinksOfDashboardsAreSettable(t *testing.T) {
+	boards, err := filepath.Abs("grafana/dashboards")
+	require.NoError(t, err)
+	made := filepath.Join(t.TempDir(), "made")
+	paths := map[string]string{"/etc/grafana/dashboards": boards, "/tmp/dashboards": made, `exec /run.sh "$@"`: `echo "$LB_DASHBOARDS"`}
+	const script = "grafana/start.sh"
+	assert.Equal(t, boards, startScript(t, script, paths, "PROMETHEUS_URL=", "LOGS_URL=", "TRACES_URL="))
+
+	require.Equal(t, made, startScript(t, script, paths, "PROMETHEUS_URL=", "LOGS_URL=http://logs.example.com:1", "TRACES_URL="+strings.ReplaceAll(strangeURL, `\`, "")))
+	for _, file := range glob(t, made+"/*.json") {
+		var board struct {
+			Templating struct{ List []struct{ Name, Query any } }
+		}
+		readYAML(t, file, &board)
+		places := map[any]any{}
+		for _, v := range board.Templating.List {
+			places[v.Name] = v.Query
+		}
+		assert.Equal(t, "http://localhost:9090", places["prometheus"], file)
+		assert.Equal(t, "http://logs.example.com:1", places["logs"], file)
+		assert.Equal(t, "https://hooks.example.com/a|b?c=1&d=1#e", places["traces"], file)
+	}
 }
 
 func dashboards(t *testing.T) map[string]Dashboard {
@@ -398,7 +449,5 @@ func TestGrafanasProvisioning(t *testing.T) {
 	}
 	readYAML(t, "grafana/provisioning/dashboards/dashboards.yaml", &providers)
 	require.Len(t, providers.Providers, 1)
-	text, err := os.ReadFile("../../docker-compose.observability.yaml")
-	require.NoError(t, err)
-	assert.Contains(t, string(text), "./build/observability/grafana/dashboards:"+providers.Providers[0].Options.Path+":ro")
+	assert.Equal(t, "$LB_DASHBOARDS", providers.Providers[0].Options.Path, "what start.sh sets")
 }

@@ -86,7 +86,7 @@ func dashboards(dir string) ([]json.RawMessage, error) {
 			return nil, err
 		}
 		for _, provider := range providers.Providers {
-			files, err := filepath.Glob(filepath.Join(provider.Options.Path, "*.json"))
+			files, err := filepath.Glob(filepath.Join(os.ExpandEnv(provider.Options.Path), "*.json"))
 			if err != nil {
 				return nil, err
 			}

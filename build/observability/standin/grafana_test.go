@@ -5,9 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -23,15 +21,10 @@ func TestGrafana(t *testing.T) {
 	address, err := url.Parse(prometheus.URL)
 	require.NoError(t, err)
 
-	// The paths in a provisioning file are those in the container.
 	boards, err := filepath.Abs("../grafana/dashboards")
 	require.NoError(t, err)
-	provider, err := os.ReadFile("../grafana/provisioning/dashboards/dashboards.yaml")
-	require.NoError(t, err)
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "dashboards.yaml"), []byte(strings.ReplaceAll(string(provider), "/etc/grafana/dashboards", boards)), 0o600))
-
-	server := httptest.NewServer(grafana(address, dir))
+	t.Setenv("LB_DASHBOARDS", boards)
+	server := httptest.NewServer(grafana(address, "../grafana/provisioning/dashboards"))
 	defer server.Close()
 	var found []struct{ UID string }
 	get(t, server.URL+"/api/dashboards", http.StatusOK, &found)
