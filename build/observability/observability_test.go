@@ -29,16 +29,23 @@ func readYAML(t *testing.T, file string, into any) {
 	require.NoError(t, yaml.Unmarshal(text, into), file)
 }
 
-// run runs a program of Prometheus's or Alertmanager's packages, which must succeed.
-func run(t *testing.T, name string, args ...string) {
+// program is the path of a program of Prometheus's or Alertmanager's packages.
+func program(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
 		if os.Getenv("LB_TEST_REQUIRE") == "1" {
 			t.Fatalf("LB_TEST_REQUIRE=1, but %s is missing: %v", name, err)
 		}
-		t.Skipf("no %s: build/need.sh %s installs it", name, name)
+		t.Skipf("no %s: build/need.sh amtool and promtool install it", name)
 	}
+	return path
+}
+
+// run runs such a program, which must succeed.
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	path := program(t, name)
 	out, err := exec.Command(path, args...).CombinedOutput()
 	require.NoError(t, err, "%s %s\n%s", name, strings.Join(args, " "), out)
 }
