@@ -45,7 +45,7 @@ status: ## Say what runs and what nginx serves
 logs: ## Follow the logs
 	@build/cluster.sh logs
 
-clean: ## Stop the cluster; delete its data and the images made of this repository
+clean: ## Stop the cluster; delete its data and the images of this repository, not those of others
 	@build/cluster.sh clean
 
 ##@ Building

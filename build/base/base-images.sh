@@ -7,6 +7,8 @@
 #
 # Without arguments these are the images that every cluster needs.
 #
+#   build/base/base-images.sh --list IMAGE...   print which of these and of the bases are there
+#
 # DEBIAN_MIRROR   mirror for the stand-ins (default: the one in the host's apt sources)
 # BASE_STANDIN=1  do not even try to pull
 set -euo pipefail
@@ -28,6 +30,10 @@ trap cleanup EXIT
 
 main() {
 	command -v docker >/dev/null || die "no docker command on PATH"
+	if [ "${1:-}" = --list ]; then
+		list "${@:2}"
+		return
+	fi
 	local image offline=${BASE_STANDIN:-}
 	[ $# -gt 0 ] || set -- "${all[@]}"
 	for image in "$@"; do
@@ -36,6 +42,14 @@ main() {
 			pull "$image" && continue
 		fi
 		make_standin "$image"
+	done
+}
+
+# list prints the images that are there, with those that stand-ins are made of.
+list() {
+	local image
+	for image in "${all[@]}" "$@" lbctl-base/debian:forky lbctl-base/observability:bookworm; do
+		if have "$image"; then echo "$image"; fi
 	done
 }
 

@@ -41,10 +41,13 @@ up() {
 	next_steps
 }
 
+# others_images are those that compose does not build.
+others_images() { "${compose[@]}" config | sed -n 's/^ *image: *//p' | sort -u; }
+
 build() {
 	build/base/base-images.sh
 	local images
-	images=$("${compose[@]}" config | sed -n 's/^ *image: *//p' | sort -u)
+	images=$(others_images)
 	# shellcheck disable=SC2086 # a list of names
 	[ -z "$images" ] || build/base/base-images.sh $images
 	if [ -n "$(docker images -q --filter "label=lbctl.checkout=$root")" ]; then
@@ -245,7 +248,7 @@ every_file() {
 	export COMPOSE_FILE=${COMPOSE_FILE:-"${files[*]}"}
 }
 
-# clean leaves the base images, and all that is another checkout's.
+# clean leaves the images of others, which other checkouts use too, and all that is another checkout's.
 clean() {
 	ours
 	every_file
@@ -260,6 +263,10 @@ clean() {
 	else
 		say "this checkout has no containers, volumes or images"
 	fi
+	local stay
+	# shellcheck disable=SC2046 # a list of names
+	stay=$(build/base/base-images.sh --list $(others_images) | paste -sd ' ')
+	[ -z "$stay" ] || say "images of others stay, for all checkouts: docker rmi $stay"
 }
 
 # removed tells from the output of compose, of either version, whether it removed something.

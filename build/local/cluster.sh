@@ -10,7 +10,8 @@
 #
 # nginx listens where LB_GRPC_PORT, LB_GRPCS_PORT, LB_HTTP_PORT and LB_HTTPS_PORT
 # say, PORT or ADDRESS:PORT as in docker-compose.yaml (default: 5000, 5443, 8080 and
-# 8443), lbctl's admin port is 9119 on $LOCAL_NET.0.1. Data, logs and sockets are in LOCAL_DIR (default: .run).
+# 8443), lbctl's admin port is 9119 on $LOCAL_NET.0.1. As in the containers, metrics are on ports
+# 9777 (servers) and 9778 (registrars), and Prometheus finds them through Consul. Data, logs and sockets are in LOCAL_DIR (default: .run).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -155,7 +156,7 @@ hello_server() {
 
 		[program:hello-$1]
 		command="$root/build/run/needs-agent.sh" "$root/bin/registrar" exec -- "$root/bin/grpc_server" -listen $net.2.$1:7777 -name hello_$1
-		environment=AGENT_LOCK="$dir/agent-hello-$1.lock",CONSUL_HTTP_ADDR="$net.2.$1:8500",APP_NAME="hello_server",APP_PORT="7777",SERVICE_ID="hello_server-$1",TAGS="grpc_server",HEALTH_CHECK_ENDPOINT="$net.2.$1:7777"
+		environment=AGENT_LOCK="$dir/agent-hello-$1.lock",CONSUL_HTTP_ADDR="$net.2.$1:8500",APP_NAME="hello_server",APP_PORT="7777",SERVICE_ID="hello_server-$1",TAGS="grpc_server",META="metrics-port=9777",GRPC_SERVER_METRICS="$net.2.$1:9777",METRICS="$net.2.$1:9778",HEALTH_CHECK_ENDPOINT="$net.2.$1:7777"
 		stopwaitsecs=60
 	EOF
 }
@@ -180,7 +181,7 @@ load_balancer() {
 
 		[program:registrar-nginx]
 		command="$root/build/run/needs-agent.sh" "$root/bin/registrar"
-		environment=AGENT_LOCK="$dir/agent-lb.lock",CONSUL_HTTP_ADDR="$net.3.1:8500",APP_NAME="nginx",APP_PORT="${grpc##*:}",HEALTH_CHECK_TYPE="http",HEALTH_CHECK_ENDPOINT="http://$net.0.1:9119/readyz",DRAIN="0s"
+		environment=AGENT_LOCK="$dir/agent-lb.lock",CONSUL_HTTP_ADDR="$net.3.1:8500",APP_NAME="nginx",APP_PORT="${grpc##*:}",SERVICE_ADDRESS="$net.0.1",META="metrics-port=9119",METRICS="$net.0.1:9778",HEALTH_CHECK_TYPE="http",HEALTH_CHECK_ENDPOINT="http://$net.0.1:9119/readyz",DRAIN="0s"
 		stopwaitsecs=20
 	EOF
 }
