@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -29,6 +30,22 @@ func (b *balancer) waitLost(called, own int) {
 		defer b.mu.Unlock()
 		if lost := b.reader.Stats().Lost; b.lines+int(lost) < called || b.lines+int(lost) > called+own {
 			return fmt.Errorf("%d lines taken and %d lost, want %d in all", b.lines, lost, called)
+		}
+		return nil
+	})
+}
+
+// asksMore waits until nginx has been asked n times from now on.
+func (b *balancer) asksMore(n int) {
+	b.t.Helper()
+	b.mu.Lock()
+	want := len(b.asked) + n
+	b.mu.Unlock()
+	eventually(b.t, func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.asked) < want {
+			return fmt.Errorf("nginx was asked %d times, want %d", len(b.asked), want)
 		}
 		return nil
 	})
@@ -169,37 +186,61 @@ func TestWhatAFullFileSystemHadNoRoomForIsLost(t *testing.T) {
 	b.waitLost(6800, 3)
 }
 
-// TestTheLinesOfKilledWorkersAreLost kills nginx with lines in the memory of its workers.
-func TestTheLinesOfKilledWorkersAreLost(t *testing.T) {
+// A caller calls nginx until stop or the end of the test, also while it does not answer.
+type caller struct {
+	cancel   context.CancelFunc
+	answered chan []time.Time // when it got each answer
+}
+
+func (b *balancer) startCaller() *caller {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	c := &caller{cancel, make(chan []time.Time, 1)}
+	go func() {
+		client := &http.Client{Transport: &http.Transport{}}
+		defer client.CloseIdleConnections()
+		var answered []time.Time
+		for ctx.Err() == nil {
+			answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/own", b.port))
+			if err != nil {
+				continue // its worker was killed
+			}
+			answer.Body.Close()
+			answered = append(answered, time.Now())
+		}
+		c.answered <- answered
+	}()
+	return c
+}
+
+func (c *caller) stop() []time.Time {
+	c.cancel()
+	return <-c.answered
+}
+
+// TestTheLinesThatAKilledNginxHadAreLost kills nginx with lines in the memory of its workers. What
+// ended after the last question is not known.
+func TestTheLinesThatAKilledNginxHadAreLost(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		b := startAsking(t, binary, 0)
 		b.call("/", 400)
 		b.waitLines(400)
 		b.settled()
-		called := 400
+		called, after := 400, 0
 		for range 2 {
-			done := make(chan int)
-			client := &http.Client{Timeout: 5 * time.Second}
-			go func() {
-				n := 0
-				defer func() { done <- n }()
-				for {
-					answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/own", b.port))
-					if err != nil {
-						return // nginx is killed
-					}
-					answer.Body.Close()
-					n++
-				}
-			}()
+			c := b.startCaller()
+			b.asksMore(5)
 			b.mu.Lock()
-			lines := b.lines
-			b.mu.Unlock()
-			b.reached(lines + 500)
 			b.nginx.Kill()
-			called += <-done
-			client.CloseIdleConnections()
+			last := b.asked[len(b.asked)-1]
+			b.mu.Unlock()
+			answered := c.stop()
+			called += len(answered)
+			for _, at := range answered {
+				if at.After(last) {
+					after++
+				}
+			}
 			b.startNginx()
 		}
 		b.settled()
@@ -208,7 +249,41 @@ func TestTheLinesOfKilledWorkersAreLost(t *testing.T) {
 		lost := int(b.reader.Stats().Lost)
 		assert.LessOrEqual(t, b.lines+lost, called+3, "the last request can end without an answer")
 		assert.LessOrEqual(t, b.lines, called+3, "a line was taken twice")
-		t.Logf("%d called, %d lines taken, %d known to be lost", called, b.lines, lost)
+		assert.GreaterOrEqual(t, b.lines+lost, called-after-3, "more is unknown than what ended after the last question")
+		t.Logf("%d called, %d lines taken, %d known to be lost, %d after the last question", called, b.lines, lost, after)
+	})
+}
+
+// TestTheLinesThatAKilledWorkerHadAreKnownToBeLost kills workers: the master starts others, and
+// nginx's numbers go on.
+func TestTheLinesThatAKilledWorkerHadAreKnownToBeLost(t *testing.T) {
+	t.Parallel()
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		b := startAsking(t, binary, 0)
+		b.call("/", 400)
+		b.waitLines(400)
+		b.settled()
+		called := 400
+		for range 2 {
+			b.mu.Lock()
+			lines := b.lines
+			b.mu.Unlock()
+			c := b.startCaller()
+			b.reached(lines + 500)
+			for _, pid := range b.nginx.Workers() {
+				require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+			}
+			b.reached(lines + 1000)
+			called += len(c.stop())
+		}
+		b.call("/", 400)
+		called += 400
+		const last = 2 // one a round can be answered, and not have ended in nginx's numbers
+		b.waitLost(called-last, last+4)
+		b.settled()
+		b.waitLost(called-last, last+4)
+		t.Logf("%d called, %d known to be lost", called, b.reader.Stats().Lost)
+		assert.Positive(t, b.reader.Stats().Lost)
 	})
 }
 

@@ -82,7 +82,7 @@ type Stats struct {
 	// Full is how often a file had no more room, so that nginx dropped lines.
 	Full int64
 	// Lost is how many requests ended without a line that was taken, as far as nginx can tell: those
-	// since it was last asked, a second ago, are not known if it is killed. It is some seconds late.
+	// since it was last asked, 0.1 s ago, are not known if it is killed. It is some seconds late.
 	Lost int64
 	// Lag is how long before it was taken the last line's request had ended. nginx and the reader
 	// keep a line for 400 ms at most.
@@ -138,7 +138,7 @@ func New(opts Options) (*Reader, error) {
 	}
 	opts.Size = max(MinSize, opts.Size&^int64(os.Getpagesize()-1))
 	r := &Reader{opts: opts, path: Path(opts.Dir), buffer: make([]byte, bufferSize)}
-	r.losses = losses{since: time.Now(), interval: sampleInterval, settle: settleTime}
+	r.losses = losses{since: time.Now(), interval: sampleInterval, idle: idleInterval, settle: settleTime}
 	r.load()
 	r.lost.Store(r.losses.lost)
 	r.told = r.losses.lost
@@ -150,11 +150,13 @@ func New(opts Options) (*Reader, error) {
 // the record. Call Run once.
 func (r *Reader) Run(ctx context.Context, take func(*Record)) error {
 	defer r.close()
-	ticker := time.NewTicker(pollInterval)
+	ticker := time.NewTicker(sampleInterval)
 	defer ticker.Stop()
-	for {
+	for n := 0; ; n++ {
 		r.ask(ctx)
-		r.note(r.poll(ctx, take))
+		if n%int(pollInterval/sampleInterval) == 0 {
+			r.note(r.poll(ctx, take))
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -230,6 +232,7 @@ func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 		}
 		r.lines.Add(1)
 		r.losses.take(r.record.Time.UnixMilli())
+		r.losses.busy = r.losses.busy || !r.record.Internal()
 		take(&r.record)
 	}
 	var errs []error

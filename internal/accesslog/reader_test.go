@@ -168,7 +168,7 @@ func (b *balancer) startReader() {
 	}
 	b.reader, err = New(opts)
 	require.NoError(b.t, err)
-	b.reader.losses.interval, b.reader.losses.settle = testSettle/8, testSettle
+	b.reader.losses.idle, b.reader.losses.settle = testSettle/8, testSettle
 	ctx, cancel := context.WithCancel(b.t.Context())
 	b.cancel, b.ended = cancel, make(chan struct{})
 	go func() {

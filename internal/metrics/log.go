@@ -12,7 +12,7 @@ var (
 	logMalformed = logSection.counter("lbctl_accesslog_malformed_total",
 		"Lines that lbctl has dropped because they were not complete: nginx was killed or had no memory while it wrote them.")
 	logLost = logSection.counter("lbctl_accesslog_lost_total",
-		"Requests that nginx has counted and that have no line, because the log was full or nginx was killed. It is some seconds late, and does not know of what ended in the last second before nginx was killed.")
+		"Requests that nginx has counted and that have no line, because the log was full or nginx was killed. It is some seconds late. If nginx is killed, it does not know of what ended after lbctl had last asked nginx: in the last 0.1 s while there are requests, in the last second while there were none. If a worker is killed, it does not know of its requests in flight.")
 	logLag = logSection.gauge("lbctl_accesslog_lag_seconds",
 		"How long before lbctl read the newest line its request had ended: at most some 0.4 s while lbctl keeps up.")
 	logUnread = logSection.gauge("lbctl_accesslog_unread_bytes", "What nginx had written and lbctl had not read after the last reading.")
