@@ -70,7 +70,10 @@ type Options struct {
 	// Requests asks nginx for its requests, for Stats.Lost; default never. nginx must log all of
 	// them.
 	Requests func(context.Context) (Requests, error)
-	Logger   *slog.Logger // default none
+	// Elsewhere says that nginx may have logged to another directory, or not at all, after the last
+	// snapshot in Dir: those requests are not lost.
+	Elsewhere bool
+	Logger    *slog.Logger // default none
 }
 
 // Stats are numbers of lines. The totals go on over restarts of lbctl.
@@ -143,6 +146,9 @@ func New(opts Options) (*Reader, error) {
 	r.lost.Store(r.losses.lost)
 	r.told = r.losses.lost
 	r.note(errors.Join(r.openFormer(), r.follow())) // Run tries again
+	if r.dirty {
+		r.dirty = r.save() != nil // now, because the caller will not say Elsewhere again
+	}
 	return r, nil
 }
 

@@ -74,9 +74,9 @@ func (r *Reader) load() {
 	r.lines.Store(s.Lines)
 	r.malformed.Store(s.Malformed)
 	r.full.Store(s.Full)
-	if r.opts.Requests == nil && s.Loss != nil {
-		// nginx logs only some requests now. Without the run in its snapshot, the next lbctl does not
-		// take those for lost that have no line because of that.
+	if (r.opts.Requests == nil || r.opts.Elsewhere) && s.Loss != nil {
+		// nginx logs only some requests here now, or did so. Without the run in its snapshot, the next
+		// lbctl does not take those for lost that have no line because of that.
 		s.Loss, r.dirty = &lossSnapshot{Lost: s.Loss.Lost}, true
 	}
 	r.losses.restore(s.Loss, time.UnixMilli(s.Saved))

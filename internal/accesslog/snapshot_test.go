@@ -145,38 +145,45 @@ func TestFilesThatAreNoLongerWrittenToGo(t *testing.T) {
 	assert.Len(t, r.files, 1)
 }
 
-// TestRequestsThatNginxWasNotToLogAreNotLost turns the log off and on again while nginx runs.
+// TestRequestsThatNginxWasNotToLogAreNotLost turns the log off and on again while nginx runs, or has
+// nginx log elsewhere meanwhile.
 func TestRequestsThatNginxWasNotToLogAreNotLost(t *testing.T) {
-	dir := nginxtest.MemoryDir(t)
-	began := time.Now().Add(-time.Hour)
-	ended := int64(0)
-	opts := Options{Dir: dir, Size: 1 << 20, Reopen: func() error { return nil }}
-	asks := opts
-	asks.Requests = func(context.Context) (Requests, error) { return Requests{"1", began, ended}, nil }
+	for name, meanwhile := range map[string]func(*Options){
+		"off":       func(o *Options) { o.Requests = nil },
+		"elsewhere": func(o *Options) { o.Elsewhere = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now().Add(-time.Hour)
+			ended := int64(0)
+			opts := Options{Dir: nginxtest.MemoryDir(t), Size: 1 << 20, Reopen: func() error { return nil }}
+			opts.Requests = func(context.Context) (Requests, error) { return Requests{"1", began, ended}, nil }
 
-	first, err := New(asks)
-	require.NoError(t, err)
-	first.losses.lost, first.losses.run = 7, run{id: "1", started: began.UnixMilli()}
-	require.NoError(t, first.save())
-	kill(first)
+			first, err := New(opts)
+			require.NoError(t, err)
+			first.losses.lost, first.losses.run = 7, run{id: "1", started: began.UnixMilli()}
+			require.NoError(t, first.save())
+			kill(first)
 
-	off, err := New(opts)
-	require.NoError(t, err)
-	require.NoError(t, off.commit())
-	assert.Equal(t, int64(7), off.losses.lost)
-	kill(off)
+			changed := opts
+			meanwhile(&changed)
+			second, err := New(changed)
+			require.NoError(t, err)
+			assert.Equal(t, int64(7), second.losses.lost)
+			kill(second) // at once: the next one is not told
 
-	ended = 5000
-	next, err := New(asks)
-	require.NoError(t, err)
-	defer kill(next)
-	now := time.Now()
-	for n := range 20 {
-		at := now.Add(time.Duration(n) * time.Second)
-		next.losses.add(Requests{"1", began, ended}, at, at.UnixMilli(), 0)
-		next.losses.judge(at, at.UnixMilli())
+			ended = 5000
+			next, err := New(opts)
+			require.NoError(t, err)
+			defer kill(next)
+			now := time.Now()
+			for n := range 20 {
+				at := now.Add(time.Duration(n) * time.Second)
+				next.losses.add(Requests{"1", began, ended}, at, at.UnixMilli(), 0)
+				next.losses.judge(at, at.UnixMilli())
+			}
+			assert.Equal(t, int64(7), next.losses.lost)
+		})
 	}
-	assert.Equal(t, int64(7), next.losses.lost)
 }
 
 func TestASnapshotThatCantBeReadStopsNothing(t *testing.T) {

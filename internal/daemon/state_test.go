@@ -196,7 +196,7 @@ func TestBadState(t *testing.T) {
 		"files": {paths: []string{
 			"history.jsonl", "history.jsonl.new", "endpoints.json", "frozen.json.new", "endpoints.json.new", ".current.new",
 			"generations/.new", "generations/.note", "generations/abc", "generations/9223372036854775807", "generations/000900",
-			generation + "/generation.json", "seeds/now", "run/nginx.pid", "run/error.log", "run/generation.sock",
+			generation + "/generation.json", "seeds/now", "run/nginx.pid", "run/error.log", "run/generation.sock", "run/accesslog.dir",
 		}},
 		"the pin":                      {paths: []string{"frozen.json"}, want: controller.Frozen},
 		"the link":                     {paths: []string{"current", "seeds"}, except: []string{"is a link to nowhere", "is a link to a device"}},

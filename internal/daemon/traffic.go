@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"time"
 
 	"lbctl/internal/accesslog"
+	"lbctl/internal/disk"
 	"lbctl/internal/render"
 	"lbctl/internal/traffic"
 )
@@ -20,11 +23,14 @@ func (p *parts) newTraffic(linger time.Duration) {
 // openAccessLog opens nginx's access log, and restores the counts of requests. Call it after
 // newTraffic.
 func (p *parts) openAccessLog(cfg Config, settings render.Settings) error {
+	note := filepath.Join(cfg.RunDir, accessLogNote)
 	if settings.AccessLogDir == "" {
+		noteAccessLog(note, "", cfg.Logger)
 		return nil
 	}
 	opts := accesslog.Options{
 		Dir: settings.AccessLogDir, Size: cfg.Nginx.AccessLogSize, Reopen: p.server.ReopenLogs, Counts: p.traffic, Logger: cfg.Logger,
+		Elsewhere: wasElsewhere(note, settings.AccessLogDir),
 	}
 	if settings.LogRequests {
 		opts.Requests = p.countedByNginx
@@ -33,7 +39,33 @@ func (p *parts) openAccessLog(cfg Config, settings render.Settings) error {
 	if p.log, err = accesslog.New(opts); err != nil {
 		return fmt.Errorf("%w; choose another directory with --access-log-dir", err)
 	}
+	noteAccessLog(note, settings.AccessLogDir, cfg.Logger)
 	return nil
+}
+
+// accessLogNote is the file of the run directory that says where the last lbctl had nginx log. An
+// operator can choose another directory and come back, all in one run of nginx.
+const accessLogNote = "accesslog.dir"
+
+// wasElsewhere reports whether the last lbctl had nginx log to another directory, or not at all.
+func wasElsewhere(note, dir string) bool {
+	last, err := disk.ReadFile(note, 4096)
+	return err == nil && string(last) != dir // the first lbctl that notes it finds no note
+}
+
+// noteAccessLog writes the note. Without one, as on a full disk, requests may look lost later: that is
+// no reason to stop.
+func noteAccessLog(note, dir string, logger *slog.Logger) {
+	if last, err := disk.ReadFile(note, 4096); err == nil && string(last) == dir {
+		return
+	}
+	aside, err := disk.Clear(note)
+	if err == nil {
+		err = disk.Replace(note, []byte(dir))
+	}
+	if err != nil || aside != "" {
+		logger.Warn("the note of where nginx logs requests could not be read or written", "path", note, "now", aside, "error", err)
+	}
 }
 
 // countedByNginx asks nginx for its requests.

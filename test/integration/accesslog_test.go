@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lbctl/internal/controller"
 	"lbctl/internal/lbtest"
 	"lbctl/internal/nginxtest"
 )
@@ -125,6 +126,45 @@ func TestCallsWithoutRoomForTheirLines(t *testing.T) {
 		again, stillLost := s.countedOnce(t, result.Calls+more.Calls, 10)
 		assert.Equal(t, []int{calls + more.Calls, lost}, []int{again, stillLost})
 	})
+}
+
+// TestALogInAnotherDirectory has nginx log to another directory for a while, in one run.
+func TestALogInAnotherDirectory(t *testing.T) {
+	t.Parallel() // it mostly waits
+	binary := nginxtest.Binaries(t)[0]
+	s := alone(t, binary)
+	s.backends(t, 1, 2)
+	called := 0
+	call := func() {
+		t.Helper()
+		load := lbtest.StartLoad(t, s.GRPC, 4, 0)
+		load.WaitMore(t, 1000)
+		result := load.Stop()
+		lostNothing(t, result)
+		called += result.Calls
+	}
+	restart := func(args ...string) {
+		t.Helper()
+		s.StopLbctl()
+		s.StartLbctl(args...)
+		s.Eventually("nginx logs to the other directory", func() error {
+			status, err := s.Status()
+			if err == nil && status.State != controller.Serving {
+				err = fmt.Errorf("the state is %q", status.Summary)
+			}
+			return err
+		})
+	}
+	call()
+	s.countedOnce(t, called, 0)
+	restart("--access-log-dir", nginxtest.MemoryDir(t))
+	elsewhere := called
+	call()
+	elsewhere = called - elsewhere
+	restart()
+	call()
+	calls, lost := s.unchanged(t)
+	assert.Equal(t, []int{called - elsewhere, 0}, []int{calls, lost})
 }
 
 // TestCallsOfAKilledNginx kills nginx with all its workers.
