@@ -8,5 +8,5 @@ set -euo pipefail
 
 log=${LBCTL_RUN_DIR:-${LBCTL_STATE_DIR:-/var/lib/lbctl}/run}/error.log
 mkdir -p "$(dirname "$log")"
-touch "$log"
+(umask 027 && touch "$log") # see nginx.sh
 exec tail -q -n 0 -F "$log" 2>/dev/null

@@ -59,5 +59,6 @@ rm -rf "$run/generation.sock"
 # supervisord's pipe open, and supervisord would wait for them. supervisord has made
 # this shell the leader of a process group, so its number is the group's.
 echo $$ >"$group_file"
+umask 027 # its logs have addresses and query strings of clients
 exec "${LBCTL_NGINX:-nginx}" -e "$run/error.log" -c "$state/current/nginx.conf" -g 'daemon off;' \
 	>"$run/stdio.log" 2>&1

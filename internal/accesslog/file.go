@@ -59,7 +59,16 @@ func openFile(path string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newFile(f, path)
+	l, err := newFile(f, path)
+	if err != nil {
+		return nil, err
+	}
+	if l.id.Mode().Perm()&0o077 != 0 { // nginx has made it
+		if err := f.Chmod(0o600); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return l, nil
 }
 
 func newFile(f *os.File, path string) (*file, error) {

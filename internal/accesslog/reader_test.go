@@ -562,3 +562,25 @@ func TestSomethingElseInThePlaceOfTheFile(t *testing.T) {
 		})
 	}
 }
+
+// TestOnlyTheirOwnersReadTheFiles lets nginx make its log before lbctl does.
+func TestOnlyTheirOwnersReadTheFiles(t *testing.T) {
+	t.Parallel()
+	b := prepare(t, nginxtest.Binaries(t)[0], 0, 1)
+	b.startNginx()
+	b.call("/", 40)
+	b.startReader()
+	t.Cleanup(func() { b.stopReader() })
+	b.call("/", 40)
+	b.waitLines(80)
+	require.NoError(t, filepath.WalkDir(b.dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			assert.Zero(t, info.Mode().Perm()&0o077, path)
+		}
+		return err
+	}))
+}

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -33,9 +35,12 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 	if err := os.Rename(i.logPath(), i.logPath()+".1"); err != nil {
 		return fmt.Errorf("rotate the error log: %w", err)
 	}
+	if err := i.protectLog(); err != nil {
+		return fmt.Errorf("rotate the error log: %w", err)
+	}
 	master := i.master()
 	if master == 0 {
-		return nil // nginx opens a new one when it starts
+		return nil // nginx opens the new one when it starts
 	}
 	if err := reopenLogs(master); err != nil {
 		return err
@@ -46,8 +51,8 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 	opened, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	for opened.Err() == nil {
-		if _, err := os.Stat(i.logPath()); err == nil {
-			return nil
+		if has, err := hasOpen(master, i.logPath()); has || err != nil {
+			return nil // after an error nobody can know
 		}
 		select {
 		case <-opened.Done():
@@ -58,6 +63,48 @@ func (i *Instance) rotateLog(ctx context.Context) error {
 		return fmt.Errorf("rotate the error log: %w", err)
 	}
 	return fmt.Errorf("rotate the error log: nginx (process %d) did not reopen %s within a second", master, i.logPath())
+}
+
+// hasOpen reports whether a process has the file that is at path now.
+func hasOpen(pid int, path string) (bool, error) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	wanted, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(fds, func(fd os.DirEntry) bool {
+		info, err := os.Stat(filepath.Join(dir, fd.Name()))
+		return err == nil && os.SameFile(info, wanted)
+	}), nil
+}
+
+// logMode is that of the error log, because messages about requests have their query strings.
+const logMode = 0o640
+
+// protectLog makes the error log, because nginx would make one that everybody can read, and
+// protects those that are there. It leaves the target of an operator's link as it is.
+func (i *Instance) protectLog() error {
+	var errs []error
+	for _, path := range []string{i.logPath(), i.logPath() + ".1"} {
+		info, err := os.Lstat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path == i.logPath():
+			var f *os.File
+			if f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, logMode); err == nil {
+				err = f.Close()
+			}
+		case err == nil && info.Mode().IsRegular() && info.Mode().Perm()&^logMode != 0:
+			err = os.Chmod(path, logMode)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ReopenLogs makes the running nginx open its logs again, because another file is at the path of

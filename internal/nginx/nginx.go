@@ -158,6 +158,9 @@ func New(opts Options) (*Instance, error) {
 	if i.build, err = readBuild(i.opts.Binary, opts.RunDir); err != nil {
 		return nil, err
 	}
+	if err := i.protectLog(); err != nil {
+		i.opts.Logger.Warn("nginx's error log may be readable by everybody", "error", err)
+	}
 	if err := i.bootstrap.restore(); err != nil {
 		i.opts.Logger.Warn("could not restore bootstrap servers: nginx would start without them", "error", err)
 	}

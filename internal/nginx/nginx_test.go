@@ -211,6 +211,12 @@ func TestRotateLog(t *testing.T) {
 		assert.NoFileExists(t, e.logPath()+".1", "a small one stays")
 
 		e.logMax = 64 << 10
+		private := func(path string) {
+			t.Helper()
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			assert.Equal(t, os.FileMode(logMode), info.Mode(), "it has query strings of clients")
+		}
 		fill := func(text string) {
 			file, err := os.OpenFile(e.logPath(), os.O_APPEND|os.O_WRONLY, 0)
 			require.NoError(t, err)
@@ -225,6 +231,7 @@ func TestRotateLog(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, string(text), "reconfiguring", "nginx writes to the new file")
 		assert.NotContains(t, string(text), "first")
+		private(e.logPath())
 
 		fill("second")
 		e.apply(t, "three")
@@ -238,6 +245,14 @@ func TestRotateLog(t *testing.T) {
 		require.NoError(t, err)
 		_, err = e.Apply(t.Context(), e.files("five", "limit_req_zone $uri zone=z:1m rate=9r/s;"), Note{})
 		assert.ErrorContains(t, err, `limit_req "z" uses`, "reasons are found in the new file")
+
+		// An nginx that was started before lbctl made them.
+		require.NoError(t, os.Chmod(e.logPath(), 0o644))
+		require.NoError(t, os.Chmod(e.logPath()+".1", 0o644))
+		_, err = New(e.opts)
+		require.NoError(t, err)
+		private(e.logPath())
+		private(e.logPath() + ".1")
 	})
 }
 
