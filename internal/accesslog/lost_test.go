@@ -21,6 +21,10 @@ import (
 	"lbctl/internal/nginxtest"
 )
 
+// ownLost is how many of the reader's own requests may have no line, from its start until it has made
+// room.
+const ownLost = 10
+
 // waitLost waits until what the reader says is lost, with the lines that were taken, is all that the
 // client called, and at most some of the reader's own requests.
 func (b *balancer) waitLost(called, own int) {
@@ -142,17 +146,17 @@ func TestWhatAFullFileHadNoRoomForIsLost(t *testing.T) {
 		b.stopReader()
 		b.call("/", 10_000)
 		b.startReader()
-		b.waitLost(10_400, 3)
+		b.waitLost(10_400, ownLost)
 		assert.Positive(t, b.reader.Stats().Lost)
 		assert.Equal(t, int64(1), b.reader.Stats().Full)
 		b.settled()
-		b.waitLost(10_400, 3)
+		b.waitLost(10_400, ownLost)
 
 		b.stopReader() // the number goes on
 		b.startReader()
 		b.call("/", 400)
 		b.settled()
-		b.waitLost(10_800, 3)
+		b.waitLost(10_800, ownLost)
 	})
 }
 
@@ -179,11 +183,11 @@ func TestWhatAFullFileSystemHadNoRoomForIsLost(t *testing.T) {
 	b.stopReader()
 	b.call("/", 6000) // some 900 kB
 	b.startReader()
-	b.waitLost(6400, 3)
+	b.waitLost(6400, ownLost)
 	assert.Positive(t, b.reader.Stats().Lost)
 	b.call("/", 400)
 	b.settled()
-	b.waitLost(6800, 3)
+	b.waitLost(6800, ownLost)
 }
 
 // A caller calls nginx until stop or the end of the test, also while it does not answer.
