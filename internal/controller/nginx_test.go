@@ -176,3 +176,24 @@ func mainFile(t *testing.T, r *real) string {
 	require.NoError(t, err)
 	return string(b)
 }
+
+// TestStatusSaysThatTheMasterIsGone kills nginx's master process: its workers go on.
+func TestStatusSaysThatTheMasterIsGone(t *testing.T) {
+	t.Parallel()
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		r := startReal(t, binary)
+		r.say("one")
+		process := r.nginx()
+		r.becomes(Serving, "one")
+		process.KillMaster()
+		r.becomes(Degraded, "one")
+		s := r.status()
+		assert.Equal(t, "nginx serves generation 1, but "+masterGone, s.Summary)
+		assert.Contains(t, s.Problems, render.Problem{Subject: "nginx", Message: masterGone})
+		assert.False(t, s.Nginx.Running)
+
+		r.nginx() // ends the workers that are left, as the container's script does
+		r.becomes(Serving, "one")
+		assert.Empty(t, r.status().Problems)
+	})
+}

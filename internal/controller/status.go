@@ -346,6 +346,9 @@ func (c *Controller) Status(ctx context.Context) Status {
 	s.Problems = append(s.Problems, v.pinned().relevant(source.Problems, source.Entries)...)
 	v.started = c.started
 	s.State, s.Summary = v.summarize(time.Now(), serving, servingErr, source, s.Problems)
+	if servingErr == nil && !s.Nginx.Running && s.State != Frozen {
+		s.State, s.Summary = Degraded, fmt.Sprintf("nginx serves generation %d, but %s", serving, masterGone)
+	}
 	return s
 }
 
@@ -361,6 +364,9 @@ func (c *Controller) shown() view {
 	return c.view
 }
 
+// masterGone is what is wrong with an nginx that answers and has no master process.
+const masterGone = "its master process is gone, as after kill -9: its workers go on, but take no change until nginx is started again"
+
 // problems returns the problems that the loop knows. The source reports its own.
 func (v view) problems(serving int, servingErr error, running bool) []render.Problem {
 	var ps []render.Problem
@@ -373,6 +379,9 @@ func (v view) problems(serving int, servingErr error, running bool) []render.Pro
 			p.Since = v.down.since
 		}
 		ps = append(ps, p)
+	}
+	if servingErr == nil && !running {
+		ps = append(ps, render.Problem{Subject: "nginx", Message: masterGone})
 	}
 	if f := v.bootstrapFailed; f != nil {
 		ps = append(ps, render.Problem{Subject: "nginx", Message: f.err.Error(), Since: f.since})

@@ -155,6 +155,9 @@ func checkRunning(_ context.Context, e *examination) []Finding {
 		filepath.Join(e.Config.RunDir, "error.log"), filepath.Join(e.Config.StateDir, "current", nginx.MainFile))
 	pid := e.nginx.processes.Master.PID
 	switch {
+	case !e.nginx.running && e.Daemon.answers() && e.Daemon.Status.Nginx.Generation > 0:
+		return mend(failed("nginx's master process is gone, and its workers go on", "a running master process"),
+			"end the workers with kill -QUIT, remove "+filepath.Join(e.Config.RunDir, "generation.sock")+", and start nginx with a supervisor: "+start)
 	case !e.nginx.running && e.Daemon.answers():
 		return mend(failed("nginx does not run", "a running nginx"), "start it with a supervisor: "+start)
 	case !e.nginx.running:

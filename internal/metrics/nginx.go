@@ -16,7 +16,9 @@ type Nginx interface {
 var (
 	nginxSection = newSection("nginx")
 
-	nginxUp    = nginxSection.gauge("lbctl_nginx_up", "1 if nginx answers, otherwise 0.")
+	nginxUp  = nginxSection.gauge("lbctl_nginx_up", "1 if nginx answers, otherwise 0.")
+	masterUp = nginxSection.gauge("lbctl_nginx_master_up",
+		"1 if nginx's master process runs, otherwise 0. If it is gone and nginx is up, its workers go on serving, but take no change.")
 	nginxInfo  = nginxSection.gauge("lbctl_nginx_info", "nginx's version; always 1.", label{"version", "(version)"})
 	workers    = nginxSection.gauge("lbctl_nginx_workers", "Worker processes that accept connections.")
 	oldWorkers = nginxSection.gauge("lbctl_nginx_old_workers",
@@ -41,6 +43,7 @@ var (
 
 func collectNginx(ctx context.Context, to *text, status controller.Status, server Nginx) {
 	to.truth(nginxUp, status.Nginx.Generation > 0)
+	to.truth(masterUp, status.Nginx.Running)
 	to.set(nginxInfo, 1, status.Nginx.Version)
 	to.set(workers, float64(status.Nginx.Workers))
 	to.set(oldWorkers, float64(status.Nginx.OldWorkers))
