@@ -58,6 +58,7 @@ type Server interface {
 	// Test runs nginx -t; it changes nothing.
 	Test(ctx context.Context, files map[string][]byte) error
 	Processes() (nginx.Processes, error)
+	EndLeftovers() (pids []int, err error)
 	Build() nginx.Build
 	// RotateLog limits the size of the error log.
 	RotateLog(ctx context.Context) error

@@ -49,6 +49,7 @@ type checkResult struct {
 	bootstrap  map[string]string // the bootstrap servers that nginx has read
 	asked      bool              // nginx has answered with bootstrap
 	master     nginx.Process
+	masterGone bool
 }
 
 func (l *loop) inspect(want int) (s checkResult) {
@@ -78,9 +79,13 @@ func (l *loop) inspect(want int) (s checkResult) {
 		bootstrap, err := l.server.BootstrapServers(asking)
 		s.bootstrap, s.asked = bootstrap, err == nil // after an error the next check asks again
 		cancel()
-		if processes, err := l.server.Processes(); err == nil {
-			s.master = processes.Master
-		}
+	}
+	processes, err := l.server.Processes()
+	if l.opts.Endpoints != nil && s.servingErr == nil {
+		s.master = processes.Master
+	}
+	if s.masterGone = errors.Is(err, nginx.ErrNotRunning); s.masterGone {
+		l.endLeftovers()
 	}
 	if err := l.server.RotateLog(l.ctx); err != nil && l.ctx.Err() == nil {
 		l.opts.Logger.Warn("nginx's error log can't be rotated, so it keeps growing", "error", err)
@@ -88,12 +93,24 @@ func (l *loop) inspect(want int) (s checkResult) {
 	return s
 }
 
+// endLeftovers makes room for an nginx that a supervisor starts after the one before was killed.
+func (l *loop) endLeftovers() {
+	ended, err := l.server.EndLeftovers()
+	if err != nil {
+		l.opts.Logger.Warn("nginx can't start: what a killed one has left can't be removed", "error", err)
+	} else if len(ended) > 0 {
+		l.opts.Logger.Warn("ended the workers of a killed nginx: another one starts, and needs their ports", "processes", ended)
+	}
+}
+
 // handleCheck handles the result of a check, and corrects drift.
 func (l *loop) handleCheck(s checkResult) {
 	now, before := time.Now(), l.checks.began
 	l.checks.began = s.began
-	if s.servingErr != nil {
+	if s.servingErr != nil || s.masterGone { // one that starts tries for 2.5 s to bind its ports
 		l.checks.next = now.Add(min(time.Second, l.opts.CheckEvery))
+	}
+	if s.servingErr != nil {
 		if l.down == nil {
 			l.down = &failure{err: s.servingErr, since: now}
 		}

@@ -160,6 +160,8 @@ func (s *fakeServer) Processes() (nginx.Processes, error) {
 	return nginx.Processes{Master: master, Workers: make([]nginx.Process, 2), OldWorkers: slices.Clone(s.old)}, nil
 }
 
+func (s *fakeServer) EndLeftovers() ([]int, error) { return nil, nil }
+
 func (s *fakeServer) Test(context.Context, map[string][]byte) error { return s.testFails }
 
 func (s *fakeServer) reloaded() int {

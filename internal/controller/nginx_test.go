@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -192,8 +194,15 @@ func TestStatusSaysThatTheMasterIsGone(t *testing.T) {
 		assert.Contains(t, s.Problems, render.Problem{Subject: "nginx", Message: masterGone})
 		assert.False(t, s.Nginx.Running)
 
-		r.nginx() // ends the workers that are left, as the container's script does
+		// A plain supervisor starts nginx, and does not know of the workers that are left.
+		next := exec.Command(binary.Path, "-e", filepath.Join(r.runDir(), "error.log"), "-c", filepath.Join(r.dir, "current", "nginx.conf"), "-g", "daemon off;")
+		require.NoError(t, next.Start())
+		t.Cleanup(func() {
+			next.Process.Signal(syscall.SIGTERM)
+			next.Wait()
+		})
 		r.becomes(Serving, "one")
+		assert.Equal(t, next.Process.Pid, r.status().Nginx.PID)
 		assert.Empty(t, r.status().Problems)
 	})
 }

@@ -157,7 +157,7 @@ func checkRunning(_ context.Context, e *examination) []Finding {
 	switch {
 	case !e.nginx.running && e.Daemon.answers() && e.Daemon.Status.Nginx.Generation > 0:
 		return mend(failed("nginx's master process is gone, and its workers go on", "a running master process"),
-			"end the workers with kill -QUIT, remove "+filepath.Join(e.Config.RunDir, "generation.sock")+", and start nginx with a supervisor: "+start)
+			"start it with a supervisor: "+start+"; lbctl then ends the workers that are left")
 	case !e.nginx.running && e.Daemon.answers():
 		return mend(failed("nginx does not run", "a running nginx"), "start it with a supervisor: "+start)
 	case !e.nginx.running:

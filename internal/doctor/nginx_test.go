@@ -121,8 +121,13 @@ func TestStopped(t *testing.T) {
 	s := b.subject(t)
 	fine(t, Examine(t.Context(), s), "nginx-running")
 
-	b.Nginx().Stop()
+	b.Nginx().KillMaster()
 	report := Examine(t.Context(), b.subject(t))
+	fires(t, report, "nginx-running", Failed, "its workers go on")
+	fires(t, report, "status", Failed, "its master process is gone")
+
+	b.Nginx().Stop()
+	report = Examine(t.Context(), b.subject(t))
 	fires(t, report, "nginx-running", Failed, "nginx does not run")
 	fires(t, report, "status", Failed, "the state is down")
 	notExamined(t, report, "nginx-old-workers", "does not run")

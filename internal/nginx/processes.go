@@ -133,6 +133,9 @@ func (r *retirements) fill(old []Process, now time.Time) {
 // with "is shutting down".
 const workerTitle = "nginx: worker process"
 
+// masterTitle is the start of a master's process title, once it runs.
+const masterTitle = "nginx: master process"
+
 // accepts reports whether a process with this title is a worker that accepts new
 // connections.
 func accepts(title string) bool {
@@ -162,7 +165,7 @@ func (i *Instance) master() int {
 	}
 	title := commandLine(pid)
 	name, _, _ := strings.Cut(title, " ")
-	if strings.HasPrefix(title, "nginx: master process") || filepath.Base(name) == filepath.Base(i.opts.Binary) {
+	if strings.HasPrefix(title, masterTitle) || filepath.Base(name) == filepath.Base(i.opts.Binary) {
 		return pid // the title is the command line until nginx sets it
 	}
 	return 0
