@@ -237,8 +237,10 @@ func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 			return
 		}
 		r.lines.Add(1)
-		r.losses.take(r.record.Time.UnixMilli())
-		r.losses.busy = r.losses.busy || !r.record.Internal()
+		if !r.record.TCP { // nginx counts only requests
+			r.losses.take(r.record.Time.UnixMilli())
+			r.losses.busy = r.losses.busy || !r.record.Internal()
+		}
 		take(&r.record)
 	}
 	var errs []error
