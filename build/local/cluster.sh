@@ -78,7 +78,7 @@ build() {
 
 free_ports() {
 	local address
-	for address in "$grpc" "$grpcs" "$http" "$https" "$net.0.1:9119" "$net.0.1:8500"; do
+	for address in "$grpc" "$grpcs" "$http" "$https" "$net.0.1:9119" "$net.0.1:9778" "$net.0.1:8500"; do
 		address=${address/#0.0.0.0:/:}
 		address=${address/#:/127.0.0.1:}
 		if (exec 3<>"/dev/tcp/${address/://}") 2>/dev/null; then

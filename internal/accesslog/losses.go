@@ -19,7 +19,7 @@ type Requests struct {
 
 const (
 	// sampleInterval is how often nginx is asked for its requests while it has some: what ends after the
-	// last question is not known if nginx is killed. A question costs both together 0.6 ms.
+	// last question is not known if nginx is killed. make bench-observability has what this costs.
 	sampleInterval = 100 * time.Millisecond
 	// idleInterval is how often it is asked while it has none.
 	idleInterval = time.Second
