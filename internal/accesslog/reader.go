@@ -237,10 +237,8 @@ func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 			return
 		}
 		r.lines.Add(1)
-		if !r.record.TCP { // nginx counts only requests
-			r.losses.take(r.record.Time.UnixMilli())
-			r.losses.busy = r.losses.busy || !r.record.Internal()
-		}
+		r.losses.take(r.record.Time.UnixMilli())
+		r.losses.busy = r.losses.busy || !r.record.Internal()
 		take(&r.record)
 	}
 	var errs []error

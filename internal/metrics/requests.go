@@ -1,15 +1,11 @@
 package metrics
 
-import (
-	"lbctl/internal/policy"
-	"lbctl/internal/traffic"
-)
+import "lbctl/internal/traffic"
 
-// Traffic are the counts of requests and sessions.
+// Traffic are the counts of requests.
 type Traffic interface {
 	Services() []traffic.Service
 	Unrouted() []traffic.Requests
-	UnroutedSessions() []traffic.Result
 }
 
 var (
@@ -23,8 +19,8 @@ var (
 	requestDuration = requestsSection.histogram("lbctl_request_duration_seconds",
 		"How long requests took, from their first byte until nginx had sent the last byte of the answer. A stream is one request.",
 		service, label{"protocol", "grpc|http"})
-	requestBytes    = requestsSection.counter("lbctl_request_bytes_total", "Bytes that nginx got from clients: headers and bodies, or in TCP sessions. A session counts when it ends.", service)
-	responseBytes   = requestsSection.counter("lbctl_response_bytes_total", "Bytes that nginx sent to clients: headers and bodies, or in TCP sessions. A session counts when it ends.", service)
+	requestBytes    = requestsSection.counter("lbctl_request_bytes_total", "Bytes that nginx got from clients, headers and bodies.", service)
+	responseBytes   = requestsSection.counter("lbctl_response_bytes_total", "Bytes that nginx sent to clients, headers and bodies.", service)
 	requestsRefused = requestsSection.counter("lbctl_requests_refused_total",
 		"Requests that nginx answered itself because of a policy or of the access rules.", service, label{"reason", oneOf(traffic.Refusals())})
 	unrouted = requestsSection.counter("lbctl_unrouted_requests_total",
@@ -39,7 +35,7 @@ var (
 		"How long tries took, from the connection to an instance until the end of its answer.",
 		service, label{"version", "(lb-version of the instance, or empty)"})
 	upstreamRetries = requestsSection.counter("lbctl_upstream_retries_total",
-		"Tries of nginx that were not the first one of their request or TCP session, by why the one before failed.",
+		"Tries of nginx that were not the first one of their request, by why the one before failed.",
 		service, label{"reason", oneOf(traffic.RetryReasons())})
 )
 
@@ -53,33 +49,25 @@ func collectRequests(to *text, counters Traffic) {
 			write(&all[n])
 		}
 	}
-	requests := func(write func(s *traffic.Service)) {
-		each(func(s *traffic.Service) {
-			if s.Protocol != policy.TCP {
-				write(s)
-			}
-		})
-	}
 	each(func(s *traffic.Service) {
 		for _, r := range s.Requests {
 			to.set(requestsTotal, float64(r.Count), s.Name, r.Route, s.Protocol, r.Code, r.GRPCStatus)
 		}
 	})
-	requests(func(s *traffic.Service) {
+	each(func(s *traffic.Service) {
 		to.observed(requestDuration, traffic.Buckets, s.Duration.Counts, s.Duration.Sum, s.Name, s.Protocol)
 	})
 	each(func(s *traffic.Service) { to.set(requestBytes, float64(s.RequestBytes), s.Name) })
 	each(func(s *traffic.Service) { to.set(responseBytes, float64(s.ResponseBytes), s.Name) })
 	each(func(s *traffic.Service) { to.byReason(requestsRefused, s.Refused, traffic.Refusals(), s.Name) })
 	collectUnrouted(to, counters.Unrouted())
-	requests(func(s *traffic.Service) { collectInstances(to, upstreamRequests, s) })
-	requests(func(s *traffic.Service) {
+	each(func(s *traffic.Service) { collectInstances(to, s) })
+	each(func(s *traffic.Service) {
 		for _, v := range s.Versions {
 			to.observed(upstreamDuration, traffic.Buckets, v.Duration.Counts, v.Duration.Sum, s.Name, v.Name)
 		}
 	})
 	each(func(s *traffic.Service) { to.byReason(upstreamRetries, s.Retries, traffic.RetryReasons(), s.Name) })
-	collectSessions(to, all, counters.UnroutedSessions())
 }
 
 // byReason writes a series of a service for each reason that occurred, in the order of reasons.
@@ -103,16 +91,15 @@ func collectUnrouted(to *text, requests []traffic.Requests) {
 	}
 }
 
-// collectInstances writes the tries of a service's instances.
-func collectInstances(to *text, f *family, s *traffic.Service) {
+func collectInstances(to *text, s *traffic.Service) {
 	for _, i := range s.Instances {
 		answered := false
 		for _, r := range i.Results {
-			to.set(f, float64(r.Count), s.Name, i.Endpoint, i.Version, r.Result)
+			to.set(upstreamRequests, float64(r.Count), s.Name, i.Endpoint, i.Version, r.Result)
 			answered = answered || r.Result == traffic.Success
 		}
 		if !answered { // an instance without traffic should be seen
-			to.set(f, 0, s.Name, i.Endpoint, i.Version, traffic.Success)
+			to.set(upstreamRequests, 0, s.Name, i.Endpoint, i.Version, traffic.Success)
 		}
 	}
 }

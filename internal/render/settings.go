@@ -109,13 +109,8 @@ func (s Settings) ConnectTimeout() (string, error) {
 // AccessLogFormat returns the arguments of nginx's directive log_format.
 func (s Settings) AccessLogFormat() string { return accesslog.FormatName + " " + accesslog.Format() }
 
-// SessionLogFormat is AccessLogFormat for the sessions of TCP services.
-func (s Settings) SessionLogFormat() string {
-	return accesslog.FormatName + " " + accesslog.SessionFormat()
-}
-
-// AccessLog returns the arguments of nginx's directive access_log for requests and sessions
-// that lbctl is to see. There must be an AccessLogDir.
+// AccessLog returns the arguments of nginx's directive access_log for requests that lbctl is to
+// see. There must be an AccessLogDir.
 func (s Settings) AccessLog() (string, error) {
 	path, err := nginx.Quote(accesslog.Path(s.AccessLogDir))
 	return path + " " + accesslog.FormatName + " " + accesslog.Buffering, err

@@ -7,16 +7,13 @@ import (
 	"time"
 )
 
-// Service has the totals of a service. For a TCP service, sessions stand where it says requests, but it
-// has Sessions in the place of Requests and Refused.
+// Service has the totals of a service.
 type Service struct {
-	Name                        string
-	Protocol                    string            // "grpc", "http" or "tcp"
-	Sessions                    []Result          // of a TCP service: see SessionResults
+	Name, Protocol              string            // "grpc" or "http"
 	Requests                    []Requests        // by route, code class and grpc status; sorted
 	Versions                    []Version         // with a try, sorted by name
-	Duration                    Histogram         // of whole requests, in Buckets; of sessions in SessionBuckets
-	RequestBytes, ResponseBytes uint64            // from and to clients, of headers and bodies
+	Duration                    Histogram         // of whole requests
+	RequestBytes, ResponseBytes uint64            // of headers and bodies
 	Refused                     map[string]uint64 // requests that nginx refused, by reason
 	Retries                     map[string]uint64 // further tries, by why the try before failed
 	Instances                   []Instance        // all in the table and those that just left it, sorted by Endpoint and Version
@@ -36,7 +33,7 @@ type Requests struct {
 type Version struct {
 	Name     string    // lb-version; empty: none
 	Requests []Result  // tries
-	Duration Histogram // of whole tries; for a TCP service, of how long it took to connect
+	Duration Histogram // of whole tries
 }
 
 // Instance has the totals of an instance.
@@ -50,7 +47,7 @@ type Instance struct {
 	LastErrorAt time.Time
 }
 
-// Result is a number of tries, or of sessions of a TCP service. Of tries, "success": the instance answered as it should. "cancelled": the
+// Result is a number of tries. "success": the instance answered as it should. "cancelled": the
 // client left, or the answer broke off halfway. "4xx": the answer is not gRPC, or nginx was to try
 // again after it. All others are errors of the instance: "5xx"; "connect", "timeout" and "reset" if
 // it did not answer; or the name of a gRPC status.
@@ -59,7 +56,7 @@ type Result struct {
 	Count  uint64
 }
 
-// IsError reports whether the tries are errors of the instance; not for sessions.
+// IsError reports whether the tries are errors of the instance.
 func (r Result) IsError() bool {
 	return isFailure(resultIndexes[r.Result])
 }
@@ -101,19 +98,14 @@ func (c *Counters) Unrouted() []Requests {
 	return requests(nil, "", c.unrouted)
 }
 
-// UnroutedSessions returns the totals of the sessions that reached no service, or one that left the
-// table long ago.
-func (c *Counters) UnroutedSessions() []Result {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unroutedSessions.shown()
-}
-
 func (s *service) totals() Service {
 	t := Service{
-		Name: s.name, Protocol: s.family, Sessions: s.sessions.shown(), Duration: s.duration.shown(), RequestBytes: s.requestBytes, ResponseBytes: s.responseBytes,
+		Name: s.name, Protocol: "http", Duration: s.duration.shown(), RequestBytes: s.requestBytes, ResponseBytes: s.responseBytes,
 		Refused: named(refusals[:], s.refused[:]), Retries: named(retryReasons[:], s.retries[:]), InFlight: -1,
 		Instances: make([]Instance, 0, len(s.instances)),
+	}
+	if s.grpc {
+		t.Protocol = "grpc"
 	}
 	for name, r := range s.routes {
 		t.Requests = requests(t.Requests, name, r.tallies)
