@@ -406,7 +406,7 @@ func TestHealthIsHiddenByPolicy(t *testing.T) {
 	require.NoError(t, err)
 	wait("all are hidden", http.StatusNotFound)
 	assert.Equal(t, `NotFound: lbctl: there is no service "hello_server"`, checkHealth(t, conn, hello))
-	assert.Equal(t, `NotFound: lbctl: there is no service ""`, checkHealth(t, conn, ""))
+	assert.Equal(t, `NotFound: lbctl: no service is told of: health.report is off in their policies`, checkHealth(t, conn, ""))
 	_, err = s.Lbctl("policy", "set", "web", "health.report=on")
 	require.NoError(t, err)
 	wait("one is shown", http.StatusOK, "web")
