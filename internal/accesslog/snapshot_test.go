@@ -44,7 +44,8 @@ func kill(r *Reader) {
 func TestLinesAreCountedOnceOverKills(t *testing.T) {
 	dir := nginxtest.MemoryDir(t)
 	good := string(line(tries("web", "10.0.0.1:80", "200", "0.001"))) + "\n"
-	opts := Options{Dir: dir, Size: 8 << 20, Reopen: func() error { return nil }} // no file is ever full
+	// No file is ever full, though a late worker keeps one for up to ten rounds.
+	opts := Options{Dir: dir, Size: 8 << 20, Reopen: func() error { return nil }}
 	var writers []*os.File // what nginx's workers have open
 	rest := ""
 	written := uint64(0)
