@@ -14,6 +14,7 @@ import (
 	"lbctl/internal/consul"
 	"lbctl/internal/history"
 	"lbctl/internal/nginx"
+	"lbctl/internal/render"
 )
 
 func TestTheFirstConfigurationGoesAtOnce(t *testing.T) {
@@ -564,7 +565,9 @@ func TestConsulAway(t *testing.T) {
 		r.say("a")
 		r.wait(time.Minute)
 		r.restart()
-		r.source.status.Consul = consul.Status{Since: time.Now(), LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused"}
+		r.source.tell(func(s *render.Status) {
+			s.Consul = consul.Status{Since: time.Now(), LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused"}
+		})
 		r.wait(startPatience)
 		s := r.status()
 		assert.Equal(t, Degraded, s.State)

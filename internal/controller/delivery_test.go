@@ -274,7 +274,7 @@ func TestBootstrapServersStayUntilConsulAnswers(t *testing.T) {
 		r.asks = again
 		r.server.start("grpc-hello")
 		r.restart()
-		r.source.status.Entries = []endpoints.Entry{entry("hello", 5)}
+		r.source.tell(func(s *render.Status) { s.Entries = []endpoints.Entry{entry("hello", 5)} })
 		r.wait(time.Minute)
 		assert.Equal(t, 5, r.status().Instances, "the instances of the earlier lbctl")
 		assert.Equal(t, bootstrap, r.server.bootstrapNow(), "the files of the earlier lbctl")

@@ -255,6 +255,13 @@ func (s *fakeSource) Status() render.Status {
 	return s.status
 }
 
+// tell changes the status. The loop may read it at any time.
+func (s *fakeSource) tell(change func(s *render.Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.status)
+}
+
 func (s *fakeSource) NginxAccepted(entries []endpoints.Entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -123,7 +123,7 @@ func (r *rig) restartWith(f *fakeEndpoints, entries ...endpoints.Entry) {
 	r.end()
 	r.asks = f
 	r.source = newFakeSource()
-	r.source.status.Entries = entries
+	r.source.tell(func(s *render.Status) { s.Entries = entries })
 	r.run()
 }
 

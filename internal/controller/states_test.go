@@ -9,6 +9,7 @@ import (
 	"lbctl/internal/consul"
 	"lbctl/internal/endpoints"
 	"lbctl/internal/history"
+	"lbctl/internal/render"
 )
 
 // inState returns an entry that has just come into a state.
@@ -70,9 +71,7 @@ func TestConsulAwayAndBackAreInTheHistory(t *testing.T) {
 	bubble(t, func(r *rig) {
 		say := func(s consul.Status) {
 			s.Since = time.Now()
-			r.source.mu.Lock()
-			r.source.status.Consul = s
-			r.source.mu.Unlock()
+			r.source.tell(func(to *render.Status) { to.Consul = s })
 			r.wait(10 * time.Second)
 		}
 		say(consul.Status{LastError: "connection refused"})

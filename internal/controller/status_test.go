@@ -54,7 +54,7 @@ func TestStatusNamesServicesThatAreHeldBack(t *testing.T) {
 			bubble(t, func(r *rig) {
 				r.say("a", tt.entries...)
 				r.wait(time.Minute)
-				r.source.status.Entries, r.source.status.Problems = tt.entries, tt.problems
+				r.source.tell(func(s *render.Status) { s.Entries, s.Problems = tt.entries, tt.problems })
 				s := r.status()
 				assert.Equal(t, tt.state, s.State)
 				assert.Equal(t, tt.summary, s.Summary)
@@ -69,26 +69,32 @@ func TestStatusIsStartingWhileTheAgentStartsToo(t *testing.T) {
 		r.wait(time.Minute)
 		r.restart()
 		away := consul.Status{LastError: "Consul at 127.0.0.1:8500 does not answer: connection refused", Since: time.Now()}
-		r.source.status.Consul = away
-		r.source.status.Problems = []render.Problem{{Subject: "consul", Message: away.LastError}, {Subject: "service web", Message: "panic"}}
+		r.source.tell(func(s *render.Status) { s.Consul = away })
+		r.source.tell(func(s *render.Status) {
+			s.Problems = []render.Problem{{Subject: "consul", Message: away.LastError}, {Subject: "service web", Message: "panic"}}
+		})
 		s := r.status()
 		assert.Equal(t, Starting, s.State)
 		assert.Contains(t, s.Summary, "lbctl is starting, and has no answer from Consul yet: Consul at 127.0.0.1:8500 does not answer: connection refused")
 
-		r.source.status.Consul.Refused = true
+		r.source.tell(func(s *render.Status) { s.Consul.Refused = true })
 		assert.Equal(t, Degraded, r.status().State, "a refused token is no matter of time")
-		r.source.status.Consul = away
-		r.source.status.Problems = append(r.source.status.Problems, render.Problem{Subject: "template nginx.conf.ctmpl", Message: "line 3: no"})
+		r.source.tell(func(s *render.Status) { s.Consul = away })
+		r.source.tell(func(s *render.Status) {
+			s.Problems = append(s.Problems, render.Problem{Subject: "template nginx.conf.ctmpl", Message: "line 3: no"})
+		})
 		assert.Equal(t, Degraded, r.status().State, "something else is wrong")
-		r.source.status.Problems = r.source.status.Problems[:2]
+		r.source.tell(func(s *render.Status) { s.Problems = s.Problems[:2] })
 		r.wait(startPatience)
 		assert.Equal(t, Degraded, r.status().State, "that takes too long")
 
-		r.source.status = render.Status{Consul: consul.Status{Reachable: true, Leader: "10.0.0.1:8300", Since: time.Now()}}
+		r.source.tell(func(s *render.Status) {
+			*s = render.Status{Consul: consul.Status{Reachable: true, Leader: "10.0.0.1:8300", Since: time.Now()}}
+		})
 		r.say("a")
 		r.restart()
 		r.say("a")
-		r.source.status.Consul = away
+		r.source.tell(func(s *render.Status) { s.Consul = away })
 		assert.Equal(t, Degraded, r.status().State, "Consul had answered")
 	})
 }
