@@ -148,8 +148,6 @@ func kindText(kind history.Kind) (string, style) {
 		return "Consul down", red
 	case history.ConsulUp:
 		return "Consul up", green
-	case history.Started, history.Stopped:
-		return string(kind), plain
 	default:
 		return string(kind), plain
 	}

@@ -19,3 +19,6 @@ type Status struct {
 	// LastError is the problem; empty if there is none.
 	LastError string `json:"last_error,omitempty"`
 }
+
+// Up reports whether the agent answers and there is a leader.
+func (s Status) Up() bool { return s.Reachable && s.Leader != "" }

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -44,6 +45,27 @@ func changes(before, after []endpoints.Entry) string {
 		words = append(words[:changesListed], fmt.Sprintf("and %s more", plural(more, "service")))
 	}
 	return strings.Join(words, ", ")
+}
+
+// withFormer returns the entries of after, each with the one of the same name in before; nil if
+// there is none. Both lists are sorted by name.
+func withFormer(before, after []endpoints.Entry) iter.Seq2[*endpoints.Entry, *endpoints.Entry] {
+	return func(yield func(former, e *endpoints.Entry) bool) {
+		rest := before
+		for n := range after {
+			e := &after[n]
+			for len(rest) > 0 && rest[0].Name < e.Name {
+				rest = rest[1:]
+			}
+			var former *endpoints.Entry
+			if len(rest) > 0 && rest[0].Name == e.Name {
+				former = &rest[0]
+			}
+			if !yield(former, e) {
+				return
+			}
+		}
+	}
 }
 
 // changeOf describes the change of one service, "" if it has none. old is nil for a new

@@ -14,14 +14,10 @@ import (
 // history, one event for each service and kind. The table has logged them already. Both
 // lists are sorted by name.
 func (l *loop) recordEjections(now time.Time, before, after []endpoints.Entry) {
-	for n := range after {
-		e := &after[n]
-		for len(before) > 0 && before[0].Name < e.Name {
-			before = before[1:]
-		}
+	for former, e := range withFormer(before, after) {
 		var old []endpoints.Ejection
-		if len(before) > 0 && before[0].Name == e.Name {
-			old = before[0].Ejections
+		if former != nil {
+			old = former.Ejections
 		}
 		if slices.Equal(old, e.Ejections) {
 			continue

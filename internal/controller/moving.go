@@ -89,16 +89,8 @@ func addresses(targets []resolver.Target) []netip.AddrPort {
 // instances have the same weights in Consul as before. Both lists are sorted by name.
 func slowUpstreams(before, after []endpoints.Entry) map[string]bool {
 	slow := map[string]bool{}
-	for n := range after {
-		now := &after[n]
-		for len(before) > 0 && before[0].Name < now.Name {
-			before = before[1:]
-		}
-		if len(before) == 0 {
-			break
-		}
-		old := &before[0]
-		if old.Name != now.Name || len(old.Ramps) == 0 && len(now.Ramps) == 0 {
+	for old, now := range withFormer(before, after) {
+		if old == nil || len(old.Ramps) == 0 && len(now.Ramps) == 0 {
 			continue
 		}
 		if len(instances(fullWeights(old), fullWeights(now))) == 0 {

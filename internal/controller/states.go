@@ -30,14 +30,10 @@ var stateKinds = []struct {
 func (l *loop) recordStates(now time.Time, before, after []endpoints.Entry) {
 	isFirst := before == nil
 	changed := map[endpoints.State][]*endpoints.Entry{}
-	for n := range after {
-		e := &after[n]
-		for len(before) > 0 && before[0].Name < e.Name {
-			before = before[1:]
-		}
+	for old, e := range withFormer(before, after) {
 		was := endpoints.Fresh // a new service is as Consul has it, or this is news
-		if len(before) > 0 && before[0].Name == e.Name {
-			was = before[0].State
+		if old != nil {
+			was = old.State
 		}
 		if e.State != was && !(isFirst && e.Since.Before(l.began)) {
 			changed[e.State] = append(changed[e.State], e)
@@ -80,12 +76,11 @@ func (l *loop) addStates(now time.Time, kind history.Kind, services []*endpoints
 // recordConsul adds an event if Consul has gone away or come back since the last call. The monitor
 // of Consul has logged it already.
 func (l *loop) recordConsul(s consul.Status) {
-	isUp := s.Reachable && s.Leader != ""
-	if s.Since.IsZero() || isUp == l.consulAway.IsZero() {
+	if s.Since.IsZero() || s.Up() == l.consulAway.IsZero() {
 		return // not asked yet, or no news
 	}
 	event := history.Event{Time: s.Since, Kind: history.ConsulDown, Generation: l.current.Number}
-	if isUp {
+	if s.Up() {
 		event.Kind, event.TookSeconds = history.ConsulUp, max(0, s.Since.Sub(l.consulAway).Seconds())
 		l.consulAway = time.Time{}
 	} else {

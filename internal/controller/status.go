@@ -488,7 +488,7 @@ func (v view) awaitsAgent(now time.Time, source render.Status, problems []render
 
 // consulAway describes what is wrong with Consul, "" if nothing is.
 func consulAway(s consul.Status, now time.Time) string {
-	if s.Since.IsZero() || s.Reachable && s.Leader != "" {
+	if s.Since.IsZero() || s.Up() {
 		return "" // not asked yet, or healthy
 	}
 	return fmt.Sprintf("%s (since %s)", consulFault(s), clock(s.Since, now))

@@ -88,7 +88,7 @@ func collectLoop(to *text, status controller.Status, counts controller.Counts, d
 	}
 	to.set(pendingFor, waited.Seconds())
 
-	to.truth(consulUp, status.Consul.Reachable && status.Consul.Leader != "")
+	to.truth(consulUp, status.Consul.Up())
 	if at := status.Consul.Contact; !at.IsZero() {
 		to.set(contact, max(0, now.Sub(at)).Seconds())
 	}

@@ -46,7 +46,8 @@ func (i *Instance) EndLeftovers() (ended []int, err error) {
 // is its command line.
 func (i *Instance) starts() bool {
 	conf := filepath.Join(CurrentDir(i.opts.StateDir), MainFile)
-	return slices.ContainsFunc(processIDs(), func(pid int) bool {
+	pids, err := processIDs()
+	return err == nil && slices.ContainsFunc(pids, func(pid int) bool {
 		words := strings.Fields(commandLine(pid))
 		return len(words) > 0 && filepath.Base(words[0]) == filepath.Base(i.opts.Binary) && slices.Contains(words, conf) && !slices.Contains(words, "-t")
 	})
@@ -68,7 +69,11 @@ func (i *Instance) leftovers() ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(processIDs(), func(pid int) bool {
+	pids, err := processIDs()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(pids, func(pid int) bool {
 		if !accepts(commandLine(pid)) {
 			return true
 		}
@@ -100,17 +105,4 @@ func (i *Instance) listeningSockets() (sockets []string, err error) {
 		}
 	}
 	return sockets, nil
-}
-
-func processIDs() (pids []int) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	for _, entry := range entries {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }

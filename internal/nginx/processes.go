@@ -67,15 +67,11 @@ func (i *Instance) processes() (Processes, error) {
 		return Processes{}, fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}
 	processes := Processes{Master: Process{PID: master, Started: started}}
-	entries, err := os.ReadDir("/proc")
+	pids, err := processIDs()
 	if err != nil {
 		return Processes{}, fmt.Errorf("look up nginx's workers: %w", err)
 	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range pids {
 		parent, started, err := stat(pid, boot)
 		if err != nil || parent != master {
 			continue
@@ -169,6 +165,20 @@ func (i *Instance) master() int {
 		return pid // the title is the command line until nginx sets it
 	}
 	return 0
+}
+
+// processIDs returns the ids of all processes.
+func processIDs() (pids []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // commandLine is the title of a process, with spaces between its words. It is "" for a
