@@ -236,7 +236,7 @@ func TestTheLinesThatAKilledNginxHadAreLost(t *testing.T) {
 			b.asksMore(5)
 			b.mu.Lock()
 			b.nginx.Kill()
-			last := b.asked[len(b.asked)-1]
+			last := b.told
 			b.mu.Unlock()
 			answered := c.stop()
 			called += len(answered)

@@ -38,6 +38,7 @@ type balancer struct {
 	asks   bool      // the reader asks nginx for its requests
 	began  time.Time // when nginx was started
 	asked  []time.Time
+	told   time.Time // when the last question was asked that nginx has answered
 
 	reader *Reader
 	cancel context.CancelFunc
@@ -122,7 +123,8 @@ func (b *balancer) requests(ctx context.Context) (Requests, error) {
 	}
 	b.mu.Lock()
 	nginx, began := b.nginx, b.began
-	b.asked = append(b.asked, time.Now())
+	at := time.Now()
+	b.asked = append(b.asked, at)
 	b.mu.Unlock()
 	answer, err := client.Do(request)
 	if err != nil {
@@ -134,6 +136,11 @@ func (b *balancer) requests(ctx context.Context) (Requests, error) {
 		&active, &accepted, &handled, &requests, &reading, &writing, &waiting)
 	if nginx == nil {
 		return Requests{}, errors.New("nginx is starting")
+	}
+	if err == nil {
+		b.mu.Lock()
+		b.told = at
+		b.mu.Unlock()
 	}
 	return Requests{Run: fmt.Sprint(nginx.PID()), Started: began, Ended: requests - reading - writing + 1}, err
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -142,25 +143,34 @@ var ports = struct {
 	given map[int]bool
 }{given: map[int]bool{}}
 
-// FreePort returns a TCP port of 127.0.0.1 that nothing listens on and that no
-// other call in this process was given.
+// FreePort returns a TCP port of 127.0.0.1 that nothing listens on and that no other call in this
+// process was given. It is none of those that the kernel gives to connections: what stops listening
+// there can always listen again.
 func FreePort(t testing.TB) int {
 	t.Helper()
+	const first = 10_000
+	end := 32_768 // Linux's default
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		fmt.Sscan(string(text), &end)
+	}
+	if end < first+1000 { // few are left
+		end = 1 << 16
+	}
 	ports.Lock()
 	defer ports.Unlock()
-	for range 100 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		port := first + rand.IntN(end-first)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := listener.Addr().(*net.TCPAddr).Port
 		listener.Close()
 		if !ports.given[port] {
 			ports.given[port] = true
 			return port
 		}
 	}
-	t.Fatal("the kernel gives the same ports again and again")
+	t.Fatalf("no port from %d to %d is free", first, end-1)
 	return 0
 }
 
