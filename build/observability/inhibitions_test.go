@@ -48,6 +48,17 @@ func TestInhibitions(t *testing.T) {
 			told:    []labels{alert("LbctlDown", "c", ""), alert("NginxDown", "d", ""), alert("RegistrarDown", "c", "")},
 			follows: []labels{alert("NginxDown", "c", ""), alert("ProblemsRemain", "c", ""), certificate("CertificateExpires", "c", "x"), alert("ServiceHeld", "c", "cart2")},
 		},
+		"nginx's master is gone": {
+			told: []labels{
+				alert("NginxMasterGone", "i", ""), alert("BalancerDegraded", "j", ""), alert("ServiceInPanic", "i", "cart4"),
+				alert("OldWorkersPileUp", "i", ""), alert("ConsulUnreachable", "i", ""),
+			},
+			follows: []labels{alert("BalancerDegraded", "i", ""), alert("ChangePending", "i", ""), alert("ApplyFailed", "i", ""), alert("ProblemsRemain", "i", "")},
+		},
+		"no lbctl is there": {
+			told:    []labels{{"alertname": "LbctlMissing", "job": "lbctl"}, alert("RegistrarDown", "k", "")},
+			follows: []labels{alert("LbctlRestarts", "k", ""), alert("InstancesFlap", "l", "cart5"), alert("ErrorBudgetBurns", "", "cart5")},
+		},
 		"Consul is away": {
 			told:    []labels{alert("ConsulUnreachable", "e", ""), alert("ServiceInPanic", "e", "cart3")},
 			follows: []labels{alert("BalancerDegraded", "e", ""), alert("DiscoveryStale", "e", "cart3"), alert("RegistrarWithoutConsul", "f", "")},
@@ -75,12 +86,13 @@ func TestInhibitions(t *testing.T) {
 					want[fmt.Sprint(l)] = inhibited
 				}
 			}
-			body, err := json.Marshal(alerts)
-			require.NoError(t, err)
-			resp, err := http.Post(url+"/api/v2/alerts", "application/json", bytes.NewReader(body))
-			require.NoError(t, err)
-			resp.Body.Close()
-			require.Equal(t, http.StatusOK, resp.StatusCode)
+			post(t, url, alerts)
+			defer func() { // they would inhibit those of other cases
+				for _, a := range alerts {
+					a["endsAt"] = time.Now()
+				}
+				post(t, url, alerts)
+			}()
 
 			var got map[string]bool
 			deadline := time.Now().Add(30 * time.Second)
@@ -91,6 +103,17 @@ func TestInhibitions(t *testing.T) {
 			assert.Equal(t, want, got)
 		})
 	}
+}
+
+// post tells Alertmanager of alerts, as Prometheus does.
+func post(t *testing.T, url string, alerts []map[string]any) {
+	t.Helper()
+	body, err := json.Marshal(alerts)
+	require.NoError(t, err)
+	resp, err := http.Post(url+"/api/v2/alerts", "application/json", bytes.NewReader(body))
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
 }
 
 // inhibited tells of each alert of a case whether Alertmanager inhibits it, once it has decided.

@@ -183,6 +183,59 @@ func TestInhibitionsNameAlerts(t *testing.T) {
 	}
 }
 
+// The labels that an inhibition compares are labels of the alert that inhibits, as the tests that
+// promtool runs expect it. Alertmanager would compare a label that is missing with nothing, and inhibit nothing.
+func TestInhibitionsCompareLabelsOfTheirSource(t *testing.T) {
+	labels := map[string]string{}
+	for _, file := range glob(t, "prometheus/tests/*.yml") {
+		var parsed struct {
+			Tests []struct {
+				Queries []struct {
+					Samples []struct{ Labels string } `yaml:"exp_samples"`
+				} `yaml:"promql_expr_test"`
+				Rules []struct {
+					Alertname string
+					Alerts    []struct {
+						Labels map[string]string `yaml:"exp_labels"`
+					} `yaml:"exp_alerts"`
+				} `yaml:"alert_rule_test"`
+			}
+		}
+		readYAML(t, file, &parsed)
+		for _, test := range parsed.Tests {
+			for _, q := range test.Queries {
+				for _, sample := range q.Samples {
+					if found := regexp.MustCompile(`alertname="(\w+)"`).FindStringSubmatch(sample.Labels); found != nil {
+						labels[found[1]] = sample.Labels
+					}
+				}
+			}
+			for _, r := range test.Rules {
+				for _, alert := range r.Alerts {
+					for name := range alert.Labels {
+						labels[r.Alertname] += name + "="
+					}
+				}
+			}
+		}
+	}
+	var config struct {
+		Rules []struct {
+			Source []string `yaml:"source_matchers"`
+			Equal  []string
+		} `yaml:"inhibit_rules"`
+	}
+	readYAML(t, "alertmanager/alertmanager.yml", &config)
+	for _, r := range config.Rules {
+		_, names, _ := strings.Cut(strings.Trim(r.Source[0], `"`), `"`)
+		for _, name := range strings.Split(names, "|") {
+			for _, label := range r.Equal {
+				assert.Regexp(t, `\b`+label+`=`, labels[name], "an inhibition by %s compares the label", name)
+			}
+		}
+	}
+}
+
 func TestAlertmanagersConfiguration(t *testing.T) {
 	t.Parallel()
 	run(t, "amtool", "check-config", "alertmanager/alertmanager.yml")

@@ -146,6 +146,23 @@ func TestTheMetricsAreConsistent(t *testing.T) {
 	assert.Equal(t, .005, h.Bucket[2].GetUpperBound())
 }
 
+// A service in quarantine that never had a good state has no protocol.
+func TestServedServices(t *testing.T) {
+	f := newFakes(2, 3)
+	f.entries[1].Protocol, f.entries[1].State, f.entries[1].Refused = "", endpoints.Quarantined, true
+	text := scrape(New(f.options()), false).Body.String()
+	for series, value := range map[string]int{
+		`lbctl_service_served{service="service-0000"}`:                    1,
+		`lbctl_service_served{service="service-0001"}`:                    0,
+		`lbctl_instances{service="service-0000",state="in-rotation"}`:     3,
+		`lbctl_instances{service="service-0001",state="in-rotation"}`:     0,
+		`lbctl_instances{service="service-0001",state="registered"}`:      3,
+		`lbctl_service_state{service="service-0001",state="quarantined"}`: 1,
+	} {
+		assert.Contains(t, text, fmt.Sprintf("\n%s %d\n", series, value))
+	}
+}
+
 func TestTextOfOthersInLabels(t *testing.T) {
 	f := newFakes(1, 1)
 	f.services[0].Instances[0].Version = "v\xff1 \"quoted\"\\\n"

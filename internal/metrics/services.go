@@ -20,6 +20,8 @@ var (
 		label{"state", oneOf(endpoints.States())})
 	serviceState = servicesSection.gauge("lbctl_service_state", "1 for the state of a service. Other states have no series.",
 		service, label{"state", oneOf(endpoints.States())})
+	serviceServed = servicesSection.gauge("lbctl_service_served",
+		"1 if nginx serves the service, 0 if not: it is in quarantine and never had a good state, or other services have all its routes.", service)
 	discoveryAge = servicesSection.gauge("lbctl_discovery_age_seconds",
 		"How long ago Consul last confirmed the service; 0 while it does.", service)
 	instances = servicesSection.gauge("lbctl_instances",
@@ -40,6 +42,13 @@ func collectServices(to *text, table Services) {
 	}
 	for _, state := range endpoints.States() {
 		to.set(services, float64(states[state]), string(state))
+	}
+	for _, e := range entries {
+		served := 0.0
+		if e.Served() {
+			served = 1
+		}
+		to.set(serviceServed, served, e.Name)
 	}
 	for _, e := range entries {
 		if age, ok := ages[e.Name]; ok {
