@@ -209,16 +209,6 @@ func (tb *tab) press(keys ...string) {
 	}
 }
 
-// screenshot returns what the window shows, as PNG.
-func (tb *tab) screenshot() []byte {
-	tb.t.Helper()
-	ctx, cancel := tb.within()
-	defer cancel()
-	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
-	require.NoError(tb.t, err)
-	return png
-}
-
 // A served page is one with its feed, at an address of its own.
 type served struct {
 	URL  string

@@ -78,3 +78,13 @@ func TestScreenshots(t *testing.T) {
 		}
 	}
 }
+
+// screenshot returns what the window shows, as PNG.
+func (tb *tab) screenshot() []byte {
+	tb.t.Helper()
+	ctx, cancel := tb.within()
+	defer cancel()
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	require.NoError(tb.t, err)
+	return png
+}
