@@ -48,8 +48,25 @@ func grafana(prometheus *url.URL, provisioning string) http.Handler {
 		mux.Handle("GET /prometheus/api/v1/"+path, proxy)
 	}
 	mux.HandleFunc("GET /{$}", page("grafana.html"))
-	mux.HandleFunc("GET /d/", page("grafana.html"))
+	board := func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		if !isDashboard(provisioning, r.PathValue("uid")) {
+			status = http.StatusNotFound // the page says so too
+		}
+		writePage(w, status, "grafana.html")
+	}
+	mux.HandleFunc("GET /d/{uid}", board)
+	mux.HandleFunc("GET /d/{uid}/{title...}", board) // links may have the title, which says nothing
 	return mux
+}
+
+// isDashboard reports whether a provisioned dashboard has this uid.
+func isDashboard(provisioning, uid string) bool {
+	found, _ := dashboards(provisioning) // the page shows an error
+	return slices.ContainsFunc(found, func(text json.RawMessage) bool {
+		var board struct{ UID string }
+		return json.Unmarshal(text, &board) == nil && board.UID == uid
+	})
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

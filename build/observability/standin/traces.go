@@ -274,16 +274,19 @@ func answer[T any](w http.ResponseWriter, list []T) {
 
 // page serves an embedded page. It may load and ask only what is its own.
 func page(name string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		text, err := pages.ReadFile("pages/" + name)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'")
-		w.Write(text) //nolint:errcheck // the client is gone
+	return func(w http.ResponseWriter, _ *http.Request) { writePage(w, http.StatusOK, name) }
+}
+
+func writePage(w http.ResponseWriter, status int, name string) {
+	text, err := pages.ReadFile("pages/" + name)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
 	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'")
+	w.WriteHeader(status)
+	w.Write(text) //nolint:errcheck // the client is gone
 }
 
 func (s *store) services() []string {
