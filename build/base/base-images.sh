@@ -43,6 +43,7 @@ main() {
 		fi
 		make_standin "$image"
 	done
+	remove_former
 }
 
 # list prints the images that are there, with those that stand-ins are made of.

@@ -23,6 +23,13 @@ outdated() {
 	[ -n "$of" ] && [ "$of" != "$(standin_sources)" ]
 }
 
+# remove_former removes the stand-ins that have no name any more, because another image has got it,
+# and that no container uses. One that is in use now is removed another time.
+remove_former() {
+	docker image prune -f --filter label=lbctl.standin >/dev/null ||
+		say "the images of former stand-ins are left: docker image prune"
+}
+
 prometheus() {
 	standin_program standin
 	cat >"$work/Dockerfile" <<-EOF
