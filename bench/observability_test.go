@@ -40,6 +40,7 @@ func TestObservability(t *testing.T) {
 		{name: "no log, no request ids", balancer: justNginx{startOurs(t, s, off("--templates", unnamed))}},
 		{name: "the log, no request ids", balancer: justNginx{startOurs(t, s, []string{"--tracing", "off", "--templates", unnamed})}},
 		{name: "the log, trace contexts", balancer: justNginx{tracing}},
+		{name: "the log, requests in flight", balancer: justNginx{startOurs(t, s, []string{"--tracing", "off", "--requests-in-flight", "on"})}},
 	}
 	for _, system := range systems {
 		awaitServed(t, s, system.balancer, grpc, web)

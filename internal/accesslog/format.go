@@ -16,7 +16,7 @@ const FormatName = "lbctl"
 
 // version is the first field of each line. It must change with fields: after an upgrade, a
 // reader finds lines of the former format.
-const version = "3"
+const version = "4"
 
 // field is one field of a line: the text for nginx's log_format, and how its value becomes a
 // part of a Record.
@@ -49,6 +49,13 @@ var fields = [...]field{
 	{"$remote_addr", text(func(r *Record) *[]byte { return &r.Client })},
 	{"$lb_request_id", text(func(r *Record) *[]byte { return &r.RequestID })},
 	{"$lb_trace", text(func(r *Record) *[]byte { return &r.Trace })},
+	{"$lb_started", func(r *Record, v []byte) (ok bool) {
+		if isNone(v) {
+			return true
+		}
+		r.started, ok = parseStarted(v)
+		return ok
+	}},
 	{"$upstream_addr", parseAddresses},
 	{"$upstream_status", parseStatuses},
 	{"$upstream_connect_time", parseTimes(func(t *Try) *time.Duration { return &t.Connect })},
@@ -97,6 +104,8 @@ type Record struct {
 	// Trace has the ids of the trace: "TRACE PARENT SPAN SAMPLED"; empty without tracing.
 	Trace []byte
 	Tries []Try // in order; none: nginx answered itself
+
+	started started // of a request that has a line for its beginning
 }
 
 // Health reports whether lbctl answered with the health of the services: the request is the

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -70,6 +71,9 @@ type Options struct {
 	// Requests asks nginx for its requests, for Stats.Lost; default never. nginx must log all of
 	// them.
 	Requests func(context.Context) (Requests, error)
+	// InFlight says that nginx writes a line of the format StartFormat also when a request begins,
+	// for Reader.InFlight.
+	InFlight bool
 	// Elsewhere says that nginx may have logged to another directory, or not at all, after the last
 	// snapshot in Dir: those requests are not lost.
 	Elsewhere bool
@@ -110,6 +114,7 @@ type Reader struct {
 	dirty    bool   // it could not be written
 	record   Record
 	losses   losses
+	flying   inFlight
 	told     int64     // how many lost requests the log has told of
 	toldAt   time.Time // when it last did
 
@@ -142,6 +147,7 @@ func New(opts Options) (*Reader, error) {
 	opts.Size = max(MinSize, opts.Size&^int64(os.Getpagesize()-1))
 	r := &Reader{opts: opts, path: Path(opts.Dir), buffer: make([]byte, bufferSize)}
 	r.losses = losses{since: time.Now(), interval: sampleInterval, idle: idleInterval, settle: settleTime}
+	r.flying.reset(time.Now())
 	r.load()
 	r.lost.Store(r.losses.lost)
 	r.told = r.losses.lost
@@ -179,6 +185,16 @@ func (r *Reader) Stats() Stats {
 	}
 }
 
+// InFlight returns how many requests have begun and not ended, by service; services without one may
+// be missing. nil: they are not counted. Where a line is missing, those do not count that began before it
+// was known. Any goroutine may call it.
+func (r *Reader) InFlight() map[string]int64 {
+	if !r.opts.InFlight {
+		return nil
+	}
+	return r.flying.totals()
+}
+
 func (r *Reader) close() {
 	for _, l := range r.files {
 		l.Close()
@@ -213,12 +229,15 @@ func (r *Reader) poll(ctx context.Context, take func(*Record)) error {
 	for {
 		begin := time.Now()
 		more, err := r.batch(take)
-		if err = errors.Join(err, r.commit(), r.follow(), r.retire()); err != nil {
+		err = errors.Join(err, r.commit(), r.follow(), r.retire())
+		r.flying.note(r.losses.lost, r.losses.lostAt, r.malformed.Load()+r.full.Load(), time.Now())
+		if err != nil {
 			return err
 		}
 		if !more {
 			r.losses.judge(begin, begin.UnixMilli())
 			r.tellLost(begin)
+			r.flying.look(begin)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -232,6 +251,12 @@ func (r *Reader) poll(ctx context.Context, take func(*Record)) error {
 func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 	now := time.Now()
 	line := func(line []byte) {
+		if bytes.HasPrefix(line, []byte(startPrefix)) {
+			if !r.flying.begin(line) {
+				r.malformed.Add(1)
+			}
+			return
+		}
 		if !r.record.parse(line) {
 			r.malformed.Add(1)
 			return
@@ -239,6 +264,7 @@ func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 		r.lines.Add(1)
 		r.losses.take(r.record.Time.UnixMilli())
 		r.losses.busy = r.losses.busy || !r.record.Internal()
+		r.flying.end(&r.record)
 		take(&r.record)
 	}
 	var errs []error

@@ -101,6 +101,7 @@ http {
     map $host $lb_scheme { default $scheme; }
     map $host $lb_request_id { default $request_id; }
     map $host $lb_trace { default ""; }
+    map $host $lb_started { default ""; }
     upstream web { server %[8]s; keepalive 8; }
     proxy_http_version 1.1; proxy_set_header Connection "";
     keepalive_requests 1000000;

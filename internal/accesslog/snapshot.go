@@ -29,13 +29,14 @@ const snapshotVersion = 1
 
 // snapshot is the first line of the snapshot file. Counts' own snapshot follows it.
 type snapshot struct {
-	Version   int            `json:"version"`
-	Saved     int64          `json:"saved"` // unix time in milliseconds
-	Files     []snapshotFile `json:"files"`
-	Lines     int64          `json:"lines"`
-	Malformed int64          `json:"malformed,omitempty"`
-	Full      int64          `json:"full,omitempty"`
-	Loss      *lossSnapshot  `json:"loss,omitempty"`
+	Version   int               `json:"version"`
+	Saved     int64             `json:"saved"` // unix time in milliseconds
+	Files     []snapshotFile    `json:"files"`
+	Lines     int64             `json:"lines"`
+	Malformed int64             `json:"malformed,omitempty"`
+	Full      int64             `json:"full,omitempty"`
+	Loss      *lossSnapshot     `json:"loss,omitempty"`
+	InFlight  *inFlightSnapshot `json:"in_flight,omitempty"`
 }
 
 // snapshotFile says up to where the lines of a file are counted.
@@ -80,6 +81,9 @@ func (r *Reader) load() {
 		s.Loss, r.dirty = &lossSnapshot{Lost: s.Loss.Lost}, true
 	}
 	r.losses.restore(s.Loss, time.UnixMilli(s.Saved))
+	if !r.opts.Elsewhere {
+		r.flying.restore(s.InFlight, time.Now())
+	}
 	r.former = append(r.former, s.Files...)
 	if r.opts.Counts == nil {
 		return
@@ -93,6 +97,9 @@ func (r *Reader) load() {
 func (r *Reader) save() error {
 	s := snapshot{
 		Version: snapshotVersion, Saved: time.Now().UnixMilli(), Lines: r.lines.Load(), Malformed: r.malformed.Load(), Full: r.full.Load(), Loss: r.losses.snapshot(),
+	}
+	if r.opts.InFlight {
+		s.InFlight = r.flying.snapshot()
 	}
 	for _, l := range r.files {
 		s.Files = append(s.Files, snapshotFile{l.inode(), l.pos, l.skip})

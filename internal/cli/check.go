@@ -71,6 +71,7 @@ func runCheck(ctx context.Context, opts *checkOptions) error {
 		}
 		settings.AccessLogDir = runDir // nginx -t makes the file
 		settings.LogRequests = opts.Nginx.AccessLog != daemon.AccessLogOff
+		settings.InFlight = settings.LogRequests && opts.Nginx.InFlight == daemon.InFlightOn
 		settings.Tracing = settings.LogRequests && opts.Nginx.Traces.Mode != daemon.TracingOff
 		options := render.Options{Settings: settings, TemplatesDir: opts.Nginx.Templates, Certificates: shown, Logger: discardLogger()}
 		var results []checkResult

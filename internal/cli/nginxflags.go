@@ -41,6 +41,9 @@ func nginxFlags(flags *flags, n *daemon.NginxConfig) {
 		"directory on a tmpfs where nginx logs requests for lbctl; it must be there when nginx starts (default the run directory, if that is on a tmpfs)", "", parseDirectory)
 	define(flags, &n.AccessLogSize, "access-log-size", "LBCTL_ACCESS_LOG_SIZE", "SIZE",
 		"how many bytes of memory nginx's log may take while lbctl does not read it, such as 64m (default 128m, at most 3/4 of the tmpfs)", 0, parseSize(accesslog.MinSize, 64<<30))
+	choose(flags, &n.InFlight, "requests-in-flight", "LBCTL_REQUESTS_IN_FLIGHT", "on|off",
+		"count the requests in flight of each service; nginx then logs the beginning of each request too",
+		daemon.InFlightOff, daemon.InFlightOn, daemon.InFlightOff)
 	tracingFlags(flags, &n.Traces)
 	healthFlags(flags, n)
 	define(flags, &n.MaxConnsPerClient, "max-conns-per-client", "LBCTL_MAX_CONNS_PER_CLIENT", "N",

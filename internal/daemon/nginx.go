@@ -34,6 +34,12 @@ const (
 	AccessLogOff = "off" // only requests to services with a circuit breaker are logged
 )
 
+// The values of NginxConfig.InFlight.
+const (
+	InFlightOn  = "on"
+	InFlightOff = "off"
+)
+
 // NginxConfig has the settings of nginx. The daemon uses it, and so do the commands that
 // render a configuration without the daemon.
 type NginxConfig struct {
@@ -60,6 +66,9 @@ type NginxConfig struct {
 	// AccessLogSize is how many bytes the access log may need while lbctl does not read it, see
 	// accesslog.Options.Size; default accesslog.DefaultSize.
 	AccessLogSize int64
+	// InFlight is InFlightOn or InFlightOff: whether the requests in flight are counted by service.
+	// It needs AccessLogOn. Default InFlightOff.
+	InFlight string
 	// Traces has the settings of traces. They need AccessLogOn.
 	Traces TracingConfig
 	User   string // user of the workers if lbctl runs as root; default nginx, www-data or nobody
@@ -174,6 +183,7 @@ func (n NginxConfig) Settings(stateDir, runDir string, build nginx.Build) (rende
 		settings.AccessLogDir = runDir
 	}
 	settings.LogRequests = settings.AccessLogDir != "" && n.AccessLog != AccessLogOff
+	settings.InFlight = n.InFlight == InFlightOn && settings.LogRequests
 	settings.Tracing, settings.TraceSample = n.Traces.on() && settings.LogRequests, n.Traces.Sample
 	if n.CPUAffinity == AffinityAuto {
 		settings.WorkerCPUAffinity = AffinityAuto

@@ -22,7 +22,7 @@ func (p *parts) newPage(cfg Config) *statuspage.Page {
 		NoFigures:   cfg.Nginx.noFigures(p.log != nil),
 	}
 	if source.NoFigures == "" {
-		source.Recent, source.Log = p.traffic.Overview, p.log.Stats
+		source.Recent, source.InFlight, source.Log = p.traffic.Overview, p.inFlight, p.log.Stats
 	}
 	return statuspage.New(statuspage.Options{Source: source, Node: node, Logger: cfg.Logger})
 }

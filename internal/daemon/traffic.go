@@ -16,13 +16,24 @@ import (
 
 // newTraffic makes the counters of requests.
 func (p *parts) newTraffic(linger time.Duration) {
-	p.traffic = traffic.New(traffic.Options{Table: p.table, Addresses: p.source.Addresses, Linger: linger})
+	p.traffic = traffic.New(traffic.Options{Table: p.table, Addresses: p.source.Addresses, InFlight: p.inFlight, Linger: linger})
 	p.readers = append(p.readers, p.traffic.Take)
+}
+
+// inFlight returns how many requests have begun and not ended, by service; nil: they are not counted.
+func (p *parts) inFlight() map[string]int64 {
+	if p.log == nil {
+		return nil
+	}
+	return p.log.InFlight()
 }
 
 // openAccessLog opens nginx's access log, and restores the counts of requests. Call it after
 // newTraffic.
 func (p *parts) openAccessLog(cfg Config, settings render.Settings) error {
+	if cfg.Nginx.InFlight == InFlightOn && !settings.InFlight {
+		return errors.New("--requests-in-flight on: requests are counted by nginx's log of them, want --access-log on, and --access-log-dir on a tmpfs")
+	}
 	note := filepath.Join(cfg.RunDir, accessLogNote)
 	if settings.AccessLogDir == "" {
 		noteAccessLog(note, "", cfg.Logger)
@@ -30,7 +41,7 @@ func (p *parts) openAccessLog(cfg Config, settings render.Settings) error {
 	}
 	opts := accesslog.Options{
 		Dir: settings.AccessLogDir, Size: cfg.Nginx.AccessLogSize, Reopen: p.server.ReopenLogs, Counts: p.traffic, Logger: cfg.Logger,
-		Elsewhere: wasElsewhere(note, settings.AccessLogDir),
+		Elsewhere: wasElsewhere(note, settings.AccessLogDir), InFlight: settings.InFlight,
 	}
 	if settings.LogRequests {
 		opts.Requests = p.countedByNginx

@@ -19,6 +19,9 @@ var (
 	requestDuration = requestsSection.histogram("lbctl_request_duration_seconds",
 		"How long requests took, from their first byte until nginx had sent the last byte of the answer. A stream is one request.",
 		service, label{"protocol", "grpc|http"})
+	requestsInFlight = requestsSection.gauge("lbctl_requests_in_flight",
+		"Requests that nginx has sent on to the service and that have not ended. Only with --requests-in-flight=on. "+
+			"After nginx lost lines, those that had begun before do not count.", service)
 	requestBytes    = requestsSection.counter("lbctl_request_bytes_total", "Bytes that nginx got from clients, headers and bodies.", service)
 	responseBytes   = requestsSection.counter("lbctl_response_bytes_total", "Bytes that nginx sent to clients, headers and bodies.", service)
 	requestsRefused = requestsSection.counter("lbctl_requests_refused_total",
@@ -56,6 +59,11 @@ func collectRequests(to *text, counters Traffic) {
 	})
 	each(func(s *traffic.Service) {
 		to.observed(requestDuration, traffic.Buckets, s.Duration.Counts, s.Duration.Sum, s.Name, s.Protocol)
+	})
+	each(func(s *traffic.Service) {
+		if s.InFlight >= 0 {
+			to.set(requestsInFlight, float64(s.InFlight), s.Name)
+		}
 	})
 	each(func(s *traffic.Service) { to.set(requestBytes, float64(s.RequestBytes), s.Name) })
 	each(func(s *traffic.Service) { to.set(responseBytes, float64(s.ResponseBytes), s.Name) })

@@ -30,14 +30,15 @@ import (
 type logged struct {
 	mu      sync.Mutex
 	records map[string]int
+	reader  *accesslog.Reader
 }
 
 // startLog starts a reader of the access log. names has what to write in the place of ports.
 func startLog(t *testing.T, dir string, names map[int]string) *logged {
 	t.Helper()
-	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }})
+	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }, InFlight: true})
 	require.NoError(t, err)
-	l := &logged{records: map[string]int{}}
+	l := &logged{records: map[string]int{}, reader: reader}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -157,7 +158,7 @@ func testAccessLog(t *testing.T, binary nginxtest.Binary, all bool) {
 	calls, dead, dead2, silent := moody(t, hanging), refusing(t), refusing(t), mute(t)
 	dir := nginxtest.MemoryDir(t)
 	log := startLog(t, dir, map[int]string{web: "WEB", calls: "CALLS", dead: "DEAD", dead2: "DEAD", silent: "SILENT"})
-	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests = dir, all }, nil,
+	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests, s.InFlight = dir, all, all }, nil,
 		one("web", web, tags("http_server"), meta(on, "5")),
 		one("quiet", web, meta("lb-protocol", "http", "lb-path", "/quiet")),
 		one("dead", dead, meta("lb-protocol", "http", "lb-path", "/dead", on, "5")),
@@ -252,6 +253,7 @@ func testAccessLog(t *testing.T, binary nginxtest.Binary, all bool) {
 		total += n
 	}
 	assert.Equal(t, want, log.wait(t, total))
+	noneInFlight(t, log.reader)
 }
 
 func TestACircuitBreakerWithoutAnAccessLogIsAProblem(t *testing.T) {

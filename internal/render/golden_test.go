@@ -180,7 +180,7 @@ var scenarios = []struct {
 			registration("web", "web-1", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/orders", "lb-method", "GET", "lb-headers-response-set", "X-Team=shop")),
 		},
 		settings: func(s *Settings) {
-			s.AccessLogDir, s.LogRequests = "/run/lbctl log", true
+			s.AccessLogDir, s.LogRequests, s.InFlight = "/run/lbctl log", true, true
 			s.Tracing, s.TraceSample = true, 0.125
 		},
 		nginx: []string{"1.22.1", "1.30.6"},

@@ -24,13 +24,16 @@ import (
 )
 
 // ownAnswers reads the access log: of each request who it was for, and why nginx answered itself.
-type ownAnswers struct{ lines chan string }
+type ownAnswers struct {
+	lines  chan string
+	reader *accesslog.Reader
+}
 
 func readOwnAnswers(t *testing.T, dir string) ownAnswers {
 	t.Helper()
-	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }})
+	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }, InFlight: true})
 	require.NoError(t, err)
-	o := ownAnswers{make(chan string, 100)}
+	o := ownAnswers{make(chan string, 100), reader}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -58,6 +61,7 @@ func (o ownAnswers) equal(t *testing.T, want []string) {
 		}
 	}
 	assert.ElementsMatch(t, want, lines)
+	noneInFlight(t, o.reader)
 }
 
 // sendRaw sends text to an address, and returns the status of the answer; 0 if there is none.
@@ -91,7 +95,7 @@ func testOwnHTTPAnswers(t *testing.T, binary nginxtest.Binary) {
 	dir := nginxtest.MemoryDir(t)
 	answers := readOwnAnswers(t, dir)
 	web, dead := httpServer(t, "web", httptest.NewServer), refusing(t)
-	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests = dir, true },
+	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests, s.InFlight = dir, true, true },
 		func(files map[string][]byte) {
 			files["http.conf"] = bytes.ReplaceAll(files["http.conf"], []byte("include http-errors.conf;"), []byte("include http-errors.conf; client_body_timeout 200ms; client_header_timeout 200ms;"))
 		},
@@ -154,7 +158,7 @@ func testOwnHTTPAnswers(t *testing.T, binary nginxtest.Binary) {
 func testOwnGRPCAnswers(t *testing.T, binary nginxtest.Binary) {
 	dir := nginxtest.MemoryDir(t)
 	answers := readOwnAnswers(t, dir)
-	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests = dir, true }, nil,
+	b := startBalancerWith(t, binary, func(s *Settings) { s.AccessLogDir, s.LogRequests, s.InFlight = dir, true, true }, nil,
 		one("calls", grpcServer(t, "calls"), meta("lb-protocol", "grpc", "lb-grpc", "a.Limited", "lb-limit-body", "1000")),
 		one("free", grpcServer(t, "free"), meta("lb-protocol", "grpc", "lb-grpc", "a.Limited", "lb-header", "x-version=free")),
 		one("open", grpcServer(t, "open"), meta("lb-protocol", "grpc", "lb-grpc", "a.Open")),
@@ -222,7 +226,7 @@ func testOwnTLSAnswers(t *testing.T, binary nginxtest.Binary) {
 	b := startSecured(t, binary, func(dir string) {
 		ca.Issue(t, 100*days, "staff.test", "open.test").Write(t, dir, "all")
 		certificatestest.Write(t, dir, "staff.test.client-ca.pem", staff.PEM)
-	}, func(s *Settings) { s.AccessLogDir, s.LogRequests = dir, true },
+	}, func(s *Settings) { s.AccessLogDir, s.LogRequests, s.InFlight = dir, true, true },
 		entry("site", httpServer(t, "site", httptest.NewServer), tags("http_server")),
 	)
 	ask := func(host, serverName string) int {

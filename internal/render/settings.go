@@ -59,6 +59,8 @@ type Settings struct {
 	// LogRequests has nginx log all requests, and not only those to services with a circuit
 	// breaker. It needs AccessLogDir.
 	LogRequests bool
+	// InFlight has nginx also log when a request to a service begins. It needs LogRequests.
+	InFlight bool
 	// Tracing has nginx continue or begin a trace for each request, and pass it on in headers.
 	// Without it, those of clients pass unchanged.
 	Tracing bool
@@ -109,11 +111,21 @@ func (s Settings) ConnectTimeout() (string, error) {
 // AccessLogFormat returns the arguments of nginx's directive log_format.
 func (s Settings) AccessLogFormat() string { return accesslog.FormatName + " " + accesslog.Format() }
 
+// StartLogFormat is AccessLogFormat for requests that begin.
+func (s Settings) StartLogFormat() string {
+	return accesslog.StartFormatName + " " + accesslog.StartFormat()
+}
+
 // AccessLog returns the arguments of nginx's directive access_log for requests that lbctl is to
 // see. There must be an AccessLogDir.
-func (s Settings) AccessLog() (string, error) {
+func (s Settings) AccessLog() (string, error) { return s.logTo(accesslog.FormatName) }
+
+// StartLog is AccessLog for requests that begin.
+func (s Settings) StartLog() (string, error) { return s.logTo(accesslog.StartFormatName) }
+
+func (s Settings) logTo(format string) (string, error) {
 	path, err := nginx.Quote(accesslog.Path(s.AccessLogDir))
-	return path + " " + accesslog.FormatName + " " + accesslog.Buffering, err
+	return path + " " + format + " " + accesslog.Buffering, err
 }
 
 // TraceShare is TraceSample as nginx's directive split_clients wants it, "12.5%"; empty for none

@@ -3,6 +3,7 @@ package statuspage
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -32,6 +33,7 @@ type demo struct {
 	events    []history.Event
 	weights   map[string]float64 // requests a second by service
 	failing   map[string]float64 // share of errors by service
+	inFlight  map[string]int64   // requests by service; nil: not counted
 	slow      map[string]float64 // p99 in seconds by service
 	noFigures string
 	looks     int // how often the status was asked for
@@ -83,6 +85,11 @@ func (d *demo) source() Source {
 			return nginx.Connections{Active: 412, Reading: 1, Writing: 38, Waiting: 375}, nil
 		},
 		Recent: recent,
+		InFlight: func() map[string]int64 {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return maps.Clone(d.inFlight)
+		},
 		LastErrors: func(service string) map[string]LastError {
 			d.mu.Lock()
 			defer d.mu.Unlock()

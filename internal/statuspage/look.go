@@ -24,6 +24,7 @@ type look struct {
 	sections map[string][]byte // JSON by name
 	services []admin.Service
 	figures  traffic.Overview
+	inFlight map[string]int64
 	errors   func(service string) map[string]LastError
 }
 
@@ -80,6 +81,9 @@ func lookAt(ctx context.Context, opts Options) *look {
 	l.set("about", aboutSection{Node: opts.Node, Interval: opts.Interval.Milliseconds()})
 	if source.Recent != nil {
 		l.figures = source.Recent()
+	}
+	if source.InFlight != nil {
+		l.inFlight = source.InFlight()
 	}
 	figures := figuresSection{Why: source.NoFigures}
 	if source.Log != nil {

@@ -228,6 +228,21 @@ func TestRequestsThatEnd(t *testing.T) {
 	tb.until(fmt.Sprintf("%s < %f", rate, before*.95)) // one of the twelve points of the last minute is 0
 }
 
+func TestRequestsInFlight(t *testing.T) {
+	d := newDemo(time.Now())
+	d.add("api", endpoints.GRPC, "/api/", 2, 10)
+	tb := open(t, 1280, 900, serve(t, Options{Source: d.source(), Interval: quick}).URL+"#api")
+	const caption = `document.querySelector('.item.open .chart figcaption')?.textContent`
+	tb.until(caption + `?.includes('/s, ')`)
+	assert.NotContains(t, eval[string](tb, caption), "in flight", "they are not counted")
+	for n, want := range map[int64]string{0: ", 0 in flight", 1234: ", 1,234 in flight"} {
+		d.mu.Lock()
+		d.inFlight = map[string]int64{"api": n, "other": 7}
+		d.mu.Unlock()
+		tb.until(fmt.Sprintf(`%s.includes(%q)`, caption, want))
+	}
+}
+
 func TestFiguresThatAreBehind(t *testing.T) {
 	d := newDemo(time.Now())
 	d.add("api", endpoints.GRPC, "/api/", 2, 10)

@@ -16,6 +16,8 @@ type Recent struct {
 	Service admin.Service `json:"service"`
 	// Figures are those of the service's instances, in their order; nil without figures.
 	Figures []InstanceFigures `json:"figures"`
+	// InFlight are the service's requests that have begun and not ended; nil: they are not counted.
+	InFlight *int64 `json:"in_flight,omitempty"`
 }
 
 // InstanceFigures are the figures of one instance over the last minute.
@@ -68,6 +70,9 @@ func (l *look) detail(name string) []byte {
 		return nil
 	}
 	answer := Recent{Now: l.now.UnixMilli(), Service: l.services[n]}
+	if l.inFlight != nil {
+		answer.InFlight = new(l.inFlight[name])
+	}
 	if l.figures.End.IsZero() {
 		return encode(answer)
 	}

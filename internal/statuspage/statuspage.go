@@ -32,6 +32,9 @@ type Source struct {
 	Connections func(context.Context) (nginx.Connections, error)
 	// Recent has the figures of requests; default none.
 	Recent func() traffic.Overview
+	// InFlight has the requests that have begun and not ended, by service; default, and if it returns
+	// nil, they are not counted.
+	InFlight func() map[string]int64
 	// Log says how lbctl gets on with reading the access log, which Recent is made of; default: well.
 	Log func() accesslog.Stats
 	// LastErrors returns the last error of each of a service's instances by endpoint; default none.

@@ -70,24 +70,26 @@ type Histogram struct {
 // Services returns the totals of all services, sorted by name: those of the table, and those that
 // left it in the last five minutes.
 func (c *Counters) Services() []Service {
+	inFlight := c.inFlight()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := make([]Service, 0, len(c.services))
 	for _, name := range slices.Sorted(maps.Keys(c.services)) {
-		all = append(all, c.services[name].totals())
+		all = append(all, c.services[name].totals(inFlight))
 	}
 	return all
 }
 
 // Service returns the totals of a service; false if it has none, see Services.
 func (c *Counters) Service(name string) (Service, bool) {
+	inFlight := c.inFlight()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.services[name]
 	if s == nil {
 		return Service{}, false
 	}
-	return s.totals(), true
+	return s.totals(inFlight), true
 }
 
 // Unrouted returns the totals of the requests that reached no service, or one that left the table
@@ -98,7 +100,8 @@ func (c *Counters) Unrouted() []Requests {
 	return requests(nil, "", c.unrouted)
 }
 
-func (s *service) totals() Service {
+// totals returns the totals of the service, with the requests in flight of all services.
+func (s *service) totals(inFlight map[string]int64) Service {
 	t := Service{
 		Name: s.name, Protocol: "http", Duration: s.duration.shown(), RequestBytes: s.requestBytes, ResponseBytes: s.responseBytes,
 		Refused: named(refusals[:], s.refused[:]), Retries: named(retryReasons[:], s.retries[:]), InFlight: -1,
@@ -106,6 +109,9 @@ func (s *service) totals() Service {
 	}
 	if s.grpc {
 		t.Protocol = "grpc"
+	}
+	if inFlight != nil {
+		t.InFlight = inFlight[s.name]
 	}
 	for name, r := range s.routes {
 		t.Requests = requests(t.Requests, name, r.tallies)

@@ -35,6 +35,9 @@ type Options struct {
 	// Addresses returns the IP addresses that nginx has for the host name of an instance, because
 	// nginx logs these; default none.
 	Addresses func(host string) []string
+	// InFlight returns how many requests have begun and not ended, by service; default, and if it
+	// returns nil, they are not counted.
+	InFlight func() map[string]int64
 	// Linger is how long the counts of what has left the table are kept, so that its last requests
 	// are read by others too; default DefaultLinger.
 	Linger time.Duration
@@ -44,6 +47,7 @@ type Options struct {
 type Counters struct {
 	table     Table
 	addresses func(host string) []string
+	inFlight  func() map[string]int64
 	linger    time.Duration
 
 	mu       sync.Mutex
@@ -57,9 +61,12 @@ type Counters struct {
 
 // New makes Counters of the table's services.
 func New(opts Options) *Counters {
-	c := &Counters{table: opts.Table, addresses: opts.Addresses, linger: cmp.Or(opts.Linger, DefaultLinger), services: map[string]*service{}}
+	c := &Counters{table: opts.Table, addresses: opts.Addresses, inFlight: opts.InFlight, linger: cmp.Or(opts.Linger, DefaultLinger), services: map[string]*service{}}
 	if c.addresses == nil {
 		c.addresses = func(string) []string { return nil }
+	}
+	if c.inFlight == nil {
+		c.inFlight = func() map[string]int64 { return nil }
 	}
 	c.follow(time.Now())
 	return c

@@ -33,7 +33,7 @@ func TestMetrics(t *testing.T) {
 		certificatestest.NewAuthority(t, "test").Issue(t, 100*24*time.Hour, "localhost").Write(t, certificates, "default")
 		tls := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
 		s := alone(t, binary, "--certificates", certificates, "--listener", "grpcs=grpcs://"+tls, "--listener", "https=off",
-			"--request-log", "stdout", "--otlp-endpoint", otlptest.Start(t).URL)
+			"--request-log", "stdout", "--requests-in-flight", "on", "--otlp-endpoint", otlptest.Start(t).URL)
 		first := lbtest.StartBackend(t, "first")
 		registration := first.Registration(hello)
 		registration.Check.Interval = "1h" // lbctl's probe finds its end, not Consul's check

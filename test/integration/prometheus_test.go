@@ -94,7 +94,7 @@ func TestQueries(t *testing.T) {
 	certificatestest.NewAuthority(t, "test").Issue(t, 100*24*time.Hour, "localhost").Write(t, certificates, "default")
 	tls, admin := nginxtest.FreePort(t), net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
 	s := alone(t, newest(t), "--certificates", certificates, "--listener", fmt.Sprintf("grpcs=grpcs://127.0.0.1:%d", tls), "--listener", "https=off",
-		"--admin", admin)
+		"--requests-in-flight", "on", "--admin", admin)
 	p := startPrometheus(t, admin)
 	s.backends(t, 1, 2)
 	require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{

@@ -29,6 +29,12 @@ func service() *dashboard.DashboardBuilder {
 			query{`histogram_quantile(0.5, sum by (le) (rate(lbctl_request_duration_seconds_bucket{service="$service"}[$__rate_interval])))`, "p50"},
 			query{`histogram_quantile(0.9, sum by (le) (rate(lbctl_request_duration_seconds_bucket{service="$service"}[$__rate_interval])))`, "p90"},
 			query{`histogram_quantile(0.99, sum by (le) (rate(lbctl_request_duration_seconds_bucket{service="$service"}[$__rate_interval])))`, "p99"})).
+		WithPanel(graph("In flight", "Requests that have begun and not ended; of several load balancers, all together. lbctl counts them with --requests-in-flight=on.", count,
+			query{`sum(lbctl_requests_in_flight{service="$service"})`, "in flight"})).
+		WithPanel(stacked("Retries", "Tries after the first one, by what the try before got.", perSecond,
+			query{`sum by (reason) (rate(lbctl_upstream_retries_total{service="$service"}[$__rate_interval]))`, "{{reason}}"})).
+		WithPanel(stacked("Refused", "Requests that nginx itself refused, by reason.", perSecond,
+			query{`sum by (reason) (rate(lbctl_requests_refused_total{service="$service"}[$__rate_interval]))`, "{{reason}}"})).
 		WithRow(dashboard.NewRowBuilder("By version (lb-version)")).
 		WithPanel(graph("Tries by version", "Tries a second. A retried request is two tries.", perSecond,
 			query{`sum by (version) (rate(lbctl_upstream_requests_total{service="$service"}[$__rate_interval]))`, "version {{version}}"})).
@@ -43,15 +49,11 @@ func service() *dashboard.DashboardBuilder {
 			query{`sum by (endpoint, result) (rate(lbctl_upstream_requests_total{service="$service", result!~"success|4xx"}[$__rate_interval]))`, "{{endpoint}} {{result}}"})).
 		WithPanel(graph("Instances", "By state; of several load balancers, the highest number.", count,
 			query{`max by (state) (lbctl_instances{service="$service"})`, "{{state}}"})).
+		WithPanel(graph("Ejections", "In the last five minutes: by lbctl's probes, or by the circuit breaker (outlier).", count,
+			query{`sum by (by) (increase(lbctl_instance_ejections_total{service="$service"}[5m]))`, "{{by}}"})).
 		WithPanel(grid("Instances", "Over five minutes.", "",
 			map[string]string{"endpoint": "Instance", "version": "Version"},
 			column{`sum by (endpoint, version) (rate(lbctl_upstream_requests_total{service="$service"}[5m]))`, "Tries", perSecond},
 			column{`(sum by (endpoint, version) (rate(lbctl_upstream_requests_total{service="$service", result!~"success|cancelled|4xx"}[5m])) or 0 * sum by (endpoint, version) (rate(lbctl_upstream_requests_total{service="$service"}[5m]))) / (sum by (endpoint, version) (rate(lbctl_upstream_requests_total{service="$service"}[5m])) > 0)`, "Errors", share},
-			column{`sum by (endpoint, version) (rate(lbctl_upstream_requests_total{service="$service"}[5m])) / on () group_left () (sum(rate(lbctl_upstream_requests_total{service="$service"}[5m])) > 0)`, "Share", share})).
-		WithPanel(graph("Ejections", "In the last five minutes: by lbctl's probes, or by the circuit breaker (outlier).", count,
-			query{`sum by (by) (increase(lbctl_instance_ejections_total{service="$service"}[5m]))`, "{{by}}"})).
-		WithPanel(stacked("Retries", "Tries after the first one, by what the try before got.", perSecond,
-			query{`sum by (reason) (rate(lbctl_upstream_retries_total{service="$service"}[$__rate_interval]))`, "{{reason}}"})).
-		WithPanel(stacked("Refused", "Requests that nginx itself refused, by reason.", perSecond,
-			query{`sum by (reason) (rate(lbctl_requests_refused_total{service="$service"}[$__rate_interval]))`, "{{reason}}"}))
+			column{`sum by (endpoint, version) (rate(lbctl_upstream_requests_total{service="$service"}[5m])) / on () group_left () (sum(rate(lbctl_upstream_requests_total{service="$service"}[5m])) > 0)`, "Share", share}).Span(16).Height(8))
 }

@@ -72,9 +72,10 @@ class Chart {
     this.area = svg('path', {class: 'area'});
     this.max = el('span');
     this.now = el('b');
+    this.note = el('span');
     const drawing = svg('svg', {class: 'spark', viewBox: '0 0 100 84', preserveAspectRatio: 'none', 'aria-hidden': 'true'},
       svg('path', {class: 'axis', d: 'M0 1H100M0 42H100M0 83H100'}), this.area, ...this.lines);
-    this.node = el('figure.chart', el('figcaption', el('span', title + ' ', this.now), el('span.grow'),
+    this.node = el('figure.chart', el('figcaption', el('span', title + ' ', this.now, this.note), el('span.grow'),
       keys.length > 1 && keys.map(k => el('span.key', el('i' + (k.kind ? '.' + k.kind : '')), k.name))),
       drawing, el('div.scale', el('span', '5 min ago'), this.max, el('span', 'now')));
   }

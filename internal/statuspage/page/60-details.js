@@ -62,6 +62,7 @@ class Details {
     this.message.hidden = true;
     const s = answer.service;
     replace(this.facts, [s.reason, s.problems, s.routes, s.since, s.state, s.maintenance, s.lacking_generation], () => this.makeFacts(s));
+    text(this.requests.note, answer.in_flight == null ? '' : `, ${grouped.format(answer.in_flight)} in flight`);
     this.drawInstances();
   }
 
