@@ -106,7 +106,7 @@ screenshot: ## Make the picture of the status page in docs again
 
 ##@ Measuring; RECORD=1 keeps the report in docs/benchmarks, bench/README.md has the sizes
 
-.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker bench-observability bench-against
+.PHONY: bench-loss bench-convergence bench-throughput bench-scale bench-idle bench-breaker bench-observability bench-everything bench-against
 bench-loss: ## Measure what changes cost calls and streams, ours and others
 	@build/bench.sh TestLoss
 
@@ -127,6 +127,9 @@ bench-breaker: ## Measure what the circuit breaker costs a call
 
 bench-observability: ## Measure what the access log, request ids and trace contexts cost a call, and lbctl
 	@build/bench.sh TestObservability
+
+bench-everything: ## Measure what lbctl needs with everything on: idle, with 1,000 services, while instances come and go
+	@build/bench.sh TestEverything
 
 bench-against: ## Measure what a call costs beside another commit's lbctl, OLD=PATH
 	@build/bench.sh TestAgainst

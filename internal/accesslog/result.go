@@ -64,6 +64,9 @@ func (r *Record) Result(n int, grpc bool) string {
 	case t.Status == 0:
 		return r.ended(last)
 	case !t.Answered():
+		if grpc && last && t.Connect >= 0 && r.Expired() {
+			return ResultTimeout // a server may break a call off at the client's deadline
+		}
 		return t.failure()
 	case t.Status >= 500:
 		return Result5xx
@@ -104,9 +107,10 @@ func (t *Try) failure() string {
 }
 
 // ClientGRPCStatus is the grpc-status that the client of a gRPC call saw; -1 if none. At the
-// deadline of a call the client makes it itself: DEADLINE_EXCEEDED.
+// deadline of a call the client makes it itself: DEADLINE_EXCEEDED. An answer of nginx's own comes too
+// late then.
 func (r *Record) ClientGRPCStatus() int {
-	if r.GRPCStatus < 0 && r.Expired() {
+	if (r.GRPCStatus < 0 || r.OwnError > 0) && r.Expired() {
 		return 4
 	}
 	return r.GRPCStatus

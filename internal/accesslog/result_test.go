@@ -69,6 +69,8 @@ func TestResultAndReason(t *testing.T) {
 		{"a gRPC answer without a status", parsed(t, "200", "-", "-", "OK", "10.0.0.1:80", "200", "0.001", "0.002"), true, false, []string{"UNKNOWN"}, ""},
 		{"no answer of gRPC", parsed(t, "404", "-", "-", "OK", "10.0.0.1:80", "404", "0.001", "0.002"), true, false, []string{"4xx"}, ""},
 		{"a gRPC call at its deadline", expired(parsed(t, "499", "-", "-", "-", "10.0.0.1:80", "-", "0.001", "-")), true, false, []string{"timeout"}, "client-left"},
+		{"a gRPC call that the server breaks off at its deadline", expired(parsed(t, "200", "502", "14", "OK", "10.0.0.1:80", "502", "0.001", "-")), true, false, []string{"timeout"}, "no-answer"},
+		{"a gRPC call without a connection until its deadline", expired(parsed(t, "200", "502", "14", "OK", "10.0.0.1:80", "502", "-", "-")), true, false, []string{"connect"}, "unreachable"},
 		{"a gRPC stream at its deadline", expired(parsed(t, "200", "-", "-", "-", "10.0.0.1:80", "200", "0.001", "0.002")), true, false, []string{"timeout"}, ""},
 		{"a gRPC call that nginx answers", parsed(t, "200", "502", "14", "OK", "10.0.0.1:80", "502", "-", "-"), true, false, []string{"connect"}, "unreachable"},
 		{"denied", parsed(t, "200", "403", "7", "OK", "-", "-", "-", "-"), true, false, nil, "denied"},
@@ -96,6 +98,8 @@ func TestGRPCStatusName(t *testing.T) {
 	assert.Len(t, GRPCStatusNames(), 17)
 	assert.Equal(t, 4, expired(&Record{GRPCStatus: -1}).ClientGRPCStatus())
 	assert.Equal(t, 0, expired(&Record{GRPCStatus: 0}).ClientGRPCStatus())
+	assert.Equal(t, 4, expired(&Record{GRPCStatus: 14, OwnError: 502}).ClientGRPCStatus(), "it came too late")
+	assert.Equal(t, 14, (&Record{GRPCStatus: 14, OwnError: 502}).ClientGRPCStatus())
 	assert.Equal(t, -1, (&Record{GRPCStatus: -1}).ClientGRPCStatus())
 	for _, reason := range ownReasons {
 		assert.Contains(t, Reasons(), reason)
