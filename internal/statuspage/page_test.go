@@ -160,6 +160,7 @@ func TestWidthsAndContrast(t *testing.T) {
 	now := time.Now()
 	d := newDemo(now)
 	d.shop(now)
+	d.inFlight = map[string]int64{"search": 12345}
 	page := serve(t, Options{Source: d.source(), Node: "lb-1", Interval: quick})
 	tb := open(t, 390, 844, page.URL+"#search")
 	tb.live()

@@ -47,6 +47,7 @@ func TestScreenshots(t *testing.T) {
 	shop.shop(now)
 	one.add("hello_server", "grpc", "", 5, 499).Default = true
 	one.history(now)
+	one.inFlight = map[string]int64{"hello_server": 1234}
 	off.add("hello_server", "grpc", "", 5, 499).Default = true
 	off.noFigures = "the access log is off (--access-log off); lbctl counts requests with --access-log on, or LBCTL_ACCESS_LOG=on"
 	sources := map[string]*demo{"shop": shop, "one": one, "empty": empty, "off": off}
