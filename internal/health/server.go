@@ -27,7 +27,9 @@ const (
 	connBuffer    = 4 << 10
 	// pingInterval is how often a connection without messages gets a ping, so that nginx does not
 	// take a watch without changes for one that hangs: see templates/partials/health.ctmpl.
-	pingInterval = 20 * time.Second
+	pingInterval = 4 * time.Second
+	// pingPatience is how long nginx may take for its answer to a ping.
+	pingPatience = 20 * time.Second
 	// stopPatience is how long calls may go on when lbctl ends.
 	stopPatience = time.Second
 )
@@ -61,7 +63,7 @@ func (s *Server) Run(ctx context.Context, overHTTP, overGRPC net.Listener) error
 	health := newHealthServer(m, s.Leaving)
 	calls := grpc.NewServer(grpc.MaxHeaderListSize(maxGRPCHeader), grpc.MaxRecvMsgSize(maxMessage),
 		grpc.ReadBufferSize(connBuffer), grpc.WriteBufferSize(connBuffer),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingInterval}))
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingPatience}))
 	healthpb.RegisterHealthServer(calls, health)
 	group.Go(func() error {
 		return unlessStopped("gRPC", calls.Serve(netutil.LimitListener(workerListener{overGRPC}, maxGRPCConns)))

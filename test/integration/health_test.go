@@ -210,7 +210,10 @@ func TestHealthWithoutLbctl(t *testing.T) {
 		status, _, text := s.health(t, "")
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Contains(t, text, "does not answer")
+		assert.Equal(t, "Unavailable: lbctl: nginx serves, but lbctl, which knows the health of the services, does not answer", checkHealth(t, conn, hello))
 		s.ContinueLbctl()
+		watch = watchHealth(t, conn, hello)
+		assert.Equal(t, "SERVING", next(t, watch))
 		s.KillLbctl()
 		next(t, watch) // the stream ends
 		away()
@@ -225,6 +228,23 @@ func TestHealthWithoutLbctl(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// TestAWatchWithoutNewsGoesOn waits for longer than nginx waits for lbctl.
+func TestAWatchWithoutNewsGoesOn(t *testing.T) {
+	t.Parallel() // it mostly waits
+	nginxtest.Each(t, func(t *testing.T, nginx nginxtest.Binary) {
+		t.Parallel()
+		s := alone(t, nginx, "--grpc-health", "on")
+		s.backends(t, 1, 1)
+		watch := watchHealth(t, s.dialHealth(t), hello)
+		assert.Equal(t, "SERVING", next(t, watch))
+		select {
+		case status, open := <-watch:
+			t.Fatalf("it told %q, open %t, while nothing changed", status, open)
+		case <-time.After(26 * time.Second):
+		}
 	})
 }
 
