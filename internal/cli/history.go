@@ -126,6 +126,10 @@ func kindText(kind history.Kind) (string, style) {
 		return "nginx down", red
 	case history.NginxUp:
 		return "nginx up", green
+	case history.MasterGone:
+		return "master gone", red
+	case history.MasterBack:
+		return "master back", green
 	case history.Drift:
 		return "drift corrected", yellow
 	case history.RolledBackByOperator:

@@ -269,6 +269,33 @@ func TestNginxIsDownWhenAConfigurationComes(t *testing.T) {
 	})
 }
 
+func TestNginxLosesItsMasterAndGetsOne(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.say("a")
+		r.wait(time.Minute)
+		gone := func(gone bool) { r.server.with(func() { r.server.masterGone = gone }) }
+		gone(true)
+		r.wait(5*time.Second + 100*time.Millisecond) // one check
+		gone(false)
+		r.wait(10 * time.Second)
+		assert.Equal(t, []string{"applied 1"}, r.events(), "nginx started again between a check's two questions")
+
+		gone(true)
+		r.wait(20 * time.Second)
+		gone(false)
+		r.wait(2 * time.Second)
+		assert.Equal(t, []string{"applied 1", "nginx_master_gone 1", "nginx_master_back 1"}, r.events())
+		assert.InDelta(t, 20, r.c.History()[0].TookSeconds, 5)
+		assert.Equal(t, masterGone, r.c.History()[1].Reason)
+		assert.Contains(t, r.log.String(), "nginx has no master process")
+
+		r.server.with(func() { r.server.down = nginx.ErrNotRunning })
+		r.wait(10 * time.Second)
+		assert.Equal(t, "nginx_down 1", r.events()[3], "it is gone as a whole")
+		assert.Len(t, r.events(), 4)
+	})
+}
+
 func TestNginxGoesDownAndComesBack(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")

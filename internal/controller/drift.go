@@ -18,7 +18,7 @@ import (
 // It also rotates nginx's error log, and records whether Consul is away.
 func (l *loop) check(now time.Time) {
 	l.checks.next = now.Add(l.opts.CheckEvery)
-	l.recordConsul(l.source.Status().Consul)
+	l.recordConsul(now, l.source.Status().Consul)
 	if l.current.Number == 0 {
 		return
 	}
@@ -110,6 +110,7 @@ func (l *loop) handleCheck(s checkResult) {
 	if s.servingErr != nil || s.masterGone { // one that starts tries for 2.5 s to bind its ports
 		l.checks.next = now.Add(min(time.Second, l.opts.CheckEvery))
 	}
+	l.recordMaster(s, now)
 	if s.servingErr != nil {
 		if l.down == nil {
 			l.down = &failure{err: s.servingErr, since: now}
@@ -146,6 +147,24 @@ func (l *loop) handleCheck(s checkResult) {
 		return
 	}
 	l.repair(drift, s, now)
+}
+
+// recordMaster adds an event if nginx's master process has gone while the workers serve, or is back.
+func (l *loop) recordMaster(s checkResult, now time.Time) {
+	switch {
+	case !s.masterGone:
+		if l.masterGone != nil && l.masterGone.attempts >= 2 {
+			l.record(history.Event{Kind: history.MasterBack, Generation: l.current.Number, Reason: "nginx has a master process again"}, l.masterGone.since)
+		}
+		l.masterGone = nil
+	case s.servingErr == nil:
+		if l.masterGone == nil {
+			l.masterGone = &failure{since: now}
+		}
+		if l.masterGone.attempts++; l.masterGone.attempts == 2 { // nginx may have ended during one check
+			l.record(history.Event{Kind: history.MasterGone, Generation: l.current.Number, Reason: masterGone}, l.masterGone.since)
+		}
+	}
 }
 
 // drift describes how nginx or its files differ from the current generation, "" if they

@@ -32,6 +32,7 @@ type fakeServer struct {
 	current       int
 	serving       int
 	down          error         // the error of Serving
+	masterGone    bool          // only workers are left
 	takes         time.Duration // the duration of Apply and Activate
 	fail          func(hash string) error
 	testFails     error
@@ -150,7 +151,7 @@ func (s *fakeServer) Marked(n int) bool {
 func (s *fakeServer) Processes() (nginx.Processes, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down != nil {
+	if s.down != nil || s.masterGone {
 		return nginx.Processes{}, nginx.ErrNotRunning
 	}
 	master := s.master

@@ -53,6 +53,8 @@ type loop struct {
 	failure *failure // latest could not be applied
 	drifted *failure // drift could not be corrected
 	down    *failure // nginx does not answer
+	// masterGone: nginx's workers have served without a master process.
+	masterGone *failure
 	// consulAway is since when Consul has been away, as the history has it; zero: it is not.
 	consulAway time.Time
 	last       *LastApply
@@ -548,7 +550,7 @@ func (l *loop) record(e history.Event, began time.Time) {
 	e.Time = time.Now()
 	e.TookSeconds = e.Time.Sub(began).Seconds()
 	switch e.Kind {
-	case history.NginxUp, history.NginxDown, history.Drift, history.Resumed, history.Moved:
+	case history.NginxUp, history.NginxDown, history.MasterGone, history.MasterBack, history.Drift, history.Resumed, history.Moved:
 	default:
 		if e.Kind == history.Applied || e.Kind == history.RolledBackByOperator && e.From != e.Generation {
 			l.since = e.Time // the history and the status have one time for it

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -193,6 +194,7 @@ func TestStatusSaysThatTheMasterIsGone(t *testing.T) {
 		assert.Equal(t, "nginx serves generation 1, but "+masterGone, s.Summary)
 		assert.Contains(t, s.Problems, render.Problem{Subject: "nginx", Message: masterGone})
 		assert.False(t, s.Nginx.Running)
+		r.last(history.MasterGone)
 
 		// A plain supervisor starts nginx, and does not know of the workers that are left.
 		next := exec.Command(binary.Path, "-e", filepath.Join(r.runDir(), "error.log"), "-c", filepath.Join(r.dir, "current", "nginx.conf"), "-g", "daemon off;")
@@ -204,5 +206,8 @@ func TestStatusSaysThatTheMasterIsGone(t *testing.T) {
 		r.becomes(Serving, "one")
 		assert.Equal(t, next.Process.Pid, r.status().Nginx.PID)
 		assert.Empty(t, r.status().Problems)
+		r.eventually("the master in the history", func() bool {
+			return slices.ContainsFunc(r.c.History(), func(e history.Event) bool { return e.Kind == history.MasterBack })
+		})
 	})
 }

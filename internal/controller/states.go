@@ -75,9 +75,12 @@ func (l *loop) addStates(now time.Time, kind history.Kind, services []*endpoints
 
 // recordConsul adds an event if Consul has gone away or come back since the last call. The monitor
 // of Consul has logged it already.
-func (l *loop) recordConsul(s consul.Status) {
-	if s.Since.IsZero() || s.Up() == l.consulAway.IsZero() {
+func (l *loop) recordConsul(now time.Time, s consul.Status) {
+	switch {
+	case s.Since.IsZero() || s.Up() == l.consulAway.IsZero():
 		return // not asked yet, or no news
+	case !s.Up() && s.Contact.IsZero() && !s.Refused && now.Sub(l.began) < startPatience:
+		return // it may start together with lbctl
 	}
 	event := history.Event{Time: s.Since, Kind: history.ConsulDown, Generation: l.current.Number}
 	if s.Up() {

@@ -67,20 +67,71 @@ func TestAStateFromBeforeTheStartIsNoEvent(t *testing.T) {
 	})
 }
 
+// sayConsul changes the state of Consul, as its monitor does.
+func (r *rig) sayConsul(s consul.Status) {
+	s.Since = time.Now()
+	r.source.tell(func(to *render.Status) {
+		if s.Contact = to.Consul.Contact; s.Up() {
+			s.Contact = s.Since
+		}
+		to.Consul = s
+	})
+}
+
+var (
+	consulUp   = consul.Status{Reachable: true, Leader: "10.0.0.1:8300"}
+	consulGone = consul.Status{LastError: "connection refused"}
+)
+
 func TestConsulAwayAndBackAreInTheHistory(t *testing.T) {
 	bubble(t, func(r *rig) {
 		say := func(s consul.Status) {
-			s.Since = time.Now()
-			r.source.tell(func(to *render.Status) { to.Consul = s })
+			r.sayConsul(s)
 			r.wait(10 * time.Second)
 		}
-		say(consul.Status{LastError: "connection refused"})
+		say(consulUp)
+		say(consulGone)
 		say(consul.Status{Reachable: true, LastError: "no leader"}) // another reason, not another outage
-		say(consul.Status{Reachable: true, Leader: "10.0.0.1:8300"})
+		say(consulUp)
 		assert.Equal(t, []string{"consul_down 0", "consul_up 0"}, r.events())
 		events := r.c.History()
 		assert.Equal(t, "connection refused", events[1].Reason)
 		assert.InDelta(t, 20, events[0].TookSeconds, 0.001)
+	})
+}
+
+func TestAConsulThatStartsTogetherWithLbctlIsNoEvent(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.sayConsul(consulGone)
+		r.wait(startPatience - time.Second)
+		r.sayConsul(consulUp)
+		r.wait(time.Minute)
+		assert.Empty(t, r.events())
+		r.sayConsul(consulGone)
+		r.wait(5 * time.Second)
+		assert.Equal(t, []string{"consul_down 0"}, r.events(), "it has been up")
+	})
+}
+
+func TestAConsulThatIsStillAwayAfterTheStart(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.sayConsul(consulGone)
+		began := time.Now()
+		r.wait(time.Second)
+		r.say("a") // of the snapshot
+		r.wait(startPatience - 2*time.Second)
+		assert.Equal(t, []string{"applied 1"}, r.events())
+		r.wait(10 * time.Second)
+		assert.Equal(t, []string{"consul_down 1", "applied 1"}, r.events(), "in the order of their times")
+		assert.Equal(t, began, r.c.History()[1].Time)
+	})
+}
+
+func TestAConsulThatRefusesLbctlAtTheStart(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.sayConsul(consul.Status{Reachable: true, Refused: true, LastError: "ACL not found"})
+		r.wait(5 * time.Second)
+		assert.Equal(t, []string{"consul_down 0"}, r.events(), "waiting would not help")
 	})
 }
 

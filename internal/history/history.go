@@ -30,6 +30,8 @@ const (
 	Failed               Kind = "failed"      // any other failure, such as of the disk, or a timeout
 	NginxDown            Kind = "nginx_down"
 	NginxUp              Kind = "nginx_up"
+	MasterGone           Kind = "nginx_master_gone" // nginx's workers serve without their master process, and take no change
+	MasterBack           Kind = "nginx_master_back"
 	Drift                Kind = "drift"           // something other than lbctl changed nginx's files or what it serves
 	RolledBackByOperator Kind = "rollback"        // an operator's rollback
 	Resumed              Kind = "resume"          // an operator's resume
@@ -51,7 +53,8 @@ const (
 // Kinds returns all kinds of events.
 func Kinds() []Kind {
 	return []Kind{
-		Applied, Moved, Rejected, RolledBack, NoWayBack, Failed, NginxDown, NginxUp, Drift, RolledBackByOperator, Resumed, Reread,
+		Applied, Moved, Rejected, RolledBack, NoWayBack, Failed, NginxDown, NginxUp, MasterGone, MasterBack,
+		Drift, RolledBackByOperator, Resumed, Reread,
 		Ejected, Readmitted, Panic, Held, Quarantined, Stale, LastKnownGood, Recovered, ConsulDown, ConsulUp, Started, Stopped,
 	}
 }
@@ -68,11 +71,11 @@ func (k Kind) NamesServices() bool {
 
 // Event is one thing that happened. A failure that repeats is recorded once.
 type Event struct {
-	Time        time.Time `json:"time"` // when it was over
+	Time        time.Time `json:"time"` // when it was over; it may be added some seconds later
 	Kind        Kind      `json:"kind"`
 	Generation  int       `json:"generation"`             // the current one after it
 	From        int       `json:"from,omitempty"`         // the current one before it
-	TookSeconds float64   `json:"took_seconds,omitempty"` // for nginx_up and consul_up: how long it was down
+	TookSeconds float64   `json:"took_seconds,omitempty"` // of nginx, its master and Consul: how long they were away
 	Change      string    `json:"change,omitempty"`       // "hello_server +1"
 	Reason      string    `json:"reason,omitempty"`
 	// Left are instances that get no traffic any more, at most MaxLeft.
@@ -112,7 +115,7 @@ func (e Event) LeftText() string {
 // Log logs the event: what needs an operator as an error or a warning.
 func (e Event) Log(logger *slog.Logger) {
 	took := "took"
-	if e.Kind == NginxDown {
+	if e.Kind == NginxDown || e.Kind == MasterGone {
 		took = "for" // it is no work of lbctl or nginx
 	}
 	args := []any{"generation", e.Generation, took, time.Duration(e.TookSeconds * float64(time.Second)).Round(time.Millisecond)}
@@ -144,6 +147,8 @@ func (e Event) Words() (slog.Level, string) {
 		return slog.LevelInfo, "servers fetched by nginx"
 	case NginxUp:
 		return slog.LevelInfo, "nginx answers again"
+	case MasterBack:
+		return slog.LevelInfo, "nginx has a master process again"
 	case RolledBackByOperator:
 		return slog.LevelInfo, "rolled back by an operator"
 	case Resumed:
@@ -176,6 +181,8 @@ func (e Event) Words() (slog.Level, string) {
 		return slog.LevelWarn, "Consul does not answer"
 	case NginxDown:
 		return slog.LevelWarn, "nginx does not answer"
+	case MasterGone:
+		return slog.LevelWarn, "nginx has no master process"
 	case Drift:
 		return slog.LevelWarn, "drift corrected"
 	default:
@@ -363,8 +370,26 @@ func (h *Log) LastChange() *Event {
 // NewestFirst returns a copy of the events that are kept, the newest first.
 func (h *Log) NewestFirst() []Event {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	events := h.last(keep)
+	h.mu.Unlock()
+	sortLate(events)
 	slices.Reverse(events)
 	return events
+}
+
+// late is how long after its time an event may be added. A larger difference is one of the clock:
+// if that was wrong, what happens now must not disappear among older events.
+const late = time.Minute
+
+// sortLate puts events that were added late where their times belong. The others stay in the order
+// in which they were added.
+func sortLate(events []Event) {
+	for n := range events {
+		for ; n > 0; n-- {
+			if ahead := events[n-1].Time.Sub(events[n].Time); ahead <= 0 || ahead > late {
+				break
+			}
+			events[n-1], events[n] = events[n], events[n-1]
+		}
+	}
 }

@@ -62,6 +62,30 @@ func TestHistorySurvivesABrokenLine(t *testing.T) {
 	assert.Equal(t, Drift, h.NewestFirst()[0].Kind)
 }
 
+func TestLateEventsAreInTheOrderOfTheirTimes(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Date(2026, 1, 1, 12, 0, seconds, 0, time.UTC) }
+	path := filepath.Join(t.TempDir(), "jsonl")
+	h := New(path)
+	for n, seconds := range []int{
+		300, // while the clock was wrong
+		10, 20, 30,
+		15, // told late
+		30, // at the same time as another
+		31,
+	} {
+		require.NoError(t, addAndWrite(h, Event{Time: at(seconds), Kind: Applied, Generation: n}))
+	}
+	again := New(path)
+	require.NoError(t, again.Load(slog.New(slog.DiscardHandler)))
+	for _, h := range []*Log{h, again} {
+		var order []int
+		for _, e := range h.NewestFirst() {
+			order = append(order, e.Generation)
+		}
+		assert.Equal(t, []int{6, 5, 3, 2, 4, 1, 0}, order)
+	}
+}
+
 // TestHistoryOnAFullDisk has a disk that is full for a while, and an lbctl that starts
 // meanwhile.
 func TestHistoryOnAFullDisk(t *testing.T) {

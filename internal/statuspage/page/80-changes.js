@@ -3,6 +3,7 @@
 const KINDS = {
   applied: ['applied', ''], moved: ['fetched', ''], rejected: ['refused', 'bad'], rolled_back: ['rolled back', 'bad'],
   no_way_back: ['rollback failed', 'bad'], failed: ['failed', 'bad'], nginx_down: ['nginx down', 'bad'], nginx_up: ['nginx up', ''],
+  nginx_master_gone: ['master gone', 'bad'], nginx_master_back: ['master back', ''],
   drift: ['drift corrected', 'warn'], rollback: ['rollback', 'warn'], resume: ['resumed', 'warn'], reread: ['read again', 'none'],
   ejected: ['ejected', 'warn'], readmitted: ['readmitted', ''],
   panic: ['panic', 'bad'], held: ['held', 'warn'], quarantined: ['quarantined', 'bad'], stale: ['stale', 'warn'],
