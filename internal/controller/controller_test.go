@@ -296,6 +296,31 @@ func TestNginxLosesItsMasterAndGetsOne(t *testing.T) {
 	})
 }
 
+func TestAChangeWhileNginxHasNoMaster(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.say("a", entry("hello", 1))
+		r.wait(time.Minute)
+		r.server.with(func() {
+			r.server.masterGone = true
+			r.server.fail = func(string) error { return nginx.ErrNotRunning }
+		})
+		r.wait(time.Second)
+		r.say("b", entry("hello", 2))
+		r.wait(5 * time.Minute)
+		assert.Equal(t, []string{"applied 1", "nginx_master_gone 2"}, r.events(), "nginx answers, and nothing can be corrected")
+		assert.Equal(t, "hello +1", r.c.History()[0].Change)
+		assert.Equal(t, []string{"a", "b"}, r.server.hashes())
+		assert.Empty(t, r.server.activated)
+
+		r.source.took = nil
+		r.server.with(func() { r.server.masterGone, r.server.fail, r.server.serving = false, nil, 2 })
+		r.wait(2 * time.Second)
+		assert.Equal(t, "nginx_master_back 2", r.events()[2])
+		assert.Equal(t, []string{"hello"}, r.source.took)
+		assert.Equal(t, Serving, r.status().State)
+	})
+}
+
 func TestNginxGoesDownAndComesBack(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.say("a")

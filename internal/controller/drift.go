@@ -124,13 +124,11 @@ func (l *loop) handleCheck(s checkResult) {
 		return
 	}
 	if l.down != nil {
-		if s.serving == l.current.Number && l.entries != nil {
-			l.source.NginxAccepted(l.entries)
-		}
 		if l.down.attempts >= 2 {
 			l.record(history.Event{Kind: history.NginxUp, Generation: s.serving, Reason: "nginx answers again"}, l.down.since)
 			l.since = now
 		}
+		l.noteStart(s)
 		l.down = nil
 	}
 	l.delivery.restarted(s.master, before)
@@ -155,6 +153,8 @@ func (l *loop) recordMaster(s checkResult, now time.Time) {
 	case !s.masterGone:
 		if l.masterGone != nil && l.masterGone.attempts >= 2 {
 			l.record(history.Event{Kind: history.MasterBack, Generation: l.current.Number, Reason: "nginx has a master process again"}, l.masterGone.since)
+			l.since = now
+			l.noteStart(s)
 		}
 		l.masterGone = nil
 	case s.servingErr == nil:
@@ -167,11 +167,29 @@ func (l *loop) recordMaster(s checkResult, now time.Time) {
 	}
 }
 
+// noteStart tells the source if an nginx that has started again serves what it had not got before.
+func (l *loop) noteStart(s checkResult) {
+	if s.servingErr == nil && s.serving == l.current.Number && l.entries != nil {
+		l.source.NginxAccepted(l.entries)
+	}
+}
+
+// orphansServe reports whether nginx's workers serve without their master process.
+func (l *loop) orphansServe() bool {
+	asking, cancel := context.WithTimeout(l.ctx, askTimeout)
+	defer cancel()
+	if _, err := l.server.Serving(asking); err != nil {
+		return false
+	}
+	_, err := l.server.Processes()
+	return errors.Is(err, nginx.ErrNotRunning)
+}
+
 // drift describes how nginx or its files differ from the current generation, "" if they
 // don't.
 func (l *loop) drift(s checkResult) string {
 	want := l.current.Number
-	if s.servingErr == nil && s.serving != want {
+	if s.servingErr == nil && s.serving != want && !s.masterGone { // else nginx takes it when it starts
 		return fmt.Sprintf("nginx served generation %d, want %d", s.serving, want)
 	}
 	if s.current != want {

@@ -402,6 +402,7 @@ func (l *loop) apply(now time.Time) {
 		}
 		if a.err != nil {
 			a.culprits = findCulprits(ctx, l.source, l.server, cfg, a.err)
+			a.orphans = errors.Is(a.err, nginx.ErrNotRunning) && l.orphansServe()
 			a.stored = readCurrent(l.server)
 		}
 		return func() { l.finish(cfg, note, now, a) }
@@ -412,6 +413,7 @@ func (l *loop) apply(now time.Time) {
 type applyResult struct {
 	generation nginx.Generation
 	err        error
+	orphans    bool            // after ErrNotRunning: workers serve without their master process
 	culprits   render.Culprits // what caused err
 	stored     stored          // the generation on disk after err
 	seen       time.Time       // when the oldest answer of Consul came that was to be applied
@@ -452,10 +454,14 @@ func (l *loop) finish(cfg render.Configuration, note nginx.Note, began time.Time
 		// Nothing is wrong with the configuration: nginx reads it when it starts.
 		l.files, l.entries, l.networks, l.listeners = cfg.Files, cfg.Entries, cfg.Networks, cfg.Listeners
 		l.failure = nil
-		if l.down == nil {
-			l.down = &failure{since: now}
+		missing := &l.down
+		if a.orphans {
+			event.Kind, missing = history.MasterGone, &l.masterGone
 		}
-		l.down.err, l.down.attempts = err, 2 // err says more than the errors of later checks
+		if *missing == nil {
+			*missing = &failure{since: now}
+		}
+		(*missing).err, (*missing).attempts = err, 2 // err says more than the errors of later checks
 		l.record(event, began)
 		return
 	}
