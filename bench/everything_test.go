@@ -108,7 +108,7 @@ func startEverything(t *testing.T, consul string) *everything {
 	t.Helper()
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(nginxtest.FreePort(t)))
 	e := &everything{admin: "http://" + address, Balancer: lbtest.Start(t, lbtest.Options{Consul: consul, Nginx: nginx(t), Args: []string{
-		"--admin", address, "--request-log", "stdout", "--otlp-endpoint", otlptest.Start(t).URL, "--trace-sample", "1", "--requests-in-flight", "on",
+		"--admin", address, "--request-log", "stdout", "--otlp-endpoint", otlptest.Start(t).URL, "--trace-sample", "1", "--requests-in-flight", "on", "--open-files", "65536",
 	}})}
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
@@ -171,20 +171,32 @@ func (e *everything) row(name string) []string {
 	return []string{name, fmt.Sprint(series), mebibytes(resident(e.PID())), fmt.Sprintf("%.3f s", longest.Seconds())}
 }
 
-// callAll calls each service so often.
+// callAll calls each service so often, and waits until all of that is counted.
 func (e *everything) callAll(t *testing.T, services *catalog, times int) {
 	t.Helper()
-	callers := make([]lbtest.Caller, services.services)
-	for n := range callers {
-		callers[n] = services.dial(t, e.GRPC, n)
-		defer callers[n].Close()
+	counted := func() (n int) {
+		m, err := e.Metrics()
+		require.NoError(t, err)
+		for _, series := range m.Series("lbctl_requests_total") {
+			n += int(series.Counter.GetValue())
+		}
+		return n
 	}
-	for range times {
-		for n := range callers {
-			_, err := callers[n].Call(t.Context())
+	want := counted() + times*services.services
+	for n := range services.services {
+		caller := services.dial(t, e.GRPC, n)
+		for range times {
+			_, err := caller.Call(t.Context())
 			require.NoError(t, err)
 		}
+		caller.Close()
 	}
+	e.Eventually("all calls are counted", func() error {
+		if n := counted(); n < want {
+			return fmt.Errorf("%d are, of %d", n, want)
+		}
+		return nil
+	})
 }
 
 // churn lets instances come and go, and returns the row with the most memory.

@@ -204,6 +204,9 @@ func TestNothingOfARecordIsLost(t *testing.T) {
 		"Tries": func(r *accesslog.Record) { r.Tries[0].Took = time.Hour },
 	}
 	for field := range reflect.TypeFor[accesslog.Record]().Fields() {
+		if !field.IsExported() {
+			continue // the reader's own
+		}
 		change := changes[field.Name]
 		require.NotNil(t, change, "the log does not know %s", field.Name)
 		l := newLog(t, Options{})
