@@ -162,17 +162,23 @@ func New(opts Options) (*Reader, error) {
 // the record. Call Run once.
 func (r *Reader) Run(ctx context.Context, take func(*Record)) error {
 	defer r.close()
-	ticker := time.NewTicker(sampleInterval)
-	defer ticker.Stop()
-	for n := 0; ; n++ {
-		r.ask(ctx)
-		if n%int(pollInterval/sampleInterval) == 0 {
-			r.note(r.poll(ctx, take))
-		}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for polled := (time.Time{}); ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-ticker.C:
+		case <-timer.C:
+		}
+		r.ask(ctx)
+		if time.Since(polled) >= pollInterval-sampleInterval/2 {
+			polled = time.Now()
+			r.note(r.poll(ctx, take))
+		}
+		if r.losses.busy {
+			timer.Reset(sampleInterval)
+		} else {
+			timer.Reset(pollInterval) // each waking costs an idle lbctl
 		}
 	}
 }
