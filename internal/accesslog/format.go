@@ -1,5 +1,5 @@
-// Package accesslog reads what nginx writes about each request. nginx appends one line a
-// request to a file in memory, and a [Reader] reads the lines, gives their memory back, and
+// Package accesslog reads what nginx writes about each request and each session of a TCP service.
+// nginx appends one line for each to a file in memory, and a [Reader] reads the lines, gives their memory back, and
 // replaces the file from time to time, so that it never needs more than [Options.Size].
 package accesslog
 
@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// FormatName is the name of the log's format in nginx's configuration.
+// FormatName is the name of the log's formats in nginx's configuration: that of requests in http {},
+// and that of sessions in stream {}.
 const FormatName = "lbctl"
 
-// version is the first field of each line. It must change with fields: after an upgrade, a
+// version is the first field of a request's line. It must change with fields: after an upgrade, a
 // reader finds lines of the former format.
 const version = "4"
 
@@ -25,7 +26,7 @@ type field struct {
 	parse func(r *Record, value []byte) (ok bool)
 }
 
-// fields are the fields of a line, in order. The variables that begin with $lb_ are those of
+// fields are the fields of a request's line, in order. The variables that begin with $lb_ are those of
 // templates/partials/accesslog.ctmpl and templates/nginx.conf.ctmpl.
 var fields = [...]field{
 	{version, func(_ *Record, v []byte) bool { return string(v) == version }},
@@ -63,9 +64,11 @@ var fields = [...]field{
 	{"$upstream_response_time", parseTimes(func(t *Try) *time.Duration { return &t.Took })},
 }
 
-// Format returns the format as nginx's directive log_format wants it. nginx escapes a tab and
-// a line feed in a value, so that both are always separators.
-func Format() string {
+// Format returns the format of requests as nginx's directive log_format wants it. nginx escapes a
+// tab and a line feed in a value, so that both are always separators.
+func Format() string { return format(fields[:]) }
+
+func format(fields []field) string {
 	texts := make([]string, len(fields))
 	for n, f := range fields {
 		texts[n] = f.text
@@ -73,11 +76,14 @@ func Format() string {
 	return `escape=default "` + strings.Join(texts, `\t`) + `"`
 }
 
-// Record is what a line says of a request. The Reader uses the memory of its slices again for
+// Record is what a line says of a request, or of a session of a TCP service, which leaves all fields
+// empty that only requests have. The Reader uses the memory of its slices again for
 // the next line. A text is empty if nginx has none.
 type Record struct {
+	// TCP: it is a session. Its Status is nginx's: 200, 400, 403, 500, 502 or 503.
+	TCP     bool
 	Time    time.Time     // when the request ended
-	Took    time.Duration // from its first byte on
+	Took    time.Duration // from its first byte on; of a session, from its connection on
 	Service []byte        // its name; empty: the request reached no service
 	Route   []byte        // the route that it took, as endpoints.Route.String returns it
 	Method  []byte
@@ -89,6 +95,7 @@ type Record struct {
 	Status      int    // that the client got; 499: it did not wait for the answer
 	// OwnError is the status of nginx's own error answer, also where a gRPC client got status 200
 	// with a grpc-status; 496: the client showed no valid certificate, and got another status.
+	// Of a session that nginx ended itself, it is what HTTP would have: 429 for too many connections.
 	// 0: the answer is an instance's, or no error.
 	OwnError int
 	// GRPCStatus is the grpc-status that the client got, -1 if there was none: it is not gRPC, or
@@ -97,7 +104,8 @@ type Record struct {
 	// Timeout is the time that a gRPC client gave the call; 0: none, or it is not gRPC.
 	Timeout   time.Duration
 	Completed bool // nginx sent the whole answer
-	// RequestBytes and ResponseBytes are those of headers and bodies that the client sent and got.
+	// RequestBytes and ResponseBytes are those of headers and bodies that the client sent and got;
+	// within TLS, if nginx ends that of a session.
 	RequestBytes, ResponseBytes int64
 	Client                      []byte // its address without port; see Internal
 	RequestID                   []byte // that the client sent or nginx made
@@ -115,7 +123,7 @@ func (r *Record) Health() bool { return len(r.Service) == 0 && string(r.Route) =
 // Internal reports whether lbctl itself asked nginx, over a unix socket.
 func (r *Record) Internal() bool { return string(r.Client) == "unix:" }
 
-// Try is one attempt to have a request answered by an instance.
+// Try is one attempt to have a request answered by an instance, or a session taken.
 type Try struct {
 	// Address is the instance's address and port, "10.0.0.1:80" or "[fd00::1]:80". It is the
 	// name of the upstream if nginx could try no instance, and the sentinel's address if there
@@ -180,6 +188,19 @@ func unescape(v []byte) []byte {
 // complete and valid.
 func (r *Record) parse(line []byte) bool {
 	*r = Record{GRPCStatus: -1, Tries: r.Tries[:0]}
+	if bytes.HasPrefix(line, []byte(sessionVersion+"\t")) {
+		return r.parseSession(line)
+	}
+	if !r.parseFields(fields[:], line) {
+		return false
+	}
+	if r.OwnError == 0 && r.Status >= 400 && r.Status != 499 && !r.answered() {
+		r.OwnError = r.Status // of a page of the operator's, or without any: the body did not arrive in time
+	}
+	return true
+}
+
+func (r *Record) parseFields(fields []field, line []byte) bool {
 	last := len(fields) - 1
 	for n := range fields {
 		end := bytes.IndexByte(line, '\t')
@@ -193,9 +214,6 @@ func (r *Record) parse(line []byte) bool {
 			return false
 		}
 		line = line[min(end+1, len(line)):]
-	}
-	if r.OwnError == 0 && r.Status >= 400 && r.Status != 499 && !r.answered() {
-		r.OwnError = r.Status // of a page of the operator's, or without any: the body did not arrive in time
 	}
 	return true
 }
@@ -348,6 +366,13 @@ func (r *Record) String() string {
 	b.WriteString(string(r.Service) + " " + strconv.Itoa(r.Status))
 	if r.OwnError > 0 {
 		b.WriteString(" own " + strconv.Itoa(r.OwnError))
+	}
+	if r.TCP {
+		b.WriteString(" session " + r.OwnReason(false))
+		for n := range r.Tries {
+			b.WriteString(" " + string(r.Tries[n].Address) + "=" + r.Result(n, false))
+		}
+		return b.String()
 	}
 	b.WriteString(" grpc " + strconv.Itoa(r.GRPCStatus))
 	if r.Expired() {

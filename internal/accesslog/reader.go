@@ -268,9 +268,11 @@ func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 			return
 		}
 		r.lines.Add(1)
-		r.losses.take(r.record.Time.UnixMilli())
-		r.losses.busy = r.losses.busy || !r.record.Internal()
-		r.flying.end(&r.record)
+		if !r.record.TCP { // nginx counts only requests, and logs only their beginning
+			r.losses.take(r.record.Time.UnixMilli())
+			r.losses.busy = r.losses.busy || !r.record.Internal()
+			r.flying.end(&r.record)
+		}
 		take(&r.record)
 	}
 	var errs []error

@@ -1,6 +1,6 @@
 package accesslog
 
-// The reasons why nginx answers a request itself.
+// The reasons why nginx answers a request, or ends a session, itself.
 const (
 	ReasonDenied          = "denied"          // the client's network may not use the service, or its key is not allowed
 	ReasonUnauthenticated = "unauthenticated" // there is no valid key
@@ -51,7 +51,7 @@ func Reasons() []string {
 // the answer is an instance's, or no error. maintenance says that the policy of the service has
 // nginx answer some of its requests.
 func (r *Record) OwnReason(maintenance bool) string {
-	if r.Status == 499 {
+	if r.Status == 499 || r.TCP && r.OwnError == 0 && !r.Completed {
 		return ReasonClientLeft
 	}
 	switch r.OwnError {

@@ -61,6 +61,8 @@ func (r *Record) Result(n int, grpc bool) string {
 		return ResultNoInstance
 	case bytes.IndexByte(t.Address, ':') < 0:
 		return ResultBusy
+	case r.TCP:
+		return r.sessionResult(t, last)
 	case t.Status == 0:
 		return r.ended(last)
 	case !t.Answered():

@@ -119,6 +119,9 @@ func targetText(r *requestlog.Request) string {
 // requestOf is what the client asked for. The host counts if no service says more, and gRPC's
 // method is always POST.
 func requestOf(r *requestlog.Request) string {
+	if r.Protocol == "tcp" {
+		return strings.TrimSpace("TCP " + r.Host)
+	}
 	text := r.Path
 	if r.Service == "" {
 		text = r.Host + text

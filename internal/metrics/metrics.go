@@ -30,7 +30,7 @@ const (
 )
 
 // sections are all metrics of ours, in the order of docs/metrics.md.
-var sections = []*section{requestsSection, loopSection, servicesSection, nginxSection, otherSection, logSection, requestLogSection, tracesSection}
+var sections = []*section{requestsSection, sessionsSection, loopSection, servicesSection, nginxSection, otherSection, logSection, requestLogSection, tracesSection}
 
 // Options are the parts of lbctl that are asked. Loop, Services and Nginx are required.
 type Options struct {

@@ -56,6 +56,7 @@ func (f *fakes) Memory() (int64, error)                        { return 1, nil }
 func (f *fakes) Stats() accesslog.Stats                        { return accesslog.Stats{} }
 func (f *fakes) Services() []traffic.Service                   { return f.services }
 func (f *fakes) Unrouted() []traffic.Requests                  { return nil }
+func (f *fakes) UnroutedSessions() []traffic.Result            { return nil }
 func (f *fakes) Connections(context.Context) (nginx.Connections, error) {
 	return nginx.Connections{}, nil
 }

@@ -1,11 +1,15 @@
 package metrics
 
-import "lbctl/internal/traffic"
+import (
+	"lbctl/internal/policy"
+	"lbctl/internal/traffic"
+)
 
-// Traffic are the counts of requests.
+// Traffic are the counts of requests and sessions.
 type Traffic interface {
 	Services() []traffic.Service
 	Unrouted() []traffic.Requests
+	UnroutedSessions() []traffic.Result
 }
 
 var (
@@ -22,8 +26,8 @@ var (
 	requestsInFlight = requestsSection.gauge("lbctl_requests_in_flight",
 		"Requests that nginx has sent on to the service and that have not ended. Only with --requests-in-flight=on. "+
 			"After nginx lost lines, those that had begun before do not count.", service)
-	requestBytes    = requestsSection.counter("lbctl_request_bytes_total", "Bytes that nginx got from clients, headers and bodies.", service)
-	responseBytes   = requestsSection.counter("lbctl_response_bytes_total", "Bytes that nginx sent to clients, headers and bodies.", service)
+	requestBytes    = requestsSection.counter("lbctl_request_bytes_total", "Bytes that nginx got from clients: headers and bodies, or in TCP sessions. A session counts when it ends.", service)
+	responseBytes   = requestsSection.counter("lbctl_response_bytes_total", "Bytes that nginx sent to clients: headers and bodies, or in TCP sessions. A session counts when it ends.", service)
 	requestsRefused = requestsSection.counter("lbctl_requests_refused_total",
 		"Requests that nginx answered itself because of a policy or of the access rules.", service, label{"reason", oneOf(traffic.Refusals())})
 	unrouted = requestsSection.counter("lbctl_unrouted_requests_total",
@@ -38,7 +42,7 @@ var (
 		"How long tries took, from the connection to an instance until the end of its answer.",
 		service, label{"version", "(lb-version of the instance, or empty)"})
 	upstreamRetries = requestsSection.counter("lbctl_upstream_retries_total",
-		"Tries of nginx that were not the first one of their request, by why the one before failed.",
+		"Tries of nginx that were not the first one of their request or TCP session, by why the one before failed.",
 		service, label{"reason", oneOf(traffic.RetryReasons())})
 )
 
@@ -52,15 +56,22 @@ func collectRequests(to *text, counters Traffic) {
 			write(&all[n])
 		}
 	}
+	requests := func(write func(s *traffic.Service)) {
+		each(func(s *traffic.Service) {
+			if s.Protocol != policy.TCP {
+				write(s)
+			}
+		})
+	}
 	each(func(s *traffic.Service) {
 		for _, r := range s.Requests {
 			to.set(requestsTotal, float64(r.Count), s.Name, r.Route, s.Protocol, r.Code, r.GRPCStatus)
 		}
 	})
-	each(func(s *traffic.Service) {
+	requests(func(s *traffic.Service) {
 		to.observed(requestDuration, traffic.Buckets, s.Duration.Counts, s.Duration.Sum, s.Name, s.Protocol)
 	})
-	each(func(s *traffic.Service) {
+	requests(func(s *traffic.Service) {
 		if s.InFlight >= 0 {
 			to.set(requestsInFlight, float64(s.InFlight), s.Name)
 		}
@@ -69,13 +80,14 @@ func collectRequests(to *text, counters Traffic) {
 	each(func(s *traffic.Service) { to.set(responseBytes, float64(s.ResponseBytes), s.Name) })
 	each(func(s *traffic.Service) { to.byReason(requestsRefused, s.Refused, traffic.Refusals(), s.Name) })
 	collectUnrouted(to, counters.Unrouted())
-	each(func(s *traffic.Service) { collectInstances(to, s) })
-	each(func(s *traffic.Service) {
+	requests(func(s *traffic.Service) { collectInstances(to, upstreamRequests, s) })
+	requests(func(s *traffic.Service) {
 		for _, v := range s.Versions {
 			to.observed(upstreamDuration, traffic.Buckets, v.Duration.Counts, v.Duration.Sum, s.Name, v.Name)
 		}
 	})
 	each(func(s *traffic.Service) { to.byReason(upstreamRetries, s.Retries, traffic.RetryReasons(), s.Name) })
+	collectSessions(to, all, counters.UnroutedSessions())
 }
 
 // byReason writes a series of a service for each reason that occurred, in the order of reasons.
@@ -99,15 +111,16 @@ func collectUnrouted(to *text, requests []traffic.Requests) {
 	}
 }
 
-func collectInstances(to *text, s *traffic.Service) {
+// collectInstances writes the tries of a service's instances.
+func collectInstances(to *text, f *family, s *traffic.Service) {
 	for _, i := range s.Instances {
 		answered := false
 		for _, r := range i.Results {
-			to.set(upstreamRequests, float64(r.Count), s.Name, i.Endpoint, i.Version, r.Result)
+			to.set(f, float64(r.Count), s.Name, i.Endpoint, i.Version, r.Result)
 			answered = answered || r.Result == traffic.Success
 		}
 		if !answered { // an instance without traffic should be seen
-			to.set(upstreamRequests, 0, s.Name, i.Endpoint, i.Version, traffic.Success)
+			to.set(f, 0, s.Name, i.Endpoint, i.Version, traffic.Success)
 		}
 	}
 }

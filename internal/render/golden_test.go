@@ -178,6 +178,8 @@ var scenarios = []struct {
 		registrations: []*api.ServiceEntry{
 			registration("hello_server", "hello-1", "10.0.0.1", 7777, tags("grpc_server"), meta("lb-outlier-consecutive-errors", "5")),
 			registration("web", "web-1", "10.0.0.2", 80, meta("lb-protocol", "http", "lb-path", "/orders", "lb-method", "GET", "lb-headers-response-set", "X-Team=shop")),
+			registration("cache", "cache-1", "10.0.0.3", 6379, meta("lb-protocol", "tcp", "lb-port", "6379")),
+			registration("db", "db-1", "10.0.0.4", 5432, meta("lb-protocol", "tcp", "lb-port", "5432", "lb-host", "db.example.com")),
 		},
 		settings: func(s *Settings) {
 			s.AccessLogDir, s.LogRequests, s.InFlight = "/run/lbctl log", true, true

@@ -116,8 +116,13 @@ func (s Settings) StartLogFormat() string {
 	return accesslog.StartFormatName + " " + accesslog.StartFormat()
 }
 
-// AccessLog returns the arguments of nginx's directive access_log for requests that lbctl is to
-// see. There must be an AccessLogDir.
+// SessionLogFormat is AccessLogFormat for the sessions of TCP services.
+func (s Settings) SessionLogFormat() string {
+	return accesslog.FormatName + " " + accesslog.SessionFormat()
+}
+
+// AccessLog returns the arguments of nginx's directive access_log for requests and sessions
+// that lbctl is to see. There must be an AccessLogDir.
 func (s Settings) AccessLog() (string, error) { return s.logTo(accesslog.FormatName) }
 
 // StartLog is AccessLog for requests that begin.

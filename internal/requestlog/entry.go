@@ -22,6 +22,7 @@ type request struct {
 	time          time.Time
 	took          time.Duration
 	grpc          bool
+	tcp           bool // it is a session
 	service       []byte
 	route         []byte
 	method        []byte
@@ -56,6 +57,9 @@ type try struct {
 // failed reports whether the request is an error: status 5xx, one of gRPC's server errors, or an
 // error of nginx's that its client got as another status.
 func (r *request) failed() bool {
+	if r.tcp {
+		return r.ownError >= 500 // its status is nginx's
+	}
 	return r.status >= 500 || r.ownError >= 500 || accesslog.ServerError(r.grpcStatus)
 }
 
@@ -63,6 +67,7 @@ func (r *request) failed() bool {
 const (
 	flagGRPC = 1 << iota
 	flagComplete
+	flagTCP
 )
 
 // appendEntry appends a request as an entry. It finds the instances now: later the table may not
@@ -76,6 +81,9 @@ func appendEntry(b []byte, r *accesslog.Record, index *instances.Index) []byte {
 	if grpc {
 		flags |= flagGRPC
 		status = r.ClientGRPCStatus()
+	}
+	if r.TCP {
+		flags |= flagTCP
 	}
 	if r.Completed {
 		flags |= flagComplete
@@ -148,7 +156,7 @@ func (r *request) decode(entry []byte) {
 	flags := entry[1]
 	d := decoder{entry[2:]}
 	*r = request{
-		grpc: flags&flagGRPC != 0, complete: flags&flagComplete != 0,
+		grpc: flags&flagGRPC != 0, tcp: flags&flagTCP != 0, complete: flags&flagComplete != 0,
 		time: time.UnixMilli(d.number()), took: d.millis(),
 		status: int(d.number()), grpcStatus: int(d.number()), ownError: int(d.number()),
 		requestBytes: d.number(), responseBytes: d.number(),

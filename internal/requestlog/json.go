@@ -66,22 +66,28 @@ func (r *request) level() string {
 	switch {
 	case r.failed():
 		return "ERROR"
-	case r.ownError != 0 || r.status == 499 || len(r.tries) > 1:
+	case r.ownError != 0 || r.status == 499 || r.tcp && len(r.reason) > 0 || len(r.tries) > 1:
 		return "WARN"
 	}
 	return "INFO"
 }
 
 func (r *request) protocol() string {
-	if r.grpc {
+	switch {
+	case r.grpc:
 		return "grpc"
+	case r.tcp:
+		return "tcp"
 	}
 	return "http"
 }
 
 // appendMessage appends a request in a few words: "GET /cart 200", and for gRPC without its
-// method, which is always POST, "/shop.Cart/Add OK".
+// method, which is always POST, "/shop.Cart/Add OK". A session is "TCP 200".
 func appendMessage(b []byte, r *request) []byte {
+	if r.tcp {
+		b = append(b, "TCP "...)
+	}
 	if !r.grpc && len(r.method) > 0 {
 		b = append(appendQuoted(b, r.method), ' ')
 	}

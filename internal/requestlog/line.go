@@ -30,17 +30,17 @@ type Line struct {
 	Dropped uint64 `json:"dropped,omitempty"`
 }
 
-// Request is what the line of a request says.
+// Request is what the line of a request says, or of a session of a TCP service.
 type Request struct {
 	Service         string  `json:"service,omitempty" printable:"name"` // none: the request reached no service
 	Route           string  `json:"route,omitempty"`                    // of the service, that the request took
-	Protocol        string  `json:"protocol"`                           // "http" or "grpc"
+	Protocol        string  `json:"protocol"`                           // "http", "grpc" or "tcp"
 	Method          string  `json:"method,omitempty" printable:"name"`
 	Scheme          string  `json:"scheme,omitempty"`                        // "http" or "https"
 	HTTPVersion     string  `json:"http_version,omitempty" printable:"name"` // "1.1" or "2"
 	Host            string  `json:"host,omitempty" printable:"name"`
 	Path            string  `json:"path,omitempty" printable:"name"`
-	Status          int     `json:"status"` // of HTTP; 499: the client left
+	Status          int     `json:"status"` // of HTTP, 499: the client left; of a session, nginx's
 	GRPCStatus      string  `json:"grpc_status,omitempty"`
 	DurationSeconds float64 `json:"duration_seconds"`
 

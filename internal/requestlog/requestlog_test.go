@@ -68,7 +68,12 @@ var records = map[string]*accesslog.Record{
 	"a second try": with(func(r *accesslog.Record) {
 		r.Tries = append([]accesslog.Try{{Address: []byte("10.0.0.2:80"), Status: 502, Connect: -1, Header: -1, Took: 0}}, r.Tries...)
 	}),
-	"no route": {Time: noon, Method: []byte("GET"), Host: []byte("other"), Path: []byte("/"), Status: 404, OwnError: 404, GRPCStatus: -1, Completed: true, Client: []byte("192.0.2.7")},
+	"a session": {TCP: true, Time: noon, Took: time.Minute, Service: []byte("db"), Host: []byte("db.test"), Status: 200, GRPCStatus: -1, Completed: true,
+		RequestBytes: 10, ResponseBytes: 20, Client: []byte("192.0.2.7"), Tries: []accesslog.Try{{Address: []byte("10.0.0.1:80"), Connect: 0, Header: -1, Took: time.Minute}}},
+	"a session without an instance": {TCP: true, Time: noon, Service: []byte("db"), Status: 502, OwnError: 502, GRPCStatus: -1,
+		Client: []byte("192.0.2.7"), Tries: []accesslog.Try{{Address: []byte("127.0.0.1:0"), Connect: -1, Header: -1, Took: 0}}},
+	"a session that nginx refused": {TCP: true, Time: noon, Service: []byte("db"), Status: 500, OwnError: 403, GRPCStatus: -1, Client: []byte("192.0.2.7")},
+	"no route":                     {Time: noon, Method: []byte("GET"), Host: []byte("other"), Path: []byte("/"), Status: 404, OwnError: 404, GRPCStatus: -1, Completed: true, Client: []byte("192.0.2.7")},
 	"a gRPC call": with(func(r *accesslog.Record) {
 		r.Service, r.Path, r.Method, r.GRPCStatus, r.Took = []byte("cart"), []byte("/shop.Cart/Add"), []byte("POST"), 14, 61500*time.Millisecond
 		r.Tries[0].Address = []byte("10.0.1.1:80")
@@ -201,6 +206,7 @@ func TestNothingOfARecordIsLost(t *testing.T) {
 		"Completed": func(r *accesslog.Record) { r.Completed = false }, "RequestBytes": func(r *accesslog.Record) { r.RequestBytes++ },
 		"ResponseBytes": func(r *accesslog.Record) { r.ResponseBytes++ }, "Client": func(r *accesslog.Record) { r.Client = nil },
 		"RequestID": func(r *accesslog.Record) { r.RequestID = nil }, "Trace": func(r *accesslog.Record) { r.Trace = nil },
+		"TCP":   func(r *accesslog.Record) { r.TCP = true },
 		"Tries": func(r *accesslog.Record) { r.Tries[0].Took = time.Hour },
 	}
 	for field := range reflect.TypeFor[accesslog.Record]().Fields() {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"lbctl/internal/admin"
+	"lbctl/internal/endpoints"
 	"lbctl/internal/traffic"
 )
 
@@ -16,7 +17,7 @@ type Recent struct {
 	Service admin.Service `json:"service"`
 	// Figures are those of the service's instances, in their order; nil without figures.
 	Figures []InstanceFigures `json:"figures"`
-	// InFlight are the service's requests that have begun and not ended; nil: they are not counted.
+	// InFlight are the service's requests that have begun and not ended; nil: they are not counted, or it has sessions.
 	InFlight *int64 `json:"in_flight,omitempty"`
 }
 
@@ -70,7 +71,7 @@ func (l *look) detail(name string) []byte {
 		return nil
 	}
 	answer := Recent{Now: l.now.UnixMilli(), Service: l.services[n]}
-	if l.inFlight != nil {
+	if l.inFlight != nil && answer.Service.Protocol != endpoints.TCP {
 		answer.InFlight = new(l.inFlight[name])
 	}
 	if l.figures.End.IsZero() {

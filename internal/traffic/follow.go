@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"lbctl/internal/endpoints"
-	"lbctl/internal/policy"
 )
 
 // follow takes over the entries of the table.
@@ -14,8 +13,8 @@ func (c *Counters) follow(now time.Time) {
 	listed := make(map[string]bool, len(c.entries))
 	for n := range c.entries {
 		e := &c.entries[n]
-		if e.Protocol == "" || e.Protocol.Family() == policy.TCP {
-			continue // the access log has HTTP requests only
+		if e.Protocol == "" {
+			continue
 		}
 		listed[e.Name] = true
 		s := c.services[e.Name]
@@ -45,12 +44,12 @@ func (c *Counters) followNames(now time.Time) {
 
 // follow takes over the settings and instances of the service's entry.
 func (s *service) follow(e *endpoints.Entry, now time.Time, addresses func(string) []string) {
-	grpc := e.Protocol.Family() == policy.GRPC
-	if s.grpc != grpc {
+	family := e.Protocol.Family()
+	if s.family != family {
 		*s = *newService(s.name) // another service by the same name
 	}
-	s.grpc = grpc
-	s.inMaintenance = e.Policy.Closure(e.Protocol.Family()) != nil
+	s.family = family
+	s.inMaintenance = e.Policy.Closure(family) != nil
 	if s.registered == nil || s.isDefault != e.Default || !slices.Equal(s.registered, e.Routes) {
 		s.followRoutes(e, now)
 	}

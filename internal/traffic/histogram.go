@@ -9,16 +9,21 @@ import (
 // Buckets are the upper bounds of a Histogram's buckets, in seconds. nginx measures milliseconds.
 var Buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60}
 
-// numBuckets is the length of Buckets.
+// SessionBuckets are Buckets for the durations of TCP sessions, which may take days.
+var SessionBuckets = []float64{.001, .005, .025, .1, .5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}
+
+// numBuckets is the length of Buckets and of SessionBuckets.
 const numBuckets = 14
 
-// bounds are Buckets as durations.
-var bounds = func() (d [numBuckets]time.Duration) {
-	for n, seconds := range Buckets {
+// bounds are Buckets as durations, and sessionBounds SessionBuckets.
+var bounds, sessionBounds = boundsOf(Buckets), boundsOf(SessionBuckets)
+
+func boundsOf(buckets []float64) (d [numBuckets]time.Duration) {
+	for n, seconds := range buckets {
 		d[n] = time.Duration(math.Round(seconds*1e6)) * time.Microsecond
 	}
 	return d
-}()
+}
 
 // durations is a histogram of durations.
 type durations struct {
@@ -26,7 +31,7 @@ type durations struct {
 	sum    uint64 // milliseconds
 }
 
-func (h *durations) observe(d time.Duration) {
+func (h *durations) observe(d time.Duration, bounds *[numBuckets]time.Duration) {
 	n := 0
 	for n < numBuckets && d > bounds[n] {
 		n++
@@ -41,12 +46,12 @@ func (h *durations) shown() Histogram {
 }
 
 // fine is a histogram with buckets of a millisecond up to 16 ms, and of a quarter of a power of two
-// above, up to two minutes. Its quantiles are right to an eighth.
+// above, up to four hours. Its quantiles are right to an eighth.
 type fine [fineLinear + fineOctaves*4]uint32
 
 const (
 	fineLinear  = 16
-	fineOctaves = 13
+	fineOctaves = 20
 )
 
 func (h *fine) observe(d time.Duration) {

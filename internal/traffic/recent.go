@@ -18,11 +18,14 @@ const (
 // StepDuration is the time of a Point.
 const StepDuration = recentSeconds * time.Second
 
-// Overview is what happened in the last five minutes.
+// Overview is what happened in the last five minutes. For TCP services, sessions stand where it says
+// requests.
 type Overview struct {
-	End      time.Time // when the newest points ended: a multiple of StepDuration
-	All      Recent    // the requests of all services together; without Service and Instances
-	Services []Recent  // those that have had a request, sorted by name
+	End time.Time // when the newest points ended: a multiple of StepDuration
+	// All has the requests and sessions of all services together, but no durations of sessions; without
+	// Service and Instances.
+	All      Recent
+	Services []Recent // those that have had a request, sorted by name
 }
 
 // Recent is what happened to a service in the last five minutes. It begins anew with each lbctl,
@@ -62,12 +65,17 @@ type recent struct {
 }
 
 func (r *recent) observe(d time.Duration, isError bool) {
+	r.count(isError)
+	r.took.observe(d)
+	r.halves[0].observe(d)
+}
+
+// count is observe for a request whose duration does not count.
+func (r *recent) count(isError bool) {
 	r.requests++
 	if isError {
 		r.errors++
 	}
-	r.took.observe(d)
-	r.halves[0].observe(d)
 }
 
 // end ends the current step, which becomes the point of a step.

@@ -5,12 +5,13 @@ import (
 
 	"lbctl/internal/accesslog"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // service has the counts of a service.
 type service struct {
 	name      string
-	grpc      bool
+	family    string               // of its protocol
 	gone      time.Time            // when it left the table; zero: it is there
 	revision  uint64               // of the entry that instances are from
 	hasNames  bool                 // some instances have a host name as their address
@@ -23,6 +24,7 @@ type service struct {
 	inMaintenance bool // nginx answers some or all of its requests itself
 	routes        map[string]*route
 	others        route // requests that took a route that is long gone
+	sessions      sessions
 
 	duration                    durations
 	requestBytes, responseBytes uint64
@@ -59,7 +61,7 @@ type instance struct {
 // version has the counts of the requests that were sent to the instances with a version.
 type version struct {
 	results  results
-	duration durations
+	duration durations // of tries; of sessions, how long it took to connect
 }
 
 // failure is what went wrong at an instance.
@@ -113,7 +115,7 @@ func (s *service) instance(key instanceKey) *instance {
 
 // knows reports whether the service has the route of a request and the instances of its tries.
 func (s *service) knows(r *accesslog.Record) bool {
-	if s.routes[string(r.Route)] == nil {
+	if s.routes[string(r.Route)] == nil && !r.TCP {
 		return false
 	}
 	for n := range r.Tries {
@@ -125,41 +127,60 @@ func (s *service) knows(r *accesslog.Record) bool {
 }
 
 // count counts a request. isRecent: it ended so recently that it belongs to the current step of
-// Recent.
-func (s *service) count(r *accesslog.Record, isRecent bool) {
+// Recent. It reports whether the request is an error.
+func (s *service) count(r *accesslog.Record, isRecent bool) (failed bool) {
 	s.changed = true
-	key := tallyKey{codeClass(r.Status), statusIndex(r, s.grpc)}
+	if r.TCP {
+		failed = s.countSession(r)
+	} else {
+		failed = s.countRequest(r)
+	}
+	s.requestBytes += uint64(max(0, r.RequestBytes))
+	s.responseBytes += uint64(max(0, r.ResponseBytes))
+	if isRecent {
+		if s.recent == nil {
+			s.recent = &recent{}
+		}
+		s.recent.observe(r.Took, failed)
+	}
+	for n := range r.Tries {
+		s.countTry(r, n, isRecent)
+	}
+	return failed
+}
+
+// countRequest counts what only requests have. It reports whether the request is an error.
+func (s *service) countRequest(r *accesslog.Record) (failed bool) {
+	key := tallyKey{codeClass(r.Status), statusIndex(r, s.isGRPC())}
 	of := s.routes[string(r.Route)]
 	if of == nil {
 		of = &s.others
 	}
 	of.tallies = add(of.tallies, key, 1)
-	s.duration.observe(r.Took)
-	s.requestBytes += uint64(max(0, r.RequestBytes))
-	s.responseBytes += uint64(max(0, r.ResponseBytes))
+	s.duration.observe(r.Took, &bounds)
 	if reason := refusal(r, s.inMaintenance); reason >= 0 {
 		s.refused[reason]++
 	}
-	if isRecent {
-		if s.recent == nil {
-			s.recent = &recent{}
-		}
-		s.recent.observe(r.Took, isError(key))
-	}
-	for n := range r.Tries {
-		s.countTry(r, n, isRecent)
-	}
+	return isError(key)
 }
+
+// countSession counts what only sessions have. It reports whether the session is an error.
+func (s *service) countSession(r *accesslog.Record) (failed bool) {
+	s.duration.observe(r.Took, &sessionBounds)
+	return s.sessions.count(r)
+}
+
+func (s *service) isGRPC() bool { return s.family == policy.GRPC }
 
 // countTry counts the nth try of a request.
 func (s *service) countTry(r *accesslog.Record, n int, isRecent bool) {
 	try := &r.Tries[n]
-	result, isInstance := resultIndexes[r.Result(n, s.grpc)]
+	result, isInstance := resultIndexes[r.Result(n, s.isGRPC())]
 	if !isInstance {
 		return // there was none to try
 	}
 	if n > 0 {
-		before := r.Result(n-1, s.grpc)
+		before := r.Result(n-1, s.isGRPC())
 		if _, isInstance := resultIndexes[before]; isInstance {
 			s.retries[retryReason(&r.Tries[n-1], before)]++
 		}
@@ -170,8 +191,12 @@ func (s *service) countTry(r *accesslog.Record, n int, isRecent bool) {
 	}
 	i.results[result]++
 	i.of.results[result]++
-	if try.Took >= 0 {
-		i.of.duration.observe(try.Took)
+	took := try.Took
+	if r.TCP {
+		took = try.Connect
+	}
+	if took >= 0 {
+		i.of.duration.observe(took, &bounds)
 	}
 	if isFailure(result) {
 		i.last = failure{int8(result), int16(try.Status), r.Time.UnixMilli()}

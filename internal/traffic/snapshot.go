@@ -11,7 +11,7 @@ import (
 
 // snapshotVersion is the first byte of a snapshot. It must change with what follows it, and with
 // the lists whose indexes are in it.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // ErrSnapshot says that a snapshot can't be read.
 var ErrSnapshot = errors.New("the counts of the former lbctl can't be read")
@@ -23,6 +23,7 @@ func (c *Counters) AppendSnapshot(b []byte) []byte {
 	defer c.mu.Unlock()
 	b = append(b, snapshotVersion)
 	b = appendTallies(b, c.unrouted)
+	b = appendCounts(b, c.unroutedSessions[:])
 	used := 0
 	for _, s := range c.services {
 		if s.duration.counts != [numBuckets + 1]uint64{} {
@@ -51,7 +52,8 @@ func (c *Counters) Restore(snapshot []byte) error {
 		return fmt.Errorf("%w: it has another version than %d", ErrSnapshot, snapshotVersion)
 	}
 	d := &decoder{rest: snapshot[1:]}
-	unrouted := d.tallies()
+	unrouted, unroutedSessions := d.tallies(), sessions{}
+	d.counts(unroutedSessions[:])
 	services := map[string]*service{}
 	now := time.Now()
 	for n := d.length(); n > 0; n-- {
@@ -61,18 +63,14 @@ func (c *Counters) Restore(snapshot []byte) error {
 	if d.failed || len(d.rest) > 0 {
 		return fmt.Errorf("%w: %d bytes do not have the form of version %d", ErrSnapshot, len(snapshot), snapshotVersion)
 	}
-	c.unrouted, c.services, c.entries = unrouted, services, nil
+	c.unrouted, c.unroutedSessions, c.services, c.entries = unrouted, unroutedSessions, services, nil
 	c.follow(now)
 	return nil
 }
 
 func (s *service) append(b []byte) []byte {
 	b = appendText(b, s.name)
-	grpc := uint64(0)
-	if s.grpc {
-		grpc = 1
-	}
-	b = binary.AppendUvarint(b, grpc)
+	b = appendText(b, s.family)
 	b = appendTallies(b, s.others.tallies)
 	used := 0
 	for _, r := range s.routes {
@@ -86,6 +84,7 @@ func (s *service) append(b []byte) []byte {
 			b = appendTallies(appendText(b, name), r.tallies)
 		}
 	}
+	b = appendCounts(b, s.sessions[:])
 	b = appendDurations(b, &s.duration)
 	b = binary.AppendUvarint(b, s.requestBytes)
 	b = binary.AppendUvarint(b, s.responseBytes)
@@ -120,12 +119,13 @@ func (s *service) append(b []byte) []byte {
 
 func (d *decoder) service(now time.Time) *service {
 	s := newService(d.text())
-	s.gone, s.grpc = now, d.number() == 1
+	s.gone, s.family = now, d.text()
 	s.others.tallies = d.tallies()
 	for n := d.length(); n > 0; n-- {
 		name := d.text()
 		s.routes[name] = &route{gone: now, tallies: d.tallies()}
 	}
+	d.counts(s.sessions[:])
 	d.durations(&s.duration)
 	s.requestBytes, s.responseBytes = d.number(), d.number()
 	d.counts(s.refused[:])

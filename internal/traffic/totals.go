@@ -5,19 +5,24 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"lbctl/internal/policy"
 )
 
-// Service has the totals of a service.
+// Service has the totals of a service. For a TCP service, sessions stand where it says requests, but it
+// has Sessions in the place of Requests and Refused.
 type Service struct {
-	Name, Protocol              string            // "grpc" or "http"
+	Name                        string
+	Protocol                    string            // "grpc", "http" or "tcp"
+	Sessions                    []Result          // of a TCP service: see SessionResults
 	Requests                    []Requests        // by route, code class and grpc status; sorted
 	Versions                    []Version         // with a try, sorted by name
-	Duration                    Histogram         // of whole requests
-	RequestBytes, ResponseBytes uint64            // of headers and bodies
+	Duration                    Histogram         // of whole requests, in Buckets; of sessions in SessionBuckets
+	RequestBytes, ResponseBytes uint64            // from and to clients, of headers and bodies
 	Refused                     map[string]uint64 // requests that nginx refused, by reason
 	Retries                     map[string]uint64 // further tries, by why the try before failed
 	Instances                   []Instance        // all in the table and those that just left it, sorted by Endpoint and Version
-	InFlight                    int64             // requests that have not ended; -1: not counted
+	InFlight                    int64             // requests that have not ended; -1: not counted, as sessions
 }
 
 // Requests is a number of requests.
@@ -33,7 +38,7 @@ type Requests struct {
 type Version struct {
 	Name     string    // lb-version; empty: none
 	Requests []Result  // tries
-	Duration Histogram // of whole tries
+	Duration Histogram // of whole tries; for a TCP service, of how long it took to connect
 }
 
 // Instance has the totals of an instance.
@@ -47,7 +52,7 @@ type Instance struct {
 	LastErrorAt time.Time
 }
 
-// Result is a number of tries. "success": the instance answered as it should. "cancelled": the
+// Result is a number of tries, or of sessions of a TCP service. Of tries, "success": the instance answered as it should. "cancelled": the
 // client left, or the answer broke off halfway. "4xx": the answer is not gRPC, or nginx was to try
 // again after it. All others are errors of the instance: "5xx"; "connect", "timeout" and "reset" if
 // it did not answer; or the name of a gRPC status.
@@ -56,7 +61,7 @@ type Result struct {
 	Count  uint64
 }
 
-// IsError reports whether the tries are errors of the instance.
+// IsError reports whether the tries are errors of the instance; not for sessions.
 func (r Result) IsError() bool {
 	return isFailure(resultIndexes[r.Result])
 }
@@ -100,17 +105,22 @@ func (c *Counters) Unrouted() []Requests {
 	return requests(nil, "", c.unrouted)
 }
 
+// UnroutedSessions returns the totals of the sessions that reached no service, or one that left the
+// table long ago.
+func (c *Counters) UnroutedSessions() []Result {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unroutedSessions.shown()
+}
+
 // totals returns the totals of the service, with the requests in flight of all services.
 func (s *service) totals(inFlight map[string]int64) Service {
 	t := Service{
-		Name: s.name, Protocol: "http", Duration: s.duration.shown(), RequestBytes: s.requestBytes, ResponseBytes: s.responseBytes,
+		Name: s.name, Protocol: s.family, Sessions: s.sessions.shown(), Duration: s.duration.shown(), RequestBytes: s.requestBytes, ResponseBytes: s.responseBytes,
 		Refused: named(refusals[:], s.refused[:]), Retries: named(retryReasons[:], s.retries[:]), InFlight: -1,
 		Instances: make([]Instance, 0, len(s.instances)),
 	}
-	if s.grpc {
-		t.Protocol = "grpc"
-	}
-	if inFlight != nil {
+	if inFlight != nil && s.family != policy.TCP {
 		t.InFlight = inFlight[s.name]
 	}
 	for name, r := range s.routes {

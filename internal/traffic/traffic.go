@@ -1,4 +1,4 @@
-// Package traffic counts requests by what nginx's access log says of them: by service, route,
+// Package traffic counts requests, and sessions of TCP services, by what nginx's access log says of them: by service, route,
 // instance and version, with their durations, the tries that failed, and what nginx refused.
 //
 // The numbers of series are bounded: services and routes are those of the configuration, instances
@@ -14,6 +14,7 @@ import (
 
 	"lbctl/internal/accesslog"
 	"lbctl/internal/endpoints"
+	"lbctl/internal/policy"
 )
 
 // DefaultLinger is the default of Options.Linger.
@@ -43,7 +44,7 @@ type Options struct {
 	Linger time.Duration
 }
 
-// Counters counts requests. All methods are safe for use by several goroutines.
+// Counters counts requests and sessions. All methods are safe for use by several goroutines.
 type Counters struct {
 	table     Table
 	addresses func(host string) []string
@@ -53,10 +54,12 @@ type Counters struct {
 	mu       sync.Mutex
 	services map[string]*service
 	unrouted []tally
-	entries  []endpoints.Entry // that services follow
-	step     int64             // the current one of Recent: seconds of unix time / recentSeconds
-	all      recent            // of all services together
-	forgot   time.Time         // when forget was last called
+	// unroutedSessions are sessions that reached no service.
+	unroutedSessions sessions
+	entries          []endpoints.Entry // that services follow
+	step             int64             // the current one of Recent: seconds of unix time / recentSeconds
+	all              recent            // of all services together
+	forgot           time.Time         // when forget was last called
 }
 
 // New makes Counters of the table's services.
@@ -86,7 +89,7 @@ func (c *Counters) Run(ctx context.Context) error {
 	}
 }
 
-// Take counts a request. It does not keep the record. Requests of lbctl itself do not count, and
+// Take counts a request or a session. It does not keep the record. Requests of lbctl itself do not count, and
 // neither do those for the health of the services, which are for no service.
 func (c *Counters) Take(r *accesslog.Record) { c.take(time.Now(), r) }
 
@@ -102,19 +105,26 @@ func (c *Counters) take(now time.Time, r *accesslog.Record) {
 		c.follow(now) // nginx can be faster than the next sweep
 		s = c.services[string(r.Service)]
 	}
-	if s == nil {
+	if s == nil || r.TCP != (s.family == policy.TCP) { // the service may have had another protocol
 		c.countUnrouted(r)
 		return
 	}
 	isRecent := r.Time.Unix()/recentSeconds >= c.step-1
-	s.count(r, isRecent)
-	if isRecent {
-		c.all.observe(r.Took, isError(tallyKey{codeClass(r.Status), statusIndex(r, s.grpc)}))
+	failed := s.count(r, isRecent)
+	switch {
+	case isRecent && r.TCP:
+		c.all.count(failed)
+	case isRecent:
+		c.all.observe(r.Took, failed)
 	}
 }
 
-// countUnrouted counts a request that reached no service, or one that is long gone.
+// countUnrouted counts a request or a session that reached no service, or one that is long gone.
 func (c *Counters) countUnrouted(r *accesslog.Record) {
+	if r.TCP {
+		c.unroutedSessions.count(r)
+		return
+	}
 	status := r.Status
 	if r.OwnError > 0 {
 		status = r.OwnError // gRPC clients get 200

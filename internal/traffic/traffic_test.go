@@ -90,6 +90,74 @@ func answer(address string, status int) accesslog.Try {
 	return accesslog.Try{Address: []byte(address), Status: status, Connect: 0, Header: 4 * time.Millisecond, Took: 4 * time.Millisecond}
 }
 
+// Sessions count by what became of them, and have nothing of requests.
+func TestSessions(t *testing.T) {
+	w := newWorld(t, inConsul("db", endpoints.TCP, "10.0.0.1@v1", "10.0.0.2@v1"), inConsul("web", endpoints.HTTP, "10.0.1.1"))
+	session := func(change func(*accesslog.Record)) {
+		w.take(1, func(r *accesslog.Record) {
+			r.TCP, r.Service, r.Route, r.Took = true, []byte("db"), nil, 10*time.Minute
+			change(r)
+		})
+	}
+	refused := func(status int, tries ...accesslog.Try) {
+		session(func(r *accesslog.Record) { r.OwnError, r.Completed, r.Tries = status, false, tries })
+	}
+	session(func(*accesslog.Record) {})
+	session(func(r *accesslog.Record) {
+		r.Tries = append([]accesslog.Try{lost("10.0.0.2:80", 0, false)}, r.Tries...)
+	})
+	refused(502, lost("10.0.0.2:80", 0, false))
+	refused(502, lost("127.0.0.1:0", 0, false))
+	refused(502, lost("tcp-db", 0, false))
+	for _, status := range []int{0, 400, 403, 404, 429, 496, 500} {
+		refused(status)
+	}
+	session(func(r *accesslog.Record) { r.Service = nil; r.OwnError, r.Completed, r.Tries = 404, false, nil })
+	session(func(r *accesslog.Record) { r.Service = []byte("web") }) // it was TCP before
+	session(func(r *accesslog.Record) { r.Service = []byte("gone") })
+
+	w.counters.inFlight = func() map[string]int64 { return map[string]int64{} } // of requests only
+	db, _ := w.counters.Service("db")
+	assert.Equal(t, int64(-1), db.InFlight)
+	results := map[string]uint64{}
+	for _, r := range db.Sessions {
+		results[r.Result] = r.Count
+	}
+	want := map[string]uint64{}
+	for _, result := range SessionResults() {
+		want[result] = 1
+	}
+	want[Success] = 2
+	assert.Equal(t, want, results)
+	assert.Equal(t, "tcp", db.Protocol)
+	assert.Empty(t, db.Requests)
+	assert.Empty(t, db.Refused)
+	assert.Equal(t, map[string]uint64{"connect": 1}, db.Retries)
+	assert.Equal(t, uint64(12), db.Duration.Counts[10], "all took ten minutes")
+	assert.Equal(t, []Result{{"success", 2}}, db.Instances[0].Results)
+	assert.Equal(t, []Result{{"connect", 2}}, db.Instances[1].Results)
+	assert.Equal(t, "no connection", db.Instances[1].LastError)
+	assert.Equal(t, []Result{{"success", 2}, {"no-route", 1}}, w.counters.UnroutedSessions())
+	web, _ := w.counters.Service("web")
+	assert.Empty(t, web.Requests)
+	assert.Empty(t, w.counters.Unrouted())
+
+	w.pass(2 * recentSeconds * time.Second)
+	o := w.counters.overview()
+	errors := 0.0
+	for _, p := range o.All.Points {
+		errors += p.Errors * recentSeconds
+	}
+	assert.Equal(t, 4.0, errors, "no-instance, unreachable, max-conns and internal")
+	assert.Equal(t, -1.0, o.All.P99, "how long sessions take is no matter of requests")
+	assert.InEpsilon(t, 600, o.Services[0].P99, 0.13)
+
+	next := New(Options{Table: &w.table, InFlight: w.counters.inFlight})
+	require.NoError(t, next.Restore(w.counters.AppendSnapshot(nil)))
+	assert.Equal(t, w.counters.Services(), next.Services())
+	assert.Equal(t, w.counters.UnroutedSessions(), next.UnroutedSessions())
+}
+
 // lost is a try without an answer.
 func lost(address string, status int, connected bool) accesslog.Try {
 	t := accesslog.Try{Address: []byte(address), Status: status, Connect: -1, Header: -1, Took: time.Millisecond}

@@ -20,6 +20,15 @@ func GRPCStatuses() []string { return slices.Clone(statusNames[:noStatus]) }
 // Results returns the values of Result.Result.
 func Results() []string { return slices.Clone(resultNames[:]) }
 
+// SessionResults returns the values of Result.Result of sessions: "success", or why nginx ended the
+// session itself.
+func SessionResults() []string { return slices.Clone(sessionResults[:]) }
+
+// TryResults returns the values of Result.Result of tries to have a session taken.
+func TryResults() []string {
+	return []string{accesslog.ResultSuccess, accesslog.ResultCancelled, accesslog.ResultConnect}
+}
+
 // Refusals returns the keys of Service.Refused.
 func Refusals() []string { return slices.Clone(refusals[:]) }
 

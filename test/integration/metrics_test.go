@@ -138,8 +138,9 @@ func (s *system) http(t *testing.T, method, host, path, body string) int {
 	return answer.StatusCode
 }
 
-// traffic sends requests of all kinds and checks that each is counted once.
-func (s *system) traffic(t *testing.T) {
+// traffic sends requests of all kinds, and has sessions, and checks that each is counted once. The
+// function that it returns has more sessions.
+func (s *system) traffic(t *testing.T) (sessions func()) {
 	t.Helper()
 	s.shop(t)
 	for range 20 { // every second one begins at the bad instance
@@ -155,6 +156,10 @@ func (s *system) traffic(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, got)
 	for range 3 {
 		require.Equal(t, http.StatusNotFound, s.http(t, "GET", "shop.test", "/nowhere", ""))
+	}
+	sessions = s.tcpServices(t)
+	for range 3 {
+		sessions()
 	}
 	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
@@ -184,6 +189,13 @@ func (s *system) traffic(t *testing.T) {
 		{2, "lbctl_upstream_requests_total", []string{"service", "shop", "version", "good", "result", "5xx"}},
 		{22, "lbctl_upstream_duration_seconds", []string{"service", "shop", "version", "good"}},
 		{0, "lbctl_upstream_requests_total", []string{"service", "shop", "version", "bad", "result", "success"}},
+		{3, "lbctl_sessions_total", []string{"service", "db", "result", "success"}},
+		{3, "lbctl_sessions_total", []string{"service", "dead", "result", "unreachable"}},
+		{0, "lbctl_sessions_total", []string{"service", "shared", "result", "success"}},
+		{3, "lbctl_unrouted_sessions_total", []string{"result", "no-route"}},
+		{3, "lbctl_session_duration_seconds", []string{"service", "db"}},
+		{3, "lbctl_upstream_sessions_total", []string{"service", "db", "result", "success"}},
+		{3, "lbctl_upstream_connect_duration_seconds", []string{"service", "db"}},
 	} {
 		s.WaitMetric(want.value, want.metric, want.labels...)
 	}
@@ -198,6 +210,7 @@ func (s *system) traffic(t *testing.T) {
 		bytes, _ := m.Value(metric, "service", "shop")
 		assert.Greater(t, bytes, 23*50.0, metric)
 	}
+	return sessions
 }
 
 // strangeRequests checks that clients can make no series.

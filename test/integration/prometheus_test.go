@@ -111,13 +111,14 @@ func TestQueries(t *testing.T) {
 		}
 		return err
 	})
-	s.traffic(t)
+	sessions := s.traffic(t)
 	lbtest.StartBackend(t, "server-3").Register(t, s.consul, hello)
 	for _, query := range queries {
 		s.Eventually("there are results of "+query, func() error {
 			for range 2 { // a rate needs requests after Prometheus has first seen the series
 				s.http(t, "GET", "shop.test", "/shop/item", "")
 			}
+			sessions()
 			if _, err := s.status("127.0.0.2", "/shop"); err != nil {
 				return err
 			}

@@ -115,6 +115,9 @@ const figuresOff = () => store.sections.figures?.why || '';
 
 const inTrouble = s => RANK[s.level] >= 2;
 
+// unitOf is what clients have with a service: a TCP service has sessions, and p50 and p99 are their lengths.
+const unitOf = s => s.protocol === 'tcp' ? 'session' : 'request';
+
 // wayTo says how requests reach a service.
 function wayTo(s) {
   const ways = s.routes.filter(r => r !== '*' || !s.default).map(r => r.startsWith('*/') || r.startsWith('*=/') ? r.slice(1) : r);

@@ -171,7 +171,7 @@ class Row {
     const state = s.state !== 'fresh' ? s.state : s.ownLevel === 'info' ? 'maintenance' : s.in === 0 ? 'no traffic' : '';
     text(this.pill, state);
     className(this.pill, state ? 'pill ' + (s.ownLevel || 'none') : '');
-    const why = s.why || (s.errorLevel ? `${percent(x.share)} of its requests fail` : '');
+    const why = s.why || (s.errorLevel ? `${percent(x.share)} of its ${unitOf(s)}s fail` : '');
     replace(this.sub, [why || wayTo(s), words], () => highlighted(why || wayTo(s), list.words));
     className(this.sub, 'sub ' + (why ? s.level : ''));
     attribute(this.sub, 'title', why || null);

@@ -26,15 +26,16 @@ const MOST_INSTANCES = 50;
 class Details {
   constructor(name) {
     this.name = name;
-    this.requests = new Chart('Requests', [{kind: '', name: 'requests'}, {kind: 'errors', name: 'errors'}], x => rate(x) + '/s');
-    this.latency = new Chart('Latency', [{kind: '', name: 'p99'}, {kind: 'second', name: 'p50'}], millis);
+    const isTCP = [...store.services.values()].some(s => s.name === name && unitOf(s) === 'session');
+    this.requests = new Chart(isTCP ? 'Sessions' : 'Requests', [{kind: '', name: isTCP ? 'sessions' : 'requests'}, {kind: 'errors', name: 'errors'}], x => rate(x) + '/s');
+    this.latency = new Chart(isTCP ? 'Duration' : 'Latency', [{kind: '', name: 'p99'}, {kind: 'second', name: 'p50'}], millis);
     this.facts = el('div.facts');
     this.charts = el('div.charts', this.requests.node, this.latency.node);
     this.body = el('tbody');
     this.more = el('button.button', {type: 'button'});
     this.more.onclick = e => { e.stopPropagation(); this.all = true; this.drawInstances(); };
     this.table = el('div.wide', el('table.instances', {'aria-label': 'Instances of ' + name}, el('thead', el('tr',
-      ['Instance', 'State', 'Weight', 'Share of traffic', 'Req/s', 'Errors', 'p99', 'Last error'].map((h, n) => el('th' + ([2, 4, 5, 6].includes(n) ? '.r' : ''), {scope: 'col'}, h)))), this.body));
+      ['Instance', 'State', 'Weight', 'Share of traffic', isTCP ? 'Sessions/s' : 'Req/s', 'Errors', 'p99', 'Last error'].map((h, n) => el('th' + ([2, 4, 5, 6].includes(n) ? '.r' : ''), {scope: 'col'}, h)))), this.body));
     this.message = el('p.dim', 'Loading the instances …');
     this.node = el('div.opened', this.facts, this.charts, this.message, this.table, this.more, el('p.hints'));
     this.node._name = name;
@@ -48,11 +49,11 @@ class Details {
     this.charts.hidden = !!off;
     if (!off && this.version !== x.version) {
       this.version = x.version;
-      this.requests.draw(`${rate(x.rate)}/s, ${x.share == null ? 'no request' : percent(x.share) + ' fail'}`, x.requests, x.errors);
-      this.latency.draw(x.minute99 < 0 ? 'no request' : `p50 ${millis(x.minute50)}, p99 ${millis(x.minute99)}`, x.p99, x.p50);
+      this.requests.draw(`${rate(x.rate)}/s, ${x.share == null ? 'no ' + unitOf(s) : percent(x.share) + ' fail'}`, x.requests, x.errors);
+      this.latency.draw(x.minute99 < 0 ? 'no ' + unitOf(s) : `p50 ${millis(x.minute50)}, p99 ${millis(x.minute99)}`, x.p99, x.p50);
     }
     replace(this.node.lastChild, s.name, () => [
-      el('span', 'Its requests: ', el('code', `lbctl logs -f --service ${s.name}`)),
+      el('span', `Its ${unitOf(s)}s: `, el('code', `lbctl logs -f --service ${s.name}`)),
       el('span', 'As JSON: ', el('a', {href: '/v1/services/' + encodeURIComponent(s.name)}, 'service'), ', ', el('a', {href: `/v1/services/${encodeURIComponent(s.name)}/policy`}, 'policy'))]);
   }
 

@@ -73,7 +73,7 @@ function drawTiles() {
     tiles.errors.draw(percent(total.share), total.share == null ? 'no request in the last minute' : rate(total.errorRate) + '/s', errorLevel(total));
     tiles.errors.curve.draw(shares, worst > 0 ? Math.max(0.02, worst) : 0);
     let slowest = null;
-    for (const s of store.services.values()) if (s.series.minute99 > (slowest ? slowest.series.minute99 : -1)) slowest = s;
+    for (const s of store.services.values()) if (unitOf(s) === 'request' && s.series.minute99 > (slowest ? slowest.series.minute99 : -1)) slowest = s;
     const [value, unit] = millis(total.minute99).split(' ');
     tiles.p99.draw(value, slowest ? {shows: [slowest.name, millis(slowest.series.minute99)], make: () => [el('a', {href: '#' + encodeURIComponent(slowest.name)}, slowest.name), ' ' + millis(slowest.series.minute99)]} : 'no request in the last minute', '', unit);
     tiles.p99.curve.draw(total.p99, largest(total.p99), total.p50);
@@ -107,7 +107,7 @@ function attentionItems() {
     items.push({level: left < 0 ? 'bad' : 'warn', what: 'certificate ' + c.name, text: left < 0 ? 'has expired' : 'expires in ' + duration(left)});
   }
   for (const s of store.services.values()) {
-    if (s.errorLevel) items.push({level: s.errorLevel, what: s.name, link: s.name, text: `${percent(s.series.share)} of its requests fail, ${rate(s.series.errorRate)}/s`});
+    if (s.errorLevel) items.push({level: s.errorLevel, what: s.name, link: s.name, text: `${percent(s.series.share)} of its ${unitOf(s)}s fail, ${rate(s.series.errorRate)}/s`});
     if (RANK[s.ownLevel] >= 2 && !told.has(s.name)) items.push({level: s.ownLevel, what: s.name, link: s.name, text: s.why, since: s.since});
   }
   const nginx = status.nginx;
