@@ -3,9 +3,11 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -61,7 +63,7 @@ func (c *docker) observability(t *testing.T) {
 	}
 	c.make(t, "observability")
 	c.web(t)
-	stop := c.calls(t)
+	stop := c.calls(t, c.tcp(t))
 	defer stop()
 
 	t.Run("Prometheus reaches all that it should", c.targets)
@@ -81,7 +83,7 @@ func (c *docker) observability(t *testing.T) {
 // web registers an HTTP service with two instances in this process: one answers every request with
 // 503, and the other one those of /broken. nginx tries the other one after a 503.
 func (c *docker) web(t *testing.T) {
-	gateway := strings.TrimSpace(c.run(t, "docker", "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", c.project+"_cluster"))
+	gateway := c.gateway(t)
 	for n, answers := range []func(path string) int{
 		func(string) int { return http.StatusServiceUnavailable },
 		func(path string) int {
@@ -117,6 +119,77 @@ func (c *docker) web(t *testing.T) {
 	})
 }
 
+// The ports of the TCP services, in the container of the load balancer only.
+const (
+	tcpPort    = "7001"
+	sharedPort = "7002" // for services with a host
+)
+
+// tcp registers a TCP service with two instances, of which only one listens, and one with a host. The
+// function that it returns has a session with the first, and one with a host that neither has.
+func (c *docker) tcp(t *testing.T) (sessions func()) {
+	gateway := c.gateway(t)
+	listener, err := net.Listen("tcp", net.JoinHostPort(gateway, "0"))
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "hello") //nolint:errcheck // the client sees it
+			conn.Close()
+		}
+	}()
+	listens := listener.Addr().(*net.TCPAddr).Port
+	closed, err := strconv.Atoi(freePort(t))
+	require.NoError(t, err)
+	for _, instance := range []struct {
+		id, name string
+		port     int
+		meta     map[string]string
+	}{
+		{"tcp-1", "tcp", listens, map[string]string{"lb-port": tcpPort}},
+		{"tcp-2", "tcp", closed, map[string]string{"lb-port": tcpPort}},
+		{"tcp-shared-1", "tcp-shared", listens, map[string]string{"lb-port": sharedPort, "lb-host": "tcp.localhost"}},
+	} {
+		instance.meta["lb-protocol"], instance.meta["lb-check"] = "tcp", "none"
+		require.NoError(t, c.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{
+			Name: instance.name, ID: instance.id, Address: gateway, Port: instance.port, Meta: instance.meta,
+		}))
+		t.Cleanup(func() { c.consul.Agent().ServiceDeregister(instance.id) })
+	}
+	balancer := c.address(t, c.containers(t, "load-balancer")[0])
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	session := func(port string) error {
+		conn, err := dialer.Dial("tcp", net.JoinHostPort(balancer, port))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_, err = conn.Read(make([]byte, 1))
+		return err
+	}
+	ofNobody := func() {
+		conn, err := tls.DialWithDialer(dialer, "tcp", net.JoinHostPort(balancer, sharedPort), &tls.Config{ServerName: "nobody.localhost"})
+		if err == nil {
+			conn.Close()
+		}
+	}
+	lbtest.Eventually(t, "the service tcp is served", func() error { return session(tcpPort) })
+	return func() {
+		session(tcpPort) //nolint:errcheck // one kind of session
+		ofNobody()
+	}
+}
+
+// gateway is the address of this machine in the network of the containers.
+func (c *docker) gateway(t *testing.T) string {
+	return strings.TrimSpace(c.run(t, "docker", "network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", c.project+"_cluster"))
+}
+
 // get is the status of a request to the service web, 0 if there is no answer.
 func (c *docker) get(path string) int {
 	req, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+c.httpPort+path, nil)
@@ -133,8 +206,8 @@ func (c *docker) get(path string) int {
 }
 
 // calls makes calls of all kinds, a few a second, until the function that it returns is called:
-// good ones, failing ones, retried ones, refused ones, and one of no service.
-func (c *docker) calls(t *testing.T) (stop func()) {
+// good ones, failing ones, retried ones, refused ones, one of no service, and sessions.
+func (c *docker) calls(t *testing.T, sessions func()) (stop func()) {
 	conn, err := grpc.NewClient("127.0.0.1:"+c.grpcPort, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	ticker, done, ended := time.NewTicker(200*time.Millisecond), make(chan struct{}), make(chan struct{})
@@ -147,6 +220,7 @@ func (c *docker) calls(t *testing.T) (stop func()) {
 				c.get(path)
 			}
 			http.Get("http://127.0.0.1:" + c.httpPort + "/of-no-service") //nolint:errcheck,bodyclose // 404
+			sessions()
 			select {
 			case <-ticker.C:
 			case <-done:

@@ -32,6 +32,7 @@ func write(dir string) error {
 	for name, builder := range map[string]*dashboard.DashboardBuilder{
 		"services.json":     services(),
 		"service.json":      service(),
+		"tcp.json":          tcp(),
 		"control-loop.json": controlLoop(),
 	} {
 		built, err := builder.Build()

@@ -46,7 +46,7 @@ func services() *dashboard.DashboardBuilder {
 			query{`sum by (service, reason) (rate(lbctl_requests_refused_total{service=~"$service"}[$__rate_interval]))`, "{{service}}: {{reason}}"})).
 		WithPanel(stacked("Retries", "Tries after the first one, by what the try before got.", perSecond,
 			query{`sum by (service, reason) (rate(lbctl_upstream_retries_total{service=~"$service"}[$__rate_interval]))`, "{{service}}: {{reason}}"})).
-		WithPanel(graph("Bytes", "Of requests and answers, headers included.", bytesPerSec,
+		WithPanel(graph("Bytes", "Of requests and answers, headers included, and of TCP sessions, which count when they end.", bytesPerSec,
 			query{`sum(rate(lbctl_request_bytes_total{service=~"$service"}[$__rate_interval]))`, "requests"},
 			query{`sum(rate(lbctl_response_bytes_total{service=~"$service"}[$__rate_interval]))`, "answers"}))
 }

@@ -33,7 +33,7 @@ func TestGrafana(t *testing.T) {
 	defer server.Close()
 	var found []struct{ UID string }
 	get(t, server.URL+"/api/dashboards", http.StatusOK, &found)
-	assert.Len(t, found, 3)
+	assert.Len(t, found, 4)
 	resp, err := http.Get(server.URL + "/d/lbctl-services/x")
 	require.NoError(t, err)
 	page, err := io.ReadAll(resp.Body)
@@ -89,7 +89,7 @@ func TestGrafanaWithoutTheDashboard(t *testing.T) {
 	assert.Equal(t, "There is no dashboard an other", said)
 	links, err := chromedp.Run(tab, chromedp.Evaluate[string](`[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href')).join(' ')`))
 	require.NoError(t, err)
-	assert.Equal(t, "/d/lbctl-control /d/lbctl-service /d/lbctl-services", links)
+	assert.Equal(t, "/d/lbctl-control /d/lbctl-service /d/lbctl-services /d/lbctl-tcp", links)
 	panels, err := chromedp.Run(tab, chromedp.Evaluate[int](`document.querySelectorAll('main section').length`))
 	require.NoError(t, err)
 	assert.Zero(t, panels, "nor those of another one")
