@@ -48,13 +48,14 @@ func TestScreenshots(t *testing.T) {
 	one.add("hello_server", "grpc", "", 5, 499).Default = true
 	one.history(now)
 	one.inFlight = map[string]int64{"hello_server": 1234}
+	one.add("db", "tcp", "", 2, 20).Port = 5432
 	off.add("hello_server", "grpc", "", 5, 499).Default = true
 	off.noFigures = "the access log is off (--access-log off); lbctl counts requests with --access-log on, or LBCTL_ACCESS_LOG=on"
 	sources := map[string]*demo{"shop": shop, "one": one, "empty": empty, "off": off}
 	type shot struct{ name, page, hash, key string }
 	shots := []shot{
 		{"shop", "shop", "", ""}, {"shop-open", "shop", "#search", ""}, {"changes", "shop", "#/changes", ""}, {"system", "shop", "#/system", ""},
-		{"help", "shop", "", "?"}, {"one", "one", "#hello_server", ""}, {"empty", "empty", "", ""}, {"off", "off", "", ""}, {"lost", "shop", "", ""},
+		{"help", "shop", "", "?"}, {"one", "one", "#hello_server", ""}, {"tcp", "one", "#db", ""}, {"empty", "empty", "", ""}, {"off", "off", "", ""}, {"lost", "shop", "", ""},
 	}
 	for _, s := range shots {
 		for _, width := range []int64{390, 1280, 1920} {
