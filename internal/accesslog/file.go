@@ -137,24 +137,26 @@ func (l *file) resume(pos int64, skip bool) {
 	}
 }
 
-// read calls take for each new line of the file, without its line feed, but not for much more than
-// most bytes. It returns the number of lines that were too long for the buffer.
+// look looks how much there is to read.
+func (l *file) look() error {
+	size, err := l.size()
+	if err != nil {
+		return err
+	}
+	if size < l.pos { // somebody has truncated it
+		l.pos, l.hole = size, min(l.hole, size)
+	}
+	l.unread = size - l.pos
+	return nil
+}
+
+// read calls take for each line that was there at the last look, without its line feed, but not for
+// much more than most bytes. It returns the number of lines that were too long for the buffer.
 func (l *file) read(buffer []byte, most int64, take func(line []byte)) (tooLong int, err error) {
-	for begin := l.pos; l.pos-begin < most; {
-		size, err := l.size()
-		if err != nil {
-			return tooLong, err
-		}
-		if size < l.pos { // somebody has truncated it
-			l.pos, l.hole = size, min(l.hole, size)
-			begin = size
-		}
-		l.unread = size - l.pos
-		if l.unread == 0 {
-			return tooLong, nil
-		}
+	for begin := l.pos; l.pos-begin < most && l.unread > 0; {
 		n, err := l.ReadAt(buffer[:min(int64(len(buffer)), l.unread)], l.pos)
 		if n == 0 {
+			l.unread = 0 // the next look says more, and newer files need not wait
 			return tooLong, err
 		}
 		chunk := buffer[:n]

@@ -3,9 +3,9 @@ package accesslog
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"maps"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -27,10 +27,19 @@ const (
 	workerInterval = time.Second
 	// startStep is the resolution of the times when requests began, in milliseconds.
 	startStep = 100
+	// coarseStep is that of requests that have gone on for longer than coarseAfter, in steps: else
+	// many long streams would make the snapshot large.
+	coarseStep  = 600
+	coarseAfter = 600
+	// startSlack is how much earlier than its worker a request may seem to have begun: the kernel
+	// tells the time of its own start in seconds.
+	startSlack = 2 * time.Second
+	// enoughRoom is the free memory of a tmpfs with which nginx loses no line.
+	enoughRoom = 1 << 20
 )
 
 // inFlight counts the requests that have begun and not ended. A worker writes both lines of a request
-// in order, so a count is never wrong by what is not read yet.
+// in order, and the reader reads them so. So a count is never wrong by what is not read yet.
 type inFlight struct {
 	mu sync.Mutex
 	// since is a time in steps: only requests that began later count. One that began before may lack
@@ -38,12 +47,21 @@ type inFlight struct {
 	since   int64
 	workers map[int]services // by process id
 	looked  time.Time        // when the workers were last looked for
-	// How many lines were known to be lost or broken at since.
-	lost, broken int64
+	broken  int64            // how many lines, or files, were known to be broken at since
 }
 
-// services are numbers of requests by service and by the step in which they began, without zeros.
+// services are numbers of requests by service and by the step in which they began, without zeros. A
+// negative step stands for coarseStep of them.
 type services map[string]map[int64]int64
+
+// coarse returns the negative step that a step is a part of, and first the first step of that one.
+func coarse(step int64) int64 { return -(step / coarseStep) }
+func first(step int64) int64 {
+	if step < 0 {
+		return -step * coarseStep
+	}
+	return step
+}
 
 // started is when and where a request began: the value of $lb_started.
 type started struct {
@@ -87,6 +105,9 @@ func (f *inFlight) add(s started, service []byte, n int64) {
 		return
 	}
 	steps := f.workers[s.worker][string(service)]
+	if _, isFine := steps[step]; n < 0 && !isFine {
+		step = coarse(step)
+	}
 	count := steps[step] + n
 	switch {
 	case count <= 0: // less than 0: the worker is gone, and its requests are forgotten
@@ -101,26 +122,42 @@ func (f *inFlight) add(s started, service []byte, n int64) {
 	}
 }
 
-// note takes how many lines are lost, of requests that ended at a time in unix milliseconds or before,
-// and how many are broken, or may be.
-func (f *inFlight) note(lost, at, broken int64, now time.Time) {
+// note takes how many lines, or files, are broken: then lines of all requests may be missing.
+func (f *inFlight) note(broken int64, now time.Time) {
 	switch {
+	case now.UnixMilli()/startStep < f.since: // somebody has set the clock
+		f.reset(now)
 	case broken != f.broken:
-		f.forget(now.UnixMilli())
-	case lost != f.lost:
-		f.forget(at)
+		f.forget(now)
 	}
-	f.lost, f.broken = lost, broken
+	f.broken = broken
 }
 
-// forget forgets the requests that began at a time, in unix milliseconds, or before.
-func (f *inFlight) forget(at int64) {
+// forget forgets the requests that have begun so far.
+func (f *inFlight) forget(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.since = max(f.since, at/startStep)
+	f.since = max(f.since, now.UnixMilli()/startStep)
 	for _, services := range f.workers {
-		for _, steps := range services {
-			maps.DeleteFunc(steps, func(step, _ int64) bool { return step <= f.since })
+		services.forget(f.since)
+	}
+}
+
+// forget forgets the requests that began in a step or before.
+func (s services) forget(step int64) {
+	for _, steps := range s {
+		maps.DeleteFunc(steps, func(begun, _ int64) bool { return first(begun) <= step })
+	}
+}
+
+// fold makes coarse steps of those before a step.
+func (s services) fold(before int64) {
+	for _, steps := range s {
+		for step, count := range steps {
+			if step >= 0 && step < before {
+				delete(steps, step)
+				steps[coarse(step)] += count
+			}
 		}
 	}
 }
@@ -132,12 +169,9 @@ func (f *inFlight) reset(now time.Time) {
 	f.since, f.workers = now.UnixMilli()/startStep-1, map[int]services{}
 }
 
-// look forgets the requests of workers that are gone: they have ended without a line. Call it when all
-// lines have been read.
-func (f *inFlight) look(now time.Time) {
-	if now.UnixMilli()/startStep < f.since { // somebody has set the clock
-		f.reset(now)
-	}
+// look forgets the requests of workers that are gone: they have ended without a line. started says
+// when a process started, fs.ErrNotExist if there is none. Call it when all lines have been read.
+func (f *inFlight) look(now time.Time, started func(pid int) (time.Time, error)) {
 	if now.Sub(f.looked) < workerInterval {
 		return
 	}
@@ -145,8 +179,17 @@ func (f *inFlight) look(now time.Time) {
 	defer f.mu.Unlock()
 	f.looked = now
 	for worker, services := range f.workers {
+		at, err := started(worker)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			delete(f.workers, worker)
+			continue
+		case err == nil: // another process can have its id
+			services.forget(at.Add(-startSlack).UnixMilli()/startStep - 1)
+		}
+		services.fold(now.UnixMilli()/startStep - coarseAfter)
 		maps.DeleteFunc(services, func(_ string, steps map[int64]int64) bool { return len(steps) == 0 })
-		if len(services) == 0 || errors.Is(syscall.Kill(worker, 0), syscall.ESRCH) {
+		if len(services) == 0 {
 			delete(f.workers, worker)
 		}
 	}
@@ -170,14 +213,13 @@ func (f *inFlight) totals() map[string]int64 {
 // inFlightSnapshot is what the next lbctl must know.
 type inFlightSnapshot struct {
 	Since   int64            `json:"since"`
-	Lost    int64            `json:"lost"`
 	Broken  int64            `json:"broken"`
 	Workers map[int]services `json:"workers"`
 }
 
 // snapshot returns the counts for the next lbctl. Only the reader changes them.
 func (f *inFlight) snapshot() *inFlightSnapshot {
-	return &inFlightSnapshot{f.since, f.lost, f.broken, f.workers}
+	return &inFlightSnapshot{f.since, f.broken, f.workers}
 }
 
 // restore takes over the counts of the former lbctl; nil: it had none.
@@ -186,7 +228,7 @@ func (f *inFlight) restore(s *inFlightSnapshot, now time.Time) {
 	if s == nil {
 		return
 	}
-	f.since, f.lost, f.broken = s.Since, s.Lost, s.Broken
+	f.since, f.broken = s.Since, s.Broken
 	for worker, services := range s.Workers {
 		if worker > 0 && services != nil {
 			f.workers[worker] = services

@@ -1,12 +1,13 @@
 package accesslog
 
 import (
-	"context"
-	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -128,7 +129,6 @@ func TestInFlightWithoutSomeLines(t *testing.T) {
 		"a line is torn":         func(r *Reader, w worker) { w.write("4\tx") },
 		"a beginning is torn":    func(r *Reader, w worker) { w.write("4s\t1-") },
 		"nginx had no room":      func(r *Reader, w worker) { r.full.Add(1) },
-		"nginx counted more":     func(r *Reader, w worker) { r.losses.found(1, time.Now().UnixMilli()) },
 		"the clock was set back": func(r *Reader, w worker) { r.flying.since = later.Add(time.Hour).UnixMilli() / startStep },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -156,71 +156,153 @@ func TestInFlightWithoutSomeLines(t *testing.T) {
 	}
 }
 
-// TestInFlightOfALossThatIsFoundLate has a loss that can't be of the last requests.
-func TestInFlightOfALossThatIsFoundLate(t *testing.T) {
+// TestInFlightOfALossBeforeAKill kills a reader that has saved a loss, and not done anything about it.
+func TestInFlightOfALossBeforeAKill(t *testing.T) {
 	dir := nginxtest.MemoryDir(t)
 	r := inFlightReader(t, dir, nil)
+	w := openWorker(t, dir, os.Getpid())
+	longAgo(r)
+	w.begin("web", time.Now().Add(-time.Minute))
+	w.write("4\tx")
+	_, err := r.batch(nobody)
+	require.NoError(t, err)
+	require.NoError(t, r.save())
+	kill(r)
+	r = inFlightReader(t, dir, nil)
+	defer r.close()
+	assert.Empty(t, read(t, r))
+}
+
+// TestInFlightWithoutRoom fills the tmpfs: nginx can't write all lines then.
+func TestInFlightWithoutRoom(t *testing.T) {
+	dir := nginxtest.Dir(t)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Skipf("can't mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	r := inFlightReader(t, dir, func(o *Options) { o.Size = 4 << 20 })
 	defer r.close()
 	w := openWorker(t, dir, os.Getpid())
 	longAgo(r)
-	lost := time.Now().Add(-5 * time.Second)
-	before, after := w.begin("web", lost.Add(-time.Second)), w.begin("web", lost.Add(time.Second))
-	require.Equal(t, map[string]int64{"web": 2}, read(t, r))
-	r.losses.found(1, lost.UnixMilli())
+	before := w.begin("web", time.Now().Add(-time.Minute))
 	require.Equal(t, map[string]int64{"web": 1}, read(t, r))
+	other := filepath.Join(dir, "other")
+	require.NoError(t, os.WriteFile(other, make([]byte, 7<<20+900_000), 0o600))
+	require.Empty(t, read(t, r), "its end may not have found room")
+	require.NoError(t, os.Remove(other))
 	w.end("web", before)
-	require.Equal(t, map[string]int64{"web": 1}, read(t, r))
-	w.end("web", after)
 	require.Empty(t, read(t, r))
+	w.begin("web", time.Now().Add(time.Second))
+	require.Equal(t, map[string]int64{"web": 1}, read(t, r))
 }
 
-// TestInFlightOfALossBeforeAKill kills a reader that has saved a loss, and not done anything about it.
-func TestInFlightOfALossBeforeAKill(t *testing.T) {
-	for name, lose := range map[string]func(r *Reader, w worker){
-		"a line is torn":     func(r *Reader, w worker) { w.write("4\tx") },
-		"nginx counted more": func(r *Reader, w worker) { r.losses.found(1, time.Now().UnixMilli()) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := nginxtest.MemoryDir(t)
-			opts := func(o *Options) {
-				o.Requests = func(context.Context) (Requests, error) { return Requests{}, errors.New("nobody asks") }
-			}
-			r := inFlightReader(t, dir, opts)
-			w := openWorker(t, dir, os.Getpid())
-			longAgo(r)
-			w.begin("web", time.Now().Add(-time.Minute))
-			lose(r, w)
-			_, err := r.batch(nobody)
-			require.NoError(t, err)
-			require.NoError(t, r.save())
-			kill(r)
-			r = inFlightReader(t, dir, opts)
-			defer r.close()
-			assert.Empty(t, read(t, r))
-		})
+// TestInFlightOverManyFiles has more lines than one batch in each file, when the reader begins: the
+// beginnings in one, the ends in the next.
+func TestInFlightOverManyFiles(t *testing.T) {
+	dir := nginxtest.MemoryDir(t)
+	r := inFlightReader(t, dir, func(o *Options) { o.Size = 64 << 20 })
+	begun := map[string]int{}
+	for round := range 3 {
+		w := openWorker(t, dir, os.Getpid())
+		lines := ""
+		for started, n := range begun {
+			lines += strings.Repeat(string(line(tries("web", "10.0.0.1:80", "200", "0.001").with(values{"$lb_started": started})))+"\n", n)
+			delete(begun, started)
+		}
+		if round < 2 {
+			at := time.Now().Add(time.Second)
+			started := fmt.Sprintf("%d-%d.%03d", w.pid, at.Unix(), at.UnixMilli()%1000)
+			begun[started] = 2 * batchSize / len(startPrefix+started+"\tweb\n")
+			lines += strings.Repeat(startPrefix+started+"\tweb\n", begun[started])
+		}
+		_, err := w.log.WriteString(lines)
+		require.NoError(t, err)
+		if round == 2 {
+			break
+		}
+		r.renewed = time.Time{}
+		renewed, err := r.renew()
+		require.NoError(t, err)
+		require.True(t, renewed)
 	}
+	for len(r.files) > 0 { // each batch of its own, as if nginx had written meanwhile
+		more, err := r.batch(nobody)
+		require.NoError(t, err)
+		if !more {
+			break
+		}
+	}
+	assert.Empty(t, r.InFlight())
+	assert.Zero(t, r.Stats().Malformed)
+	r.close()
+}
+
+// TestInFlightOfLongRequests has requests that go on for so long that their times become coarse.
+func TestInFlightOfLongRequests(t *testing.T) {
+	f := &inFlight{}
+	now := time.Now()
+	f.reset(now.Add(-2 * time.Hour))
+	alive := func(int) (time.Time, error) { return now.Add(-24 * time.Hour), nil }
+	var all []started
+	for n := range 3600 {
+		s := started{7, now.Add(-time.Hour + time.Duration(n)*time.Second).UnixMilli()}
+		all = append(all, s)
+		f.add(s, []byte("web"), 1)
+	}
+	f.look(now, alive)
+	require.Equal(t, map[string]int64{"web": 3600}, f.totals())
+	assert.Less(t, len(f.workers[7]["web"]), 130, "59 minutes, and each second of the last one")
+	f.look(now.Add(30*time.Second), alive)
+	for n, s := range all {
+		f.add(s, []byte("web"), -1)
+		if n == 1799 {
+			require.Equal(t, map[string]int64{"web": 1800}, f.totals())
+			f.look(now.Add(time.Minute), alive)
+		}
+	}
+	assert.Empty(t, f.totals())
+
+	for _, s := range all {
+		f.add(s, []byte("web"), 1)
+	}
+	f.look(now.Add(time.Minute), alive)
+	f.forget(now.Add(-30 * time.Minute))
+	assert.InDelta(t, 1800, f.totals()["web"], 60, "a coarse step goes as a whole")
 }
 
 func TestInFlightOfWorkersThatAreGone(t *testing.T) {
-	dir := nginxtest.MemoryDir(t)
-	r := inFlightReader(t, dir, nil)
-	defer r.close()
-	process := exec.Command("sleep", "60")
-	require.NoError(t, process.Start())
-	gone, alive := openWorker(t, dir, process.Process.Pid), openWorker(t, dir, os.Getpid())
-	longAgo(r)
-	at := time.Now()
-	started := gone.begin("web", at)
-	gone.begin("web", at)
-	gone.begin("shop", at)
-	alive.begin("web", at)
-	require.Equal(t, map[string]int64{"web": 3, "shop": 1}, read(t, r))
-	require.NoError(t, process.Process.Kill())
-	process.Wait()
-	r.flying.looked = time.Time{}
-	require.Equal(t, map[string]int64{"web": 1}, read(t, r))
-	gone.end("web", started) // was not read before
-	require.Equal(t, map[string]int64{"web": 1}, read(t, r))
+	for name, after := range map[string]func(int) (time.Time, error){
+		"the worker is gone":       func(int) (time.Time, error) { return time.Time{}, fs.ErrNotExist },
+		"another one has its id":   func(int) (time.Time, error) { return time.Now(), nil },
+		"another one, long before": func(int) (time.Time, error) { return time.Now().Add(-50 * time.Second), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := nginxtest.MemoryDir(t)
+			dead := false
+			r := inFlightReader(t, dir, func(o *Options) {
+				o.Started = func(pid int) (time.Time, error) {
+					if dead && pid == 17 {
+						return after(pid)
+					}
+					return time.Now().Add(-time.Hour), nil
+				}
+			})
+			defer r.close()
+			gone, alive := openWorker(t, dir, 17), openWorker(t, dir, 18)
+			longAgo(r)
+			at := time.Now().Add(-time.Minute)
+			started := gone.begin("web", at)
+			gone.begin("web", at)
+			gone.begin("shop", at)
+			alive.begin("web", at)
+			require.Equal(t, map[string]int64{"web": 3, "shop": 1}, read(t, r))
+			dead = true
+			r.flying.looked = time.Time{}
+			require.Equal(t, map[string]int64{"web": 1}, read(t, r))
+			gone.end("web", started) // was not read before
+			require.Equal(t, map[string]int64{"web": 1}, read(t, r))
+		})
+	}
 }
 
 // TestInFlightWithoutALogOfTheirBeginning has requests whose beginning an lbctl with other settings

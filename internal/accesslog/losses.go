@@ -43,7 +43,6 @@ const (
 // nginx counts its requests, so those that have ended and have no line some seconds later are lost.
 type losses struct {
 	lost    int64 // never goes down
-	lostAt  int64 // unix time in milliseconds at which the last of them had ended
 	run     run
 	former  run // the one before
 	pending []sample
@@ -105,7 +104,7 @@ func (l *losses) restore(s *lossSnapshot, saved time.Time) {
 	if s == nil {
 		return
 	}
-	l.lost, l.lostAt = s.Lost, time.Now().UnixMilli()
+	l.lost = s.Lost
 	l.run = run{s.Run, s.Started, s.Lines, s.Base, s.Learns, s.Found, s.Last}
 	if s.Run != "" {
 		l.saved = saved
@@ -174,7 +173,7 @@ func (l *losses) add(answer Requests, at time.Time, wall int64, took time.Durati
 
 // begin begins another run.
 func (l *losses) begin(answer Requests, wall int64) {
-	l.found(l.run.find(l.run.last), wall) // no further sample will say so too
+	l.lost += l.run.find(l.run.last) // no further sample will say so too
 	next := run{id: answer.Run, started: answer.Started.UnixMilli()}
 	seen := answer.Started.After(l.since) || !l.saved.IsZero() && answer.Started.After(l.saved)
 	remembered := !l.any || wall-next.started < (lineSteps-1)*lineStep
@@ -212,20 +211,12 @@ func (l *losses) judge(read time.Time, wall int64) {
 		}
 		switch p.Run {
 		case l.run.id:
-			l.found(l.run.judge(p), p.wall)
+			l.lost += l.run.judge(p)
 		case l.former.id:
 			if p.wall > l.former.learns && l.former.base != unknown {
-				l.found(l.former.find(p.Ended-p.lines-l.former.base), p.wall)
+				l.lost += l.former.find(p.Ended - p.lines - l.former.base)
 			}
 		}
-	}
-}
-
-// found notes how many more lines are lost, of requests that had ended at a time.
-func (l *losses) found(more, wall int64) {
-	if more > 0 {
-		l.lost += more
-		l.lostAt = wall
 	}
 }
 

@@ -33,6 +33,16 @@ func InMemory(dir string) error {
 	return nil
 }
 
+// room returns how many bytes are free in the file system of a directory; less than 0 if that is not
+// known, or if it has no limit.
+func room(dir string) int64 {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil || fs.Blocks == 0 {
+		return -1
+	}
+	return int64(fs.Bavail) * fs.Bsize
+}
+
 // capacity returns the size of the file system of a directory, in bytes; 0 if it has no limit.
 func capacity(dir string) int64 {
 	var fs syscall.Statfs_t

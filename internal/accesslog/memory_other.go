@@ -17,5 +17,8 @@ func InMemory(dir string) error {
 	return errors.New("directory of the access log: " + dir + " is not on a tmpfs, which only Linux has")
 }
 
+// room is for Linux only.
+func room(string) int64 { return -1 }
+
 // capacity is for Linux only.
 func capacity(string) int64 { return 0 }

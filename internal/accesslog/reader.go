@@ -72,8 +72,10 @@ type Options struct {
 	// them.
 	Requests func(context.Context) (Requests, error)
 	// InFlight says that nginx writes a line of the format StartFormat also when a request begins,
-	// for Reader.InFlight.
+	// for Reader.InFlight. Started says when one of its workers started, and returns fs.ErrNotExist if
+	// there is no such process; default: they all live.
 	InFlight bool
+	Started  func(worker int) (time.Time, error)
 	// Elsewhere says that nginx may have logged to another directory, or not at all, after the last
 	// snapshot in Dir: those requests are not lost.
 	Elsewhere bool
@@ -192,8 +194,8 @@ func (r *Reader) Stats() Stats {
 }
 
 // InFlight returns how many requests have begun and not ended, by service; services without one may
-// be missing. nil: they are not counted. Where a line is missing, those do not count that began before it
-// was known. Any goroutine may call it.
+// be missing. nil: they are not counted. If nginx had no room for lines, those do not count that began
+// before. Any goroutine may call it.
 func (r *Reader) InFlight() map[string]int64 {
 	if !r.opts.InFlight {
 		return nil
@@ -219,15 +221,32 @@ func (r *Reader) note(err error) {
 	r.failed = text
 }
 
-// tellLost notes how many requests have been lost, and tells of them.
-func (r *Reader) tellLost(now time.Time) {
+// tellLost notes how many requests have been lost, and tells of them: not before the next lbctl would
+// know of them too, so that the number never goes down.
+func (r *Reader) tellLost(now time.Time) (err error) {
 	lost := r.losses.lost
-	r.lost.Store(lost)
+	if lost != r.lost.Load() {
+		err = r.save()
+		r.lost.Store(lost)
+	}
 	if lost == r.told || now.Sub(r.toldAt) < tellInterval {
-		return
+		return err
 	}
 	r.opts.Logger.Warn("nginx could not log some requests, so metrics and logs lack them", "requests", lost-r.told)
 	r.told, r.toldAt = lost, now
+	return err
+}
+
+// noteFlying looks for reasons why lines of requests that go on may be missing.
+func (r *Reader) noteFlying() {
+	if !r.opts.InFlight {
+		return
+	}
+	now := time.Now()
+	r.flying.note(r.malformed.Load()+r.full.Load(), now)
+	if free := room(r.opts.Dir); free >= 0 && free < enoughRoom {
+		r.flying.forget(now)
+	}
 }
 
 // poll takes the new lines of all files, until there are no more or ctx is done.
@@ -236,15 +255,16 @@ func (r *Reader) poll(ctx context.Context, take func(*Record)) error {
 		begin := time.Now()
 		more, err := r.batch(take)
 		err = errors.Join(err, r.commit(), r.follow(), r.retire())
-		r.flying.note(r.losses.lost, r.losses.lostAt, r.malformed.Load()+r.full.Load(), time.Now())
+		r.noteFlying()
 		if err != nil {
 			return err
 		}
 		if !more {
+			if r.opts.InFlight && r.opts.Started != nil {
+				r.flying.look(begin, r.opts.Started)
+			}
 			r.losses.judge(begin, begin.UnixMilli())
-			r.tellLost(begin)
-			r.flying.look(begin)
-			return nil
+			return r.tellLost(begin)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -278,11 +298,18 @@ func (r *Reader) batch(take func(*Record)) (more bool, err error) {
 	var errs []error
 	unread := int64(0)
 	lines := r.lines.Load()
+	// A worker writes to a newer file when it has written its last line to the older one. So the reader
+	// takes no line from a newer file before those that the older one had when it was written.
 	for _, l := range r.files {
-		tooLong, err := l.read(r.buffer, batchSize, line)
-		r.malformed.Add(int64(tooLong))
+		errs = append(errs, l.look())
+	}
+	for _, l := range r.files {
+		if unread == 0 {
+			tooLong, err := l.read(r.buffer, batchSize, line)
+			r.malformed.Add(int64(tooLong))
+			errs = append(errs, err)
+		}
 		unread += l.unread
-		errs = append(errs, err)
 	}
 	r.unread.Store(unread)
 	if r.lines.Load() > lines {

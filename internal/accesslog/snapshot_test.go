@@ -113,6 +113,24 @@ func TestLinesAreCountedOnceOverKills(t *testing.T) {
 	assert.Equal(t, Stats{Lines: int64(written)}, totals(r))
 }
 
+// TestLostDoesNotGoDown kills a reader when it has just told of a loss.
+func TestLostDoesNotGoDown(t *testing.T) {
+	opts := Options{
+		Dir: nginxtest.MemoryDir(t), Size: 8 << 20, Reopen: func() error { return nil },
+		Requests: func(context.Context) (Requests, error) { return Requests{}, errors.New("nobody asks") },
+	}
+	r, err := New(opts)
+	require.NoError(t, err)
+	r.losses.lost = 7
+	require.NoError(t, r.poll(t.Context(), func(*Record) {}))
+	require.Equal(t, int64(7), r.Stats().Lost)
+	kill(r)
+	r, err = New(opts)
+	require.NoError(t, err)
+	defer r.close()
+	assert.Equal(t, int64(7), r.Stats().Lost)
+}
+
 func TestFilesThatAreNoLongerWrittenToGo(t *testing.T) {
 	dir := nginxtest.MemoryDir(t)
 	opts := Options{Dir: dir, Reopen: func() error { return nil }}

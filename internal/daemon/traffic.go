@@ -10,6 +10,7 @@ import (
 
 	"lbctl/internal/accesslog"
 	"lbctl/internal/disk"
+	"lbctl/internal/nginx"
 	"lbctl/internal/render"
 	"lbctl/internal/traffic"
 )
@@ -41,7 +42,7 @@ func (p *parts) openAccessLog(cfg Config, settings render.Settings) error {
 	}
 	opts := accesslog.Options{
 		Dir: settings.AccessLogDir, Size: cfg.Nginx.AccessLogSize, Reopen: p.server.ReopenLogs, Counts: p.traffic, Logger: cfg.Logger,
-		Elsewhere: wasElsewhere(note, settings.AccessLogDir), InFlight: settings.InFlight,
+		Elsewhere: wasElsewhere(note, settings.AccessLogDir), InFlight: settings.InFlight, Started: nginx.ProcessStarted,
 	}
 	if settings.LogRequests {
 		opts.Requests = p.countedByNginx

@@ -24,8 +24,8 @@ var (
 		"How long requests took, from their first byte until nginx had sent the last byte of the answer. A stream is one request.",
 		service, label{"protocol", "grpc|http"})
 	requestsInFlight = requestsSection.gauge("lbctl_requests_in_flight",
-		"Requests that nginx has sent on to the service and that have not ended. Only with --requests-in-flight=on. "+
-			"After nginx lost lines, those that had begun before do not count.", service)
+		"Requests that nginx sends on to the service and that have not ended. Only with --requests-in-flight=on. "+
+			"A request whose body is copied (mirror.service) counts when its body has come. If nginx had no room for lines, those that began before do not count.", service)
 	requestBytes    = requestsSection.counter("lbctl_request_bytes_total", "Bytes that nginx got from clients: headers and bodies, or in TCP sessions. A session counts when it ends.", service)
 	responseBytes   = requestsSection.counter("lbctl_response_bytes_total", "Bytes that nginx sent to clients: headers and bodies, or in TCP sessions. A session counts when it ends.", service)
 	requestsRefused = requestsSection.counter("lbctl_requests_refused_total",

@@ -195,6 +195,17 @@ func commandLine(pid int) string {
 // architecture that Go supports on Linux.
 const ticksPerSecond = 100
 
+// ProcessStarted returns when a process started, to the second. The error is fs.ErrNotExist if there
+// is none.
+func ProcessStarted(pid int) (time.Time, error) {
+	boot, err := bootTime()
+	if err != nil {
+		return time.Time{}, err
+	}
+	_, started, err := stat(pid, boot)
+	return started, err
+}
+
 // stat reads parent and start time from /proc/PID/stat; see proc(5).
 func stat(pid int, boot time.Time) (parent int, started time.Time, err error) {
 	path := filepath.Join("/proc", strconv.Itoa(pid), "stat")

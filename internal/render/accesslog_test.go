@@ -22,6 +22,7 @@ import (
 
 	"lbctl/internal/accesslog"
 	"lbctl/internal/certificates/certificatestest"
+	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 	"lbctl/protos"
 )
@@ -36,7 +37,7 @@ type logged struct {
 // startLog starts a reader of the access log. names has what to write in the place of ports.
 func startLog(t *testing.T, dir string, names map[int]string) *logged {
 	t.Helper()
-	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }, InFlight: true})
+	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }, InFlight: true, Started: nginx.ProcessStarted})
 	require.NoError(t, err)
 	l := &logged{records: map[string]int{}, reader: reader}
 	ctx, cancel := context.WithCancel(t.Context())

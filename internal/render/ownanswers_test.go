@@ -20,6 +20,7 @@ import (
 
 	"lbctl/internal/accesslog"
 	"lbctl/internal/certificates/certificatestest"
+	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 )
 
@@ -31,7 +32,7 @@ type ownAnswers struct {
 
 func readOwnAnswers(t *testing.T, dir string) ownAnswers {
 	t.Helper()
-	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }, InFlight: true})
+	reader, err := accesslog.New(accesslog.Options{Dir: dir, Reopen: func() error { return nil }, InFlight: true, Started: nginx.ProcessStarted})
 	require.NoError(t, err)
 	o := ownAnswers{make(chan string, 100), reader}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -83,6 +83,27 @@ func (p *patience) ended(n float64) {
 	p.s.WaitMetric(n, "lbctl_requests_total", "service", slow)
 }
 
+// TestRequestsInFlightOverFiles stops lbctl for so long that it has to read more at once than it
+// does, and replaces the log meanwhile.
+func TestRequestsInFlightOverFiles(t *testing.T) {
+	t.Parallel()
+	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
+		s := alone(t, binary, "--requests-in-flight", "on", "--access-log-size", "16m")
+		s.backends(t, 1, 2)
+		for range 3 {
+			load := lbtest.StartLoad(t, s.GRPC, 16, 0)
+			load.WaitMore(t, 100)
+			s.PauseLbctl()
+			load.WaitMore(t, 16_000) // more than 4 MiB
+			s.ContinueLbctl()
+			load.WaitMore(t, 2000)
+			lostNothing(t, load.Stop())
+			s.WaitMetric(0, "lbctl_requests_in_flight", "service", hello)
+			s.WaitMetric(0, "lbctl_accesslog_lost_total")
+		}
+	})
+}
+
 // TestRequestsInFlight keeps requests going while lbctl and nginx are killed, and while lines get lost.
 func TestRequestsInFlight(t *testing.T) {
 	t.Parallel() // it mostly waits
