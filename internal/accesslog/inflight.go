@@ -54,9 +54,11 @@ type inFlight struct {
 // negative step stands for coarseStep of them.
 type services map[string]map[int64]int64
 
-// coarse returns the negative step that a step is a part of, and first the first step of that one.
-func coarse(step int64) int64 { return -(step / coarseStep) }
-func first(step int64) int64 {
+// toCoarse returns the negative step that a step is a part of.
+func toCoarse(step int64) int64 { return -(step / coarseStep) }
+
+// firstOf returns the step, or the first one that a negative step stands for.
+func firstOf(step int64) int64 {
 	if step < 0 {
 		return -step * coarseStep
 	}
@@ -106,7 +108,7 @@ func (f *inFlight) add(s started, service []byte, n int64) {
 	}
 	steps := f.workers[s.worker][string(service)]
 	if _, isFine := steps[step]; n < 0 && !isFine {
-		step = coarse(step)
+		step = toCoarse(step)
 	}
 	count := steps[step] + n
 	switch {
@@ -146,7 +148,7 @@ func (f *inFlight) forget(now time.Time) {
 // forget forgets the requests that began in a step or before.
 func (s services) forget(step int64) {
 	for _, steps := range s {
-		maps.DeleteFunc(steps, func(begun, _ int64) bool { return first(begun) <= step })
+		maps.DeleteFunc(steps, func(begun, _ int64) bool { return firstOf(begun) <= step })
 	}
 }
 
@@ -156,7 +158,7 @@ func (s services) fold(before int64) {
 		for step, count := range steps {
 			if step >= 0 && step < before {
 				delete(steps, step)
-				steps[coarse(step)] += count
+				steps[toCoarse(step)] += count
 			}
 		}
 	}
