@@ -60,6 +60,11 @@ func checkAccessLog(_ context.Context, e *examination) []Finding {
 				fmt.Sprintf("let the user of nginx's workers pass through to %s, and have nginx open its logs again: kill -USR1 %d", dir, e.nginx.processes.Master.PID))
 		}
 	}
+	if settings.LogRequests {
+		if findings := checkOwnLogs(e, path); findings != nil {
+			return findings
+		}
+	}
 	return ok("%s can be written, with enough space", path)
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lbctl/internal/accesslog"
+	"lbctl/internal/nginx"
 	"lbctl/internal/nginxtest"
 )
 
@@ -31,6 +32,24 @@ func TestAccessLogDirectory(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	s.Config.Nginx.AccessLogDir = file
 	fires(t, Examine(t.Context(), s), "access-log", Failed, file+" is no directory")
+}
+
+// TestServersWithALogOfTheirOwn has operators' servers whose requests lbctl can't see.
+func TestServersWithALogOfTheirOwn(t *testing.T) {
+	s := local(t, nil)
+	s.Config.Nginx.AccessLogDir = nginxtest.MemoryDir(t)
+	dir := filepath.Join(nginx.CurrentDir(s.Config.StateDir), "http.d")
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	own := filepath.Join(dir, "own.conf")
+	log := accesslog.Path(s.Config.Nginx.AccessLogDir)
+	for _, good := range []string{"server { listen 1; }\n", "# access_log off;\n", fmt.Sprintf("access_log %q lbctl buffer=64k flush=200ms;\n", log)} {
+		require.NoError(t, os.WriteFile(own, []byte(good), 0o600))
+		fine(t, Examine(t.Context(), s), "access-log")
+	}
+	for _, bad := range []string{"access_log off", "access_log /var/log/own.log combined"} {
+		require.NoError(t, os.WriteFile(own, []byte("server {\n    "+bad+";\n}\n"), 0o600))
+		fires(t, Examine(t.Context(), s), "access-log", Warning, fmt.Sprintf("http.d/own.conf:2 has %q: requests there look lost", bad))
+	}
 }
 
 // TestClosedAccessLogDirectory has a directory in which nginx's workers can't open the log again.
