@@ -134,7 +134,7 @@ func (r *recentInstance) observe(d time.Duration, isError bool) {
 }
 
 func (r *recentInstance) end(step int64) {
-	r.at = int((step + 1) % instanceSteps)
+	r.at = (r.at + 1) % instanceSteps
 	r.requests[r.at], r.errors[r.at] = 0, 0
 	r.took.end(step)
 }

@@ -88,6 +88,21 @@ func TestRecent(t *testing.T) {
 	}
 }
 
+// TestFirstStepOfAnInstance begins at each step of a minute.
+func TestFirstStepOfAnInstance(t *testing.T) {
+	for n := range instanceSteps {
+		w := newWorld(t, inConsul("web", endpoints.HTTP, "10.0.0.1"))
+		w.pass(time.Duration(n) * StepDuration)
+		w.take(60, nil)
+		w.pass(StepDuration)
+		assert.Equal(t, 1.0, w.recently()[0].Instances[0].Requests, "step %d", n)
+		w.pass(10 * StepDuration)
+		assert.Equal(t, 1.0, w.recently()[0].Instances[0].Requests, "step %d", n)
+		w.pass(StepDuration)
+		assert.Zero(t, w.recently()[0].Instances[0].Requests, "step %d", n)
+	}
+}
+
 func TestOldRequestsAreNotRecent(t *testing.T) {
 	w := newWorld(t, inConsul("web", endpoints.HTTP, "10.0.0.1"))
 	w.take(1, nil)
