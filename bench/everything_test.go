@@ -47,11 +47,17 @@ func TestEverything(t *testing.T) {
 		}
 		e := startEverything(t, s.lbs.Addr)
 		e.WaitServing(grpcService, len(grpc.running))
-		before := ownTime(e.PID())
-		time.Sleep(span)
+		row := func(name string) []string {
+			before := ownTime(e.PID())
+			time.Sleep(span)
+			return []string{name, mebibytes(resident(e.PID())), share(ownTime(e.PID())-before, span)}
+		}
+		rows := [][]string{row("nobody watches the page")}
+		e.watch(t)
+		rows = append(rows, row("somebody watches it"))
 		r.heading("While nothing changes")
-		r.paragraph("One service of four instances, over %s.", span)
-		r.table([]string{"", "memory", "of a core"}, [][]string{{"lbctl", mebibytes(resident(e.PID())), share(ownTime(e.PID())-before, span)}})
+		r.paragraph("One service of four instances, each over %s.", span)
+		r.table([]string{"", "memory", "of a core"}, rows)
 		grpc.disband(t)
 	})
 
@@ -61,6 +67,7 @@ func TestEverything(t *testing.T) {
 	t.Run("churn", func(t *testing.T) {
 		services.grow(t, 10)
 		e := startEverything(t, agent.Addr)
+		e.watch(t)
 		e.WaitServing(serviceName(9), instancesEach)
 		rows := [][]string{e.row("before")}
 		e.callAll(t, services, 3)
@@ -80,6 +87,7 @@ func TestEverything(t *testing.T) {
 	t.Run("1,000 services", func(t *testing.T) {
 		services.grow(t, 1000)
 		e := startEverything(t, agent.Addr)
+		e.watch(t)
 		e.WaitServing(serviceName(999), instancesEach)
 		rows := [][]string{e.row("before any call")}
 		e.callAll(t, services, 30)
@@ -110,34 +118,45 @@ func startEverything(t *testing.T, consul string) *everything {
 	e := &everything{admin: "http://" + address, Balancer: lbtest.Start(t, lbtest.Options{Consul: consul, Nginx: nginx(t), Args: []string{
 		"--admin", address, "--request-log", "stdout", "--otlp-endpoint", otlptest.Start(t).URL, "--trace-sample", "1", "--requests-in-flight", "on", "--open-files", "65536",
 	}})}
+	background(t, func(ctx context.Context) {
+		e.scrape()
+		select {
+		case <-ctx.Done():
+		case <-time.After(rand.N(2 * scrapeInterval)): // not in step with lbctl
+		}
+	})
+	return e
+}
+
+// watch follows the feed of the status page.
+func (e *everything) watch(t *testing.T) {
+	t.Helper()
+	background(t, func(ctx context.Context) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.admin+"/v1/events", nil)
+		if err != nil {
+			return
+		}
+		if answer, err := http.DefaultTransport.RoundTrip(request); err == nil {
+			_, _ = io.Copy(io.Discard, answer.Body)
+			answer.Body.Close()
+		}
+	})
+}
+
+// background calls a function again and again until the test ends.
+func background(t *testing.T, call func(context.Context)) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
 		for ctx.Err() == nil {
-			e.scrape()
-			select {
-			case <-ctx.Done():
-			case <-time.After(rand.N(2 * scrapeInterval)): // not in step with lbctl
-			}
-		}
-	})
-	done.Go(func() {
-		for ctx.Err() == nil {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.admin+"/v1/events", nil)
-			if err != nil {
-				return
-			}
-			if answer, err := http.DefaultTransport.RoundTrip(request); err == nil {
-				_, _ = io.Copy(io.Discard, answer.Body)
-				answer.Body.Close()
-			}
+			call(ctx)
 		}
 	})
 	t.Cleanup(func() {
 		cancel()
 		done.Wait()
 	})
-	return e
 }
 
 // scrape asks for the metrics as Prometheus does, and returns the number of series and how long it took.
