@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,7 +34,8 @@ import (
 
 // obedient is a gRPC server that does what each call asks for: "MESSAGES STATUS" sends so many
 // messages, then the status; "headers STATUS" sends headers before it; "MESSAGES hang" never ends.
-func obedient(t *testing.T, address string) (port int) {
+// hung counts those of /late.A/B, if it is not nil.
+func obedient(t *testing.T, address string, hung *atomic.Int64) (port int) {
 	t.Helper()
 	answer := func(_ any, stream grpc.ServerStream) error {
 		var in protos.PingMessage
@@ -53,6 +55,9 @@ func obedient(t *testing.T, address string) (port int) {
 			}
 		}
 		if end == "hang" {
+			if method, _ := grpc.MethodFromServerStream(stream); hung != nil && method == "/late.A/B" {
+				hung.Add(1)
+			}
 			<-stream.Context().Done()
 			return stream.Context().Err()
 		}
@@ -169,7 +174,8 @@ func TestCountsAreWhatClientsSaw(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
 		s := alone(t, binary)
-		calls := obedient(t, "127.0.0.1:0")
+		var arrived atomic.Int64
+		calls := obedient(t, "127.0.0.1:0", &arrived)
 		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			status, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/web/"))
@@ -209,6 +215,8 @@ func TestCountsAreWhatClientsSaw(t *testing.T) {
 		done.Wait()
 
 		want := counts.of
+		late := want["late DEADLINE_EXCEEDED"] // some of these may have ended on their way to nginx
+		delete(want, "late DEADLINE_EXCEEDED")
 		// Both count a request to nobody, over gRPC and HTTP; lbctl by the code of the error.
 		want[" 4xx"] += want[" UNIMPLEMENTED"]
 		delete(want, " UNIMPLEMENTED")
@@ -241,11 +249,14 @@ func TestCountsAreWhatClientsSaw(t *testing.T) {
 					all += n
 				}
 			}
-			if all < total {
-				return fmt.Errorf("%d are", all)
+			lateOnes := got["late DEADLINE_EXCEEDED"]
+			if all-lateOnes < total || lateOnes < int(arrived.Load()) {
+				return fmt.Errorf("%d are, and %d that were late, of which %d arrived", all-lateOnes, lateOnes, arrived.Load())
 			}
 			return nil
 		})
+		assert.LessOrEqual(t, got["late DEADLINE_EXCEEDED"], late)
+		delete(got, "late DEADLINE_EXCEEDED")
 		assert.Equal(t, want, got)
 		s.WaitMetric(0, "lbctl_accesslog_lost_total")
 		t.Logf("%d requests: %v", total, got)
@@ -266,7 +277,7 @@ func TestSeriesOfManyInstances(t *testing.T) {
 		}
 		return n
 	}
-	calls := obedient(t, "0.0.0.0:0") // each instance has an address of its own
+	calls := obedient(t, "0.0.0.0:0", nil) // each instance has an address of its own
 	register := func(n int) {
 		require.NoError(t, s.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{
 			ID: fmt.Sprint("asked-", n), Name: "asked", Port: calls, Address: fmt.Sprintf("127.0.%d.%d", n/250, n%250+1),

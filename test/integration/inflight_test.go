@@ -88,15 +88,15 @@ func (p *patience) ended(n float64) {
 func TestRequestsInFlightOverFiles(t *testing.T) {
 	t.Parallel()
 	nginxtest.Each(t, func(t *testing.T, binary nginxtest.Binary) {
-		s := alone(t, binary, "--requests-in-flight", "on", "--access-log-size", "16m")
+		s := alone(t, binary, "--requests-in-flight", "on", "--access-log-size", "6m")
 		s.backends(t, 1, 2)
 		for range 3 {
 			load := lbtest.StartLoad(t, s.GRPC, 16, 0)
 			load.WaitMore(t, 100)
 			s.PauseLbctl()
-			load.WaitMore(t, 16_000) // more than 4 MiB
+			load.WaitMore(t, 6000) // more than a batch, and than a quarter of the log
 			s.ContinueLbctl()
-			load.WaitMore(t, 2000)
+			load.WaitMore(t, 1000)
 			lostNothing(t, load.Stop())
 			s.WaitMetric(0, "lbctl_requests_in_flight", "service", hello)
 			s.WaitMetric(0, "lbctl_accesslog_lost_total")
@@ -165,6 +165,7 @@ func TestRequestsInFlight(t *testing.T) {
 			return err
 		})
 		p.leave(1)
+		p.ended(10) // so this lbctl knows what the next one can't
 		s.StopLbctl()
 		s.StartLbctl()
 		s.WaitServing(slow, 1)
