@@ -38,7 +38,8 @@ type balancer struct {
 	asks   bool      // the reader asks nginx for its requests
 	began  time.Time // when nginx was started
 	asked  []time.Time
-	told   time.Time // when the last question was asked that nginx has answered
+	// When the last question was asked that nginx has answered, and when the answer was there.
+	told, heard time.Time
 
 	reader *Reader
 	cancel context.CancelFunc
@@ -140,7 +141,7 @@ func (b *balancer) requests(ctx context.Context) (Requests, error) {
 	}
 	if err == nil {
 		b.mu.Lock()
-		b.told = at
+		b.told, b.heard = at, time.Now()
 		b.mu.Unlock()
 	}
 	return Requests{Run: fmt.Sprint(nginx.PID()), Started: began, Ended: requests - reading - writing + 1}, err
