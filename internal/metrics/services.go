@@ -44,11 +44,7 @@ func collectServices(to *text, table Services) {
 		to.set(services, float64(states[state]), string(state))
 	}
 	for _, e := range entries {
-		served := 0.0
-		if e.Served() {
-			served = 1
-		}
-		to.set(serviceServed, served, e.Name)
+		to.truth(serviceServed, e.Served(), e.Name)
 	}
 	for _, e := range entries {
 		if age, ok := ages[e.Name]; ok {
